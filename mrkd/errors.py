@@ -1,0 +1,77 @@
+"""The errors of mrkd.
+
+    MrkdError                what a user can act on; `exit_code` is the command's
+    |- ConfigError           a key, value, name or root is wrong: nothing was started (exit 2)
+    |- CategoryError         one category cannot be trained or evaluated; the others go on
+    |- ImageDecodeError      one image cannot be read; it becomes a row (`kind` of schema.ERROR_KINDS)
+    |- StorageError          a place cannot be read or written
+    |- ArtefactError         a stored model or calibration is damaged or does not fit
+    |  `- TeacherError       teacher weights are missing, altered or of another network
+    `- NightError            a night cannot go on: held by another run, or rows do not add up
+
+`ValueError` stays for a caller's argument, `assert` for our own invariants.
+"""
+
+from __future__ import annotations
+
+
+class MrkdError(Exception):
+    """Base of all errors that mrkd raises for its users; its text is one line that says what to do."""
+
+    exit_code = 1
+
+
+class ConfigError(MrkdError):
+    """A config key, value, name or root is wrong; nothing was started."""
+
+    exit_code = 2
+
+
+class CategoryError(MrkdError):
+    """One category cannot be trained or evaluated."""
+
+
+class ImageDecodeError(MrkdError):
+    """One image cannot be read.
+
+    Args:
+        kind: a member of `mrkd.schema.ERROR_KINDS`, stored in the image's row.
+        message: one line that says what was found and what to do.
+    """
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(kind, message)
+        self.kind = kind
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class StorageError(MrkdError):
+    """A place cannot be read or written.
+
+    Args:
+        message: one line that names the place and says what to do.
+        kind: a member of `mrkd.schema.ERROR_KINDS`, stored in the row of an image that is there.
+    """
+
+    def __init__(self, message: str, kind: str = "unreachable") -> None:
+        super().__init__(message, kind)
+        self.message = message
+        self.kind = kind
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class ArtefactError(MrkdError):
+    """A stored model or calibration is damaged or does not fit."""
+
+
+class TeacherError(ArtefactError):
+    """Teacher weights are missing, altered or of another network."""
+
+
+class NightError(MrkdError):
+    """A night cannot go on."""

@@ -1,0 +1,75 @@
+"""Distance between teacher and student features, and the training loss made of it.
+
+Shape letters: B batch, C channels, h w a level's size.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from mrkd.features import FeaturePairs
+
+
+def cosine_distance(t_BChw: Tensor, s_BChw: Tensor, *, anchor: float = 0.0) -> Tensor:
+    """One minus the cosine over channels, at each pixel, in float32.
+
+    Args:
+        t_BChw: teacher features of one level, any float dtype.
+        s_BChw: student features of the same shape.
+        anchor: appends a constant channel of `anchor * sqrt(C)` to both sides. Standardised
+            features of an average patch lie near 0, where the direction is noise; the constant
+            gives them one.
+
+    Returns:
+        float32 `[B, h, w]` in [0, 2] up to rounding.
+
+    Source: paper section 3.8, spec section 6. Differs: the anchor is ours.
+    """
+    t_BChw, s_BChw = t_BChw.float(), s_BChw.float()
+    constant = anchor * anchor * t_BChw.shape[1]
+    dot = (t_BChw * s_BChw).sum(1) + constant
+    squares = (t_BChw.square().sum(1) + constant) * (s_BChw.square().sum(1) + constant)
+    # The floor sits under the root: the root of an exact 0 has no gradient.
+    return 1 - dot / squares.clamp_min(1e-16).sqrt()
+
+
+def flat_distance(t_BChw: Tensor, s_BChw: Tensor, *, anchor: float = 0.0) -> Tensor:
+    """One minus the cosine over all of an image's features at once: float32 `[B]`.
+
+    Source: the loss of RD4AD's code, which flattens C, h and w.
+    """
+    return cosine_distance(t_BChw.flatten(1)[..., None, None], s_BChw.flatten(1)[..., None, None],
+                           anchor=anchor)[:, 0, 0]
+
+
+def distillation_loss(
+    pairs: FeaturePairs,
+    *,
+    distance: Literal["pixel", "flat"] = "pixel",
+    anchor: float = 0.0,
+    hard_pixel_share: float = 0.0,
+) -> Tensor:
+    """The training loss, summed over levels: float32 scalar.
+
+    Args:
+        pairs: features of the levels in use.
+        distance: `pixel` takes the mean of the per-pixel distances, `flat` one cosine an image.
+        anchor: as in `cosine_distance`.
+        hard_pixel_share: adds, per level, the mean over that share of each image's worst pixels.
+
+    Source: paper section 4.2, spec section 6. The L2 term is the optimiser's weight decay.
+    """
+    total = torch.zeros((), device=pairs.student[0].device)
+    for t_BChw, s_BChw in zip(pairs.teacher, pairs.student, strict=True):
+        if distance == "flat":
+            total = total + flat_distance(t_BChw, s_BChw, anchor=anchor).mean()
+            continue
+        pixels = cosine_distance(t_BChw, s_BChw, anchor=anchor).flatten(1)
+        total = total + pixels.mean()
+        if hard_pixel_share:
+            num_hard = max(1, round(hard_pixel_share * pixels.shape[1]))
+            total = total + pixels.topk(num_hard, dim=1).values.mean()
+    return total

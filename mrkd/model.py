@@ -1,0 +1,241 @@
+"""The whole network: frozen teacher, bottleneck, student with feature mask generation.
+
+Shape letters: B batch, C channels, h w a level's size, H W the input's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from mrkd import images, maps, seeds
+from mrkd.backbones import Teacher
+from mrkd.config import ModelConfig
+from mrkd.errors import ConfigError
+from mrkd.features import FeaturePairs
+from mrkd.modules import (
+    BasicBlock,
+    Block,
+    BottleneckBlock,
+    ChannelReconstruction,
+    Decoder,
+    FeatureMaskGeneration,
+    MultiScaleFusion,
+    SimAM,
+    SpatialReconstruction,
+    conv_bn_relu,
+    stage,
+)
+
+MODEL_VERSION = 1
+"""Raised when the same config, data and seed would give other weights than before."""
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """What the bottleneck and the student take over from their teacher's architecture."""
+
+    block: Block
+    planes: int
+    embedding_blocks: int
+    decoder_blocks: tuple[int, ...]
+    base_width: int
+
+
+def _shape(teacher: Teacher) -> _Shape:
+    deepest = teacher.channels[-1]
+    match teacher.name:
+        case "resnet18":
+            return _Shape(BasicBlock, 512, 2, (2, 2, 2), 64)
+        case "resnet50":
+            return _Shape(BottleneckBlock, 512, 3, (6, 4, 3), 64)
+        case "wide_resnet50_2":
+            return _Shape(BottleneckBlock, 512, 3, (6, 4, 3), 128)
+        case _:
+            return _Shape(BasicBlock, 2 * deepest, 2, (2,) * len(teacher.channels), 64)
+
+
+class MRKD(nn.Module):
+    """Masked reverse knowledge distillation.
+
+    Args:
+        config: which parts are on and how features are compared.
+        teacher: frozen; may be shared by any number of models. It is not among the parameters
+            that `trained_state` gives and never leaves eval mode.
+
+    Raises:
+        ConfigError: the backbone's channels do not fit SCConv, or a level does not exist.
+
+    Source: paper section 3, spec sections 1 to 7.
+    """
+
+    def __init__(self, config: ModelConfig, teacher: Teacher) -> None:
+        super().__init__()
+        self.config = config
+        self.teacher = teacher
+        channels, strides = teacher.channels, teacher.strides
+        self.levels = tuple(n - 1 for n in config.levels) or tuple(range(len(channels)))
+        if self.levels[-1] >= len(channels):
+            raise ConfigError(
+                f"model.levels is {list(config.levels)}: {config.backbone} has {len(channels)}"
+            )
+        shape = _shape(teacher)
+        deepest = channels[-1]
+        self.fusion = MultiScaleFusion(channels, strides)
+        self.attention = nn.Sequential(
+            self._spatial_channel_attention(deepest), SimAM() if config.simam else nn.Identity()
+        )
+        self.embedding = stage(
+            shape.block,
+            deepest,
+            shape.planes,
+            shape.embedding_blocks,
+            resample="down",
+            base_width=shape.base_width,
+        )
+        self.decoder = Decoder(
+            shape.block,
+            shape.planes * shape.block.expansion,
+            channels,
+            strides,
+            shape.decoder_blocks,
+            levels=self.levels,
+            base_width=shape.base_width,
+        )
+        self.heads = nn.ModuleList(self._head(channels[n]) for n in self.levels)
+        for n, c in enumerate(channels):
+            self.register_buffer(f"feature_mean_{n}", torch.zeros(1, c, 1, 1))
+            self.register_buffer(f"feature_std_{n}", torch.ones(1, c, 1, 1))
+        self.register_buffer("level_mean", torch.zeros(len(self.levels)))
+        self.register_buffer("level_std", torch.ones(len(self.levels)))
+
+    def _spatial_channel_attention(self, channels: int) -> nn.Module:
+        config = self.config
+        if not config.scconv:
+            return conv_bn_relu(channels, channels, 3)
+        if channels % 8 or channels % config.sru_groups:
+            raise ConfigError(
+                f"{config.backbone}'s deepest level has {channels} channels: SCConv needs a "
+                f"multiple of 8 and of model.sru_groups ({config.sru_groups})"
+            )
+        return nn.Sequential(
+            SpatialReconstruction(channels, gate=config.sru_gate, groups=config.sru_groups),
+            ChannelReconstruction(channels),
+        )
+
+    def _head(self, channels: int) -> nn.Module:
+        if self.config.fmm:
+            return FeatureMaskGeneration(channels)
+        # A decoder stage ends in ReLU; signed features need a linear layer after it, which with
+        # FMM on is FMM's own last convolution.
+        return nn.Conv2d(channels, channels, 1) if self.teacher.signed else nn.Identity()
+
+    @torch.no_grad()
+    def teacher_features(self, images_B3HW: Tensor) -> list[Tensor]:
+        """The teacher's raw features, all levels: `[B, C_l, h_l, w_l]`, shallow to deep."""
+        return self.teacher(images_B3HW)
+
+    def normalise(self, levels: Sequence[Tensor]) -> list[Tensor]:
+        """Raw features to what student, loss and map see: float32, standardised per channel."""
+        if self.config.feature_norm == "none":
+            return [t.float() for t in levels]
+        return [
+            (t.float() - self.get_buffer(f"feature_mean_{n}")) / self.get_buffer(f"feature_std_{n}")
+            for n, t in enumerate(levels)
+        ]
+
+    def student_features(
+        self, levels: Sequence[Tensor], feature_masks: Sequence[Tensor] | None = None
+    ) -> tuple[Tensor, ...]:
+        """The student's rebuilding of the levels in use.
+
+        Args:
+            levels: normalised teacher features, all levels.
+            feature_masks: per level in use `[B, 1, h_l, w_l]`, 0 where a pixel is hidden.
+        """
+        code = self.embedding(self.attention(self.fusion(levels)))
+        decoded = self.decoder(code)
+        if not self.config.fmm:
+            return tuple(head(d) for head, d in zip(self.heads, decoded, strict=True))
+        masks = feature_masks or [None] * len(decoded)
+        return tuple(head(d, m) for head, d, m in zip(self.heads, decoded, masks, strict=True))
+
+    def pairs(
+        self, levels: Sequence[Tensor], feature_masks: Sequence[Tensor] | None = None
+    ) -> FeaturePairs:
+        """Pairs of the levels in use, from raw teacher features of all levels."""
+        normalised = self.normalise(levels)
+        student = self.student_features(normalised, feature_masks)
+        return FeaturePairs(tuple(normalised[n] for n in self.levels), student)
+
+    def forward(self, images_B3HW: Tensor) -> FeaturePairs:
+        """float32 `[B, 3, H, W]`, normalised for the teacher, to pairs of the levels in use."""
+        return self.pairs(self.teacher_features(images_B3HW))
+
+    def anomaly_map(self, pairs: FeaturePairs) -> Tensor:
+        """The smoothed map at input size: float32 `[B, 1, H, W]`, higher is more anomalous."""
+        size = self.config.image_size
+        joined = maps.anomaly_map(
+            maps.level_maps(pairs, anchor=self.config.anchor),
+            size=(size, size),
+            combine=self.config.combine,
+            mean=self.get_buffer("level_mean"),
+            std=self.get_buffer("level_std"),
+        )
+        return maps.smooth(joined, self.config.smooth * size / 256)
+
+    def image_score(self, map_B1HW: Tensor) -> Tensor:
+        """One number an image: float32 `[B]`, higher is more anomalous."""
+        return maps.image_score(
+            map_B1HW,
+            rule=self.config.image_score,
+            top_share=self.config.top_share,
+            mean_weight=self.config.mean_weight,
+        )
+
+    def trained_state(self) -> dict[str, Tensor]:
+        """Everything that training made: parameters and buffers but the teacher's."""
+        return {k: v for k, v in self.state_dict().items() if not k.startswith("teacher.")}
+
+    def load_trained_state(self, state: dict[str, Tensor]) -> None:
+        """Takes what `trained_state` gave.
+
+        Raises:
+            RuntimeError: a key is missing, unknown or of another shape.
+        """
+        teacher = {f"teacher.{k}": v for k, v in self.teacher.state_dict().items()}
+        self.load_state_dict({**state, **teacher}, strict=True)
+
+
+def build(config: ModelConfig, teacher: Teacher, *, seed: int) -> MRKD:
+    """A fresh model whose initial weights depend on config and seed alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seeds.torch_seed(seed, "init"))
+        return MRKD(config, teacher)
+
+
+@torch.inference_mode()
+def infer(model: MRKD, pixels_BHW3: Tensor) -> tuple[Tensor, Tensor]:
+    """Map and score of a batch: the one scoring path, of calibration, evaluation and nights.
+
+    Args:
+        model: in eval mode, on the pixels' device.
+        pixels_BHW3: uint8 RGB at the model's size, resized by its policy.
+
+    Returns:
+        anomaly map float32 `[B, H, W]`, image score float32 `[B]`.
+
+    Raises:
+        ValueError: the model is in training mode, or the pixels are of another size.
+    """
+    size = model.config.image_size
+    if model.training:
+        raise ValueError("the model is in training mode; call eval() first")
+    if tuple(pixels_BHW3.shape[1:]) != (size, size, 3):
+        raise ValueError(f"pixels are {tuple(pixels_BHW3.shape)}, the model takes {size} px")
+    pairs = model(images.to_tensor(pixels_BHW3, model.teacher.normalisation))
+    map_B1HW = model.anomaly_map(pairs)
+    return map_B1HW[:, 0], model.image_score(map_B1HW)

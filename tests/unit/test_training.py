@@ -1,0 +1,147 @@
+"""fit: repeats under a seed, learns, stops early, keeps the best, and masks as it says."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from mrkd import backbones, training
+from mrkd.config import FitConfig, ModelConfig
+from mrkd.model import build
+
+MODEL = ModelConfig(
+    backbone="resnet18", image_size=64, feature_norm="standardise", combine="calibrated"
+)
+FIT = FitConfig(
+    max_steps=6, batch_size=4, learning_rate=5e-3, device="cpu", precision="float32", patience=200
+)
+
+
+@pytest.fixture(scope="module")
+def teacher():
+    return backbones.load_teacher("resnet18", weights="random", seed=0)
+
+
+@pytest.fixture(scope="module")
+def pixels():
+    ramp = np.linspace(0, 200, 64, dtype=np.float32)
+    noise = np.random.default_rng(0).normal(0, 10, (12, 64, 64, 3))
+    return (ramp[None, None, :, None] + noise).clip(0, 255).astype(np.uint8)
+
+
+def _fit(teacher, pixels, **values):
+    model = build(MODEL, teacher, seed=0)
+    config = dataclasses.replace(FIT, **values)
+    names = [str(n) for n in range(8)]
+    rows = []
+    result = training.fit(
+        model, pixels[:8], pixels[8:], config, sample_ids=names, report=rows.append
+    )
+    return model, result, rows
+
+
+def test_two_runs_of_one_seed_have_one_digest_and_another_seed_another(teacher, pixels):
+    digests = [_fit(teacher, pixels, seed=s)[1].digest for s in (0, 0, 1)]
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_training_lowers_the_held_out_loss_and_reports_each_epoch(teacher, pixels):
+    _, result, rows = _fit(teacher, pixels, max_steps=30)
+    assert result.history[-1]["validation_loss"] < 0.7 * result.history[0]["validation_loss"]
+    assert rows == result.history and result.steps == 30 and len(rows) == 15
+
+
+def test_the_best_epochs_weights_are_kept(teacher, pixels):
+    model, result, _ = _fit(teacher, pixels, max_steps=20, learning_rate=0.3)
+    best = min(row["validation_loss"] for row in result.history)
+    assert result.history[result.best_epoch]["validation_loss"] == best
+    assert training.digest(model.trained_state()) == result.digest
+    assert not model.training
+
+
+def test_training_stops_when_the_held_out_loss_no_longer_falls(teacher, pixels):
+    _, result, _ = _fit(teacher, pixels, max_steps=0, max_epochs=50, learning_rate=0.5, patience=2)
+    assert len(result.history) == result.best_epoch + 3 < 50
+
+
+def test_features_on_disk_give_the_same_weights_as_in_memory(teacher, pixels):
+    assert _fit(teacher, pixels, cache_bytes=0)[1].digest == _fit(teacher, pixels)[1].digest
+
+
+def test_flips_are_drawn_by_sample_and_step_and_repeat(teacher, pixels):
+    digests = [_fit(teacher, pixels, augment=a)[1].digest for a in ("flips", "flips", "none")]
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_precision_is_chosen_by_timing_and_leaves_the_weights_alone(teacher, pixels):
+    asked = _fit(teacher, pixels)[1]
+    timed = _fit(teacher, pixels, precision="auto")[1]
+    assert "bfloat16" in timed.placement.reason
+    if timed.placement.precision is torch.float32:
+        assert timed.digest == asked.digest
+
+
+def test_standardised_features_have_mean_zero_and_deviation_one(teacher, pixels):
+    model, _, _ = _fit(teacher, pixels, max_steps=1)
+    raw = model.teacher_features(training.to_device(model, pixels[:8]))
+    for level in model.normalise(raw):
+        assert level.mean((0, 2, 3)).abs().max() < 0.02
+        # Channels that never fire have no spread to bring to one.
+        std = level.std((0, 2, 3))
+        assert (((std - 1).abs() < 0.02) | (std < 1e-3)).all()
+
+
+def test_calibrated_levels_have_mean_zero_and_deviation_one_on_held_out_images(teacher, pixels):
+    from mrkd.maps import level_maps
+
+    model, _, _ = _fit(teacher, pixels)
+    features = training.Features(model, pixels[8:], budget_bytes=2**30)
+    with torch.inference_mode():
+        levels = level_maps(model.pairs(features.batch(range(4))), anchor=MODEL.anchor)
+    for n, m in enumerate(levels):
+        standard = (m - model.level_mean[n]) / model.level_std[n]
+        assert abs(standard.mean()) < 1e-3 and abs(standard.std() - 1) < 1e-3
+
+
+def test_a_mask_hangs_on_seed_level_step_and_sample_alone():
+    def masks(names, step=3, **values):
+        config = dataclasses.replace(FIT, **values)
+        return training.feature_masks(
+            [(8, 8), (4, 4)], config=config, rate=0.5, step=step, sample_ids=names
+        )
+
+    alone, together = masks(["a"]), masks(["b", "a"])
+    for one, two in zip(alone, together, strict=True):
+        assert torch.equal(one[0], two[1]) and not torch.equal(two[0], two[1])
+    assert not torch.equal(alone[0], masks(["a"], step=4)[0])
+    assert not torch.equal(alone[0], masks(["a"], seed=1)[0])
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.2, 0.7])
+@pytest.mark.parametrize("cell", [1, 3])
+def test_masks_hide_the_stated_share_in_whole_cells(rate, cell):
+    config = dataclasses.replace(FIT, mask_cell=cell)
+    names = [str(n) for n in range(64)]
+    (kept,) = training.feature_masks(
+        [(32, 32)], config=config, rate=rate, step=0, sample_ids=names
+    )
+    assert kept.shape == (64, 1, 32, 32) and set(kept.unique().tolist()) <= {0.0, 1.0}
+    assert abs((kept == 0).float().mean() - rate) < 0.02
+    blocks = kept[..., :30, :30].unfold(2, cell, cell).unfold(3, cell, cell).flatten(4)
+    assert (blocks == blocks[..., :1]).all()
+
+
+def test_rescaled_masks_keep_the_mean():
+    config = dataclasses.replace(FIT, mask_rescale=True)
+    names = [str(n) for n in range(64)]
+    (kept,) = training.feature_masks([(32, 32)], config=config, rate=0.4, step=0, sample_ids=names)
+    assert abs(kept.mean() - 1) < 0.02
+
+
+def test_too_few_images_or_names_are_refused(teacher, pixels):
+    model = build(MODEL, teacher, seed=0)
+    with pytest.raises(ValueError, match="1 training"):
+        training.fit(model, pixels[:1], pixels[8:], FIT, sample_ids=["a"])
+    with pytest.raises(ValueError, match="names"):
+        training.fit(model, pixels[:4], pixels[8:], FIT, sample_ids=["a"])
