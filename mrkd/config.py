@@ -6,21 +6,15 @@ A config file holds only what differs from the defaults below. `model.preset` na
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
-import hashlib
-import json
-import math
 import re
 import tomllib
-import types
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self
 
 from mrkd.errors import ConfigError
+from mrkd.tables import Config, check_range, merged, nearest
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -50,55 +44,6 @@ def check_name(kind: str, name: str) -> str:
         f"{kind} {name!r} is not a name: use letters, digits, '.', '_' and '-', at most 100, "
         "the first a letter or digit"
     )
-
-
-@dataclass(frozen=True)
-class Config:
-    """What every config can do; holds no field itself."""
-
-    @classmethod
-    def from_dict(cls, raw: Mapping[str, Any]) -> Self:
-        """The config that `raw`, nested like the TOML file, describes.
-
-        Raises:
-            ConfigError: an unknown key (with the nearest known one), a missing key, or a value of
-                the wrong type or outside its range.
-        """
-        if "model" in cls.__dataclass_fields__ and isinstance(raw.get("model", {}), Mapping):
-            preset = raw.get("model", {}).get("preset", ModelConfig.preset)
-            raw = _merge(_preset(preset), raw)
-        return _build(cls, raw, "")
-
-    @classmethod
-    def from_toml(cls, text: str) -> Self:
-        """The config of a TOML file's text; errors as `from_dict`, and for text that is no TOML."""
-        try:
-            return cls.from_dict(tomllib.loads(text))
-        except tomllib.TOMLDecodeError as error:
-            raise ConfigError(f"not a TOML file: {error}") from error
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain dicts, lists, strings and numbers; `from_dict` of it is equal to this config."""
-        return typing.cast(dict[str, Any], _plain(dataclasses.asdict(self)))
-
-    def to_toml(self) -> str:
-        """The whole config, defaults included, as a TOML file."""
-        return "\n".join(_toml_lines(self.to_dict(), "")) + "\n"
-
-    def with_values(self, values: Mapping[str, Any]) -> Self:
-        """A copy with some fields changed, named by dotted paths such as `train.mask_rate`.
-
-        Raises:
-            ConfigError: as `from_dict`.
-        """
-        raw = self.to_dict()
-        put_values(raw, values)
-        return type(self).from_dict(raw)
-
-    def digest(self) -> str:
-        """Sha256 over the resolved config, the same for equal configs on every machine."""
-        text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -140,6 +85,8 @@ class ModelConfig(Config):
     sru_groups: int = 16
     fmm: bool = True
     """Feature mask generation (section 3.7); off: the student's features as they are."""
+    generation: Literal["replace", "residual"] = "replace"
+    """What FMM makes replaces the student's features, as in the paper, or is added to them."""
     distance: Literal["pixel", "flat"] = "pixel"
     combine: Literal["add", "multiply", "calibrated"] = "add"
     smooth: float = 4.0
@@ -153,12 +100,12 @@ class ModelConfig(Config):
     """Share of the map's mean that is taken off the image score."""
 
     def __post_init__(self) -> None:
-        _range("model.image_size", self.image_size, 32, 4096)
-        _range("model.sru_groups", self.sru_groups, 1, 4096)
-        _range("model.smooth", self.smooth, 0, 64)
-        _range("model.anchor", self.anchor, 0, 10)
-        _range("model.top_share", self.top_share, 1e-6, 1)
-        _range("model.mean_weight", self.mean_weight, 0, 10)
+        check_range("model.image_size", self.image_size, 32, 4096)
+        check_range("model.sru_groups", self.sru_groups, 1, 4096)
+        check_range("model.smooth", self.smooth, 0, 64)
+        check_range("model.anchor", self.anchor, 0, 10)
+        check_range("model.top_share", self.top_share, 1e-6, 1)
+        check_range("model.mean_weight", self.mean_weight, 0, 10)
         if self.image_size % 32:
             raise ConfigError(f"model.image_size is {self.image_size}: it must be a multiple of 32")
         if list(self.levels) != sorted(set(self.levels)) or any(n < 1 for n in self.levels):
@@ -207,20 +154,20 @@ class FitConfig(Config):
     def __post_init__(self) -> None:
         if not 0 <= self.mask_rate < 1:
             raise ConfigError(f"train.mask_rate is {self.mask_rate}: it must lie in [0, 1)")
-        _range("train.seed", self.seed, 0, 2**63 - 1)
-        _range("train.mask_cell", self.mask_cell, 1, 64)
-        _range("train.hard_pixel_share", self.hard_pixel_share, 0, 1)
-        _range("train.learning_rate", self.learning_rate, 1e-8, 1)
-        _range("train.weight_decay", self.weight_decay, 0, 1)
-        _range("train.warmup_steps", self.warmup_steps, 0, 10**6)
-        _range("train.batch_size", self.batch_size, 2, 4096)
-        _range("train.max_epochs", self.max_epochs, 1, 10**5)
-        _range("train.max_steps", self.max_steps, 0, 10**7)
-        _range("train.patience", self.patience, 1, 10**5)
-        _range("train.validation_share", self.validation_share, 0.01, 0.5)
-        _range("train.calibration_share", self.calibration_share, 0.01, 0.5)
-        _range("train.false_call_rate", self.false_call_rate, 1e-6, 0.5)
-        _range("train.cache_bytes", self.cache_bytes, 0, 2**50)
+        check_range("train.seed", self.seed, 0, 2**63 - 1)
+        check_range("train.mask_cell", self.mask_cell, 1, 64)
+        check_range("train.hard_pixel_share", self.hard_pixel_share, 0, 1)
+        check_range("train.learning_rate", self.learning_rate, 1e-8, 1)
+        check_range("train.weight_decay", self.weight_decay, 0, 1)
+        check_range("train.warmup_steps", self.warmup_steps, 0, 10**6)
+        check_range("train.batch_size", self.batch_size, 2, 4096)
+        check_range("train.max_epochs", self.max_epochs, 1, 10**5)
+        check_range("train.max_steps", self.max_steps, 0, 10**7)
+        check_range("train.patience", self.patience, 1, 10**5)
+        check_range("train.validation_share", self.validation_share, 0.01, 0.5)
+        check_range("train.calibration_share", self.calibration_share, 0.01, 0.5)
+        check_range("train.false_call_rate", self.false_call_rate, 1e-6, 0.5)
+        check_range("train.cache_bytes", self.cache_bytes, 0, 2**50)
 
 
 @dataclass(frozen=True)
@@ -238,11 +185,11 @@ class FleetConfig(Config):
     """Train again although an equal version stands, into a suffixed version."""
 
     def __post_init__(self) -> None:
-        _range("fleet.workers_per_category", self.workers_per_category, 1, 1)
-        _range("fleet.cpus_per_worker", self.cpus_per_worker, 0, 4096)
-        _range("fleet.gpus_per_worker", self.gpus_per_worker, 0, 1024)
-        _range("fleet.max_failures", self.max_failures, 0, 100)
-        _range("fleet.max_failed_share", self.max_failed_share, 0, 1)
+        check_range("fleet.workers_per_category", self.workers_per_category, 1, 1)
+        check_range("fleet.cpus_per_worker", self.cpus_per_worker, 0, 4096)
+        check_range("fleet.gpus_per_worker", self.gpus_per_worker, 0, 1024)
+        check_range("fleet.max_failures", self.max_failures, 0, 100)
+        check_range("fleet.max_failed_share", self.max_failed_share, 0, 1)
 
 
 @dataclass(frozen=True)
@@ -258,6 +205,14 @@ class TrainConfig(Config):
 
     def __post_init__(self) -> None:
         check_name("run", self.run)
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> Self:
+        """As every config's, above the preset that `model.preset` names."""
+        model = raw.get("model", {})
+        if isinstance(model, Mapping):
+            raw = merged(_preset(model.get("preset", ModelConfig.preset)), raw)
+        return super().from_dict(raw)
 
 
 @dataclass(frozen=True)
@@ -277,8 +232,8 @@ class ArchiveConfig(Config):
             raise ConfigError(
                 f"archive.template is {self.template!r}: it must hold {{category}} and {{name}}"
             )
-        _range("archive.max_pixels", self.max_pixels, 1, 2**31)
-        _range("archive.max_bytes", self.max_bytes, 1, 2**40)
+        check_range("archive.max_pixels", self.max_pixels, 1, 2**31)
+        check_range("archive.max_bytes", self.max_bytes, 1, 2**40)
 
 
 @dataclass(frozen=True)
@@ -293,10 +248,10 @@ class RowsConfig(Config):
     shard_bytes: int = 256 * 2**20
 
     def __post_init__(self) -> None:
-        _range("rows.map_size", self.map_size, 1, 4096)
-        _range("rows.max_regions", self.max_regions, 0, 1000)
-        _range("rows.shard_rows", self.shard_rows, 1, 10**6)
-        _range("rows.shard_bytes", self.shard_bytes, 1, 2**40)
+        check_range("rows.map_size", self.map_size, 1, 4096)
+        check_range("rows.max_regions", self.max_regions, 0, 1000)
+        check_range("rows.shard_rows", self.shard_rows, 1, 10**6)
+        check_range("rows.shard_bytes", self.shard_bytes, 1, 2**40)
 
 
 @dataclass(frozen=True)
@@ -314,11 +269,11 @@ class PoolConfig(Config):
     precision: Precision = "auto"
 
     def __post_init__(self) -> None:
-        _range("pool.scorers", self.scorers, 0, 10**5)
-        _range("pool.gpus_per_scorer", self.gpus_per_scorer, 0, 64)
-        _range("pool.batch_size", self.batch_size, 1, 4096)
-        _range("pool.models_in_memory", self.models_in_memory, 1, 10**4)
-        _range("pool.max_shard_attempts", self.max_shard_attempts, 1, 1000)
+        check_range("pool.scorers", self.scorers, 0, 10**5)
+        check_range("pool.gpus_per_scorer", self.gpus_per_scorer, 0, 64)
+        check_range("pool.batch_size", self.batch_size, 1, 4096)
+        check_range("pool.models_in_memory", self.models_in_memory, 1, 10**4)
+        check_range("pool.max_shard_attempts", self.max_shard_attempts, 1, 1000)
 
 
 @dataclass(frozen=True)
@@ -334,7 +289,7 @@ class ScoreConfig(Config):
 
     def __post_init__(self) -> None:
         check_name("run", self.run)
-        _range("max_error_share", self.max_error_share, 0, 1)
+        check_range("max_error_share", self.max_error_share, 0, 1)
 
 
 @dataclass(frozen=True)
@@ -354,122 +309,20 @@ class EvalConfig(Config):
 
     def __post_init__(self) -> None:
         check_name("run", self.run)
-        _range("resamples", self.resamples, 0, 10**6)
-        _range("max_failed_share", self.max_failed_share, 0, 1)
-
-
-T = TypeVar("T", bound=Config)
-
-
-def put_values(raw: dict[str, Any], values: Mapping[str, Any]) -> None:
-    """Sets keys of nested tables in place, named by dotted paths; absent tables are made.
-
-    Raises:
-        ConfigError: a path leads through a value that is no table.
-    """
-    for dotted, value in values.items():
-        table = raw
-        *parents, leaf = dotted.split(".")
-        for name in parents:
-            table = table.setdefault(name, {})
-            if not isinstance(table, dict):
-                raise ConfigError(f"{dotted!r}: {name!r} is a value, not a table")
-        table[leaf] = value
+        check_range("resamples", self.resamples, 0, 10**6)
+        check_range("max_failed_share", self.max_failed_share, 0, 1)
 
 
 def presets() -> list[str]:
     """Names of the presets that come with mrkd."""
     folder = resources.files("mrkd") / "presets"
-    return sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml"))
+    return sorted(
+        f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml")
+    )
 
 
 def _preset(name: object) -> dict[str, Any]:
     if name not in presets():
-        raise ConfigError(f"model.preset is {name!r}{_nearest(name, presets())}")
+        raise ConfigError(f"model.preset is {name!r}{nearest(name, presets())}")
     text = (resources.files("mrkd") / "presets" / f"{name}.toml").read_text(encoding="utf-8")
     return tomllib.loads(text)
-
-
-def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    out = dict(below)
-    for key, value in above.items():
-        both = isinstance(value, Mapping) and isinstance(out.get(key), Mapping)
-        out[key] = _merge(out[key], value) if both else value
-    return out
-
-
-def _build(cls: type[T], raw: object, path: str) -> T:
-    if not isinstance(raw, Mapping):
-        raise ConfigError(f"{path or 'the config'} must be a table, found {type(raw).__name__}")
-    hints = typing.get_type_hints(cls)
-    known = {f.name: f for f in dataclasses.fields(cls)}
-    # Presets hold [model] and [train]; a config without one of the two does not read that table.
-    for key in raw:
-        if key not in known:
-            raise ConfigError(
-                f"unknown key {_join(path, key)!r} in {cls.__name__}{_nearest(key, list(known))}"
-            )
-    for name, spec in known.items():
-        if (
-            name not in raw
-            and spec.default is dataclasses.MISSING
-            and spec.default_factory is dataclasses.MISSING
-        ):
-            raise ConfigError(f"missing key {_join(path, name)!r} in {cls.__name__}")
-    return cls(**{key: _value(hints[key], raw[key], _join(path, key)) for key in raw})
-
-
-def _value(hint: Any, raw: object, path: str) -> Any:
-    if isinstance(hint, type) and issubclass(hint, Config):
-        return _build(hint, raw, path)
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Literal:
-        if raw not in arguments:
-            choices = ", ".join(map(repr, arguments))
-            raise ConfigError(f"{path} is {raw!r}, allowed: {choices}")
-        return raw
-    if origin in (typing.Union, types.UnionType):
-        return None if raw is None else _value(arguments[0], raw, path)
-    if origin is tuple:
-        if not isinstance(raw, list | tuple):
-            raise ConfigError(f"{path} must be a list, found {type(raw).__name__}")
-        return tuple(_value(arguments[0], item, f"{path}[{n}]") for n, item in enumerate(raw))
-    if hint is float and isinstance(raw, int) and not isinstance(raw, bool):
-        return float(raw)
-    if type(raw) is not hint or (isinstance(raw, float) and not math.isfinite(raw)):
-        raise ConfigError(f"{path} must be {hint.__name__}, found {raw!r}")
-    return raw
-
-
-def _nearest(name: object, known: list[str]) -> str:
-    near = difflib.get_close_matches(str(name), known, n=1)
-    return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
-
-
-def _join(path: str, key: object) -> str:
-    return f"{path}.{key}" if path else str(key)
-
-
-def _range(path: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise ConfigError(f"{path} is {value}: it must lie between {low:g} and {high:g}")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def _toml_lines(table: Mapping[str, Any], path: str) -> list[str]:
-    lines = [f"{k} = {_toml_value(v)}" for k, v in table.items() if not isinstance(v, dict)]
-    for key, value in table.items():
-        if isinstance(value, dict):
-            lines += ["", f"[{_join(path, key)}]", *_toml_lines(value, _join(path, key))]
-    return lines
-
-
-def _toml_value(value: object) -> str:
-    # JSON's strings, numbers, booleans and lists are TOML's; json writes control characters as
-    # \u escapes, which TOML reads too.
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

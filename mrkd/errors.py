@@ -3,7 +3,7 @@
     MrkdError                what a user can act on; `exit_code` is the command's
     |- ConfigError           a key, value, name or root is wrong: nothing was started (exit 2)
     |- CategoryError         one category cannot be trained or evaluated; the others go on
-    |- ImageDecodeError      one image cannot be read; it becomes a row (`kind` of schema.ERROR_KINDS)
+    |- ImageDecodeError      one image cannot be read; it becomes a row of that `kind`
     |- StorageError          a place cannot be read or written
     |- ArtefactError         a stored model or calibration is damaged or does not fit
     |  `- TeacherError       teacher weights are missing, altered or of another network
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 
 class MrkdError(Exception):
-    """Base of all errors that mrkd raises for its users; its text is one line that says what to do."""
+    """Base of all errors that mrkd raises for its users; one line of text that says what to do."""
 
     exit_code = 1
 

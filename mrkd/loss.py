@@ -41,8 +41,9 @@ def flat_distance(t_BChw: Tensor, s_BChw: Tensor, *, anchor: float = 0.0) -> Ten
 
     Source: the loss of RD4AD's code, which flattens C, h and w.
     """
-    return cosine_distance(t_BChw.flatten(1)[..., None, None], s_BChw.flatten(1)[..., None, None],
-                           anchor=anchor)[:, 0, 0]
+    return cosine_distance(
+        t_BChw.flatten(1)[..., None, None], s_BChw.flatten(1)[..., None, None], anchor=anchor
+    )[:, 0, 0]
 
 
 def distillation_loss(

@@ -128,7 +128,8 @@ class MRKD(nn.Module):
 
     def _head(self, channels: int) -> nn.Module:
         if self.config.fmm:
-            return FeatureMaskGeneration(channels)
+            residual = self.config.generation == "residual"
+            return FeatureMaskGeneration(channels, residual=residual)
         # A decoder stage ends in ReLU; signed features need a linear layer after it, which with
         # FMM on is FMM's own last convolution.
         return nn.Conv2d(channels, channels, 1) if self.teacher.signed else nn.Identity()
@@ -136,7 +137,15 @@ class MRKD(nn.Module):
     @torch.no_grad()
     def teacher_features(self, images_B3HW: Tensor) -> list[Tensor]:
         """The teacher's raw features, all levels: `[B, C_l, h_l, w_l]`, shallow to deep."""
-        return self.teacher(images_B3HW)
+        features: list[Tensor] = self.teacher(images_B3HW)
+        return features
+
+    def set_feature_statistics(self, statistics: Sequence[tuple[Tensor, Tensor]]) -> None:
+        """Takes each level's mean and standard deviation per channel, `[C_l]` both."""
+        for n, (mean, std) in enumerate(statistics):
+            self.get_buffer(f"feature_mean_{n}").copy_(mean.view(1, -1, 1, 1))
+            # A channel that never fires stays as it is.
+            self.get_buffer(f"feature_std_{n}").copy_(std.clamp_min(1e-6).view(1, -1, 1, 1))
 
     def normalise(self, levels: Sequence[Tensor]) -> list[Tensor]:
         """Raw features to what student, loss and map see: float32, standardised per channel."""
@@ -160,7 +169,7 @@ class MRKD(nn.Module):
         decoded = self.decoder(code)
         if not self.config.fmm:
             return tuple(head(d) for head, d in zip(self.heads, decoded, strict=True))
-        masks = feature_masks or [None] * len(decoded)
+        masks: Sequence[Tensor | None] = feature_masks or [None] * len(decoded)
         return tuple(head(d, m) for head, d, m in zip(self.heads, decoded, masks, strict=True))
 
     def pairs(

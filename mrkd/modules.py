@@ -127,7 +127,8 @@ class ChannelReconstruction(nn.Module):
         cheap = torch.cat([self.point_wise_lower(lower), lower], 1)
         pooled = torch.stack([rich.mean((2, 3)), cheap.mean((2, 3))])
         beta = pooled.softmax(0)[..., None, None]
-        return beta[0] * rich + beta[1] * cheap
+        fused: Tensor = beta[0] * rich + beta[1] * cheap
+        return fused
 
 
 class SimAM(nn.Module):
@@ -267,7 +268,7 @@ class Decoder(nn.Module):
         self.stages = nn.ModuleList(stages)
 
     def forward(self, code: Tensor) -> tuple[Tensor, ...]:
-        """phi to `[B, C_l, h_l, w_l]` for each level in use, shallow to deep."""
+        """Phi to `[B, C_l, h_l, w_l]` for each level in use, shallow to deep."""
         outputs: list[Tensor] = []
         for decode in self.stages:
             code = decode(code)
@@ -281,13 +282,15 @@ class FeatureMaskGeneration(nn.Module):
 
     Args:
         channels: C_l.
+        residual: what is generated is added to the aligned features instead of standing for them.
 
     Source: paper section 3.7; MGD (Yang et al., ECCV 2022), equation 2. At test nothing is hidden
-        and the generation stays.
+        and the generation stays. Differs: the residual form is ours.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, *, residual: bool = False) -> None:
         super().__init__()
+        self.residual = residual
         self.align = nn.Conv2d(channels, channels, 1)
         self.generate = nn.Sequential(
             nn.Conv2d(channels, channels, 3, padding=1),
@@ -298,10 +301,9 @@ class FeatureMaskGeneration(nn.Module):
     def forward(self, x_BChw: Tensor, feature_mask: Tensor | None = None) -> Tensor:
         """Same shape out as in; `feature_mask` is `[B, 1, h, w]`, 0 where a pixel is hidden."""
         aligned = self.align(x_BChw)
-        if feature_mask is not None:
-            aligned = aligned * feature_mask
-        generated: Tensor = self.generate(aligned)
-        return generated
+        seen = aligned if feature_mask is None else aligned * feature_mask
+        generated: Tensor = self.generate(seen)
+        return aligned + generated if self.residual else generated
 
 
 def _resampling(c_in: int, c_out: int, resample: Literal["down", "up", "keep"]) -> nn.Module:
@@ -314,7 +316,8 @@ def _shortcut(c_in: int, c_out: int, resample: Literal["down", "up", "keep"]) ->
     if resample == "keep" and c_in == c_out:
         return nn.Identity()
     if resample == "up":
-        return nn.Sequential(nn.ConvTranspose2d(c_in, c_out, 2, 2, bias=False), nn.BatchNorm2d(c_out))
+        return nn.Sequential(
+            nn.ConvTranspose2d(c_in, c_out, 2, 2, bias=False), nn.BatchNorm2d(c_out)
+        )
     stride = 2 if resample == "down" else 1
     return nn.Sequential(nn.Conv2d(c_in, c_out, 1, stride, bias=False), nn.BatchNorm2d(c_out))
-

@@ -1,6 +1,6 @@
 """Training of one category in plain torch: features once, then steps on the student alone.
 
-Shape letters: N images, B batch, C channels, h w a level's size, H W the input's.
+Shape letters: B batch, C channels, h w a level's size.
 """
 
 from __future__ import annotations
@@ -8,9 +8,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mrkd import device, images, maps, seeds
+from mrkd import device, maps, seeds
 from mrkd.config import FitConfig
+from mrkd.feature_cache import TeacherFeatures
 from mrkd.loss import distillation_loss
 from mrkd.model import MRKD
 
@@ -36,8 +36,8 @@ class FitResult:
         history: one row an epoch: epoch, step, loss, validation_loss, learning_rate, seconds.
         best_epoch: the epoch whose weights the model holds.
         steps: optimiser steps taken.
-        seconds: of the whole fit, the teacher's pass included.
-        teacher_seconds: of the teacher's pass over the training images; 0 with augmentation.
+        seconds: of the whole fit; with the teacher's pass, unless the features were there.
+        teacher_seconds: of the teacher's pass over training and validation images.
         images_per_s: training images through the student, per second of its epochs.
         placement: device, precision and the reason for both.
         digest: sha256 over the trained weights.
@@ -55,8 +55,8 @@ class FitResult:
 
 def fit(
     model: MRKD,
-    train_NHW3: np.ndarray,
-    validation_NHW3: np.ndarray,
+    train: TeacherFeatures,
+    validation: TeacherFeatures,
     config: FitConfig,
     *,
     sample_ids: Sequence[str],
@@ -65,9 +65,9 @@ def fit(
     """Trains bottleneck and student in place; the model ends in eval mode with the best weights.
 
     Args:
-        model: fresh from `model.build`.
-        train_NHW3: uint8 RGB at the model's size; an array in memory or a memory map.
-        validation_NHW3: held-out good images, for early stopping and the levels' calibration.
+        model: fresh from `model.build`, on the device of its teacher.
+        train: good images.
+        validation: held-out good images, for early stopping and the levels' calibration.
         config: steps, rates, seed.
         sample_ids: one name for each training image; the masks drawn for it hang on the name.
         report: called with each epoch's row of the history.
@@ -78,52 +78,16 @@ def fit(
 
     Source: paper section 4.2, spec sections 5 and 6.
     """
-    if len(train_NHW3) < 2 or len(validation_NHW3) < 1 or len(sample_ids) != len(train_NHW3):
+    if len(train) < 2 or len(validation) < 1 or len(sample_ids) != len(train):
         raise ValueError(
-            f"{len(train_NHW3)} training and {len(validation_NHW3)} validation images, "
+            f"{len(train)} training and {len(validation)} validation images, "
             f"{len(sample_ids)} names: needs at least 2 and 1, and a name for each"
         )
-    return _Fit(model, train_NHW3, validation_NHW3, config, sample_ids).run(report)
-
-
-class Features:
-    """Raw teacher features of a set of images, computed once.
-
-    float16, whose 11 bits cost the cosine nothing that was measurable; in memory up to a budget,
-    past it in an unnamed file that the operating system pages.
-    """
-
-    def __init__(self, model: MRKD, pixels_NHW3: np.ndarray, *, budget_bytes: int) -> None:
-        self.levels: list[Tensor] = []
-        self.device = next(model.parameters()).device
-        for start in range(0, len(pixels_NHW3), 16):
-            batch = model.teacher_features(to_device(model, pixels_NHW3[start : start + 16]))
-            if not self.levels:
-                shapes = [(len(pixels_NHW3), *t.shape[1:]) for t in batch]
-                on_disk = 2 * sum(math.prod(shape) for shape in shapes) > budget_bytes
-                self.levels = [_storage(shape, on_disk=on_disk) for shape in shapes]
-            for level, t in zip(self.levels, batch, strict=True):
-                level[start : start + len(t)] = t
-
-    def __len__(self) -> int:
-        return len(self.levels[0])
-
-    def batch(self, rows: Sequence[int] | np.ndarray) -> list[Tensor]:
-        """float32 `[B, C_l, h_l, w_l]`, shallow to deep, on the model's device."""
-        index = torch.as_tensor(np.asarray(rows))
-        return [
-            level[index].to(self.device, torch.float32, memory_format=torch.channels_last)
-            for level in self.levels
-        ]
-
-    def batches(self, size: int = 16) -> Iterator[list[Tensor]]:
-        """All of it, in order."""
-        for start in range(0, len(self), size):
-            yield self.batch(range(start, min(start + size, len(self))))
+    return _Fit(model, train, validation, config, sample_ids).run(report)
 
 
 def feature_masks(
-    sizes: Sequence[tuple[int, int]],
+    sizes: Sequence[tuple[int, ...]],
     *,
     config: FitConfig,
     rate: float,
@@ -165,13 +129,6 @@ def feature_masks(
     return masks
 
 
-def to_device(model: MRKD, pixels_BHW3: np.ndarray) -> Tensor:
-    """uint8 pixels to the teacher's input, float32 `[B, 3, H, W]` on the model's device."""
-    pixels = torch.from_numpy(np.ascontiguousarray(pixels_BHW3))
-    pixels = pixels.to(next(model.parameters()).device)
-    return images.to_tensor(pixels, model.teacher.normalisation)
-
-
 def digest(state: Mapping[str, Tensor]) -> str:
     """Sha256 over names, shapes and bytes of a state, in the order of its names."""
     total = hashlib.sha256()
@@ -188,29 +145,26 @@ class _Fit:
     def __init__(
         self,
         model: MRKD,
-        train_NHW3: np.ndarray,
-        validation_NHW3: np.ndarray,
+        train: TeacherFeatures,
+        validation: TeacherFeatures,
         config: FitConfig,
         sample_ids: Sequence[str],
     ) -> None:
         self.started = time.perf_counter()
         self.model, self.config, self.sample_ids = model, config, sample_ids
-        self.pixels = train_NHW3
-        self.train = Features(model, train_NHW3, budget_bytes=config.cache_bytes)
-        self.validation = Features(model, validation_NHW3, budget_bytes=config.cache_bytes)
-        self.teacher_seconds = time.perf_counter() - self.started
+        self.train, self.validation = train, validation
         if model.config.feature_norm == "standardise":
-            _set_statistics(model, self.train)
-        self.sizes = [tuple(self.train.levels[n].shape[-2:]) for n in model.levels]
-        self.batch_size = min(config.batch_size, len(train_NHW3))
-        self.steps_per_epoch = len(train_NHW3) // self.batch_size
+            model.set_feature_statistics(train.statistics())
+        self.sizes = [train.levels[n].shape[-2:] for n in model.levels]
+        self.batch_size = min(config.batch_size, len(train))
+        self.steps_per_epoch = len(train) // self.batch_size
         limit = config.max_epochs * self.steps_per_epoch
         self.total_steps = min(config.max_steps or limit, limit)
         # Channels last and the fused optimiser: 0.42 to 0.37 s a step of one core (batch 8, 256 px,
         # efficientnet_lite0), same weights to rounding.
-        model.to(memory_format=torch.channels_last)
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
         trained = [p for p in model.parameters() if p.requires_grad]
-        # 0.5, 0.999: RD4AD's main.py; weight decay is coupled (Adam, not AdamW), as the paper's sum.
+        # 0.5, 0.999: RD4AD's main.py. Coupled weight decay (Adam, not AdamW): the paper's sum.
         self.optimiser = torch.optim.Adam(
             trained,
             lr=config.learning_rate,
@@ -257,7 +211,7 @@ class _Fit:
             best_epoch=best_epoch,
             steps=step,
             seconds=time.perf_counter() - self.started,
-            teacher_seconds=self.teacher_seconds,
+            teacher_seconds=self.train.seconds + self.validation.seconds,
             images_per_s=num_images / student_seconds,
             placement=self.placement,
             digest=digest(self.model.trained_state()),
@@ -307,11 +261,13 @@ class _Fit:
             return self.train.batch(rows)
         flipped = []
         for n in rows:
-            across, along = seeds.stream(self.config.seed, "flips", step, self.sample_ids[n]).random(2)
-            pixels = self.pixels[n]
+            across, along = seeds.stream(
+                self.config.seed, "flips", step, self.sample_ids[n]
+            ).random(2)
+            pixels = self.train.pixels[n]
             pixels = pixels[:, ::-1] if across < 0.5 else pixels
             flipped.append(pixels[::-1] if along < 0.5 else pixels)
-        return self.model.teacher_features(to_device(self.model, np.stack(flipped)))
+        return self.train.compute(np.stack(flipped))
 
     def _mask_rate(self, step: int) -> float:
         done = step / max(1, self.total_steps - 1)
@@ -373,6 +329,8 @@ class _Fit:
         for _ in range(3):
             began = time.perf_counter()
             self._loss(0, np.arange(self.batch_size)).backward()
+            if self.placement.device.type == "cuda":
+                torch.cuda.synchronize()
             seconds.append(time.perf_counter() - began)
         self.model.zero_grad(set_to_none=True)
         self.model.load_trained_state(before)
@@ -381,36 +339,3 @@ class _Fit:
 
 def _copy(model: MRKD) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in model.trained_state().items()}
-
-
-def _storage(shape: tuple[int, ...], *, on_disk: bool) -> Tensor:
-    if not on_disk:
-        return torch.empty(shape, dtype=torch.float16)
-    # Unlinked at once: the mapping keeps it alive and nothing is left behind by a killed process.
-    with tempfile.NamedTemporaryFile(prefix="mrkd-features-") as file:
-        file.truncate(2 * math.prod(shape))
-        return torch.from_file(
-            file.name, shared=True, size=math.prod(shape), dtype=torch.float16
-        ).view(shape)
-
-
-def _set_statistics(model: MRKD, features: Features) -> None:
-    """Per channel mean and standard deviation over images and pixels, in float64."""
-    sums: list[Tensor] = []
-    squares: list[Tensor] = []
-    for levels in features.batches():
-        for n, t in enumerate(levels):
-            t = t.double()
-            s, q = t.sum((0, 2, 3)), t.square().sum((0, 2, 3))
-            if n == len(sums):
-                sums.append(s)
-                squares.append(q)
-            else:
-                sums[n] += s
-                squares[n] += q
-    for n, (s, q) in enumerate(zip(sums, squares, strict=True)):
-        count = len(features) * math.prod(features.levels[n].shape[-2:])
-        mean = s / count
-        std = (q / count - mean.square()).clamp_min(0).sqrt().clamp_min(1e-6)
-        model.get_buffer(f"feature_mean_{n}").copy_(mean.view(1, -1, 1, 1))
-        model.get_buffer(f"feature_std_{n}").copy_(std.view(1, -1, 1, 1))

@@ -31,6 +31,7 @@ def _config(**values):
     [
         {},
         {"fmm": False},
+        {"generation": "residual"},
         {"scconv": False},
         {"simam": False},
         {"sru_gate": "hard"},
@@ -59,9 +60,7 @@ def test_masks_change_the_student_in_training_only_through_fmm(resnet):
     levels = model.teacher_features(torch.randn(2, 3, 64, 64))
     masks = [torch.zeros(2, 1, *levels[n].shape[-2:]) for n in range(3)]
     unmasked, masked = model.pairs(levels), model.pairs(levels, masks)
-    assert not any(
-        torch.equal(a, b) for a, b in zip(unmasked.student, masked.student, strict=True)
-    )
+    assert not any(torch.equal(a, b) for a, b in zip(unmasked.student, masked.student, strict=True))
     assert all(torch.equal(a, b) for a, b in zip(unmasked.teacher, masked.teacher, strict=True))
 
 
@@ -94,7 +93,9 @@ def test_infer_gives_a_row_the_same_map_and_score_in_any_company(resnet):
     model = build(_config(), resnet, seed=0).eval()
     pixels = torch.randint(0, 256, (4, 64, 64, 3), dtype=torch.uint8)
     maps, scores = infer(model, pixels)
-    assert maps.shape == (4, 64, 64) and scores.shape == (4,) and maps.dtype is torch.float32
+    assert maps.shape == (4, 64, 64)
+    assert scores.shape == (4,)
+    assert maps.dtype is torch.float32
     swapped = infer(model, pixels[[0, 3, 2, 1]])
     torch.testing.assert_close(swapped[1][0], scores[0], rtol=0, atol=0)
 

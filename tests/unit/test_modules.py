@@ -66,7 +66,9 @@ def test_sru_soft_gate_lets_the_weight_itself_through_below_a_half():
 
 @pytest.mark.parametrize(("gate", "trained"), [("hard", False), ("soft", True)])
 def test_the_hard_gate_freezes_the_norm_that_it_gives_no_gradient(gate, trained):
-    assert all(p.requires_grad is trained for p in SpatialReconstruction(32, gate=gate).parameters())
+    assert all(
+        p.requires_grad is trained for p in SpatialReconstruction(32, gate=gate).parameters()
+    )
 
 
 def test_cru_weighs_its_two_branches_to_one_per_channel():
@@ -86,9 +88,7 @@ def test_cru_weighs_its_two_branches_to_one_per_channel():
     [((64, 128, 256), (4, 8, 16)), ((40, 112, 192), (8, 16, 32)), ((192, 320), (32, 32))],
 )
 def test_fusion_brings_all_levels_to_the_deepest(channels, strides):
-    levels = [
-        torch.randn(2, c, 256 // s, 256 // s) for c, s in zip(channels, strides, strict=True)
-    ]
+    levels = [torch.randn(2, c, 256 // s, 256 // s) for c, s in zip(channels, strides, strict=True)]
     fused = MultiScaleFusion(channels, strides)(levels)
     assert fused.shape == levels[-1].shape
 
@@ -136,3 +136,11 @@ def test_a_hidden_pixel_reaches_the_output_only_through_its_neighbours():
     torch.testing.assert_close(fmm(x, mask), fmm(changed, mask))
     assert not torch.equal(fmm(x), fmm(changed))
     assert all(m.bias is not None for m in (fmm.align, fmm.generate[0], fmm.generate[2]))
+
+
+def test_residual_generation_adds_to_the_whole_aligned_features():
+    fmm = FeatureMaskGeneration(4, residual=True)
+    x, mask = torch.randn(1, 4, 9, 9), torch.ones(1, 1, 9, 9)
+    mask[..., 4, 4] = 0
+    aligned = fmm.align(x)
+    torch.testing.assert_close(fmm(x, mask), aligned + fmm.generate(aligned * mask))

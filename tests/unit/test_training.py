@@ -8,6 +8,8 @@ import torch
 
 from mrkd import backbones, training
 from mrkd.config import FitConfig, ModelConfig
+from mrkd.feature_cache import TeacherFeatures
+from mrkd.maps import level_maps
 from mrkd.model import build
 
 MODEL = ModelConfig(
@@ -35,9 +37,11 @@ def _fit(teacher, pixels, **values):
     config = dataclasses.replace(FIT, **values)
     names = [str(n) for n in range(8)]
     rows = []
-    result = training.fit(
-        model, pixels[:8], pixels[8:], config, sample_ids=names, report=rows.append
+    train, held_out = (
+        TeacherFeatures(teacher, part, budget_bytes=config.cache_bytes)
+        for part in (pixels[:8], pixels[8:])
     )
+    result = training.fit(model, train, held_out, config, sample_ids=names, report=rows.append)
     return model, result, rows
 
 
@@ -49,7 +53,9 @@ def test_two_runs_of_one_seed_have_one_digest_and_another_seed_another(teacher, 
 def test_training_lowers_the_held_out_loss_and_reports_each_epoch(teacher, pixels):
     _, result, rows = _fit(teacher, pixels, max_steps=30)
     assert result.history[-1]["validation_loss"] < 0.7 * result.history[0]["validation_loss"]
-    assert rows == result.history and result.steps == 30 and len(rows) == 15
+    assert rows == result.history
+    assert result.steps == 30
+    assert len(rows) == 15
 
 
 def test_the_best_epochs_weights_are_kept(teacher, pixels):
@@ -84,8 +90,8 @@ def test_precision_is_chosen_by_timing_and_leaves_the_weights_alone(teacher, pix
 
 def test_standardised_features_have_mean_zero_and_deviation_one(teacher, pixels):
     model, _, _ = _fit(teacher, pixels, max_steps=1)
-    raw = model.teacher_features(training.to_device(model, pixels[:8]))
-    for level in model.normalise(raw):
+    features = TeacherFeatures(teacher, pixels[:8], budget_bytes=2**30)
+    for level in model.normalise(features.batch(range(8))):
         assert level.mean((0, 2, 3)).abs().max() < 0.02
         # Channels that never fire have no spread to bring to one.
         std = level.std((0, 2, 3))
@@ -93,15 +99,14 @@ def test_standardised_features_have_mean_zero_and_deviation_one(teacher, pixels)
 
 
 def test_calibrated_levels_have_mean_zero_and_deviation_one_on_held_out_images(teacher, pixels):
-    from mrkd.maps import level_maps
-
     model, _, _ = _fit(teacher, pixels)
-    features = training.Features(model, pixels[8:], budget_bytes=2**30)
+    features = TeacherFeatures(teacher, pixels[8:], budget_bytes=2**30)
     with torch.inference_mode():
         levels = level_maps(model.pairs(features.batch(range(4))), anchor=MODEL.anchor)
     for n, m in enumerate(levels):
         standard = (m - model.level_mean[n]) / model.level_std[n]
-        assert abs(standard.mean()) < 1e-3 and abs(standard.std() - 1) < 1e-3
+        assert abs(standard.mean()) < 1e-3
+        assert abs(standard.std() - 1) < 1e-3
 
 
 def test_a_mask_hangs_on_seed_level_step_and_sample_alone():
@@ -113,7 +118,8 @@ def test_a_mask_hangs_on_seed_level_step_and_sample_alone():
 
     alone, together = masks(["a"]), masks(["b", "a"])
     for one, two in zip(alone, together, strict=True):
-        assert torch.equal(one[0], two[1]) and not torch.equal(two[0], two[1])
+        assert torch.equal(one[0], two[1])
+        assert not torch.equal(two[0], two[1])
     assert not torch.equal(alone[0], masks(["a"], step=4)[0])
     assert not torch.equal(alone[0], masks(["a"], seed=1)[0])
 
@@ -123,10 +129,9 @@ def test_a_mask_hangs_on_seed_level_step_and_sample_alone():
 def test_masks_hide_the_stated_share_in_whole_cells(rate, cell):
     config = dataclasses.replace(FIT, mask_cell=cell)
     names = [str(n) for n in range(64)]
-    (kept,) = training.feature_masks(
-        [(32, 32)], config=config, rate=rate, step=0, sample_ids=names
-    )
-    assert kept.shape == (64, 1, 32, 32) and set(kept.unique().tolist()) <= {0.0, 1.0}
+    (kept,) = training.feature_masks([(32, 32)], config=config, rate=rate, step=0, sample_ids=names)
+    assert kept.shape == (64, 1, 32, 32)
+    assert set(kept.unique().tolist()) <= {0.0, 1.0}
     assert abs((kept == 0).float().mean() - rate) < 0.02
     blocks = kept[..., :30, :30].unfold(2, cell, cell).unfold(3, cell, cell).flatten(4)
     assert (blocks == blocks[..., :1]).all()
@@ -141,7 +146,8 @@ def test_rescaled_masks_keep_the_mean():
 
 def test_too_few_images_or_names_are_refused(teacher, pixels):
     model = build(MODEL, teacher, seed=0)
+    one, four = (TeacherFeatures(teacher, pixels[:n], budget_bytes=0) for n in (1, 4))
     with pytest.raises(ValueError, match="1 training"):
-        training.fit(model, pixels[:1], pixels[8:], FIT, sample_ids=["a"])
+        training.fit(model, one, four, FIT, sample_ids=["a"])
     with pytest.raises(ValueError, match="names"):
-        training.fit(model, pixels[:4], pixels[8:], FIT, sample_ids=["a"])
+        training.fit(model, four, one, FIT, sample_ids=["a"])

@@ -1,0 +1,8 @@
+"""What a cluster runs for `mrkd evaluate`: `python -m jobs.evaluate EVAL.toml [FLAG ...]`."""
+
+import sys
+
+from mrkd import cli
+
+if __name__ == "__main__":
+    sys.exit(cli.main(["evaluate", *sys.argv[1:]]))

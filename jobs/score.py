@@ -1,0 +1,8 @@
+"""What a cluster runs for `mrkd score`: `python -m jobs.score SCORE.toml [FLAG ...]`."""
+
+import sys
+
+from mrkd import cli
+
+if __name__ == "__main__":
+    sys.exit(cli.main(["score", *sys.argv[1:]]))

@@ -1,0 +1,8 @@
+"""What a cluster runs for `mrkd train`: `python -m jobs.train FLEET.toml [FLAG ...]`."""
+
+import sys
+
+from mrkd import cli
+
+if __name__ == "__main__":
+    sys.exit(cli.main(["train", *sys.argv[1:]]))

@@ -1,0 +1,23 @@
+"""The teachers: ImageNet networks under their official checkpoints' parameter names.
+
+A network is built whole, so that an official checkpoint loads strictly; a `Teacher` keeps of it
+what lies up to the deepest level.
+"""
+
+from mrkd.backbones.network import Backbone
+from mrkd.backbones.table import BACKBONES, Spec, build
+from mrkd.backbones.teacher import Teacher, load_teacher, teacher_from_safetensors
+from mrkd.backbones.weights import WEIGHTS, WeightSource, read_state
+
+__all__ = [
+    "BACKBONES",
+    "WEIGHTS",
+    "Backbone",
+    "Spec",
+    "Teacher",
+    "WeightSource",
+    "build",
+    "load_teacher",
+    "read_state",
+    "teacher_from_safetensors",
+]

@@ -1,0 +1,29 @@
+"""What every teacher's network offers."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from torch import Tensor, nn
+
+
+class Backbone(nn.Module):
+    """A classifier whose inner levels can be had.
+
+    Attributes:
+        taps: blocks whose outputs are the levels; empty where there is only one choice.
+        channels: C_l of each level, shallow to deep.
+        strides: input pixels per level pixel.
+    """
+
+    taps: tuple[int, ...]
+    channels: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    def levels(self, images: Tensor) -> list[Tensor]:
+        """Features `[B, C_l, h_l, w_l]`, shallow to deep, of float32 `[B, 3, H, W]`."""
+        raise NotImplementedError
+
+    def drop_head(self) -> Self:
+        """This network without all that lies past its deepest level."""
+        raise NotImplementedError

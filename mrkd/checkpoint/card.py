@@ -1,0 +1,163 @@
+"""What is known of a model beside its weights: `model.json` and its calibrations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mrkd.config import FitConfig, ModelConfig
+
+WEIGHTS = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What turns a model's scores into verdicts; never changed once stored.
+
+    Args:
+        number: counts up within a model version.
+        threshold: an image is anomalous strictly above it.
+        pixel_threshold: pixels strictly above it form the regions.
+        false_call_rate: share of good parts that was allowed to be called defective.
+        supported_false_call_rate: the share that the number of held-out images supports.
+        scores: the held-out good images' image scores, rising, float32 values.
+        pixel_maxima: the maxima of their maps, rising.
+        statistics: their brightness, contrast and sharpness, each rising.
+        by: who made it.
+        why: what for.
+    """
+
+    number: int
+    threshold: float
+    pixel_threshold: float
+    false_call_rate: float
+    supported_false_call_rate: float
+    scores: tuple[float, ...]
+    pixel_maxima: tuple[float, ...]
+    statistics: Mapping[str, tuple[float, ...]]
+    by: str
+    why: str
+
+    @property
+    def warning(self) -> str:
+        """One line where the held-out images do not support the rate asked for, else empty."""
+        if self.supported_false_call_rate <= self.false_call_rate:
+            return ""
+        needed = int(np.ceil(1 / self.false_call_rate)) - 1
+        return (
+            f"{len(self.scores)} held-out images support a false-call rate of "
+            f"{self.supported_false_call_rate:.2%}, not {self.false_call_rate:.2%}, which needs "
+            f"{needed}: the threshold is the largest held-out score"
+        )
+
+    def p_values(self, scores: ArrayLike) -> NDArray[np.float32]:
+        """Share of held-out good images that score at least as high, each score itself counted.
+
+        `(1 + #{held-out >= s}) / (n + 1)`, float32 of the scores' shape, in [1 / (n + 1), 1]; for
+        a good part below any rate at most that often.
+        """
+        held_out = np.asarray(self.scores, dtype=np.float64)
+        below = np.searchsorted(held_out, np.asarray(scores, dtype=np.float64), side="left")
+        return np.asarray((1 + len(held_out) - below) / (len(held_out) + 1), dtype=np.float32)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; `from_json` of them is equal to this calibration."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> Self:
+        """The calibration of a stored file's content.
+
+        Raises:
+            KeyError: a field is missing.
+            TypeError: a field is unknown.
+        """
+        lists = {name: tuple(raw[name]) for name in ("scores", "pixel_maxima")}
+        statistics = {name: tuple(values) for name, values in raw["statistics"].items()}
+        return cls(**{**raw, **lists, "statistics": statistics})
+
+
+@dataclass(frozen=True)
+class TeacherCard:
+    """Which teacher a model was trained with.
+
+    Args:
+        backbone: a name of `backbones.BACKBONES`.
+        digest: sha256 of the teacher's stored file.
+        random: its weights are no one's training; whatever it scored is marked.
+    """
+
+    backbone: str
+    digest: str
+    random: bool
+
+    @property
+    def name(self) -> str:
+        """The `teacher` column of a night's rows, and the stem of the stored file."""
+        return f"{'random:' if self.random else ''}{self.backbone}-{self.digest[:12]}"
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """`model.json`: what made a model and what its files must be.
+
+    Args:
+        category: it was trained on.
+        version: `registry.version_of` what made it.
+        model: the network's config.
+        train: the training's config.
+        teacher: backbone and digest.
+        preprocessing: size, resize, and the normalisation's mean and std in units of 0 to 255.
+        data: fingerprint and counts of the images.
+        metrics: figures of the training.
+        files: of each file below the model's folder sha256 and num_bytes.
+        code: mrkd's version and `MODEL_VERSION` of the code that trained.
+        roi: region of interest; none yet.
+    """
+
+    category: str
+    version: str
+    model: ModelConfig
+    train: FitConfig
+    teacher: TeacherCard
+    preprocessing: Mapping[str, Any]
+    data: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+    files: Mapping[str, Mapping[str, Any]]
+    code: Mapping[str, Any]
+    roi: None = None
+
+    @property
+    def weights_digest(self) -> str:
+        """Sha256 of the trained weights' file: equal for equal trainings."""
+        return str(self.files[WEIGHTS]["sha256"])
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, nested as `model.json`; `from_json` of them is equal to this card."""
+        content = {spec.name: getattr(self, spec.name) for spec in fields(self)}
+        config = {name: content.pop(name).to_dict() for name in ("model", "train")}
+        return {**content, "config": config, "teacher": asdict(self.teacher)}
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> Self:
+        """The card of a stored file's content.
+
+        Raises:
+            ConfigError: a config holds what this version of mrkd does not know.
+            KeyError: a field is missing.
+            TypeError: a field is unknown.
+        """
+        content = dict(raw)
+        config = content.pop("config")
+        return cls(
+            **{
+                **content,
+                "model": ModelConfig.from_dict(config["model"]),
+                "train": FitConfig.from_dict(config["train"]),
+                "teacher": TeacherCard(**raw["teacher"]),
+            }
+        )

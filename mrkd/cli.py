@@ -1,0 +1,263 @@
+"""`mrkd <verb>`: a TOML file and flags become a config, the config a run, the run an exit code.
+
+Every key of a verb's config is a flag too: `--train.mask-rate 0.3`. Flags go into the file's tables
+before anything is checked, so that both pass the same checks and a preset stays below both.
+The last line on stdout is the run's summary as JSON; logs go to stderr, set up here alone.
+Nothing heavy is imported before a verb runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+import logging
+import operator
+import sys
+import tomllib
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+from mrkd import __version__
+from mrkd.config import EvalConfig, ScoreConfig, TrainConfig
+from mrkd.errors import ConfigError, MrkdError, StorageError
+from mrkd.summary import Summary, now
+from mrkd.tables import Config, put_values
+
+RunConfig = TrainConfig | ScoreConfig | EvalConfig
+
+PLACES = ("workspace", "data.root", "data.split_csv", "archive.uri", "model.weights")
+"""Keys whose values are paths or URIs."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command line, `sys.argv` by default, and returns its exit code (see `Summary`)."""
+    _log_to_stderr()
+    started_at, command, run = now(), "", None
+    try:
+        options, unknown = _parser().parse_known_args(argv)
+        verb, command = VERBS[options.verb], options.verb
+        if unknown:
+            raise ConfigError(_unknown_flag(unknown, verb))
+        if verb.config is None:
+            summary = _demo(options.out)
+        else:
+            config = _config(verb.config, options)
+            run = config.run
+            if options.show_config:
+                print(config.to_toml(), end="")
+                return 0
+            summary = verb.plan(config) if verb.plan and options.plan else verb.work(config)
+    except MrkdError as error:
+        reason = " ".join(str(error).split())
+        print(f"mrkd: {reason}", file=sys.stderr)
+        state = "refused" if error.exit_code == ConfigError.exit_code else "failed"
+        summary = Summary(
+            command=command,
+            run=run,
+            exit_code=error.exit_code,
+            state=state,
+            started_at=started_at,
+            finished_at=now(),
+            reasons=[reason],
+        )
+    print(summary.to_json(), flush=True)
+    return summary.exit_code
+
+
+def _log_to_stderr() -> None:
+    form = "%(asctime)s %(levelname)s %(name)s %(message)s"
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format=form)
+    logging.getLogger("mrkd").setLevel(logging.INFO)
+
+
+def _train(config: TrainConfig) -> Summary:
+    from mrkd.on_ray import train
+
+    return train.run(config)
+
+
+def _score(config: ScoreConfig) -> Summary:
+    from mrkd.on_ray import score
+
+    return score.run(config)
+
+
+def _evaluate(config: EvalConfig) -> Summary:
+    from mrkd.on_ray import evaluate
+
+    return evaluate.run(config)
+
+
+def _demo(folder: str) -> Summary:
+    from mrkd import demo
+
+    return demo.run(folder)
+
+
+def _plan_train(config: TrainConfig) -> Summary:
+    """Counts the training images and their bytes; a member of a container counts with the whole."""
+    from mrkd import datasets, storage
+
+    started_at, samples = now(), datasets.load(config.data)
+    used = [
+        s.image_uri for of_category in samples.values() for s in of_category if s.split == "train"
+    ]
+    sizes = {file.uri: file.num_bytes for file in storage.list_files(config.data.root)}
+    files = {uri.partition("#")[0] for uri in used}
+    counts = {
+        "categories": len(samples),
+        "images": len(used),
+        "bytes": sum(sizes.get(uri, 0) for uri in files),
+    }
+    return Summary("train", config.run, 0, "planned", counts, {}, started_at, now())
+
+
+def _plan_score(config: ScoreConfig) -> Summary:
+    """Counts the archive's images and their bytes."""
+    from mrkd import storage
+
+    started_at = now()
+    files = storage.list_files(config.archive.uri, suffixes=config.archive.suffixes)
+    counts = {"images": len(files), "bytes": sum(file.num_bytes for file in files)}
+    return Summary("score", config.run, 0, "planned", counts, {}, started_at, now())
+
+
+@dataclass(frozen=True)
+class Verb:
+    """One command: its config, what it does and, where it can say beforehand, what that takes."""
+
+    help: str
+    config: type[RunConfig] | None = None
+    work: Callable[[Any], Summary] = _demo
+    plan: Callable[[Any], Summary] | None = None
+
+
+VERBS: Mapping[str, Verb] = {
+    "demo": Verb("real images end to end on this machine, with a page to look at"),
+    "train": Verb("one model for each category of a data set", TrainConfig, _train, _plan_train),
+    "score": Verb("an archive of images to rows in Parquet", ScoreConfig, _score, _plan_score),
+    "evaluate": Verb("the champions on labelled images: metrics and a page", EvalConfig, _evaluate),
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """Refuses by a `ConfigError`, so that bad usage and a bad config look the same."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message} (see `{self.prog} --help`)")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser("mrkd", description="Defects in product images.", allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"mrkd {__version__}")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for name, verb in VERBS.items():
+        usage = f"mrkd {name} FILE.toml [--section.key VALUE ...] [OPTION ...]"
+        one = verbs.add_parser(
+            name,
+            help=verb.help,
+            description=verb.help,
+            usage=usage if verb.config else None,
+            allow_abbrev=False,
+        )
+        if verb.config:
+            _add_config_flags(one, verb, verb.config)
+        else:
+            one.add_argument("--out", default="mrkd-demo", metavar="FOLDER", help="where it writes")
+    return parser
+
+
+def _add_config_flags(one: argparse.ArgumentParser, verb: Verb, config: type[RunConfig]) -> None:
+    one.add_argument("file", metavar="FILE.toml", help="path or URI of the config")
+    one.add_argument("--show-config", action="store_true", help="print the whole config and stop")
+    if verb.plan:
+        one.add_argument("--plan", action="store_true", help="count images and bytes and stop")
+    absent = argparse.SUPPRESS
+    if config is TrainConfig:
+        one.add_argument(
+            "--force",
+            dest="fleet.force",
+            action="store_const",
+            const="true",
+            default=absent,
+            help="the same as --fleet.force true",
+        )
+    group = one.add_argument_group("keys of the config")
+    for key, hint in keys(config):
+        spellings = dict.fromkeys([f"--{key.replace('_', '-')}", f"--{key}"])
+        group.add_argument(*spellings, dest=key, default=absent, metavar=_metavar(hint))
+
+
+def keys(config: type[Config], path: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted name and type of every value of a config, in the order of its fields."""
+    hints = typing.get_type_hints(config)
+    for name in (field.name for field in dataclasses.fields(config)):
+        hint = hints[name]
+        if isinstance(hint, type) and issubclass(hint, Config):
+            yield from keys(hint, f"{path}{name}.")
+        else:
+            yield path + name, hint
+
+
+def _metavar(hint: Any) -> str:
+    arguments = typing.get_args(hint)
+    if typing.get_origin(hint) is Literal:
+        return "|".join(arguments)
+    return f"{_metavar(arguments[0])},..." if arguments else str(hint.__name__)
+
+
+def _unknown_flag(unknown: Sequence[str], verb: Verb) -> str:
+    flag = next((text for text in unknown if text.startswith("--")), unknown[0]).partition("=")[0]
+    known = [f"--{key.replace('_', '-')}" for key, _ in keys(verb.config)] if verb.config else []
+    near = difflib.get_close_matches(flag.replace("_", "-"), [*known, "--out"], n=1)
+    return f"unknown argument {flag!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+
+
+def _config(kind: type[RunConfig], options: argparse.Namespace) -> RunConfig:
+    text = _text(options.file)
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{options.file}: not a TOML file: {error}") from error
+    given = vars(options)
+    put_values(raw, {key: _value(given[key], hint) for key, hint in keys(kind) if key in given})
+    return _with_absolute_paths(kind.from_dict(raw))
+
+
+def _with_absolute_paths(config: RunConfig) -> RunConfig:
+    """The config for Ray's workers, whose working directory is another one."""
+    paths = {}
+    for key in (key for key, _ in keys(type(config)) if key in PLACES):
+        value = operator.attrgetter(key)(config)
+        if value not in ("", "auto", "random") and "://" not in value:
+            paths[key] = str(Path(value).absolute())
+    return config.with_values(paths)
+
+
+def _text(uri: str) -> str:
+    try:
+        if "://" not in uri:
+            return Path(uri).read_text(encoding="utf-8")
+        from mrkd import storage
+
+        return storage.read(uri).decode()
+    except (OSError, StorageError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the config {uri!r}: {error}") from error
+
+
+def _value(text: str, hint: Any) -> object:
+    """A flag's text as the key's type has it; left as text where it fits none, to be refused."""
+    if hint is str or typing.get_origin(hint) is Literal:
+        return text
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    if typing.get_origin(hint) is tuple and not isinstance(value, list):
+        item = typing.get_args(hint)[0]
+        return [_value(part.strip(), item) for part in text.split(",") if part.strip()]
+    return value

@@ -1,0 +1,100 @@
+"""Labelled data: every folder layout becomes the same lists of samples.
+
+- `mvtec`: `<category>/train/good`, `test/<defect>`, `ground_truth/<defect>/<stem>_mask.png`; a
+  `split.csv` in or beside the category may move images between the parts and name groups
+- `folder`: `<category>/*.png`, all good, all for training
+- `elpv`: the data folder of the package elpv_dataset
+- `cifar10`: sheets, python or binary batches; ten categories, in each of which one class is good
+
+A new layout is a function from DataConfig to samples by category, and a row in `LAYOUTS`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Literal
+
+from mrkd import storage
+from mrkd.config import DataConfig
+from mrkd.datasets.cifar10 import cifar10, read_member
+from mrkd.datasets.elpv import elpv
+from mrkd.datasets.folders import folder, mvtec
+from mrkd.datasets.sample import GOOD, Part, Sample, place_of
+from mrkd.errors import ConfigError, ImageDecodeError, StorageError
+
+__all__ = [
+    "GOOD",
+    "LAYOUTS",
+    "Part",
+    "Sample",
+    "Side",
+    "load",
+    "read_image",
+    "side",
+    "side_key",
+]
+
+LAYOUTS: dict[str, Callable[[DataConfig], dict[str, list[Sample]]]] = {
+    "mvtec": mvtec,
+    "folder": folder,
+    "elpv": elpv,
+    "cifar10": cifar10,
+}
+
+Side = Literal["train", "validation", "calibration"]
+
+
+def load(config: DataConfig) -> dict[str, list[Sample]]:
+    """The samples of each category that `config.categories` selects, categories sorted by name.
+
+    A category whose folder holds no image is there with an empty list.
+
+    Raises:
+        ConfigError: the root is missing or of another layout, a pattern fits no category, a
+            category's name cannot stand in a path, or a split file does not fit its images.
+    """
+    try:
+        found = LAYOUTS[config.layout](config)
+    except (StorageError, ImageDecodeError) as error:
+        raise ConfigError(f"data.root {config.root!r} cannot be loaded: {error}") from error
+    ends = tuple(config.exclude)
+    return {
+        category: [s for s in samples if s.split != "train" or not s.image_uri.endswith(ends)]
+        for category, samples in found.items()
+    }
+
+
+def read_image(image: Sample | str) -> bytes:
+    """The image's file as stored; a member of a CIFAR-10 batch as a PNG file with its pixels.
+
+    Raises:
+        StorageError: it cannot be read.
+        ImageDecodeError: its batch is damaged, or has no such member.
+    """
+    uri = image.image_uri if isinstance(image, Sample) else image
+    member = read_member(uri)
+    return storage.read(uri) if member is None else member
+
+
+def side_key(sample: Sample, data: bytes) -> str:
+    """What decides a good image's side: its group, or without one the content of its file."""
+    return hashlib.sha256(data).hexdigest() if sample.group is None else sample.group
+
+
+def side(key: str, *, validation_share: float, calibration_share: float) -> Side:
+    """The side of training on which a good image stands, by the hash of its key alone.
+
+    So new images move nobody, and two models of one category hold out the same images.
+
+    Args:
+        key: `side_key` of the image.
+        validation_share: share of the keys held out for early stopping.
+        calibration_share: share of the keys held out for the threshold.
+
+    Source: system section 7.
+    """
+    place = place_of(key)
+    if place < calibration_share:
+        return "calibration"
+    return "validation" if place < calibration_share + validation_share else "train"

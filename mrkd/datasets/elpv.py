@@ -1,0 +1,63 @@
+"""Solar cells, layout `elpv`: the data folder of the package elpv_dataset.
+
+The cells' file numbers come in runs of one module, whose cells look alike, so that a random split
+would let a model know its test cells. Blocks of 50 numbers stand on one side each instead. A cell
+of probability 0 is good and one of 1 anomalous; 1/3 and 2/3, where the experts were not sure, are
+reported by themselves (`p33`, `p67`).
+"""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+
+from mrkd import storage
+from mrkd.config import DataConfig
+from mrkd.datasets.sample import GOOD, Part, Sample, chosen, place_of
+from mrkd.errors import ConfigError
+
+_BLOCK = 50
+_TRAIN_SHARE = 0.75
+
+# Goes into the hashes that put blocks on their sides: the first whole number with which, in both
+# categories, 71 to 79 % of the good cells train, each half has 38 to 62 % of the other good cells
+# (from three blocks or more) and of the anomalous ones, and the default shares hold out 4 % of the
+# training cells or more on either side. Chosen on these counts alone; no result was looked at.
+_SALT = 6358
+
+
+def elpv(config: DataConfig) -> dict[str, list[Sample]]:
+    """Good cells of three blocks in four train; all others are cut into halves `val` and `test`."""
+    root = storage.join(config.root)
+    labels_uri = storage.join(root, "labels.csv")
+    if not storage.exists(labels_uri):
+        raise ConfigError(
+            f"data.root {root!r} holds no labels.csv: layout elpv is the folder data of the "
+            "package elpv_dataset (pip install elpv-dataset), with labels.csv and images/"
+        )
+    found: dict[str, list[Sample]] = {"mono": [], "poly": []}
+    for line in storage.read(labels_uri).decode().splitlines():
+        match line.split():
+            case [path, probability, ("mono" | "poly") as category]:
+                found[category].append(_sample(root, path, float(probability), category))
+            case fields if fields:
+                raise ConfigError(
+                    f"{labels_uri!r} holds {line!r}: expected path, probability, mono or poly"
+                )
+    return {name: found[name] for name in chosen(found, config)}
+
+
+def _sample(root: str, path: str, probability: float, category: str) -> Sample:
+    number = int(PurePosixPath(path).stem.removeprefix("cell"))
+    block = (number - 1) // _BLOCK
+    good = probability == 0
+    half: Part = "val" if place_of(f"elpv {_SALT} half {block}") < 0.5 else "test"
+    trains = good and place_of(f"elpv {_SALT} train {block}") < _TRAIN_SHARE
+    return Sample(
+        image_uri=storage.join(root, path),
+        category=category,
+        split="train" if trains else half,
+        gt_label=0 if good else 1,
+        defect=GOOD if good else f"p{round(100 * probability)}",
+        group=f"block{block:02}",
+        headline=probability in (0, 1),
+    )

@@ -1,0 +1,80 @@
+"""One labelled image, and how a data set's folder is listed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Literal
+
+from mrkd import storage
+from mrkd.config import DataConfig, check_name
+from mrkd.errors import ConfigError
+
+Part = Literal["train", "val", "test"]
+
+GOOD = "good"
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One labelled image."""
+
+    image_uri: str
+    category: str
+    split: Part
+    gt_label: int
+    """0 good, 1 anomalous."""
+    defect: str
+    """Kind of defect; `good` where there is none."""
+    gt_mask_uri: str | None = None
+    group: str | None = None
+    """What no split may cut: a tile, a module, a lot."""
+    headline: bool = True
+    """Counts in the figures over all defects; False: only in those of its own defect."""
+
+
+def category_folders(root: str) -> list[str]:
+    """Names of the folders below a data set's root, hidden ones left out as by a shell's `*`.
+
+    Raises:
+        ConfigError: there is no such root, or nothing in it.
+    """
+    names = [name for name in storage.list_names(root) if not name.startswith(".")]
+    if not names and not storage.exists(root):
+        raise ConfigError(f"data.root {root!r} is not there, or empty: check the path")
+    return names
+
+
+def chosen(names: Iterable[str], config: DataConfig) -> list[str]:
+    """The categories that `config.categories` selects, sorted.
+
+    Raises:
+        ConfigError: a pattern fits none of them, or one of them cannot stand in a path.
+    """
+    there = sorted(names)
+    for pattern in config.categories:
+        if not any(fnmatchcase(name, pattern) for name in there):
+            listed = ", ".join(there[:20]) or "no folders"
+            raise ConfigError(
+                f"data.categories: {pattern!r} fits none in {config.root!r}; it has {listed}"
+            )
+    return [
+        check_name("category", name)
+        for name in there
+        if any(fnmatchcase(name, pattern) for pattern in config.categories)
+    ]
+
+
+def image_paths(root: str, category: str) -> list[str]:
+    """Paths of the images below a category's folder, at any depth, sorted."""
+    base = storage.join(root, category)
+    files = storage.list_files(base, suffixes=SUFFIXES)
+    return [file.uri.removeprefix(f"{base}/") for file in files]
+
+
+def place_of(key: str) -> float:
+    """The key's place in [0, 1) by its hash, the same on every machine."""
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") / 2**64

@@ -1,0 +1,23 @@
+"""Image files to pixels, pixels to the model's square, and that to a tensor."""
+
+from __future__ import annotations
+
+from mrkd.images.decoding import DecodeLimits, Statistics, decode, statistics
+from mrkd.images.geometry import Geometry, Policy, resize, resize_mask
+from mrkd.images.headers import Header, read_header
+from mrkd.images.tensors import Normalisation, to_tensor
+
+__all__ = [
+    "DecodeLimits",
+    "Geometry",
+    "Header",
+    "Normalisation",
+    "Policy",
+    "Statistics",
+    "decode",
+    "read_header",
+    "resize",
+    "resize_mask",
+    "statistics",
+    "to_tensor",
+]

@@ -1,0 +1,154 @@
+"""File bytes to RGB pixels, and three numbers that describe a picture."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from mrkd.errors import ImageDecodeError
+from mrkd.images.headers import Header, read_header
+
+Pixels = NDArray[np.uint8]
+
+_MAX_SIDE = 1_000_000  # libpng's own limit, the narrowest of the decoders'
+_SHARPNESS_SIZE = 256
+_ASSOCIATED = 1
+
+
+@dataclass(frozen=True)
+class DecodeLimits:
+    """What an image may cost; checked before it is decoded.
+
+    Attributes:
+        max_pixels: height times width, from the header.
+        max_bytes: of the file.
+        truncated: `accept` takes what a JPEG that was cut off still holds, the rest grey; other
+            formats have no such part and stay errors.
+    """
+
+    max_pixels: int = 100_000_000
+    max_bytes: int = 64 * 2**20
+    truncated: Literal["error", "accept"] = "error"
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """How a picture looks, to tell a drifting camera from a drifting product.
+
+    Attributes:
+        brightness: mean of the luma, 0 to 1.
+        contrast: standard deviation of the luma, 0 to 0.5.
+        sharpness: variance of the Laplacian (4 neighbours) of the luma at 256 x 256 pixels.
+    """
+
+    brightness: float
+    contrast: float
+    sharpness: float
+
+
+def decode(data: bytes, limits: DecodeLimits | None = None) -> Pixels:
+    """The picture in the bytes of a PNG, JPEG, TIFF, BMP or WebP file.
+
+    It is turned upright by its EXIF or TIFF orientation. Grey becomes three equal channels, alpha
+    is dropped and the colours below it stay, palettes, CMYK and YCbCr become RGB without colour
+    management. 16 bits are taken as full scale: 65535 becomes 255, by v / 257, rounded.
+
+    Args:
+        data: the whole file.
+        limits: what it may cost; None: the defaults.
+
+    Returns:
+        uint8 `[H0, W0, 3]` RGB.
+
+    Raises:
+        ImageDecodeError: of kind empty; too_large; unsupported (several frames or pages,
+            floating-point values, another format); truncated; or decode for all other damage.
+    """
+    limits = limits or DecodeLimits()
+    if not data:
+        raise ImageDecodeError("empty", "the file has 0 bytes: send it again")
+    if len(data) > limits.max_bytes:
+        message = f"{len(data):,} bytes, allowed {limits.max_bytes:,}: raise archive.max_bytes"
+        raise ImageDecodeError("too_large", message)
+    header = read_header(data)
+    _check(header, limits)
+    if not header.complete:
+        data += b"\xff\xd9"  # end of image, which the decoder waits for
+    if header.alpha_place:
+        data = _keep_colours(data, header.alpha_place)
+    return _to_rgb8(_imdecode(data, header.format))
+
+
+def _check(header: Header, limits: DecodeLimits) -> None:
+    size = f"{header.height} x {header.width} pixels"
+    if header.height < 1 or header.width < 1:
+        raise ImageDecodeError("decode", f"a {header.format} of {size}: write it again")
+    if max(header.height, header.width) > _MAX_SIDE:
+        raise ImageDecodeError("too_large", f"{size}, allowed {_MAX_SIDE:,} a side: cut it")
+    if header.height * header.width > limits.max_pixels:
+        message = f"{size}, allowed {limits.max_pixels:,} in all: raise archive.max_pixels"
+        raise ImageDecodeError("too_large", message)
+    if header.unsupported:
+        message = f"{header.unsupported} is not decoded: save one picture of 8 or 16 bits"
+        raise ImageDecodeError("unsupported", message)
+    if not header.complete and not (limits.truncated == "accept" and header.format == "JPEG"):
+        message = f"the {header.format} of {size} is cut off: send it again"
+        raise ImageDecodeError("truncated", message)
+
+
+def _keep_colours(data: bytes, alpha_place: int) -> bytes:
+    # libtiff blends such colours over black. Called associated, they are left as they stand.
+    patched = bytearray(data)
+    low = alpha_place if data[:2] == b"II" else alpha_place + 1
+    patched[low] = _ASSOCIATED
+    return bytes(patched)
+
+
+def _imdecode(data: bytes, name: str) -> NDArray[np.uint8 | np.uint16]:
+    _silence()
+    buffer = np.frombuffer(data, np.uint8)
+    try:
+        # BGR: asked for RGB, OpenCV 5.0 gives BGR for TIFFs of 16 bits.
+        pixels = cv2.imdecode(buffer, cv2.IMREAD_COLOR_BGR | cv2.IMREAD_ANYDEPTH)
+    except cv2.error as error:
+        raise ImageDecodeError("decode", f"the {name} is damaged: send it again") from error
+    if pixels is None:
+        raise ImageDecodeError("decode", f"the {name} is damaged: send it again")
+    if pixels.dtype not in (np.uint8, np.uint16):
+        raise ImageDecodeError("unsupported", f"a {name} of {pixels.dtype}: save it with 8 bits")
+    return cast(NDArray[np.uint8 | np.uint16], pixels)
+
+
+@functools.cache
+def _silence() -> None:
+    # What OpenCV would log becomes the text of an ImageDecodeError, and a row.
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
+
+def _to_rgb8(bgr: NDArray[np.uint8 | np.uint16]) -> Pixels:
+    if bgr.dtype == np.uint16:
+        bgr = np.asarray(cv2.convertScaleAbs(bgr, alpha=1 / 257), np.uint8)  # rounds
+    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def statistics(rgb: Pixels) -> Statistics:
+    """Brightness, contrast and sharpness of a picture, uint8 `[H0, W0, 3]` RGB.
+
+    Luma is ITU-R BT.601's, 0 to 1. Sharpness is measured at one size, so that pictures of
+    different sizes compare; it rises with detail and with noise.
+    """
+    luma = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
+    mean, deviation = cv2.meanStdDev(luma)
+    size = (_SHARPNESS_SIZE, _SHARPNESS_SIZE)
+    small = cv2.resize(luma, size, interpolation=cv2.INTER_AREA)
+    _, edges = cv2.meanStdDev(cv2.Laplacian(small, cv2.CV_32F))
+    return Statistics(
+        brightness=float(mean[0, 0]) / 255,
+        contrast=float(deviation[0, 0]) / 255,
+        sharpness=(float(edges[0, 0]) / 255) ** 2,
+    )

@@ -1,0 +1,31 @@
+"""Pixels to what a backbone takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """Mean and standard deviation of the three colours a backbone was trained with, in 0 to 255."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+def to_tensor(pixels: Tensor, normalisation: Normalisation) -> Tensor:
+    """Normalised images on the device of their pixels.
+
+    Args:
+        pixels: uint8 `[B, H, W, 3]` RGB.
+        normalisation: of the backbone.
+
+    Returns:
+        float32 `[B, 3, H, W]`, channels last in memory.
+    """
+    mean = torch.tensor(normalisation.mean, device=pixels.device)
+    std = torch.tensor(normalisation.std, device=pixels.device)
+    return pixels.to(torch.float32).sub_(mean).div_(std).permute(0, 3, 1, 2)

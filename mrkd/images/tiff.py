@@ -1,0 +1,88 @@
+"""The directories of a TIFF or BigTIFF file: one for each page, mask or thumbnail in it.
+
+Source: TIFF 6.0 section 2; BigTIFF widens its counts and places to 64 bits.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+SUBFILE, WIDTH, HEIGHT, BITS, PHOTOMETRIC, CHANNELS = 254, 256, 257, 258, 262, 277
+PLANAR, EXTRA_SAMPLES, SAMPLE_FORMAT = 284, 338, 339
+STRIPS, STRIP_SIZES, TILES, TILE_SIZES = 273, 279, 324, 325
+_TAGS = {
+    *(SUBFILE, WIDTH, HEIGHT, BITS, PHOTOMETRIC, CHANNELS, PLANAR, EXTRA_SAMPLES, SAMPLE_FORMAT),
+    *(STRIPS, STRIP_SIZES, TILES, TILE_SIZES),
+}
+_TYPES = {1: "u1", 3: "u2", 4: "u4", 16: "u8"}
+
+
+@dataclass(frozen=True)
+class Directory:
+    """Values of the tags named above, and where in the file they stand."""
+
+    values: dict[int, NDArray[np.unsignedinteger]]
+    places: dict[int, int]
+
+    def first(self, tag: int, default: int) -> int:
+        """First value of a tag; `default` where the tag is not there, or empty."""
+        values = self.values.get(tag)
+        return int(values[0]) if values is not None and len(values) else default
+
+    def whole(self, num_bytes: int) -> bool:
+        """Whether all strips and tiles lie within a file of that size."""
+        for starts_tag, sizes_tag in ((STRIPS, STRIP_SIZES), (TILES, TILE_SIZES)):
+            if starts_tag in self.values and sizes_tag in self.values:
+                starts, sizes = self.values[starts_tag], self.values[sizes_tag]
+                num = min(len(starts), len(sizes))
+                # As floats, so that 64-bit nonsense cannot wrap around.
+                ends = starts[:num].astype(np.float64) + sizes[:num]
+                if num and ends.max() > num_bytes:
+                    return False
+        return True
+
+
+def directories(data: bytes) -> Iterator[Directory]:
+    """The directories in the file's order; one that names an earlier one as next ends them.
+
+    Raises:
+        struct.error, OverflowError, ValueError: the file ends before what it points to.
+    """
+    order = "<" if data[:2] == b"II" else ">"
+    big = struct.unpack_from(f"{order}H", data, 2)[0] == 43
+    (place,) = (
+        struct.unpack_from(f"{order}Q", data, 8)
+        if big
+        else struct.unpack_from(f"{order}I", data, 4)
+    )
+    seen = set()
+    while place and place not in seen:
+        seen.add(place)
+        directory, place = _directory(data, place, order, big)
+        yield directory
+
+
+def _directory(data: bytes, place: int, order: str, big: bool) -> tuple[Directory, int]:
+    """The directory at `place`, and the place of the next one; 0: there is none."""
+    count_format, entry_format, pointer = ("Q", "HHQ", "Q") if big else ("H", "HHI", "I")
+    head, room = struct.calcsize(f"={entry_format}"), struct.calcsize(f"={pointer}")
+    (count,) = struct.unpack_from(order + count_format, data, place)
+    place += struct.calcsize(f"={count_format}")
+    values, places = {}, {}
+    for _ in range(count):
+        tag, kind, number = struct.unpack_from(order + entry_format, data, place)
+        if tag in _TAGS and kind in _TYPES:
+            dtype = np.dtype(order + _TYPES[kind])
+            at = place + head
+            if number * dtype.itemsize > room:  # too many for the entry: it points to them
+                (at,) = struct.unpack_from(order + pointer, data, at)
+            values[tag] = np.frombuffer(data, dtype, number, at)
+            places[tag] = at
+        place += head + room
+    (following,) = struct.unpack_from(order + pointer, data, place)
+    return Directory(values, places), following

@@ -1,0 +1,39 @@
+"""How well scores and maps tell good from anomalous: arrays in, metrics with intervals out.
+
+Every metric is read off one kind of curve: the share of anomalous images (pixels, regions) found
+against the share of good ones called, with a vertex at each distinct value. Where one class is
+missing the metric is null with a reason, never 0 or 1.
+"""
+
+from mrkd.metrics.bootstrap import Metric, Weights, resample_weights
+from mrkd.metrics.image import (
+    IMAGE_METRICS,
+    average_precision,
+    bootstrap_interval,
+    f1_max,
+    fpr_at_recall,
+    image_auroc,
+    image_distribution,
+    one_class,
+    paired_bootstrap,
+)
+from mrkd.metrics.pixel import PixelHistogram, PixelMetric, aupro, pixel_auroc
+
+__all__ = [
+    "IMAGE_METRICS",
+    "Metric",
+    "PixelHistogram",
+    "PixelMetric",
+    "Weights",
+    "aupro",
+    "average_precision",
+    "bootstrap_interval",
+    "f1_max",
+    "fpr_at_recall",
+    "image_auroc",
+    "image_distribution",
+    "one_class",
+    "paired_bootstrap",
+    "pixel_auroc",
+    "resample_weights",
+]

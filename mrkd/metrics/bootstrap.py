@@ -1,0 +1,107 @@
+"""Figures with intervals, and the resamples of images that intervals come from.
+
+A resample is a row of weights, how often each image was drawn: all of them go through one curve
+at once. Legend: N images, R resamples, K vertices of a curve.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mrkd import seeds
+
+Floats = NDArray[np.float64]
+Weights = NDArray[np.uint16]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A figure, its 95 % interval where one was asked for, or the reason why there is none."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    reason: str | None = None
+
+    @classmethod
+    def of(cls, value: float, distribution: ArrayLike = (), *, level: float = 0.95) -> Self:
+        """The value with the interval that holds the middle `level` of its resampled values.
+
+        Resamples that lack one class, where the metric is NaN, are left out.
+        """
+        resampled = np.asarray(distribution, np.float64)
+        resampled = resampled[~np.isnan(resampled)]
+        if not resampled.size:
+            return cls(float(value))
+        low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
+        return cls(float(value), float(low), float(high))
+
+
+def resample_weights(
+    strata: Sequence[Hashable],
+    groups: Sequence[Hashable] | None = None,
+    *,
+    resamples: int,
+    seed: int = 0,
+) -> Weights:
+    """How often each image stands in each resample: uint16 `[R, N]`.
+
+    Groups are drawn with replacement among those that hold the same set of strata, so that every
+    stratum is in every resample. A group that is the only one of its set is in all of them, so
+    that fine strata over few groups make intervals too narrow.
+
+    Args:
+        strata: `[N]`, a label or a kind of defect.
+        groups: `[N]`; None, as a whole or for an image: the image is a group of its own.
+        resamples: R.
+        seed: of the draws; the same seed, strata and groups give the same resamples.
+    """
+    keys = (
+        [("image", n) for n in range(len(strata))]
+        if groups is None
+        else [("image", n) if group is None else ("group", group) for n, group in enumerate(groups)]
+    )
+    numbers: dict[Hashable, int] = {}
+    group_of_N = np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.int64)
+    held: dict[int, set[Hashable]] = defaultdict(set)
+    for number, stratum in zip(group_of_N.tolist(), strata, strict=True):
+        held[number].add(stratum)
+    alike: dict[frozenset[Hashable], list[int]] = defaultdict(list)
+    for number in range(len(numbers)):
+        alike[frozenset(held[number])].append(number)
+    rng = seeds.stream(seed, "bootstrap")
+    counts = np.zeros((resamples, len(numbers)), np.uint16)
+    rows = np.arange(resamples)[:, None]
+    for members in alike.values():
+        draws = rng.integers(len(members), size=(resamples, len(members)))
+        flat = np.bincount((rows * len(members) + draws).ravel(), minlength=draws.size)
+        counts[:, members] = flat.reshape(draws.shape)
+    return counts[:, group_of_N]
+
+
+def share(running: Floats) -> Floats:
+    """Running totals `[..., K]` as shares of the last one; NaN where that is 0."""
+    total = running[..., -1:]
+    return np.divide(running, total, out=np.full_like(running, np.nan), where=total > 0)
+
+
+def area(fpr: Floats, found: Floats, limit: float) -> Floats:
+    """Area under rising curves up to `limit`, as a share of it: float64 `[...]`.
+
+    Args:
+        fpr: `[..., K]`, share of the good that is called, from 0 to 1.
+        found: `[..., K]`, share of the anomalous that is found.
+        limit: in (0, 1]; the curve is cut there, between vertices by a straight line.
+    """
+    run = np.diff(fpr)
+    kept = np.diff(np.minimum(fpr, limit))
+    part = np.divide(kept, run, out=np.zeros_like(run), where=run > 0)
+    height = found[..., :-1] + np.diff(found) * part / 2
+    result: Floats = (kept * height).sum(-1) / limit
+    return result

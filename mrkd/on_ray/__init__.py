@@ -1,0 +1,1 @@
+"""mrkd on Ray: the only part that imports it."""

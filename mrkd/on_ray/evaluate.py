@@ -1,0 +1,103 @@
+"""The champions of a workspace on labelled images, one Ray task for each category.
+
+evaluations/<run>/scores.parquet      one row an image (`labelled.LABELLED`)
+metrics.parquet     every figure with its interval (`schema.METRICS`)
+evaluation.json     the resolved config; of each category its model, or why it
+failed
+summary.json        the verdict
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from mrkd import datasets, schema, storage
+from mrkd.config import EvalConfig
+from mrkd.datasets import Sample
+from mrkd.labelled import LABELLED, Measured, measure_category
+from mrkd.on_ray import session
+from mrkd.on_ray.score import check_places
+from mrkd.on_ray.session import Ask
+from mrkd.on_ray.tasks import run_each
+from mrkd.on_ray.verdict import Verdict
+from mrkd.summary import Summary, now
+
+_MAX_FAILURES = 1
+"""Times that a category is started again after its worker died."""
+
+
+def run(config: EvalConfig) -> Summary:
+    """Measures every category; one that cannot be measured keeps no other from it.
+
+    Raises:
+        ConfigError: there are no such images, no model at all, or what a worker takes cannot be
+            had; nothing was started.
+        StorageError: the workspace cannot be read or written.
+    """
+    samples = datasets.load(config.data)
+    check_places(config.workspace, config.data.root)
+    folder = storage.join(config.workspace, "evaluations", config.run)
+    measured: dict[str, Measured] = {}
+    failed: dict[str, str] = {}
+    with Verdict("evaluate", config.run, folder) as verdict, session.connect():
+        ask = session.worker_ask(
+            session.nodes(),
+            cpus=0,
+            gpus=config.pool.gpus_per_scorer,
+            device=config.pool.device,
+            num_workers=len(samples),
+        )
+        arguments = {
+            name: (config, name, of_category, ask) for name, of_category in samples.items()
+        }
+        for attempt in run_each(_measure, arguments, ask, max_failures=_MAX_FAILURES):
+            if not attempt.error:
+                measured[attempt.category] = attempt.result
+            elif attempt.last:
+                failed[attempt.category] = attempt.error
+        _store(folder, config, measured, failed)
+        num_images = sum(one.scores.num_rows for one in measured.values())
+        num_errors = sum(one.scores["image_score"].null_count for one in measured.values())
+        too_many = len(failed) > config.max_failed_share * len(samples)
+        return verdict.end(
+            3 if too_many else 0,
+            counts={
+                "categories": len(samples),
+                "failed": len(failed),
+                "images": num_images,
+                "errors": num_errors,
+            },
+            uris={name: storage.join(folder, f"{name}.parquet") for name in ("metrics", "scores")},
+            reasons=[f"category {name}: {error}" for name, error in sorted(failed.items())],
+        )
+
+
+def _measure(config: EvalConfig, category: str, samples: Sequence[Sample], ask: Ask) -> Measured:
+    """One category, in a worker of the cluster."""
+    session.enter_worker(ask)
+    return measure_category(config, category, samples)
+
+
+def _store(
+    folder: str, config: EvalConfig, measured: dict[str, Measured], failed: dict[str, str]
+) -> None:
+    in_order = [measured[name] for name in sorted(measured)]
+    scores = pa.concat_tables([LABELLED.empty_table(), *(one.scores for one in in_order)])
+    scores = scores.replace_schema_metadata({"scored_at": now()})
+    metrics = pa.concat_tables([schema.METRICS.empty_table(), *(one.metrics for one in in_order)])
+    categories: dict[str, Any] = {
+        name: {"status": "done", "reason": "", **one.model} for name, one in measured.items()
+    }
+    categories |= {name: {"status": "failed", "reason": reason} for name, reason in failed.items()}
+    record = {
+        "schema": 1,
+        "run": config.run,
+        "config": config.to_dict(),
+        "categories": dict(sorted(categories.items())),
+    }
+    storage.write(storage.join(folder, "scores.parquet"), schema.to_parquet(scores))
+    storage.write(storage.join(folder, "metrics.parquet"), schema.to_parquet(metrics))
+    storage.write_json(storage.join(folder, "evaluation.json"), record)

@@ -1,0 +1,194 @@
+"""The Ray that a command runs on, and what may be asked of it."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+import torch
+
+from mrkd.config import Device, PoolConfig
+from mrkd.errors import ConfigError
+
+# For a Ray of our own; on a cluster its operator decides (cluster/runtime_env.yaml).
+_LOCAL_ENVIRONMENT = {
+    # 2.60 turns token authentication on by itself, depending on what lies in the home folder.
+    "RAY_AUTH_MODE": "disabled",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # Ray's coming default, whose absence it warns of at each start.
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # Threads that spin while they wait take the cores from the other processes of a small machine.
+    "OMP_WAIT_POLICY": "PASSIVE",
+}
+
+READER_CPUS = 0.5
+"""What a task takes that reads and decodes a shard, or writes one: it waits more than it works."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """What a machine of the cluster offers."""
+
+    cpus: float
+    gpus: float = 0.0
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What one worker takes of its node, and the threads that torch uses there."""
+
+    cpus: float
+    gpus: float = 0.0
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class Pool:
+    """How many scorers there are and what each one takes."""
+
+    size: int
+    ask: Ask
+
+
+@contextmanager
+def connect(*, dashboard: bool = False) -> Iterator[None]:
+    """The Ray of this process, else the cluster at `RAY_ADDRESS`, else a local one.
+
+    Only what was started here is ended here.
+
+    Args:
+        dashboard: serve Ray's own pages, if a local Ray is started.
+
+    Raises:
+        ConfigError: no cluster answers at `RAY_ADDRESS`.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    address = os.environ.get("RAY_ADDRESS")
+    if address:
+        try:
+            ray.init(logging_level=logging.WARNING)
+        except ConnectionError as error:
+            raise ConfigError(
+                f"RAY_ADDRESS is {address!r}, where no cluster answers: start it, or unset the "
+                "variable to run on this machine"
+            ) from error
+    else:
+        for name, value in _LOCAL_ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        ray.init(address="local", include_dashboard=dashboard, logging_level=logging.WARNING)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def nodes() -> list[Node]:
+    """Every live node, and of those that an autoscaler may add each kind that no live one holds."""
+    alive: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    live = [_node(node["Resources"]) for node in alive if node["Alive"]]
+    # Not public, but what Ray Train itself asks before it waits for workers: a cluster whose GPU
+    # nodes are asleep has none among its live ones.
+    config = ray._private.state.state.get_cluster_config()
+    groups = config.node_group_configs if config else []
+    kinds = [_node(group.resources) for group in groups if group.max_count]
+    return live + [
+        kind for kind in kinds if not any(n.cpus >= kind.cpus and n.gpus >= kind.gpus for n in live)
+    ]
+
+
+def worker_ask(
+    found: Sequence[Node], *, cpus: float, gpus: float, device: Device, num_workers: int
+) -> Ask:
+    """What each of some equal workers takes.
+
+    Args:
+        found: `nodes`.
+        cpus: asked for; 0: those that run at once on a node share its CPUs.
+        gpus: asked for; 0: one, where there are GPUs and the device allows it.
+        device: of the config.
+        num_workers: how many there are to run, if not at once then in turn.
+
+    Raises:
+        ConfigError: no node of the cluster can ever hold such a worker.
+    """
+    gpus = gpus or _one_gpu(found, device)
+    fits = [node for node in found if node.gpus >= gpus and node.cpus >= cpus]
+    if not fits:
+        raise ConfigError(
+            f"a worker asks {cpus:g} CPUs and {gpus:g} GPUs of one node; the nodes have "
+            f"{_offers(found)}: lower cpus_per_worker, gpus_per_worker or gpus_per_scorer"
+        )
+    node = max(fits, key=lambda node: (node.gpus, node.cpus))
+    at_once = math.floor(node.gpus / gpus) if gpus else math.floor(node.cpus)
+    share = math.floor(node.cpus / max(1, min(at_once, num_workers)))
+    cpus = cpus or max(share, min(1.0, node.cpus))
+    return Ask(cpus, gpus, threads=max(1, math.floor(cpus)))
+
+
+def scorer_pool(found: Sequence[Node], pool: PoolConfig) -> Pool:
+    """How many scorers run, and what each one takes.
+
+    By default one for each GPU, which takes no CPU; on a cluster of CPUs one for each node, which
+    takes three quarters of it and leaves the rest to readers. Its threads may use the whole node:
+    readers and writers mostly wait.
+
+    Raises:
+        ConfigError: the cluster can never hold them beside one reader.
+    """
+    gpus = pool.gpus_per_scorer or _one_gpu(found, pool.device)
+    if gpus:
+        room = sum(math.floor(node.gpus / gpus) for node in found)
+        chosen = Pool(pool.scorers or room, Ask(0.0, gpus))
+    else:
+        with_cpus = [node.cpus for node in found if node.cpus]
+        per_node = math.ceil((pool.scorers or 1) / max(1, len(with_cpus)))
+        share = min(with_cpus, default=0.0) / per_node
+        ask = Ask(max(0.5, math.floor(0.75 * share)), threads=max(1, math.floor(share)))
+        # Pools take their CPUs before data flows: without room for a reader a night would hang.
+        room = sum(math.floor((cpus - READER_CPUS) / ask.cpus) for cpus in with_cpus)
+        chosen = Pool(pool.scorers or len(with_cpus), ask)
+    if not 1 <= chosen.size <= room:
+        raise ConfigError(
+            f"{chosen.size} scorers of {chosen.ask.cpus:g} CPUs and {gpus:g} GPUs each, beside "
+            f"readers of {READER_CPUS:g} CPUs: the nodes ({_offers(found)}) have room for {room}: "
+            "lower pool.scorers or pool.gpus_per_scorer"
+        )
+    return chosen
+
+
+def enter_worker(ask: Ask) -> None:
+    """What our functions do first in a process of the cluster.
+
+    Their log goes to stderr, which Ray carries to the driver, and torch takes its threads.
+    """
+    torch.set_num_threads(ask.threads)
+    logger = logging.getLogger("mrkd")
+    if not logger.handlers:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+    # Their lines of each epoch do not name the category; ours do.
+    for other in ("ray.train", "mrkd.training"):
+        logging.getLogger(other).setLevel(logging.WARNING)
+
+
+def _node(resources: Mapping[str, float]) -> Node:
+    return Node(float(resources.get("CPU", 0)), float(resources.get("GPU", 0)))
+
+
+def _one_gpu(found: Sequence[Node], device: Device) -> float:
+    return float(device != "cpu" and any(node.gpus for node in found))
+
+
+def _offers(found: Sequence[Node]) -> str:
+    return ", ".join(f"{n.cpus:g} CPUs and {n.gpus:g} GPUs" for n in found) or "nothing"

@@ -1,0 +1,253 @@
+"""What a night scores: plans, their shards, and the models pinned for them.
+
+A plan is made from what an archive holds and earlier plans do not, and is stored before anything
+is scored. From then on it decides everything: which images form a shard, by which model, under
+which name; so that any worker, at any time, comes to the same files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any, Self
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mrkd import schema
+from mrkd.archive import UNMATCHED
+from mrkd.config import RowsConfig, ScoreConfig
+from mrkd.errors import ArtefactError, ConfigError
+
+
+@dataclass(frozen=True)
+class Pin:
+    """The model that scores a category for a whole revision, whatever is promoted meanwhile.
+
+    Args:
+        version: of the model.
+        calibration: number of the version's calibration.
+        teacher: name and digest, as the rows hold it.
+    """
+
+    version: str
+    calibration: int
+    teacher: str
+
+
+Pins = Callable[[str], Pin | None]
+"""The model that scores a category from now on; None where it has none."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A unit of work: images of one category, scored together and stored as one file.
+
+    Args:
+        id: hash of all that decides the file's rows.
+        category: of every image.
+        revision: number of the plan.
+        pin: the model; None where the category has none, see `without_model`.
+        rows: its part of the plan (`schema.PLAN`), sorted by URI.
+    """
+
+    id: str
+    category: str
+    revision: int
+    pin: Pin | None
+    rows: pa.Table
+
+    @property
+    def file(self) -> str:
+        """The name of its file below the night's `scores`."""
+        return f"category={self.category}/shard-{self.id}.parquet"
+
+    def error_table(self, kind: str, message: str) -> pa.Table:
+        """One row (`schema.SCORES`) for each image: it was not scored, and why.
+
+        Args:
+            kind: a member of `schema.ERROR_KINDS`.
+            message: one line that says what to do.
+        """
+        common: dict[str, Any] = {"error_kind": kind, "error_message": message}
+        if self.pin is not None:
+            common |= {"model_version": self.pin.version, "calibration": self.pin.calibration}
+            common |= {"teacher": self.pin.teacher}
+        shared = ["image_uri", "revision", "attributes", "image_etag", "image_bytes"]
+        rows = [row | common for row in self.rows.select(shared).to_pylist()]
+        return schema.score_table(rows, category=self.category, metadata={})
+
+    def without_model(self) -> pa.Table:
+        """The rows of a shard for whose category there was no model."""
+        reason = f"category {self.category!r} had no model when the night was planned: train it"
+        if self.category == UNMATCHED:
+            reason = "archive.template finds no category in its key: correct the one or the other"
+        return self.error_table("no_model", f"{reason}, then score it in a new run")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one revision of a night scores.
+
+    Args:
+        revision: its number, from 1.
+        rows: one for each image (`schema.PLAN`), by category, then URI.
+        pins: the model of each category in it.
+        config: of the run, as plain values.
+    """
+
+    revision: int
+    rows: pa.Table
+    pins: Mapping[str, Pin | None]
+    config: Mapping[str, Any]
+
+    def shards(self) -> list[Shard]:
+        """The shards, in the order of the rows."""
+        shards, start = [], 0
+        for end in pc.run_end_encode(self.rows["shard"].combine_chunks()).run_ends.to_pylist():
+            # Copied, as a slice would take the whole plan along to its worker.
+            rows = self.rows.slice(start, end - start).take(pa.array(range(end - start)))
+            category = rows["category"][0].as_py()
+            name = rows["shard"][0].as_py()
+            shards.append(Shard(name, category, self.revision, self.pins[category], rows))
+            start = end
+        return shards
+
+    def check_config(self, config: ScoreConfig) -> None:
+        """Does nothing if `config` would give the rows that this plan's own gives.
+
+        Raises:
+            ConfigError: a key that decides rows has another value.
+        """
+        now = _deciding(config.to_dict())
+        for key, planned in _deciding(self.config).items():
+            # A key that only one of the two knows came or went with another version of mrkd.
+            if key in now and now[key] != planned:
+                raise ConfigError(
+                    f"run {config.run!r} was planned with {key} = {planned!r}, now it is "
+                    f"{now[key]!r}: go on with the old value, or take another run name"
+                )
+
+    def to_parquet(self) -> bytes:
+        """The plan as a file; `from_parquet` of it is equal."""
+        pins = {category: pin and asdict(pin) for category, pin in self.pins.items()}
+        facts = {
+            "revision": str(self.revision),
+            "pins": json.dumps(pins),
+            "config": json.dumps(self.config),
+            "config_sha256": _digest(self.config),
+            "planned_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        }
+        return schema.to_parquet(
+            self.rows.replace_schema_metadata({**schema.PLAN.metadata, **facts})
+        )
+
+    @classmethod
+    def from_parquet(cls, data: bytes, *, name: str) -> Self:
+        """The plan in a file.
+
+        Args:
+            data: the file.
+            name: what the error calls it.
+
+        Raises:
+            ArtefactError: it is damaged, or no plan.
+        """
+        table = schema.from_parquet(data, name=name)
+        facts = table.schema.metadata or {}
+        try:
+            pins = json.loads(facts[b"pins"]).items()
+            return cls(
+                revision=int(facts[b"revision"]),
+                rows=table,
+                pins={category: Pin(**pin) if pin else None for category, pin in pins},
+                config=json.loads(facts[b"config"]),
+            )
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ArtefactError(
+                f"{name} is no plan of this version ({error!r}): score in a new run"
+            ) from error
+
+
+def draft(
+    images: pa.Table, earlier: Sequence[Plan], config: ScoreConfig, pins: Pins
+) -> Plan | None:
+    """The plan of the images that are new or overwritten since the earlier plans.
+
+    Args:
+        images: what the archive holds now (`archive.IMAGES`), by category, then URI.
+        earlier: all plans of the night, the newest last.
+        config: of the run.
+        pins: asked once for each category.
+
+    Returns:
+        None where nothing is new.
+
+    Raises:
+        ConfigError: the newest plan was made with another config (`Plan.check_config`).
+    """
+    if earlier:
+        earlier[-1].check_config(config)
+    rows = _fresh(images, earlier)
+    if not rows.num_rows:
+        return None
+    revision = earlier[-1].revision + 1 if earlier else 1
+    names = pc.unique(rows["category"]).to_pylist()
+    pinned = {name: None if name == UNMATCHED else pins(name) for name in names}
+    settings = config.to_dict()
+    deciding = _digest(_deciding(settings))
+    shards: list[str] = []
+    for start, end in _cuts(rows, config.rows):
+        part = rows.slice(start, end - start).to_pylist()
+        pin = pinned[part[0]["category"]]
+        name = _digest([revision, pin and asdict(pin), deciding, part])[:32]
+        shards += [name] * len(part)
+    rows = rows.append_column("revision", pa.repeat(pa.scalar(revision, pa.int32()), len(rows)))
+    rows = rows.append_column("shard", pa.array(shards, pa.string()))
+    return Plan(revision, rows.select(schema.PLAN.names).cast(schema.PLAN), pinned, settings)
+
+
+def _fresh(images: pa.Table, earlier: Sequence[Plan]) -> pa.Table:
+    """The images whose ETag is not the one last planned for their URI; adds `supersedes`."""
+    columns = ["image_uri", "image_etag", "revision"]
+    held = pa.concat_tables(
+        [plan.rows.select(columns) for plan in reversed(earlier)]
+        or [schema.PLAN.empty_table().select(columns)]
+    )
+    # The first position, so that of the newest plan: an image that was overwritten and then
+    # restored is new again, as the row that counts is that of its other content.
+    last = pc.index_in(images["image_uri"], value_set=held["image_uri"])
+    changed = pc.not_equal(images["image_etag"], held["image_etag"].take(last))
+    images = images.append_column("supersedes", held["revision"].take(last))
+    return images.filter(pc.fill_null(changed, True))
+
+
+def _cuts(rows: pa.Table, config: RowsConfig) -> Iterator[tuple[int, int]]:
+    """Start and end of each shard: one category, bounded by count and, if not alone, by bytes."""
+    start, num_bytes, last = 0, 0, None
+    categories, sizes = rows["category"].to_pylist(), rows["image_bytes"].to_pylist()
+    for n, (category, size) in enumerate(zip(categories, sizes, strict=True)):
+        full = n - start == config.shard_rows or num_bytes + size > config.shard_bytes
+        if n > start and (full or category != last):
+            yield start, n
+            start, num_bytes = n, 0
+        num_bytes += size
+        last = category
+    yield start, len(categories)
+
+
+def _deciding(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings, by dotted name, that decide which rows there are and what is in them."""
+    pool = {key: config["pool"][key] for key in ("batch_size", "precision")}
+    sections = {"archive": config["archive"], "rows": config["rows"], "pool": pool}
+    return {
+        f"{name}.{key}": value for name, keys in sections.items() for key, value in keys.items()
+    }
+
+
+def _digest(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()

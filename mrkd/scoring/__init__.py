@@ -1,0 +1,24 @@
+"""From an image's bytes to its row: the one path of nights, calibration and evaluation.
+
+    bytes --Decoder--> Decoded --score_images--> Scored --Scorer--> row of schema.SCORES
+
+Every forward pass has one fixed shape, short batches are padded: which images share a batch then
+changes no bit of any of them.
+"""
+
+from mrkd.scoring.decoding import Decoded, Decoder, decode_samples, in_threads
+from mrkd.scoring.forward import BATCH_SIZE, Scored, score_images
+from mrkd.scoring.regions import find_regions
+from mrkd.scoring.scorer import Scorer
+
+__all__ = [
+    "BATCH_SIZE",
+    "Decoded",
+    "Decoder",
+    "Scored",
+    "Scorer",
+    "decode_samples",
+    "find_regions",
+    "in_threads",
+    "score_images",
+]

@@ -1,0 +1,58 @@
+"""Connected regions of an anomaly map."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from mrkd.images import Geometry
+
+
+def inside(anomaly_map: NDArray[np.float32], geometry: Geometry) -> NDArray[np.float32]:
+    """The part of a map that shows the picture, letterbox borders left out: a view."""
+    x, y, width, height = geometry.valid
+    return anomaly_map[y : y + height, x : x + width]
+
+
+def find_regions(
+    anomaly_map: NDArray[np.float32], geometry: Geometry, *, threshold: float, limit: int
+) -> list[dict[str, Any]]:
+    """Connected regions strictly above the pixel threshold, the highest peak first.
+
+    Args:
+        anomaly_map: float32 `[S, S]` at the model's size.
+        geometry: of the image; what lies outside the picture is left out.
+        threshold: of pixels.
+        limit: how many at most.
+
+    Returns:
+        Rows of `schema.REGION`: 8-connected, boxes and areas in original pixels.
+    """
+    picture = inside(anomaly_map, geometry)
+    above = picture > np.float32(threshold)
+    if not above.any() or not limit:
+        return []
+    num, labels, stats, _ = cv2.connectedComponentsWithStats(above.astype(np.uint8), connectivity=8)
+    numbers = np.asarray(labels, np.intp).reshape(-1)
+    values = picture.reshape(-1)
+    peaks = np.full(num, -np.inf, np.float32)
+    np.maximum.at(peaks, numbers, values)
+    sums = np.bincount(numbers, weights=values, minlength=num)
+    left, top, _, _ = geometry.valid
+    found = []
+    # Number 0 is what lies below the threshold; a stable sort keeps equal peaks in reading order.
+    for n in 1 + np.argsort(-peaks[1:], kind="stable")[:limit]:
+        x, y, width, height, area = (int(v) for v in stats[n])
+        box = geometry.to_original(left + x, top + y, width, height)
+        found.append(
+            {
+                **dict(zip(("x", "y", "width", "height"), box, strict=True)),
+                "area": max(1, round(area * geometry.pixel_area)),
+                "peak": float(peaks[n]),
+                "mean": float(sums[n] / area),
+            }
+        )
+    return found

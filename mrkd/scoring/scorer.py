@@ -1,0 +1,145 @@
+"""Batches of any category to rows of a night."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+from weakref import WeakValueDictionary
+
+import numpy as np
+
+from mrkd import checkpoint, device, schema
+from mrkd.backbones import Teacher
+from mrkd.checkpoint import LoadedModel
+from mrkd.config import PoolConfig, RowsConfig
+from mrkd.scoring.decoding import Decoded
+from mrkd.scoring.forward import Scored, score_images
+from mrkd.scoring.regions import find_regions
+
+log = logging.getLogger(__name__)
+
+
+class Scorer:
+    """Scores batches of any category of a workspace; loads models as they come.
+
+    Keeps the last used students and one teacher for all that share it. Its precision is asked for,
+    never measured: two machines of one night could measure otherwise, and calibrations are made in
+    float32.
+
+    Args:
+        workspace: URI.
+        pool: batch size, models in memory, device and precision.
+    """
+
+    def __init__(self, workspace: str, pool: PoolConfig) -> None:
+        self.placement = device.choose(pool.device, pool.precision)
+        log.info("scorer_start device=%s reason=%s", self.placement.device, self.placement.reason)
+        self._workspace, self._pool = workspace, pool
+        self._models: OrderedDict[tuple[str, str, int], LoadedModel] = OrderedDict()
+        # Weak: a teacher stays as long as a model in memory has it.
+        self._teachers: WeakValueDictionary[str, Teacher] = WeakValueDictionary()
+
+    def score(
+        self,
+        decoded: Sequence[Decoded],
+        *,
+        category: str,
+        version: str,
+        calibration: int = 1,
+        rows: RowsConfig,
+    ) -> list[dict[str, Any]]:
+        """One row of `schema.SCORES` for each image, in order, without `revision`.
+
+        Args:
+            decoded: images of one category, errors among them.
+            category: theirs.
+            version: of the model.
+            calibration: its number.
+            rows: what is stored.
+
+        Raises:
+            ArtefactError: the model or its calibration is damaged or missing.
+        """
+        loaded = self._load(category, version, calibration)
+        results = score_images(
+            loaded.model,
+            [image for image in decoded if image.error_kind is None],
+            batch_size=self._pool.batch_size,
+            map_size=rows.map_size,
+            precision=self.placement.precision,
+        )
+        found = [
+            _error_row(image) if image.error_kind else _row(next(results), loaded, rows)
+            for image in decoded
+        ]
+        pinned = {
+            "model_version": version,
+            "calibration": calibration,
+            "teacher": loaded.card.teacher.name,
+        }
+        return [row | pinned for row in found]
+
+    def _load(self, category: str, version: str, calibration: int) -> LoadedModel:
+        key = (category, version, calibration)
+        if key not in self._models:
+            loaded = checkpoint.load(
+                self._workspace,
+                category,
+                version,
+                calibration=calibration,
+                teachers=self._teachers,
+            )
+            loaded.model.to(self.placement.device)
+            self._models[key] = loaded
+            log.info("model_loaded category=%s version=%s", category, version)
+        self._models.move_to_end(key)
+        while len(self._models) > self._pool.models_in_memory:
+            self._models.popitem(last=False)
+        return self._models[key]
+
+
+def _row(scored: Scored, loaded: LoadedModel, rows: RowsConfig) -> dict[str, Any]:
+    image, calibration = scored.decoded, loaded.calibration
+    assert image.geometry is not None
+    if not (math.isfinite(scored.image_score) and np.isfinite(scored.anomaly_map).all()):
+        message = "the model's map or score is not finite: train the category again"
+        return _error_row(replace(image, error_kind="internal", error_message=message))
+    return {
+        **_image_columns(image),
+        "image_score": scored.image_score,
+        "p_value": float(calibration.p_values(scored.image_score)),
+        "threshold": calibration.threshold,
+        "is_anomalous": scored.image_score > calibration.threshold,
+        **schema.encode_map(scored.reduced_map, rows.map),
+        "regions": find_regions(
+            scored.anomaly_map,
+            image.geometry,
+            threshold=calibration.pixel_threshold,
+            limit=rows.max_regions,
+        ),
+    }
+
+
+def _error_row(image: Decoded) -> dict[str, Any]:
+    return {
+        **_image_columns(image),
+        "error_kind": image.error_kind,
+        "error_message": image.error_message,
+    }
+
+
+def _image_columns(image: Decoded) -> dict[str, Any]:
+    height, width = image.geometry.original if image.geometry else (None, None)
+    return {
+        "image_uri": image.image_uri,
+        "attributes": list(image.attributes.items()),
+        "image_etag": image.etag,
+        "image_bytes": image.num_bytes,
+        "image_height": height,
+        "image_width": width,
+        **(vars(image.statistics) if image.statistics else {}),
+    }

@@ -1,0 +1,194 @@
+"""Places: every place is a URI, a local path, `file:///...` or `s3://bucket/key`.
+
+A URI is taken as it is written: nothing is percent-decoded, so `a b#1%.png` is that very name.
+Local paths become absolute `file:///...` URIs, not percent-encoded either. Endpoint, region and
+credentials of S3 come from the AWS environment or chain alone (`AWS_ENDPOINT_URL`, `AWS_REGION`,
+...), so that another server needs no code, and no config, URI or message holds a secret.
+
+A file appears whole or not at all, and a write may depend on what stands there. S3 knows no
+folders, so of local ones too only those with files in them exist. Every function raises
+`StorageError`, with a `kind` of `schema.ERROR_KINDS`: missing, forbidden, changed, too_large, and
+unreachable for the rest.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from typing import Any
+
+from pyarrow import fs
+
+from mrkd.errors import StorageError
+from mrkd.storage import local, s3
+from mrkd.storage.local import LocalStore
+from mrkd.storage.s3 import S3Store
+from mrkd.storage.store import Fetched, FileEntry, Store
+
+__all__ = [
+    "Fetched",
+    "FileEntry",
+    "delete",
+    "exists",
+    "fetch",
+    "join",
+    "list_files",
+    "list_names",
+    "open_uri",
+    "read",
+    "read_json",
+    "stat",
+    "write",
+    "write_json",
+]
+
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
+
+
+def open_uri(uri: str) -> tuple[fs.FileSystem, str]:
+    """The pyarrow file system of a place and the path in it, for pyarrow's own readers.
+
+    Never write through it: pyarrow completes an S3 stream that an exception dropped, so that half
+    a file appears. `write` puts whole ones.
+    """
+    store, uri = _open(uri)
+    if isinstance(store, S3Store):
+        bucket, key = s3.split(uri)
+        # From a URI: the bare constructor does not read AWS_ENDPOINT_URL.
+        filesystem, _ = fs.FileSystem.from_uri(f"{s3.SCHEME}{bucket}")
+        return filesystem, f"{bucket}/{key}".rstrip("/")
+    return fs.LocalFileSystem(), uri.removeprefix(local.SCHEME)
+
+
+def join(uri: str, *parts: str) -> str:
+    """The canonical URI of a place below `uri`, or of `uri` itself, without a slash at its end."""
+    store, uri = _open(uri)
+    names = [name for part in parts if (name := part.strip("/"))]
+    if isinstance(store, S3Store):
+        uri = uri.rstrip("/")
+    return "/".join([uri.removesuffix("/"), *names]) if names else uri
+
+
+def list_files(uri: str, *, suffixes: tuple[str, ...] = ()) -> list[FileEntry]:
+    """All files below a folder, at any depth, sorted by URI; none where there is no such folder.
+
+    Args:
+        uri: the folder.
+        suffixes: only names that end in one of these, in any case; none: all files.
+    """
+    store, uri = _open(uri)
+    endings = tuple(suffix.lower() for suffix in suffixes)
+    files = store.files(uri)
+    if endings:
+        files = (file for file in files if file.uri.lower().endswith(endings))
+    return sorted(files)
+
+
+def list_names(uri: str) -> list[str]:
+    """Names of the folders right below a folder, sorted; none where there is no such folder."""
+    store, uri = _open(uri)
+    return sorted(store.folders(uri))
+
+
+def stat(uri: str) -> FileEntry | None:
+    """Canonical URI, size and ETag of a file; None where there is no such file."""
+    store, uri = _open(uri)
+    return store.stat(uri)
+
+
+def exists(uri: str) -> bool:
+    """Whether `uri` is a file, or a folder with a file somewhere below it."""
+    store, uri = _open(uri)
+    return store.stat(uri) is not None or next(iter(store.files(uri)), None) is not None
+
+
+def fetch(uri: str, *, if_match: str | None = None, max_bytes: int | None = None) -> Fetched:
+    """The bytes of a file and the ETag of exactly these bytes.
+
+    Args:
+        uri: the file.
+        if_match: ETag that the file must have.
+        max_bytes: size up to which it is read at all.
+
+    Raises:
+        StorageError: it cannot be read; `kind` is changed where its ETag is another, or where it
+            changed while it was read, and too_large where it exceeds `max_bytes`.
+    """
+    store, uri = _open(uri)
+    return store.fetch(uri, if_match=if_match, max_bytes=max_bytes)
+
+
+def read(uri: str) -> bytes:
+    """The bytes of a file; errors as `fetch`."""
+    return fetch(uri).data
+
+
+def write(uri: str, data: bytes, *, if_absent: bool = False, if_match: str | None = None) -> bool:
+    """Puts a whole file in one atomic step; True if the file now is `data`.
+
+    A refused write still gives True where the file that stands there equals `data`: mostly it is
+    our own, put by a request that was repeated because its answer got lost. So whoever decides a
+    race by a write must put something of itself into `data`.
+
+    Args:
+        uri: the file; its folders are made.
+        data: its content.
+        if_absent: write only where there is no file.
+        if_match: write only over a file with this ETag.
+
+    Returns:
+        False where the condition did not hold and other content stands there.
+    """
+    if if_absent and if_match is not None:
+        raise ValueError("if_absent and if_match exclude each other")
+    store, uri = _open(uri)
+    if store.write(uri, data, if_absent=if_absent, if_match=if_match):
+        return True
+    # Not by ETag: S3's is the content's MD5 only without KMS encryption and without parts.
+    found = store.stat(uri)
+    return found is not None and found.num_bytes == len(data) and read(uri) == data
+
+
+def delete(uri: str) -> None:
+    """Removes a file, if it is there."""
+    store, uri = _open(uri)
+    store.delete(uri)
+
+
+def read_json(uri: str) -> Any:
+    """The value of a JSON file.
+
+    Raises:
+        StorageError: it cannot be read, or is no JSON in UTF-8.
+    """
+    try:
+        return json.loads(read(uri))
+    except ValueError as error:
+        raise StorageError(f"{uri} is not JSON ({error}): it is damaged, or no file of ours") from (
+            error
+        )
+
+
+def write_json(
+    uri: str, value: Any, *, if_absent: bool = False, if_match: str | None = None
+) -> bool:
+    """Puts a value as a JSON file, indented and in UTF-8; conditions and result as `write`."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    return write(uri, f"{text}\n".encode(), if_absent=if_absent, if_match=if_match)
+
+
+def _open(uri: str) -> tuple[Store, str]:
+    """The store of a place and its canonical URI."""
+    if not uri or "\0" in uri:
+        raise StorageError(f"{uri!r} is no place: write a path, file:// or s3:// URI", "missing")
+    if uri.startswith(s3.SCHEME):
+        s3.split(uri)
+        return S3Store(), uri
+    path = uri.removeprefix(local.SCHEME)
+    if (path != uri and not path.startswith("/")) or _SCHEME.match(path):
+        raise StorageError(
+            f"{uri} is of no kind that can be opened: write a path, file:///... or s3://...",
+            "missing",
+        )
+    return LocalStore(), local.SCHEME + os.path.abspath(path)  # noqa: PTH100 (resolve follows links)

@@ -1,0 +1,167 @@
+"""Local files, by canonical URIs `file:///absolute/path`."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mrkd.errors import StorageError
+from mrkd.storage.store import Fetched, FileEntry, changed, check_size
+
+SCHEME = "file://"
+_OWN = ".mrkd-"
+"""Begins the names of unfinished files and locks, which are never listed."""
+
+
+class LocalStore:
+    """Files of this machine, or of a file system mounted on it."""
+
+    def files(self, uri: str) -> Iterator[FileEntry]:
+        """All files below a folder; links are followed, and one that leads nowhere is listed."""
+        with _explained(uri):
+            if _path(uri).is_dir():
+                yield from _walk(str(_path(uri)))
+
+    def folders(self, uri: str) -> Iterator[str]:
+        """Names of the folders right below a folder."""
+        with _explained(uri):
+            if _path(uri).is_dir():
+                yield from (child.name for child in _path(uri).iterdir() if child.is_dir())
+
+    def stat(self, uri: str) -> FileEntry | None:
+        """The file's entry, None where there is no such file."""
+        path = _path(uri)
+        with _explained(uri):
+            return _entry(str(path), path.stat()) if path.is_file() else None
+
+    def fetch(self, uri: str, *, if_match: str | None, max_bytes: int | None) -> Fetched:
+        """The file's bytes and ETag; it must not change while it is read."""
+        with _explained(uri), _opened(_path(uri)) as descriptor:
+            before = os.fstat(descriptor)
+            if not stat.S_ISREG(before.st_mode):
+                raise StorageError(f"{uri} is a folder or a device: name a file", "missing")
+            check_size(uri, before.st_size, max_bytes)
+            with os.fdopen(descriptor, "rb", closefd=False) as file:
+                data = file.read()
+            etag = _etag(os.fstat(descriptor))
+        if etag != _etag(before) or if_match not in (None, etag):
+            raise changed(uri)
+        return Fetched(data, etag)
+
+    def write(self, uri: str, data: bytes, *, if_absent: bool, if_match: str | None) -> bool:
+        """Puts the whole file under its name in one step: own name, fsync, then link or rename."""
+        path = _path(uri)
+        unfinished = path.with_name(f"{_OWN}{uuid.uuid4().hex}")
+        with _explained(uri):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                with unfinished.open("xb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                if if_absent:
+                    written = _link(unfinished, path)
+                elif if_match is not None:
+                    written = _exchange(unfinished, path, if_match)
+                else:
+                    written = _replace(unfinished, path)
+            finally:
+                unfinished.unlink(missing_ok=True)
+            with _opened(path.parent) as descriptor:
+                os.fsync(descriptor)
+        return written
+
+    def delete(self, uri: str) -> None:
+        """Removes the file, if it is there."""
+        with _explained(uri):
+            _path(uri).unlink(missing_ok=True)
+
+
+def _path(uri: str) -> Path:
+    return Path(uri.removeprefix(SCHEME))
+
+
+def _etag(status: os.stat_result) -> str:
+    return f"{status.st_size}-{status.st_mtime_ns}"
+
+
+def _entry(path: str, status: os.stat_result) -> FileEntry:
+    try:
+        path.encode()
+    except UnicodeEncodeError as error:
+        raise StorageError(f"{path!r} is not UTF-8, so no row can name it: rename it") from error
+    return FileEntry(SCHEME + path, status.st_size, _etag(status))
+
+
+def _walk(root: str) -> Iterator[FileEntry]:
+    """The files below `root`, by a stack and not by recursion: a tree may be very deep."""
+    folders: list[tuple[str, frozenset[tuple[int, int]]]] = [(root, frozenset())]
+    while folders:
+        folder, above = folders.pop()
+        status = Path(folder).stat()
+        this = (status.st_dev, status.st_ino)
+        if this in above:
+            raise StorageError(f"{folder} links to a folder that holds it: remove the link")
+        with os.scandir(folder) as children:
+            for child in children:
+                if child.is_dir():
+                    folders.append((child.path, above | {this}))
+                elif not child.name.startswith(_OWN):
+                    there = child.is_file()
+                    yield _entry(child.path, child.stat(follow_symlinks=there))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    # Not blocking, as a pipe that nobody writes to would hold its reader for ever.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _link(unfinished: Path, path: Path) -> bool:
+    try:
+        path.hardlink_to(unfinished)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _exchange(unfinished: Path, path: Path, if_match: str) -> bool:
+    """Replaces the file if its ETag is `if_match`; writers with this condition exclude others."""
+    # A lock file, not a lock on the folder: NFS locks only what is open for writing.
+    with path.with_name(f"{_OWN}{path.name}.lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists() or _etag(path.stat()) != if_match:
+            return False
+        return _replace(unfinished, path)
+
+
+def _replace(unfinished: Path, path: Path) -> bool:
+    # Two writes in one tick of the clock would have one ETag if their sizes are equal.
+    if path.exists() and (last := path.stat().st_mtime_ns) >= unfinished.stat().st_mtime_ns:
+        os.utime(unfinished, ns=(last + 1, last + 1))
+    unfinished.replace(path)
+    return True
+
+
+@contextmanager
+def _explained(uri: str) -> Iterator[None]:
+    """Turns an OSError into a StorageError of its kind."""
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise StorageError(f"{uri} is not there: check the path", "missing") from error
+    except PermissionError as error:
+        message = f"{uri}: no permission: let this user at it, or run as one who may"
+        raise StorageError(message, "forbidden") from error
+    except OSError as error:
+        message = f"{uri}: {error.strerror or type(error).__name__}: check the file system"
+        raise StorageError(message) from error

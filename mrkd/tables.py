@@ -1,0 +1,173 @@
+"""Tables of TOML to frozen dataclasses and back: one check of keys, types and ranges for all.
+
+A dataclass below `Config` is a table, each of its fields a key, the field's type what is allowed:
+bool, int, float, str, Literal, a tuple of one of these, or another `Config`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import math
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Self, TypeVar
+
+from mrkd.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Config:
+    """What every config can do; holds no field itself."""
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> Self:
+        """The config that `raw`, nested like the TOML file, describes.
+
+        Raises:
+            ConfigError: an unknown key (with the nearest known one), a missing key, or a value of
+                the wrong type or outside its range.
+        """
+        return _build(cls, raw, "")
+
+    @classmethod
+    def from_toml(cls, text: str) -> Self:
+        """The config of a TOML file's text; errors as `from_dict`, and for text that is no TOML."""
+        try:
+            return cls.from_dict(tomllib.loads(text))
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigError(f"not a TOML file: {error}") from error
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dicts, lists, strings and numbers; `from_dict` of it is equal to this config."""
+        return typing.cast(dict[str, Any], _plain(dataclasses.asdict(self)))
+
+    def to_toml(self) -> str:
+        """The whole config, defaults included, as a TOML file."""
+        return "\n".join(_toml_lines(self.to_dict(), "")) + "\n"
+
+    def with_values(self, values: Mapping[str, Any]) -> Self:
+        """A copy with some fields changed, named by dotted paths such as `train.mask_rate`.
+
+        Raises:
+            ConfigError: as `from_dict`.
+        """
+        raw = self.to_dict()
+        put_values(raw, values)
+        return type(self).from_dict(raw)
+
+    def digest(self) -> str:
+        """Sha256 over the resolved config, the same for equal configs on every machine."""
+        text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+T = TypeVar("T", bound=Config)
+
+
+def put_values(raw: dict[str, Any], values: Mapping[str, Any]) -> None:
+    """Sets keys of nested tables in place, named by dotted paths; absent tables are made.
+
+    Raises:
+        ConfigError: a path leads through a value that is no table.
+    """
+    for dotted, value in values.items():
+        table = raw
+        *parents, leaf = dotted.split(".")
+        for name in parents:
+            table = table.setdefault(name, {})
+            if not isinstance(table, dict):
+                raise ConfigError(f"{dotted!r}: {name!r} is a value, not a table")
+        table[leaf] = value
+
+
+def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Both tables as one, with the keys of `above` where both have them."""
+    out = dict(below)
+    for key, value in above.items():
+        both = isinstance(value, Mapping) and isinstance(out.get(key), Mapping)
+        out[key] = merged(out[key], value) if both else value
+    return out
+
+
+def check_range(path: str, value: float, low: float, high: float) -> None:
+    """Refuses a key's value outside `[low, high]` by a ConfigError that names the key."""
+    if not low <= value <= high:
+        raise ConfigError(f"{path} is {value}: it must lie between {low:g} and {high:g}")
+
+
+def nearest(name: object, known: list[str]) -> str:
+    """The end of a message on an unknown name: the known one that is meant, or all of them."""
+    near = difflib.get_close_matches(str(name), known, n=1)
+    return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
+
+
+def _build(cls: type[T], raw: object, path: str) -> T:
+    if not isinstance(raw, Mapping):
+        raise ConfigError(f"{path or 'the config'} must be a table, found {type(raw).__name__}")
+    hints = typing.get_type_hints(cls)
+    known = {f.name: f for f in dataclasses.fields(cls)}
+    for key in raw:
+        if key not in known:
+            raise ConfigError(
+                f"unknown key {_join(path, key)!r} in {cls.__name__}{nearest(key, list(known))}"
+            )
+    for name, spec in known.items():
+        if (
+            name not in raw
+            and spec.default is dataclasses.MISSING
+            and spec.default_factory is dataclasses.MISSING
+        ):
+            raise ConfigError(f"missing key {_join(path, name)!r} in {cls.__name__}")
+    return cls(**{key: _value(hints[key], raw[key], _join(path, key)) for key in raw})
+
+
+def _value(hint: Any, raw: object, path: str) -> Any:
+    if isinstance(hint, type) and issubclass(hint, Config):
+        return _build(hint, raw, path)
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        if raw not in arguments:
+            choices = ", ".join(map(repr, arguments))
+            raise ConfigError(f"{path} is {raw!r}, allowed: {choices}")
+        return raw
+    if origin in (typing.Union, types.UnionType):
+        return None if raw is None else _value(arguments[0], raw, path)
+    if origin is tuple:
+        if not isinstance(raw, list | tuple):
+            raise ConfigError(f"{path} must be a list, found {type(raw).__name__}")
+        return tuple(_value(arguments[0], item, f"{path}[{n}]") for n, item in enumerate(raw))
+    if hint is float and isinstance(raw, int) and not isinstance(raw, bool):
+        return float(raw)
+    if type(raw) is not hint or (isinstance(raw, float) and not math.isfinite(raw)):
+        raise ConfigError(f"{path} must be {hint.__name__}, found {raw!r}")
+    return raw
+
+
+def _join(path: str, key: object) -> str:
+    return f"{path}.{key}" if path else str(key)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _toml_lines(table: Mapping[str, Any], path: str) -> list[str]:
+    lines = [f"{k} = {_toml_value(v)}" for k, v in table.items() if not isinstance(v, dict)]
+    for key, value in table.items():
+        if isinstance(value, dict):
+            lines += ["", f"[{_join(path, key)}]", *_toml_lines(value, _join(path, key))]
+    return lines
+
+
+def _toml_value(value: object) -> str:
+    # JSON's strings, numbers, booleans and lists are TOML's; json writes control characters as
+    # \u escapes, which TOML reads too.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -1,0 +1,58 @@
+"""What all tests share: a clean environment, and markers that follow from a test's folder."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+TESTS = Path(__file__).parent
+MARKED = {"on_ray", "s3", "e2e", "real_data", "bench"}
+
+# Examples share two cores with Ray and its workers: their time says nothing about the code.
+settings.register_profile("house", deadline=None)
+settings.load_profile("house")
+
+
+def pytest_configure():
+    """Before anything is imported: nothing of the caller's cloud or cluster reaches a test."""
+    for name in [name for name in os.environ if name.startswith(("AWS_", "RAY_"))]:
+        del os.environ[name]
+    os.environ |= {
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "RAY_AUTH_MODE": "disabled",
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest deselects by marker
+def pytest_collection_modifyitems(items):
+    for item in items:
+        folder = item.path.relative_to(TESTS).parts[0]
+        if folder in MARKED:
+            item.add_marker(folder)
+
+
+def _folder(variable):
+    """The folder that the caller names in the environment; the test is skipped without it."""
+    path = os.environ.get(variable)
+    if not path:
+        pytest.skip(f"{variable} names no folder")
+    if not Path(path).is_dir():
+        pytest.fail(f"{variable} is {path!r}, which is no folder")
+    return Path(path)
+
+
+@pytest.fixture(scope="session")
+def mtd():
+    """The magnetic tile defects in MVTec AD layout, with their split.csv."""
+    return _folder("MRKD_MTD")
+
+
+@pytest.fixture(scope="session")
+def cifar10():
+    """CIFAR-10 as PNG sheets or batches."""
+    return _folder("MRKD_CIFAR10")

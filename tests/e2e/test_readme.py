@@ -1,0 +1,86 @@
+"""What the README says to type, typed: the jobs on drawn parts, and the query on their night.
+
+The two set-up commands, with the demo, are run by `.ci/run`.
+"""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import duckdb
+import pytest
+
+import mrkd
+from tests.support.parts import make_parts
+
+TOP = Path(__file__).parents[2]
+README = (TOP / "README.md").read_text()
+JOBS = re.findall(r"^mrkd (\w+) +jobs/configs/(.*)$", README, re.MULTILINE)
+SMALL = {
+    "train": "--model.weights random --model.image-size 64 --train.max-steps 4",
+    "score": "--pool.batch-size 4",
+    "evaluate": "--resamples 20",
+}
+
+
+def run_job(verb, arguments, cwd):
+    """Exit code and summary of `python -m jobs.<verb> <configs>/<arguments>`."""
+    argv = [sys.executable, "-m", f"jobs.{verb}", *shlex.split(f"{TOP}/jobs/configs/{arguments}")]
+    environment = os.environ | {"PYTHONPATH": str(TOP)}
+    job = subprocess.run(argv, cwd=cwd, env=environment, capture_output=True, text=True)
+    assert job.stdout, job.stderr
+    return job.returncode, json.loads(job.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder after the README's jobs, with their exit codes and summaries by verb."""
+    folder = tmp_path_factory.mktemp("readme")
+    make_parts(folder / "parts")
+    make_parts(folder / "images", train=1, test_good=4, test_defect=4)
+    for path in (folder / "images").glob("*/test/*/*.png"):
+        name = "-".join(path.parts[-2:])
+        target = folder / "archive" / path.parts[-4] / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(target)
+    done = {verb: run_job(verb, f"{line} {SMALL[verb]}", folder) for verb, line in JOBS}
+    return folder, done
+
+
+def test_the_readme_names_one_command_for_each_job():
+    assert [verb for verb, _ in JOBS] == ["train", "score", "evaluate"]
+
+
+def test_both_set_up_commands_stand_alone_on_their_lines():
+    for extra, last in (("demo", "mrkd demo"), ("dev", "pytest")):
+        assert f"\npip install -c cluster/constraints.txt -e '.[{extra}]' && {last}\n" in README
+
+
+@pytest.mark.parametrize("verb", ["train", "score", "evaluate"])
+def test_a_job_of_the_readme_ends_well_and_says_so(place, verb):
+    _, done = place
+    exit_code, summary = done[verb]
+    assert (exit_code, summary["exit_code"], summary["state"]) == (0, 0, "done"), summary
+    assert summary["command"] == verb
+    for uri in summary["uris"].values():
+        assert Path(uri.removeprefix("file://")).exists(), uri
+
+
+def test_the_query_of_the_readme_gives_every_image_once(place, monkeypatch):
+    folder, _ = place
+    monkeypatch.chdir(folder)
+    query = re.search(r"```sql\n(.*?)```", README, re.DOTALL)[1]
+    rows = duckdb.sql(query).fetchall()
+    images = list((folder / "archive").rglob("*.png"))
+    assert len(rows) == len({row[1] for row in rows}) == len(images)
+    night = mrkd.open_night(str(folder / "workspace" / "nights" / "night-1"))
+    assert night.count_rows() == len(images)
+
+
+def test_the_folders_that_the_readme_links_to_are_there():
+    for target in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (TOP / target).exists(), target

@@ -1,0 +1,34 @@
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from mrkd.errors import StorageError
+from mrkd.on_ray import blocks
+
+
+def test_an_object_comes_back_with_its_arrays_where_they_lie():
+    arrays = [np.full((2, 3), n, np.uint8) for n in range(3)]
+    packed = blocks.pack({"arrays": arrays, "name": "shard"})
+    found = blocks.unpack(packed)
+    assert packed.num_rows == 1
+    assert found["name"] == "shard"
+    np.testing.assert_equal(found["arrays"], arrays)
+    assert not found["arrays"][0].flags.writeable
+    assert not found["arrays"][0].flags.owndata
+
+
+def test_tables_keep_their_metadata_and_errors_their_kind():
+    table = pa.table({"a": [1, 2]}).replace_schema_metadata({"category": "0012"})
+    found, error = blocks.unpack(blocks.pack((table, StorageError("gone", "missing"))))
+    assert found.equals(table, check_metadata=True)
+    assert (error.kind, str(error)) == ("missing", "gone")
+
+
+def test_a_row_of_a_larger_table_is_its_own_object():
+    both = pa.concat_tables([blocks.pack([np.zeros(2)]), blocks.pack([np.ones(3)])])
+    np.testing.assert_equal(blocks.unpack(both.slice(1, 1)), [np.ones(3)])
+
+
+def test_two_rows_are_not_one_object():
+    with pytest.raises(AssertionError, match="2 rows"):
+        blocks.unpack(pa.concat_tables([blocks.pack(1), blocks.pack(2)]))

@@ -1,0 +1,66 @@
+import pytest
+import ray
+
+from mrkd.config import PoolConfig
+from mrkd.errors import ConfigError
+from mrkd.on_ray import session
+from mrkd.on_ray.session import Ask, Node, Pool
+
+TWO_CPUS = [Node(2)]
+GPU_MACHINE = [Node(4), Node(16, 2)]
+
+
+def ask(found, *, cpus=0, gpus=0, device="auto", num_workers=100):
+    return session.worker_ask(found, cpus=cpus, gpus=gpus, device=device, num_workers=num_workers)
+
+
+def test_a_ray_that_runs_already_is_used_and_left_running():
+    with session.connect():
+        assert session.nodes() == [Node(2)]
+    assert ray.is_initialized()
+
+
+def test_workers_of_a_cpu_node_share_its_cpus():
+    assert ask(TWO_CPUS) == Ask(1, 0, threads=1)
+    assert ask(TWO_CPUS, num_workers=1) == Ask(2, 0, threads=2)
+    assert ask([Node(16)], num_workers=3) == Ask(5, 0, threads=5)
+    assert ask([Node(0.5)]) == Ask(0.5, 0, threads=1)
+
+
+def test_workers_take_a_gpu_where_there_is_one_and_the_cpus_beside_it():
+    assert ask(GPU_MACHINE) == Ask(8, 1, threads=8)
+    assert ask(GPU_MACHINE, gpus=0.25) == Ask(2, 0.25, threads=2)
+    assert ask(GPU_MACHINE, device="cpu") == Ask(1, 0, threads=1)
+
+
+def test_an_ask_that_no_node_can_hold_is_refused_with_the_arithmetic():
+    with pytest.raises(ConfigError, match=r"3 GPUs of one node.*16 CPUs and 2 GPUs"):
+        ask(GPU_MACHINE, gpus=3)
+    with pytest.raises(ConfigError, match=r"4 CPUs and 0 GPUs of one node.*2 CPUs and 0 GPUs"):
+        ask(TWO_CPUS, cpus=4)
+
+
+def test_scorers_leave_room_for_readers():
+    assert session.scorer_pool(TWO_CPUS, PoolConfig()) == Pool(1, Ask(1, 0, threads=2))
+    assert session.scorer_pool([Node(1)], PoolConfig()) == Pool(1, Ask(0.5, 0, threads=1))
+    assert session.scorer_pool([Node(16)] * 3, PoolConfig()) == Pool(3, Ask(12, 0, threads=16))
+    assert session.scorer_pool([Node(16)], PoolConfig(scorers=4)) == Pool(4, Ask(3, 0, threads=4))
+
+
+def test_scorers_take_one_gpu_each():
+    assert session.scorer_pool(GPU_MACHINE, PoolConfig()) == Pool(2, Ask(0, 1))
+    assert session.scorer_pool(GPU_MACHINE, PoolConfig(gpus_per_scorer=0.5)) == Pool(4, Ask(0, 0.5))
+
+
+@pytest.mark.parametrize(
+    ("found", "pool"),
+    [
+        (TWO_CPUS, PoolConfig(scorers=4)),
+        (TWO_CPUS, PoolConfig(gpus_per_scorer=1)),
+        (GPU_MACHINE, PoolConfig(scorers=3)),
+        ([Node(0)], PoolConfig()),
+    ],
+)
+def test_a_pool_that_the_nodes_cannot_hold_beside_a_reader_is_refused(found, pool):
+    with pytest.raises(ConfigError, match="have room for"):
+        session.scorer_pool(found, pool)

@@ -1,0 +1,62 @@
+import os
+import signal
+
+import pytest
+
+from mrkd.errors import CategoryError
+from mrkd.on_ray.session import Ask
+from mrkd.on_ray.tasks import run_each
+
+ASK = Ask(1)
+
+
+def fall_over(starts, category):
+    """Dies the first time that it is called with a folder."""
+    mark = starts / category
+    if not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return category.upper()
+
+
+def complain(category):
+    if category == "a":
+        raise CategoryError(f"{category} has no image")
+    if category == "b":
+        raise ZeroDivisionError("a bug")
+    return category
+
+
+def test_a_category_whose_worker_died_is_started_again(tmp_path):
+    (tmp_path / "well").touch()
+    arguments = {name: (tmp_path, name) for name in ("ill", "well")}
+    attempts = list(run_each(fall_over, arguments, ASK, max_failures=1))
+    found = {(one.category, one.number): (one.result, one.last) for one in attempts}
+    assert found == {
+        ("ill", 1): (None, False),
+        ("ill", 2): ("ILL", True),
+        ("well", 1): ("WELL", True),
+    }
+    assert "its worker died" in next(one.error for one in attempts if one.error)
+
+
+def test_a_worker_that_died_too_often_ends_its_category(tmp_path):
+    (attempt,) = run_each(fall_over, {"ill": (tmp_path, "ill")}, ASK, max_failures=0)
+    assert attempt.last
+    assert attempt.result is None
+
+
+def test_what_a_category_raises_ends_it_alone_and_is_not_tried_again():
+    arguments = {name: (name,) for name in "abc"}
+    found = {one.category: one for one in run_each(complain, arguments, ASK, max_failures=3)}
+    assert all(one.last and one.number == 1 for one in found.values())
+    assert found["a"].error == "a has no image"
+    assert found["b"].error == "ZeroDivisionError: a bug"
+    assert found["c"].result == "c"
+    assert "in complain" in found["b"].traceback
+    assert "\x1b" not in found["b"].traceback
+
+
+@pytest.mark.timeout(60)
+def test_no_category_is_no_work():
+    assert list(run_each(complain, {}, ASK, max_failures=0)) == []

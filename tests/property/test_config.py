@@ -1,0 +1,85 @@
+"""Any config that can be built survives its own file, and only mrkd's errors come out."""
+
+import contextlib
+import dataclasses
+import typing
+from typing import Literal
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mrkd.config import EvalConfig, FitConfig, ModelConfig, RowsConfig, TrainConfig, presets
+from mrkd.errors import ConfigError
+from mrkd.tables import Config
+
+TEXT = st.text(st.characters(codec="utf-8"), max_size=20)
+PLAIN = st.none() | st.booleans() | st.integers() | st.floats() | TEXT
+RAW = st.recursive(
+    PLAIN, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3)
+)
+
+
+# Values that the ranges of their keys let through; other keys take any small value of their type.
+FITTING = {
+    "run": st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,20}", fullmatch=True),
+    "preset": st.sampled_from(presets()),
+    "image_size": st.integers(1, 16).map(lambda n: 32 * n),
+    "levels": st.sets(st.integers(1, 3)).map(sorted),
+    "taps": st.sets(st.integers(0, 15), min_size=2, max_size=3).map(sorted),
+    "learning_rate": st.floats(1e-6, 1),
+    "top_share": st.floats(1e-3, 1),
+    "validation_share": st.floats(0.01, 0.5),
+    "calibration_share": st.floats(0.01, 0.5),
+    "false_call_rate": st.floats(1e-4, 0.5),
+    "smooth": st.floats(0, 8),
+    "workers_per_category": st.just(1),
+}
+
+
+def values(hint):
+    """A strategy of values of the type."""
+    arguments = typing.get_args(hint)
+    if typing.get_origin(hint) is Literal:
+        return st.sampled_from(arguments)
+    if typing.get_origin(hint) is tuple:
+        return st.lists(values(arguments[0]), max_size=3)
+    if issubclass(hint, Config):
+        return tables(hint)
+    return {
+        bool: st.booleans(),
+        int: st.integers(2, 50),
+        float: st.floats(0, 1, exclude_max=True),
+        str: TEXT,
+    }[hint]
+
+
+def tables(config):
+    """A strategy of raw tables: keys without a default always, the others now and then."""
+    needed: dict[str, st.SearchStrategy] = {}
+    optional: dict[str, st.SearchStrategy] = {}
+    hints = typing.get_type_hints(config)
+    for field in dataclasses.fields(config):
+        fitting = FITTING.get(field.name)
+        strategy = values(hints[field.name]) if fitting is None else fitting
+        absent = (field.default, field.default_factory) == (dataclasses.MISSING,) * 2
+        (needed if absent else optional)[field.name] = strategy
+    return st.fixed_dictionaries(needed, optional=optional)
+
+
+@pytest.mark.parametrize("kind", [TrainConfig, EvalConfig])
+@given(data=st.data())
+@settings(deadline=None)
+def test_a_config_comes_back_equal_from_its_toml_and_from_its_dicts(kind, data):
+    config = kind.from_dict(data.draw(tables(kind)))
+    assert kind.from_toml(config.to_toml()) == config
+    assert kind.from_dict(config.to_dict()) == config
+    assert kind.from_dict(config.to_dict()).digest() == config.digest()
+
+
+@given(raw=RAW)
+@settings(deadline=None)
+def test_any_value_at_all_is_a_config_or_a_config_error(raw):
+    for kind in (TrainConfig, ModelConfig, FitConfig, RowsConfig):
+        with contextlib.suppress(ConfigError):
+            kind.from_dict(raw if isinstance(raw, dict) else {"workspace": raw, "seed": raw})

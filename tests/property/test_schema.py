@@ -1,0 +1,71 @@
+"""Rows and maps survive Parquet, whatever they hold."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from mrkd import schema
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+FLOATS = st.floats(0, 100, width=32)
+MAPS = hnp.arrays(
+    np.float32,
+    hnp.array_shapes(min_dims=2, max_dims=2, max_side=9),
+    elements=st.floats(-60000, 60000, width=32, allow_subnormal=False),
+)
+ROW = {"image_uri": TEXT, "attributes": st.none() | st.dictionaries(TEXT, TEXT, max_size=3)}
+SCORED = st.fixed_dictionaries(
+    ROW
+    | {
+        "image_score": FLOATS,
+        "is_anomalous": st.booleans(),
+        "p_value": st.none() | FLOATS,
+        "image_bytes": st.integers(0, 2**63 - 1),
+        "map": st.none() | MAPS,
+    }
+)
+FAILED = st.fixed_dictionaries(
+    ROW | {"error_kind": st.sampled_from(schema.ERROR_KINDS), "error_message": TEXT.filter(bool)}
+)
+
+
+def as_row(drawn):
+    row = {key: value for key, value in drawn.items() if key != "map"}
+    anomaly_map = drawn.get("map")
+    return row if anomaly_map is None else row | schema.encode_map(anomaly_map, "float32")
+
+
+@given(st.lists(SCORED | FAILED, max_size=6, unique_by=lambda row: row["image_uri"]), TEXT)
+def test_rows_survive_parquet(drawn, run):
+    rows = [as_row(one) for one in drawn]
+    table = schema.score_table(rows, category="c", metadata={"run": run})
+    read = schema.from_parquet(schema.to_parquet(table))
+    assert read.equals(table)
+    assert read.schema.metadata[b"run"].decode() == run
+    uris = read.column("image_uri").to_pylist()
+    assert uris == sorted(row["image_uri"] for row in rows)
+    found = dict(zip(uris, read.to_pylist(), strict=True))
+    for one, row in zip(drawn, rows, strict=True):
+        stored = found[row["image_uri"]]
+        attributes = None if row["attributes"] is None else list(row["attributes"].items())
+        for key, value in (row | {"attributes": attributes}).items():
+            assert stored[key] == value
+        if one.get("map") is not None:
+            np.testing.assert_array_equal(schema.read_map(stored), one["map"])
+
+
+@given(MAPS)
+def test_stored_maps_stay_within_the_rounding_of_their_type(anomaly_map):
+    span = float(anomaly_map.max()) - float(anomaly_map.min())
+    size = float(np.abs(anomaly_map).max())
+    allowed: dict[schema.MapType, float] = {
+        "float32": 0.0,
+        "float16": size * 2**-11 + 2**-25,
+        "uint8": span / 509 + size * 1e-6,
+    }
+    for dtype, error in allowed.items():
+        row = schema.encode_map(anomaly_map, dtype)
+        read = schema.read_map({**row, "anomaly_map": memoryview(row["anomaly_map"])})
+        assert read.shape == anomaly_map.shape
+        assert np.abs(read.astype(float) - anomaly_map).max() <= error

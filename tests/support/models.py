@@ -1,0 +1,49 @@
+"""A model small enough for a test: EfficientNet-Lite0's first blocks, random weights, 64 px."""
+
+import functools
+
+import torch
+
+from mrkd import backbones
+from mrkd.backbones import Teacher
+from mrkd.config import FitConfig, ModelConfig, TrainConfig
+from mrkd.model import MRKD, build
+
+MODEL = ModelConfig(
+    backbone="efficientnet_lite0",
+    taps=(1, 3),
+    weights="random",
+    image_size=64,
+    sru_groups=8,
+    feature_norm="standardise",
+    combine="calibrated",
+)
+FIT = FitConfig(
+    max_steps=4,
+    batch_size=4,
+    validation_share=0.2,
+    calibration_share=0.25,
+    device="cpu",
+    precision="float32",
+)
+
+
+def small_model(seed: int = 0) -> MRKD:
+    """A fresh model as training leaves one; each seed has other weights, all have one teacher."""
+    model = build(MODEL, _teacher(), seed=seed).eval()
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # missing in torch's
+    return model
+
+
+@functools.cache
+def _teacher() -> Teacher:
+    return backbones.load_teacher(MODEL.backbone, taps=MODEL.taps, weights="random")
+
+
+def small_config(root: str, workspace: str, **values: object) -> TrainConfig:
+    """A training of a few steps; `values` by dotted paths."""
+    tables = {"model": MODEL.to_dict(), "train": FIT.to_dict()}
+    config = TrainConfig.from_dict(
+        {"workspace": workspace, "run": "test", "data": {"root": root}, **tables}
+    )
+    return config.with_values(values)

@@ -1,0 +1,124 @@
+import logging
+
+import numpy as np
+import pytest
+
+from mrkd.calibration import MAX_STORED, calibrate, check_counts, threshold_at
+from mrkd.checkpoint import Calibration
+from mrkd.errors import CategoryError
+from mrkd.images import Statistics
+
+
+def calibration_of(scores, rate=0.01, maxima=None) -> Calibration:
+    return calibrate(
+        scores,
+        scores if maxima is None else maxima,
+        [Statistics(0.5, 0.1, float(n)) for n in range(len(scores))],
+        false_call_rate=rate,
+    )
+
+
+@pytest.mark.parametrize(
+    ("num", "rate", "rank"),
+    [
+        (99, 0.01, 99),  # ceil(100 * 0.99)
+        (199, 0.01, 198),
+        (100, 0.01, 100),  # ceil(99.99)
+        (99, 0.29, 71),  # 100 * 0.29 is below 29 in floats
+        (19, 0.05, 19),
+        (9, 0.5, 5),
+        (10, 0.01, 10),  # rank 11 of 10: the largest
+    ],
+)
+def test_threshold_is_the_stated_rank(num, rate, rank):
+    held_out = np.arange(1, num + 1, dtype=np.float64)
+    assert threshold_at(np.random.default_rng(0).permutation(held_out), rate) == rank
+
+
+def test_a_supported_rate_is_stored_as_asked_for_and_not_warned_of(caplog):
+    calibration = calibration_of(np.arange(99), rate=0.01)
+    assert calibration.supported_false_call_rate == 0.01
+    assert calibration.warning == ""
+    assert not caplog.records
+
+
+def test_too_few_images_for_the_rate_give_the_largest_score_and_a_warning(caplog):
+    with caplog.at_level(logging.WARNING):
+        calibration = calibration_of([3.0, 1.0, 2.0, 5.0, 4.0])
+    assert calibration.threshold == 5.0
+    assert calibration.supported_false_call_rate == pytest.approx(1 / 6)
+    assert "5 held-out images support a false-call rate of 16.67%" in calibration.warning
+    assert "needs 99" in calibration.warning
+    assert calibration.warning in caplog.text
+
+
+def test_pixel_threshold_comes_from_the_maxima_of_the_held_out_maps():
+    calibration = calibration_of(np.arange(99), maxima=np.arange(99) * 10.0)
+    assert calibration.pixel_threshold == 980.0
+    assert calibration.pixel_maxima == tuple(np.arange(99) * 10.0)
+
+
+def test_scores_are_stored_rising_as_the_float32_values_that_they_are():
+    calibration = calibration_of([0.3, 0.1, 0.2, 0.7])
+    assert calibration.scores == tuple(float(np.float32(v)) for v in (0.1, 0.2, 0.3, 0.7))
+    assert np.float32(calibration.threshold) == np.float32(0.7)
+
+
+def test_statistics_of_the_held_out_images_are_stored():
+    assert calibration_of([1, 2, 3, 4]).statistics["sharpness"] == (0.0, 1.0, 2.0, 3.0)
+
+
+def test_p_value_counts_the_held_out_scores_at_least_as_high_and_itself():
+    calibration = calibration_of([1.0, 2.0, 2.0, 4.0])
+    p_values = calibration.p_values([0.0, 1.0, 2.0, 3.0, 4.0, 5.0])
+    np.testing.assert_allclose(p_values, np.array([5, 5, 4, 2, 2, 1]) / 5, rtol=1e-6)
+    assert p_values.dtype == np.float32
+
+
+def test_a_score_equal_to_a_stored_one_counts_whatever_its_float_type():
+    calibration = calibration_of(np.array([0.1, 0.2, 0.3, 0.4], np.float32))
+    assert calibration.p_values(np.float32(0.4)) == calibration.p_values(float(np.float32(0.4)))
+    assert calibration.p_values(np.float32(0.4)) == np.float32(2 / 5)
+
+
+def test_more_scores_than_are_stored_keep_ends_and_threshold():
+    scores = np.arange(3 * MAX_STORED, dtype=np.float32)
+    calibration = calibration_of(scores)
+    assert len(calibration.scores) == MAX_STORED
+    assert (calibration.scores[0], calibration.scores[-1]) == (0, scores[-1])
+    assert calibration.threshold == pytest.approx(0.99 * len(scores), rel=1e-4)
+    assert threshold_at(np.array(calibration.scores), 0.01) == calibration.threshold
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_scores_that_are_not_finite_are_refused_with_their_count(bad):
+    with pytest.raises(CategoryError, match=r"1 of 5 held-out image scores are not finite"):
+        calibration_of([1.0, 2.0, bad, 3.0, 4.0])
+    with pytest.raises(CategoryError, match=r"1 of 4 held-out map maxima are not finite"):
+        calibration_of([1.0, 2.0, 3.0, 4.0], maxima=[1.0, bad, 1.0, 1.0])
+
+
+def test_under_four_held_out_images_are_refused_with_their_count():
+    with pytest.raises(CategoryError, match="3 held-out good images, at least 4"):
+        calibration_of([1.0, 2.0, 3.0])
+
+
+@pytest.mark.parametrize(("training", "held_out"), [(7, 4), (8, 3), (0, 0)])
+def test_a_category_with_too_few_images_is_refused_with_both_counts(training, held_out):
+    with pytest.raises(CategoryError, match=f"{training} training and {held_out} held-out"):
+        check_counts(training, held_out)
+
+
+def test_eight_training_and_four_held_out_images_are_enough():
+    check_counts(8, 4)
+
+
+def test_values_of_different_numbers_of_images_are_a_callers_fault():
+    with pytest.raises(ValueError, match="4 scores, 5 maxima"):
+        calibration_of([1, 2, 3, 4], maxima=[1, 2, 3, 4, 5])
+
+
+@pytest.mark.parametrize("rate", [0.0, 1.0])
+def test_a_rate_outside_0_and_1_is_a_callers_fault(rate):
+    with pytest.raises(ValueError, match="rate"):
+        threshold_at(np.ones(4), rate)

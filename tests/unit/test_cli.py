@@ -1,0 +1,230 @@
+"""A command line to a config, a verdict and an exit code."""
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+from mrkd import cli
+from mrkd.config import EvalConfig, ScoreConfig, TrainConfig
+from mrkd.errors import ArtefactError
+from mrkd.summary import Summary
+from tests.support.parts import make_parts
+
+FLEET = """
+workspace = "s3://plant/mrkd"
+run = "fleet-1"
+[data]
+root = "parts"
+[model]
+preset = "paper"
+"""
+
+
+@pytest.fixture
+def fleet_toml(tmp_path):
+    path = tmp_path / "fleet.toml"
+    path.write_text(FLEET)
+    return str(path)
+
+
+@pytest.fixture
+def shown(fleet_toml, capsys):
+    """The config that `mrkd train` makes of the file and these flags."""
+
+    def show(*flags):
+        assert cli.main(["train", fleet_toml, *flags, "--show-config"]) == 0
+        return TrainConfig.from_toml(capsys.readouterr().out)
+
+    return show
+
+
+@pytest.fixture
+def verdict(capsys):
+    """Exit code, the summary on stdout's last line, and stderr, of a command line."""
+
+    def of(*argv):
+        exit_code = cli.main(list(argv))
+        out, err = capsys.readouterr()
+        summary = json.loads(out.splitlines()[-1])
+        assert summary["exit_code"] == exit_code
+        return exit_code, summary, err
+
+    return of
+
+
+def test_show_config_prints_the_resolved_config_and_starts_nothing(shown):
+    config = shown()
+    assert config.run == "fleet-1"
+    assert config.model.sru_gate == "hard"  # the preset's
+
+
+@pytest.mark.parametrize(
+    ("flags", "key", "value"),
+    [
+        (["--run", "0012"], "run", "0012"),
+        (["--train.mask-rate", "0.3"], "train.mask_rate", 0.3),
+        (["--train.mask_rate=0.3"], "train.mask_rate", 0.3),
+        (["--train.mask-rate", "0"], "train.mask_rate", 0.0),
+        (["--train.learning-rate", "1e-4"], "train.learning_rate", 1e-4),
+        (["--model.fmm", "false"], "model.fmm", False),
+        (["--model.levels", "2,3"], "model.levels", (2, 3)),
+        (["--model.levels", "[2, 3]"], "model.levels", (2, 3)),
+        (["--model.levels", "2"], "model.levels", (2,)),
+        (["--data.categories", "[ab]*, 0012"], "data.categories", ("[ab]*", "0012")),
+        (["--model.sru-gate", "soft"], "model.sru_gate", "soft"),
+        (["--fleet.force", "true"], "fleet.force", True),
+        (["--force"], "fleet.force", True),
+        (["--train.seed", "1", "--train.seed", "2"], "train.seed", 2),
+    ],
+)
+def test_a_flag_sets_its_key_by_the_keys_type(shown, flags, key, value):
+    config = shown(*flags)
+    for name in key.split("."):
+        config = getattr(config, name)
+    assert (config, type(config)) == (value, type(value))
+
+
+def test_flags_lie_above_the_file_and_the_file_above_the_preset(shown):
+    assert shown("--model.preset", "default").model.sru_gate == "soft"
+    config = shown("--model.sru-gate", "soft")
+    assert (config.model.preset, config.model.sru_gate) == ("paper", "soft")
+
+
+def test_local_paths_are_made_absolute_and_uris_are_left(shown, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = shown()
+    assert config.data.root == str(tmp_path / "parts")
+    assert config.workspace == "s3://plant/mrkd"
+    assert config.model.weights == "auto"
+    assert shown("--model.weights", "w.pth").model.weights == str(tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--train.mask-rat", "0.3"], "unknown argument '--train.mask-rat'; did you mean '--train"),
+        (["--zzz"], "unknown argument '--zzz'"),
+        (["extra"], "unknown argument 'extra'"),
+        (["--train.seed", "abc"], "train.seed must be int, found 'abc'"),
+        (["--train.mask-rate", "1"], "train.mask_rate is 1.0: it must lie in [0, 1)"),
+        (["--model.levels", "2,x"], "model.levels[1] must be int, found 'x'"),
+        (["--train.seed"], "argument --train.seed: expected one argument"),
+        (["--run", "../up"], "run '../up' is not a name"),
+    ],
+)
+def test_a_bad_flag_is_exit_2_and_one_clear_line(verdict, fleet_toml, flags, words):
+    exit_code, summary, err = verdict("train", fleet_toml, *flags)
+    assert (exit_code, summary["state"]) == (2, "refused")
+    assert words in summary["reasons"][0]
+    assert err.splitlines() == [f"mrkd: {summary['reasons'][0]}"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        ([], "the following arguments are required: VERB"),
+        (["tune"], "invalid choice: 'tune' (choose from 'demo', 'train', 'score', 'evaluate')"),
+        (["train"], "the following arguments are required: FILE.toml"),
+        (["train", "absent.toml"], "cannot read the config 'absent.toml'"),
+        (["demo", "--ou", "x"], "unknown argument '--ou'; did you mean '--out'?"),
+    ],
+)
+def test_bad_usage_is_exit_2_and_one_clear_line(verdict, argv, words):
+    exit_code, summary, err = verdict(*argv)
+    assert exit_code == 2
+    assert words in summary["reasons"][0]
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("run = ", "not a TOML file"),
+        (FLEET.replace("preset", "prest"), "unknown key 'model.prest'"),
+        (FLEET.replace('run = "fleet-1"', ""), "missing key 'run'"),
+    ],
+)
+def test_a_bad_file_is_exit_2(verdict, tmp_path, text, words):
+    (tmp_path / "bad.toml").write_text(text)
+    exit_code, summary, _ = verdict("train", str(tmp_path / "bad.toml"))
+    assert exit_code == 2
+    assert words in summary["reasons"][0]
+
+
+def test_a_missing_root_is_exit_2_and_nothing_is_written(verdict, fleet_toml, tmp_path):
+    workspace, root = tmp_path / "workspace", tmp_path / "absent"
+    places = ["--workspace", str(workspace), "--data.root", str(root)]
+    exit_code, summary, _ = verdict("train", fleet_toml, *places, "--plan")
+    assert exit_code == 2
+    assert str(root) in summary["reasons"][0]
+    assert not workspace.exists()
+
+
+def test_a_plan_of_a_training_counts_images_and_bytes_and_stops(verdict, fleet_toml, tmp_path):
+    root, workspace = make_parts(tmp_path / "parts", train=3), tmp_path / "workspace"
+    places = ["--workspace", str(workspace), "--data.root", str(root)]
+    exit_code, summary, _ = verdict("train", fleet_toml, *places, "--plan")
+    num_bytes = sum(file.stat().st_size for file in root.glob("*/train/good/*.png"))
+    assert (exit_code, summary["state"]) == (0, "planned")
+    assert summary["counts"] == {"categories": 2, "images": 6, "bytes": num_bytes}
+    assert not workspace.exists()
+
+
+def test_a_plan_of_a_night_counts_images_and_bytes_and_stops(verdict, tmp_path):
+    root = make_parts(tmp_path / "parts", train=3)
+    (root / "plate" / "notes.txt").write_text("no image")
+    toml = tmp_path / "score.toml"
+    toml.write_text(f'workspace = "{tmp_path}/w"\nrun = "night-1"\n[archive]\nuri = "{root}"\n')
+    exit_code, summary, _ = verdict("score", str(toml), "--plan")
+    images = list(root.rglob("*.png"))
+    assert (exit_code, summary["state"]) == (0, "planned")
+    assert summary["counts"]["images"] == len(images)
+    assert summary["counts"]["bytes"] == sum(file.stat().st_size for file in images)
+    assert not (tmp_path / "w").exists()
+
+
+def fails(config):
+    raise ArtefactError("model.safetensors of plate\nhas another sha256: train it again")
+
+
+def misses_some(config):
+    return Summary("train", config.run, 3, "partial", {"failed": 1}, reasons=["plate: no images"])
+
+
+@pytest.mark.parametrize(("work", "expected"), [(fails, 1), (misses_some, 3)])
+def test_what_a_run_says_is_the_exit_code(verdict, fleet_toml, monkeypatch, work, expected):
+    monkeypatch.setitem(cli.VERBS, "train", cli.Verb("", TrainConfig, work))
+    exit_code, summary, err = verdict("train", fleet_toml)
+    assert exit_code == expected
+    assert (summary["command"], summary["run"]) == ("train", "fleet-1")
+    assert len(summary["reasons"]) == 1
+    assert len(err.splitlines()) == (1 if work is fails else 0)
+
+
+@pytest.mark.parametrize("config", [TrainConfig, ScoreConfig, EvalConfig])
+def test_every_key_of_a_config_is_a_flag_that_its_help_names(config, capsys):
+    verb = next(name for name, verb in cli.VERBS.items() if verb.config is config)
+    with pytest.raises(SystemExit) as stop:
+        cli.main([verb, "--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    assert "--workspace" in text
+    assert ("--train.mask-rate" in text) == (config is TrainConfig)
+
+
+def test_the_places_are_keys_of_the_configs():
+    keys = {key for verb in cli.VERBS.values() if verb.config for key, _ in cli.keys(verb.config)}
+    assert set(cli.PLACES) <= keys
+
+
+def test_help_comes_within_half_a_second():
+    def seconds():
+        start = time.perf_counter()
+        argv = [sys.executable, "-c", "import mrkd.cli; mrkd.cli.main(['--help'])"]
+        subprocess.run(argv, check=True, capture_output=True)
+        return time.perf_counter() - start
+
+    assert min(seconds() for _ in range(3)) < 0.5  # the best of three: tests share their cores

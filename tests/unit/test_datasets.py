@@ -1,0 +1,246 @@
+import csv
+import hashlib
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from mrkd import datasets
+from mrkd.config import DataConfig
+from mrkd.datasets import Sample
+from mrkd.errors import ConfigError
+from tests.support.parts import make_parts
+
+
+def load(root, layout="mvtec", **more):
+    return datasets.load(DataConfig(root=str(root), layout=layout, **more))
+
+
+def counts(samples):
+    return Counter((s.split, s.defect, s.gt_label) for s in samples)
+
+
+def write_split(path, rows, columns=("path", "tile", "part")):
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([columns, *rows])
+
+
+@pytest.fixture
+def parts(tmp_path):
+    return make_parts(
+        tmp_path / "parts", categories=3, train=4, test_good=2, test_defect=4, size=32
+    )
+
+
+def test_the_drawn_parts_are_the_same_bytes_each_time(parts, tmp_path):
+    again = make_parts(
+        tmp_path / "again", categories=3, train=4, test_good=2, test_defect=4, size=32
+    )
+    files = sorted(p.relative_to(parts) for p in parts.rglob("*.png"))
+    assert len(files) == 3 * (4 + 2 + 4 + 4)
+    assert all((parts / f).read_bytes() == (again / f).read_bytes() for f in files)
+
+
+def test_mvtec_folders_become_samples_with_masks_paired_by_name(parts):
+    found = load(parts)
+    assert list(found) == ["0012", "plate", "ring"]
+    assert counts(found["plate"]) == {
+        ("train", "good", 0): 4,
+        ("test", "good", 0): 2,
+        ("test", "scratch", 1): 2,
+        ("test", "spot", 1): 2,
+    }
+    for sample in found["plate"]:
+        if sample.gt_label:
+            assert Path(sample.gt_mask_uri).stem == Path(sample.image_uri).stem + "_mask"
+            assert f"/ground_truth/{sample.defect}/" in sample.gt_mask_uri
+        else:
+            assert sample.gt_mask_uri is None
+
+
+def test_samples_are_sorted_and_their_images_can_be_read(parts):
+    samples = load(parts)["ring"]
+    uris = [s.image_uri for s in samples]
+    assert uris == sorted(uris)
+    assert datasets.read_image(samples[0]) == datasets.read_image(samples[0].image_uri)
+    assert datasets.read_image(samples[0]) == Path(uris[0].removeprefix("file://")).read_bytes()
+
+
+def test_categories_are_chosen_by_patterns(parts):
+    assert list(load(parts, categories=("r*", "0012"))) == ["0012", "ring"]
+    with pytest.raises(ConfigError, match=r"'bolt' fits none .* it has 0012, plate, ring"):
+        load(parts, categories=("*", "bolt"))
+
+
+def test_excluded_images_are_left_out_of_training_alone(parts):
+    found = load(parts, exclude=("ring/train/good/001.png", "000.png"))
+    assert counts(found["ring"])["train", "good", 0] == 2
+    assert counts(found["plate"])["train", "good", 0] == 3
+    assert counts(found["plate"])["test", "good", 0] == 2
+
+
+def test_a_category_without_images_is_there_with_none(parts):
+    (parts / "washer" / "train" / "good").mkdir(parents=True)
+    (parts / ".cache").mkdir()
+    assert load(parts)["washer"] == []
+    assert load(parts, "folder", categories=("washer",)) == {"washer": []}
+
+
+@pytest.mark.parametrize("layout", ["mvtec", "folder", "elpv", "cifar10"])
+def test_a_missing_root_is_a_config_error_that_names_it(tmp_path, layout):
+    with pytest.raises(ConfigError, match="nowhere"):
+        load(tmp_path / "nowhere", layout)
+
+
+def test_a_category_whose_name_cannot_stand_in_a_path_is_refused(parts):
+    (parts / "ring").rename(parts / "ring (new)")
+    with pytest.raises(ConfigError, match=r"category 'ring \(new\)' is not a name"):
+        load(parts)
+    assert list(load(parts, categories=("plate",))) == ["plate"]
+
+
+def test_a_wrong_layout_says_what_was_expected(parts):
+    with pytest.raises(ConfigError, match="looks like one category, give the folder above"):
+        load(parts / "ring")
+    with pytest.raises(ConfigError, match="layout folder has the good images in the category"):
+        load(parts, "folder")
+    (parts / "ring" / "train").rename(parts / "ring" / "training")
+    (parts / "ring" / "test").rename(parts / "ring" / "testing")
+    with pytest.raises(ConfigError, match=r"'ring' .* and no image where layout mvtec has them"):
+        load(parts)
+
+
+def test_a_mask_without_its_image_is_an_error_and_an_image_without_its_mask_is_not(parts):
+    mask = next((parts / "ring" / "ground_truth" / "spot").iterdir())
+    mask.rename(mask.with_name("other_mask.png"))
+    with pytest.raises(
+        ConfigError, match=r"other_mask.png' has no image: expected test/spot/other"
+    ):
+        load(parts)
+    mask.with_name("other_mask.png").unlink()
+    assert [s.gt_mask_uri for s in load(parts)["ring"] if s.defect == "spot"].count(None) == 1
+
+
+@pytest.mark.parametrize("place", ["in the category", "beside it", "named by the config"])
+def test_a_split_file_gives_parts_and_groups(parts, place):
+    paths = [p.relative_to(parts / "ring") for p in (parts / "ring").glob("t*/*/*.png")]
+    rows = [(str(p), f"tile{n % 3}", "val" if n % 2 else "test") for n, p in enumerate(paths)]
+    path = {
+        "in the category": parts / "ring" / "split.csv",
+        "beside it": parts / "split.csv",
+        "named by the config": parts.parent / "mine.csv",
+    }[place]
+    if place == "named by the config":
+        rows = [(f"ring/{p}", group, part) for p, group, part in rows]
+    write_split(path, rows)
+    split_csv = str(path) if place == "named by the config" else ""
+    for sample in load(parts, categories=("ring",), split_csv=split_csv)["ring"]:
+        n = next(n for n, p in enumerate(paths) if sample.image_uri.endswith(f"/ring/{p}"))
+        assert (sample.group, sample.split) == (f"tile{n % 3}", "val" if n % 2 else "test")
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "message"),
+    [
+        ([], ("path", "part"), r"has the columns \['path', 'part'\]: expected path, group, part"),
+        ([], ("path", "group", "part"), "does not name 'test/good/000.png' of 'ring' .and 9 more"),
+        ([("a", "1", "tset")], ("path", "group", "part"), "line 2: part 'tset' is none of train"),
+    ],
+)
+def test_a_split_file_that_does_not_fit_is_refused(parts, rows, columns, message):
+    write_split(parts / "ring" / "split.csv", rows, columns)
+    with pytest.raises(ConfigError, match=message):
+        load(parts)
+
+
+def test_defects_are_never_trained_on(parts):
+    paths = [p.relative_to(parts / "ring") for p in (parts / "ring").glob("t*/*/*.png")]
+    write_split(parts / "ring" / "split.csv", [(p, "0", "train") for p in paths])
+    with pytest.raises(ConfigError, match="training takes good images alone"):
+        load(parts)
+
+
+def test_images_in_a_folder_of_their_own_are_good_and_train(parts, tmp_path):
+    (parts / "ring" / "train" / "good").rename(tmp_path / "ring")
+    found = datasets.load(DataConfig(f"file://{tmp_path}", "folder", ("ring",)))
+    assert counts(found["ring"]) == {("train", "good", 0): 4}
+    assert found["ring"][0].image_uri == f"file://{tmp_path}/ring/000.png"
+
+
+def elpv_root(folder, lines):
+    folder.mkdir()
+    (folder / "labels.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def test_solar_cells_are_cut_by_blocks_and_uncertain_ones_set_apart(tmp_path):
+    lines = [
+        f"images/cell{n:04}.png  {(0.0, 1.0, 1 / 3, 2 / 3)[n % 4]}    {('mono', 'poly')[n % 2]}"
+        for n in range(1, 2001)
+    ]
+    found = load(elpv_root(tmp_path / "elpv", lines), "elpv")
+    samples = found["mono"] + found["poly"]
+    assert {s.defect: (s.gt_label, s.headline) for s in samples} == {
+        "good": (0, True),
+        "p100": (1, True),
+        "p33": (1, False),
+        "p67": (1, False),
+    }
+    by_block: dict[tuple, set] = {}
+    for sample in samples:
+        number = int(sample.image_uri[-8:-4])
+        assert sample.group == f"block{(number - 1) // 50:02}"
+        by_block.setdefault((sample.group, sample.gt_label), set()).add(sample.split)
+    assert all(len(splits) == 1 for splits in by_block.values())
+    assert {split for (_, label), splits in by_block.items() if label for split in splits} == {
+        "val",
+        "test",
+    }
+    # A block whose good cells are held out has all its cells in one half.
+    for (block, label), splits in by_block.items():
+        if not label and splits != {"train"}:
+            assert by_block[block, 1] == splits
+
+
+def test_solar_cells_with_a_broken_label_file_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match="expected path, probability, mono or poly"):
+        load(elpv_root(tmp_path / "elpv", ["images/cell0001.png 1.0 amorphous"]), "elpv")
+
+
+def test_the_real_solar_cells_are_cut_in_balance():
+    package = pytest.importorskip("elpv_dataset", reason="needs pip install elpv-dataset")
+    root = Path(package.__file__).parent / "data"
+    found = load(root, "elpv")
+    assert {name: len(samples) for name, samples in found.items()} == {"mono": 1074, "poly": 1550}
+    for samples in found.values():
+        good = Counter(s.split for s in samples if s.defect == "good")
+        anomalous = Counter(s.split for s in samples if s.defect == "p100")
+        assert good["train"] / good.total() == pytest.approx(0.75, abs=0.04)
+        assert good["val"] / (good["val"] + good["test"]) == pytest.approx(0.5, abs=0.12)
+        assert anomalous["val"] / anomalous.total() == pytest.approx(0.5, abs=0.12)
+        sides = Counter(
+            datasets.side(s.group, validation_share=0.1, calibration_share=0.1)
+            for s in samples
+            if s.split == "train"
+        )
+        assert min(sides["validation"], sides["calibration"]) >= 0.04 * good["train"]
+
+
+def sample(group=None):
+    return Sample("file:///a.png", "ring", "train", 0, "good", group=group)
+
+
+def test_a_side_follows_the_group_or_else_the_content():
+    assert datasets.side_key(sample("tile7"), b"data") == "tile7"
+    assert datasets.side_key(sample(), b"data") == hashlib.sha256(b"data").hexdigest()
+    assert datasets.side_key(sample(), b"data") != datasets.side_key(sample(), b"dat")
+
+
+def test_sides_have_the_shares_asked_for_and_stay_when_shares_grow():
+    keys = [str(n) for n in range(5000)]
+    few = {k: datasets.side(k, validation_share=0.1, calibration_share=0.1) for k in keys}
+    shares = {side: n / 5000 for side, n in Counter(few.values()).items()}
+    assert shares == pytest.approx({"train": 0.8, "validation": 0.1, "calibration": 0.1}, abs=0.02)
+    more = {k: datasets.side(k, validation_share=0.3, calibration_share=0.1) for k in keys}
+    assert all(more[k] == side for k, side in few.items() if side != "train")
+    assert datasets.side("0", validation_share=0, calibration_share=0) == "train"

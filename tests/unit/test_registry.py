@@ -1,0 +1,147 @@
+import dataclasses
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from mrkd import registry, storage
+from mrkd.config import FitConfig, ModelConfig
+from mrkd.errors import ArtefactError, StorageError
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    return str(tmp_path)
+
+
+def complete(workspace, version, category="plate"):
+    """A version as far as the registry knows one."""
+    storage.write_json(storage.join(workspace, "models", category, version, "model.json"), {})
+
+
+def promote(workspace, version, why="first", by="test"):
+    return registry.promote(workspace, "plate", version, by=by, why=why)
+
+
+INPUTS = {
+    "model": ModelConfig(),
+    "train": FitConfig(),
+    "data_fingerprint": "d",
+    "teacher_digest": "t",
+    "model_version": 1,
+}
+
+
+def version_of(**changes):
+    return registry.version_of(**{**INPUTS, **changes})
+
+
+def test_a_version_is_16_hex_digits_that_no_machine_changes():
+    assert version_of() == version_of()
+    assert len(version_of()) == 16
+    assert int(version_of(), 16)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model": ModelConfig(simam=False)},
+        {"model": ModelConfig(image_size=320)},
+        {"train": FitConfig(seed=1)},
+        {"train": FitConfig(false_call_rate=0.02)},
+        {"data_fingerprint": "e"},
+        {"teacher_digest": "u"},
+        {"model_version": 2},
+    ],
+)
+def test_what_changes_the_model_changes_its_version(changes):
+    assert version_of(**changes) != version_of()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"train": FitConfig(device="cpu", precision="float32", cache_bytes=0)},
+        {"model": ModelConfig(weights="/a/path.pth", weights_sha256="0" * 64)},
+        {"model": ModelConfig(preset="paper")},
+    ],
+)
+def test_what_does_not_change_the_model_leaves_its_version(changes):
+    assert version_of(**changes) == version_of()
+
+
+def test_a_category_without_promotion_has_no_champion(workspace):
+    assert registry.champion(workspace, "plate") is None
+    assert registry.versions(workspace, "plate") == []
+
+
+def test_a_folder_without_model_json_is_no_version(workspace):
+    complete(workspace, "aa")
+    storage.write(storage.join(workspace, "models", "plate", "bb", "model.safetensors"), b"x")
+    promote(workspace, "aa")
+    assert registry.versions(workspace, "plate") == ["aa"]
+
+
+def test_the_newest_promotion_is_the_champion_past_the_ninth_too(workspace):
+    complete(workspace, "aa")
+    complete(workspace, "bb")
+    for n in range(10):
+        promote(workspace, "ab"[n % 2] * 2, why=f"number {n}")
+    champion = registry.champion(workspace, "plate")
+    assert (champion.number, champion.version, champion.why) == (10, "bb", "number 9")
+    assert [p.number for p in registry.promotions(workspace, "plate")] == list(range(1, 11))
+
+
+def test_champion_json_is_a_copy_that_nothing_reads(workspace):
+    complete(workspace, "aa")
+    complete(workspace, "bb")
+    promote(workspace, "aa")
+    copy = storage.join(workspace, "models", "plate", "champion.json")
+    first = storage.read(copy)
+    second = promote(workspace, "bb")
+    assert storage.read_json(copy) == dataclasses.asdict(second)
+    storage.write(copy, first)  # as after a crash between the two writes
+    assert registry.champion(workspace, "plate") == second
+
+
+def test_a_version_that_is_not_complete_is_not_promoted(workspace):
+    complete(workspace, "aa")
+    with pytest.raises(ArtefactError, match=r"no complete version 'bb'.*: it has aa"):
+        promote(workspace, "bb")
+    assert registry.champion(workspace, "plate") is None
+
+
+def test_of_promotions_at_once_each_number_has_one_winner_and_losers_are_told(workspace):
+    names = [f"v{n}" for n in range(8)]
+    for name in names:
+        complete(workspace, name)
+
+    def attempt(name):
+        try:
+            return promote(workspace, name, by=name)
+        except ArtefactError as error:
+            assert "is not promoted" in str(error)
+            return None
+
+    with ThreadPoolExecutor(len(names)) as threads:
+        won = [p for p in threads.map(attempt, names) if p]
+    assert won
+    assert sorted(won, key=lambda p: p.number) == registry.promotions(workspace, "plate")
+
+
+def test_a_forced_version_takes_the_first_free_suffix(workspace):
+    assert registry.next_version(workspace, "plate", "aa") == "aa"
+    complete(workspace, "aa")
+    assert registry.next_version(workspace, "plate", "aa") == "aa-2"
+    complete(workspace, "aa-2")
+    assert registry.next_version(workspace, "plate", "aa") == "aa-3"
+
+
+@pytest.mark.parametrize(
+    ("content", "error"), [(b"{}", ArtefactError), (b'{"number": 1}', ArtefactError),
+                           (b"[1]", ArtefactError), (b"no json", StorageError)]
+)  # fmt: skip
+def test_a_damaged_promotion_is_named(workspace, content, error):
+    uri = storage.join(workspace, "models", "plate", "promotions", "1.json")
+    storage.write(uri, content)
+    with pytest.raises(error, match=r"promotions/1\.json"):
+        registry.champion(workspace, "plate")
