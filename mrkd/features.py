@@ -1,4 +1,7 @@
-"""The one type that model, loss and maps share."""
+"""What model, loss and maps share: pairs of features, and the distance between the two.
+
+Shape letters: B batch, C channels, h w a level's size.
+"""
 
 from __future__ import annotations
 
@@ -26,3 +29,26 @@ class FeaturePairs:
         shapes = [tuple(t.shape) for t in self.teacher], [tuple(s.shape) for s in self.student]
         if shapes[0] != shapes[1]:
             raise ValueError(f"teacher features are {shapes[0]}, student features {shapes[1]}")
+
+
+def cosine_distance(t_BChw: Tensor, s_BChw: Tensor, *, anchor: float = 0.0) -> Tensor:
+    """One minus the cosine over channels, at each pixel, in float32.
+
+    Args:
+        t_BChw: teacher features of one level, any float dtype.
+        s_BChw: student features of the same shape.
+        anchor: appends a constant channel of `anchor * sqrt(C)` to both sides. Standardised
+            features of an average patch lie near 0, where the direction is noise; the constant
+            gives them one.
+
+    Returns:
+        float32 `[B, h, w]` in [0, 2] up to rounding.
+
+    Source: paper section 3.8, spec section 6. Differs: the anchor is ours.
+    """
+    t_BChw, s_BChw = t_BChw.float(), s_BChw.float()
+    constant = anchor * anchor * t_BChw.shape[1]
+    dot = (t_BChw * s_BChw).sum(1) + constant
+    squares = (t_BChw.square().sum(1) + constant) * (s_BChw.square().sum(1) + constant)
+    # The floor sits under the root: the root of an exact 0 has no gradient.
+    return 1 - dot / squares.clamp_min(1e-16).sqrt()

@@ -157,7 +157,7 @@ def _pixels(scored: Sequence[_Judged]) -> Iterator[PixelItem]:
             continue
         uri, gt_mask = one.sample.gt_mask_uri, None
         if uri is not None:
-            gt_mask = _inside(_read_gt_mask(uri, one.geometry), one.geometry)
+            gt_mask = _inside(read_gt_mask(uri, one.geometry), one.geometry)
         yield number, _inside(one.anomaly_map, one.geometry), gt_mask
 
 
@@ -166,10 +166,17 @@ def _inside(array: NDArray[Any], geometry: Geometry) -> NDArray[Any]:
     return array[y : y + height, x : x + width]
 
 
-def _read_gt_mask(uri: str, geometry: Geometry) -> NDArray[np.bool_]:
-    """The mask at the model's size, True where the file is not black."""
+def read_gt_mask(uri: str, geometry: Geometry) -> NDArray[np.bool_]:
+    """The mask at the model's size: bool `[H, W]`, True where the file is brighter than half.
+
+    Half of its own brightest pixel, so that masks of 0 and 1 are read like those of 0 and 255.
+
+    Raises:
+        CategoryError: it is no image, or not of its image's size.
+    """
     try:
-        gt_mask = images.decode(datasets.read_image(uri)).any(axis=2)
+        grey = images.decode(datasets.read_image(uri)).max(axis=2)
+        gt_mask = grey > grey.max() / 2
     except ImageDecodeError as error:
         raise CategoryError(f"its gt_mask {uri!r} cannot be read: {error}") from error
     if gt_mask.shape != geometry.original:

@@ -1,4 +1,4 @@
-"""Distance between teacher and student features, and the training loss made of it.
+"""The training loss: distances between teacher and student features, made one number.
 
 Shape letters: B batch, C channels, h w a level's size.
 """
@@ -10,30 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mrkd.features import FeaturePairs
-
-
-def cosine_distance(t_BChw: Tensor, s_BChw: Tensor, *, anchor: float = 0.0) -> Tensor:
-    """One minus the cosine over channels, at each pixel, in float32.
-
-    Args:
-        t_BChw: teacher features of one level, any float dtype.
-        s_BChw: student features of the same shape.
-        anchor: appends a constant channel of `anchor * sqrt(C)` to both sides. Standardised
-            features of an average patch lie near 0, where the direction is noise; the constant
-            gives them one.
-
-    Returns:
-        float32 `[B, h, w]` in [0, 2] up to rounding.
-
-    Source: paper section 3.8, spec section 6. Differs: the anchor is ours.
-    """
-    t_BChw, s_BChw = t_BChw.float(), s_BChw.float()
-    constant = anchor * anchor * t_BChw.shape[1]
-    dot = (t_BChw * s_BChw).sum(1) + constant
-    squares = (t_BChw.square().sum(1) + constant) * (s_BChw.square().sum(1) + constant)
-    # The floor sits under the root: the root of an exact 0 has no gradient.
-    return 1 - dot / squares.clamp_min(1e-16).sqrt()
+from mrkd.features import FeaturePairs, cosine_distance
 
 
 def flat_distance(t_BChw: Tensor, s_BChw: Tensor, *, anchor: float = 0.0) -> Tensor:

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mrkd.features import FeaturePairs
-from mrkd.loss import cosine_distance
+from mrkd.features import FeaturePairs, cosine_distance
 
 
 def level_maps(pairs: FeaturePairs, *, anchor: float = 0.0) -> list[Tensor]:

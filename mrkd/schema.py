@@ -149,7 +149,7 @@ def score_table(
     """
     for row in rows:
         _check_score_row(row)
-    ordered = sorted(rows, key=lambda row: str(row["image_uri"]))
+    ordered = sorted(map(_with_one_line, rows), key=lambda row: str(row["image_uri"]))
     facts = {
         b"category": category,
         b"scored_at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -157,6 +157,12 @@ def score_table(
     }
     schema = SCORES.with_metadata({**(SCORES.metadata or {}), **facts})
     return pa.Table.from_pylist(ordered, schema=schema)
+
+
+def _with_one_line(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    # A message names its file, and a file's name may hold line breaks.
+    message = row.get("error_message")
+    return row if message is None else {**row, "error_message": " ".join(message.splitlines())}
 
 
 def _check_score_row(row: Mapping[str, Any]) -> None:

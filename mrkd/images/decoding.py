@@ -114,7 +114,7 @@ def _imdecode(data: bytes, name: str) -> NDArray[np.uint8 | np.uint16]:
     buffer = np.frombuffer(data, np.uint8)
     try:
         # BGR: asked for RGB, OpenCV 5.0 gives BGR for TIFFs of 16 bits.
-        pixels = cv2.imdecode(buffer, cv2.IMREAD_COLOR_BGR | cv2.IMREAD_ANYDEPTH)
+        pixels = cv2.imdecode(buffer, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
     except cv2.error as error:
         raise ImageDecodeError("decode", f"the {name} is damaged: send it again") from error
     if pixels is None:

@@ -184,7 +184,7 @@ def _tiff(data: bytes) -> Header:
 
 
 def _tiff_unsupported(page: tiff.Directory) -> str:
-    """Why OpenCV would refuse the page or, worse, decode it wrong; tried with 4.x and 5.0."""
+    """Why OpenCV would refuse the page or, worse, decode it wrong; tried with OpenCV 5.0."""
     bits = set(page.values[tiff.BITS].tolist()) if tiff.BITS in page.values else {1}
     channels, colours = page.first(tiff.CHANNELS, 1), page.first(tiff.PHOTOMETRIC, 1)
     if page.first(tiff.SAMPLE_FORMAT, 1) != 1:

@@ -23,7 +23,7 @@ def pack(value: object) -> pa.Table:
 
 
 def unpack(row: pa.Table) -> Any:
-    """The value of a table of one row; its arrays are read-only."""
+    """The value of a table of one row; its arrays lie in the row, read-only where that is Ray's."""
     assert row.num_rows == 1, f"{row.num_rows} rows where one shard was put in"
     pickled, buffers = row["pickled"][0], row["buffers"][0].values
     return pickle.loads(pickled.as_buffer(), buffers=[buffer.as_buffer() for buffer in buffers])

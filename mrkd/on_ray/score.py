@@ -83,7 +83,7 @@ def check_places(workspace: str, root: str) -> None:
         raise ConfigError(f"there is no file at or below {root!r}: correct the URI")
     if not storage.list_names(storage.join(workspace, "models")):
         raise ConfigError(
-            f"workspace {workspace!r} holds no model: correct the URI, or train first"
+            f"there is no model in workspace {workspace!r}: correct the URI, or train first"
         )
 
 

@@ -88,13 +88,13 @@ class S3Store:
 
     def write(self, uri: str, data: bytes, *, if_absent: bool, if_match: str | None) -> bool:
         """Puts the object in one request, of at most 5 GiB."""
-        condition = {"IfNoneMatch": "*"} if if_absent else {}
+        request, condition = _object(uri), {"IfNoneMatch": "*"} if if_absent else {}
         if if_match is not None:
             condition["IfMatch"] = f'"{if_match}"'
         with _explained(uri):
             for _ in _attempts():
                 try:
-                    _client().put_object(**_object(uri), Body=data, **condition)
+                    _client().put_object(**request, Body=data, **condition)
                     return True
                 except ClientError as error:
                     # To If-Match on a missing key AWS says 404, others 412.

@@ -1,4 +1,4 @@
-"""One local Ray of two CPUs for all tests here, and a small plant: parts, their models, an archive."""
+"""One local Ray of two CPUs for all tests here, and a small plant with models and an archive."""
 
 import os
 import shutil

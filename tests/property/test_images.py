@@ -56,7 +56,7 @@ def test_arbitrary_bytes_decode_or_say_why(magic, data, limits):
     decodes_or_says_why(magic + data, limits)
 
 
-@settings(max_examples=400)
+@settings(max_examples=200)
 @given(
     st.sampled_from(FILES),
     st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 8), st.binary(max_size=8)), max_size=4),
@@ -105,6 +105,7 @@ def test_every_picture_fits_the_square_and_its_mask_the_picture(height, width, s
         assert abs(h * width - w * height) <= max(height, width)  # the shape, to half a pixel
 
 
+@settings(max_examples=50)
 @given(SIDES, SIDES, st.integers(1, 80), POLICIES, st.data())
 def test_rectangles_of_the_square_cover_pixels_of_the_original(height, width, size, policy, data):
     geometry = Geometry((height, width), (size, size), policy)

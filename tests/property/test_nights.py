@@ -55,7 +55,7 @@ def undisturbed(folder):
     return open_night(night.uri).to_table()
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(histories)
 def test_any_history_ends_with_the_rows_of_an_undisturbed_run(history):
     with folder_in_memory() as folder:
@@ -91,7 +91,7 @@ def _assert_stored_once(night):
     assert len(set(planned)) == len(planned)
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(st.lists(st.sampled_from(["cpu", "gpu"]), min_size=1, max_size=8), st.randoms())
 def test_of_rows_that_two_devices_made_the_first_stand(devices, order):
     with folder_in_memory() as folder:

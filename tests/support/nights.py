@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mrkd import schema, storage
 from mrkd.config import ScoreConfig
+from mrkd.manifests import open_night
 from mrkd.plans import Pin
 
 
@@ -95,3 +96,19 @@ def run(night, score_config, device="cpu", pins=pins):
             commits += [night.commit(shard, score(shard, device)) for shard in night.todo(revision)]
             night.close(revision)
     return commits
+
+
+def planned(night, score_config):
+    """Stores the first plan; its revision and its shards."""
+    revision = next(night.revisions(score_config, pins))
+    return revision, night.todo(revision)
+
+
+def files(night):
+    """What stands in a night's folder."""
+    return [file.uri.removeprefix(night.uri + "/") for file in storage.list_files(night.uri)]
+
+
+def uris(night):
+    """Of the rows that count."""
+    return sorted(open_night(night.uri).to_table()["image_uri"].to_pylist())

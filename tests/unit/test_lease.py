@@ -38,9 +38,14 @@ def test_a_released_lease_is_free_at_once(uri):
         lease.check()
 
 
-def test_it_is_released_when_the_work_fails(uri):
-    with pytest.raises(RuntimeError), Lease(uri):
+def fail(uri):
+    with Lease(uri):
         raise RuntimeError
+
+
+def test_it_is_released_when_the_work_fails(uri):
+    with pytest.raises(RuntimeError):
+        fail(uri)
     assert storage.read_json(uri)["state"] == "released"
 
 

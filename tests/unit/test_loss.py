@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from mrkd.features import FeaturePairs
-from mrkd.loss import cosine_distance, distillation_loss, flat_distance
+from mrkd.features import FeaturePairs, cosine_distance
+from mrkd.loss import distillation_loss, flat_distance
 
 T = torch.tensor([[[[1.0, 0], [0, 1]], [[0, 1], [1, 1]]]])
 S = torch.tensor([[[[1.0, 1], [0, -1]], [[0, 1], [2, 1]]]])

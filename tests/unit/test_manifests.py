@@ -1,5 +1,7 @@
 """What readers see of a night, by `open_night` and by their own means."""
 
+from pathlib import Path
+
 import duckdb
 import pandas as pd
 import pyarrow as pa
@@ -12,13 +14,13 @@ from mrkd.manifests import Manifest, open_night, revisions_in
 from mrkd.nights import Night
 from tests.support.nights import add, config, pins, run, score
 
-# The README's recipe: a closed revision has its manifest, and of an image's rows the last counts.
-DUCKDB = """
-SELECT * FROM read_parquet('{night}/scores/*/*.parquet', hive_partitioning = true,
-                           hive_types = {{'category': VARCHAR}})
-WHERE revision <= (SELECT count(*) FROM glob('{night}/manifests/*.json'))
-QUALIFY revision = max(revision) OVER (PARTITION BY image_uri)
-"""
+README = (Path(__file__).parents[2] / "README.md").read_text()
+
+
+def by_duckdb(night):
+    """The rows by the README's recipe, as it stands there."""
+    query = README.partition("```sql")[2].partition("```")[0]
+    return duckdb.sql(query.replace("workspace/nights/night-1", path(night)))
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +90,7 @@ def test_columns_and_filters_are_read_lazily(night):
 
 
 def test_duckdb_gives_the_same_rows(night):
-    found = duckdb.sql(DUCKDB.format(night=path(night))).to_arrow_table()
+    found = by_duckdb(night).to_arrow_table()
     assert ordered(found) == ordered(open_night(night.uri).to_table())
 
 
@@ -126,7 +128,7 @@ def test_a_night_of_errors_alone_can_be_read(tmp_path):
     add(tmp_path / "archive", "new/1.png", "new/2.png")
     run(night, config(tmp_path, tmp_path / "archive"))
     assert open_night(night.uri).to_table()["error_kind"].to_pylist() == ["no_model"] * 2
-    assert len(duckdb.sql(DUCKDB.format(night=path(night))).fetchall()) == 2
+    assert len(by_duckdb(night).fetchall()) == 2
 
 
 def test_a_night_that_never_closed_has_nothing_to_read(tmp_path):

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 
 from mrkd.modules import (
     BasicBlock,
@@ -95,8 +96,9 @@ def test_fusion_brings_all_levels_to_the_deepest(channels, strides):
 
 def test_fusion_takes_the_shallow_level_through_the_middle_ones_channels():
     downs = MultiScaleFusion((64, 128, 256), (4, 8, 16)).downs
-    assert [[step[0].out_channels for step in down] for down in downs] == [[128, 256], [256], []]
-    assert all(step[0].bias is None for down in downs for step in down)
+    convs = [[m for m in down.modules() if isinstance(m, nn.Conv2d)] for down in downs]
+    assert [[conv.out_channels for conv in down] for down in convs] == [[128, 256], [256], []]
+    assert all(conv.bias is None for down in convs for conv in down)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +118,7 @@ def test_embedding_and_decoder_mirror_the_teacher(block, channels, planes, block
         )
         shapes = [tuple(x.shape) for x in decode(code)]
     assert shapes == [(1, c, 64 >> n, 64 >> n) for n, c in enumerate(channels)]
-    assert [len(s) for s in decode.stages] == list(blocks[::-1])
+    assert [len(list(s.children())) for s in decode.stages] == list(blocks[::-1])
 
 
 def test_decoder_stops_at_the_shallowest_level_in_use():

@@ -91,6 +91,11 @@ def test_a_table_of_errors_or_of_nothing_has_the_same_types():
     assert table().schema.equals(schema.SCORES)
 
 
+def test_an_error_message_is_one_line():
+    built = table(failed("a") | {"error_message": "a\nb.png is not there: check the path"})
+    assert built.column("error_message").to_pylist() == ["a b.png is not there: check the path"]
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [

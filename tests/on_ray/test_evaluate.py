@@ -1,0 +1,58 @@
+import json
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from mrkd import schema
+from mrkd.config import DataConfig, EvalConfig
+from mrkd.errors import ConfigError
+from mrkd.labelled import LABELLED
+from mrkd.on_ray import evaluate
+from mrkd.reports import load_page_data
+
+
+def config(plant, run, *categories, **values):
+    data = DataConfig(str(plant.root), categories=categories or ("*",))
+    return EvalConfig(str(plant.workspace), run, data, resamples=50).with_values(values)
+
+
+def test_an_evaluation_stores_rows_metrics_and_why_a_category_failed(plant):
+    summary = evaluate.run(config(plant, "all"))
+    assert (summary.exit_code, summary.state) == (3, "partial")
+    assert summary.counts == {"categories": 3, "failed": 1, "images": 24, "errors": 0}
+    (reason,) = summary.reasons
+    assert reason.startswith("category broken: it has no image in part 'test'")
+
+    folder = plant.workspace / "evaluations" / "all"
+    assert json.loads((folder / "summary.json").read_text()) == summary.to_dict()
+    scores = pq.read_table(folder / "scores.parquet")
+    assert scores.schema.equals(LABELLED)
+    assert scores.num_rows == 24
+    assert scores["map_height"].to_pylist() == [64] * 24
+    metrics = pq.read_table(folder / "metrics.parquet")
+    assert metrics.schema.equals(schema.METRICS)
+    aupro = metrics.filter((pc.field("metric") == "aupro") & (pc.field("category") == "ring"))
+    assert aupro["defect"].to_pylist() == [None, "scratch", "spot", "mean"]
+    assert pc.all(pc.less_equal(aupro["low"], aupro["high"])).as_py()
+
+
+def test_the_page_reads_what_an_evaluation_stores(plant):
+    evaluate.run(config(plant, "page"))
+    page = load_page_data(str(plant.workspace / "evaluations" / "page"))
+    by_name = {category.name: category for category in page.categories}
+    assert by_name["broken"].failure
+    assert len(by_name["plate"].scores) == 12
+    assert by_name["plate"].highest[0].anomaly_map.shape == (64, 64)
+
+
+def test_categories_can_be_chosen_and_failures_allowed(plant):
+    assert evaluate.run(config(plant, "one", "plate")).exit_code == 0
+    values = {"max_failed_share": 0.5}
+    assert evaluate.run(config(plant, "most", "plate", "broken", **values)).exit_code == 0
+
+
+def test_a_workspace_without_models_is_refused(plant, tmp_path):
+    with pytest.raises(ConfigError, match="no model in workspace"):
+        evaluate.run(config(plant, "none", workspace=str(tmp_path)))
+    assert not list(tmp_path.iterdir())

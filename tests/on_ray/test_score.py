@@ -1,0 +1,153 @@
+import json
+import os
+import shutil
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pyarrow.compute as pc
+import pytest
+
+from mrkd.errors import ArtefactError, ConfigError
+from mrkd.manifests import open_night
+from mrkd.on_ray import score
+from mrkd.schema import read_map
+from tests.support.models import MODEL
+
+NUM_IMAGES = 24
+
+
+def rows(plant, run):
+    return open_night(str(plant.night(run))).to_table().sort_by("image_uri")
+
+
+def shards(plant, run):
+    return {p: p.stat().st_mtime_ns for p in plant.night(run).glob("scores/*/*.parquet")}
+
+
+def test_each_image_becomes_one_row_and_nothing_new_is_no_work(plant, archive):
+    config = plant.score_config(archive, "plain")
+    summary = score.run(config)
+    assert (summary.exit_code, summary.state) == (0, "done")
+    assert summary.counts["images"] == NUM_IMAGES == summary.counts["ok"] + summary.counts["nok"]
+    assert json.loads((plant.night("plain") / "summary.json").read_text()) == summary.to_dict()
+    found = rows(plant, "plain")
+    assert found["image_uri"].to_pylist() == [f"file://{p}" for p in sorted(archive.rglob("*.png"))]
+    assert found["teacher"][0].as_py().startswith(f"random:{MODEL.backbone}-")
+    assert read_map(found.slice(0, 1).to_pylist()[0]).shape == (64, 64)
+
+    before = shards(plant, "plain")
+    again = score.run(config)
+    assert (again.exit_code, again.counts["images"]) == (0, 0)
+    assert shards(plant, "plain") == before
+
+
+def test_what_cannot_be_scored_is_an_error_row_and_the_share_of_them_decides(plant, archive):
+    whole = (archive / "plate" / "good-000.png").read_bytes()
+    (archive / "plate" / "cut.png").write_bytes(whole[:900])
+    (archive / "plate" / "empty.png").write_bytes(b"")
+    (archive / "ring" / "text.png").write_text("not an image")
+    (archive / "unknown").mkdir()
+    (archive / "unknown" / "part.png").write_bytes(whole)
+    summary = score.run(plant.score_config(archive, "bad"))
+    assert (summary.exit_code, summary.state) == (3, "partial")
+    assert summary.reasons == [
+        f"4 of {NUM_IMAGES + 4} images have no score: decode 1, empty 1, no_model 1, truncated 1"
+    ]
+    found = {Path(row["image_uri"]).name: row for row in rows(plant, "bad").to_pylist()}
+    assert len(found) == NUM_IMAGES + 4
+    kinds = {"cut": "truncated", "empty": "empty", "text": "decode", "part": "no_model"}
+    for name, kind in kinds.items():
+        row = found[f"{name}.png"]
+        assert (row["error_kind"], row["image_score"], row["is_anomalous"]) == (kind, None, None)
+    assert score.run(plant.score_config(archive, "bad-2", max_error_share=0.2)).exit_code == 0
+
+
+def test_an_interrupted_night_goes_on_and_late_images_become_a_second_revision(plant, archive):
+    config = plant.score_config(archive, "resumed")
+    score.run(config)
+    expected, committed = rows(plant, "resumed"), shards(plant, "resumed")
+    # As a killed driver leaves it: plan and some shards, no manifest.
+    night = plant.night("resumed")
+    shutil.rmtree(night / "manifests")
+    (night / "_MANIFEST.json").unlink()
+    lost = sorted(committed)[::2]
+    for path in lost:
+        path.unlink()
+    shutil.copy(archive / "ring" / "good-000.png", archive / "ring" / "late.png")
+
+    summary = score.run(config)
+    assert summary.counts["images"] == NUM_IMAGES + 1
+    kept = {path: time_ns for path, time_ns in committed.items() if path not in lost}
+    assert kept.items() <= shards(plant, "resumed").items()
+    found = rows(plant, "resumed")
+    assert found.filter(pc.field("revision") == 1).equals(expected)
+    late = found.filter(pc.field("revision") == 2)["image_uri"].to_pylist()
+    assert late == [f"file://{archive}/ring/late.png"]
+
+
+def test_a_killed_scorer_changes_no_row(plant, archive):
+    undisturbed, disturbed = (
+        plant.score_config(archive, run, **{"rows.shard_rows": 1}) for run in ("calm", "killed")
+    )
+    score.run(undisturbed)
+    killed: list[int] = []
+    killer = threading.Thread(target=_kill_a_scorer, args=(plant, "killed", killed))
+    killer.start()
+    summary = score.run(disturbed)
+    killer.join()
+    assert len(killed) == 1
+    assert (summary.exit_code, summary.counts["images"]) == (0, NUM_IMAGES)
+    assert rows(plant, "killed").equals(rows(plant, "calm"))
+
+
+def _kill_a_scorer(plant, run, killed):
+    """Kills the scorer's process once some shards of the night are committed."""
+    until = time.monotonic() + 120
+    while time.monotonic() < until and not killed:
+        if len(shards(plant, run)) >= 3:
+            for process in Path("/proc").glob("[0-9]*"):
+                if process.stat().st_uid == os.getuid() and _is_scorer(process):
+                    os.kill(int(process.name), signal.SIGKILL)
+                    killed.append(int(process.name))
+        time.sleep(0.02)
+
+
+def _is_scorer(process):
+    try:
+        title = (process / "cmdline").read_text()
+        parents = (process / "environ").read_text()
+    except OSError:
+        return False
+    return title.startswith("ray::MapWorker(MapBatches(Score)") and f"{os.getpid()}" in parents
+
+
+def test_a_damaged_model_fails_its_night_and_the_other_categories_are_scored(
+    plant, archive, tmp_path
+):
+    workspace = tmp_path / "workspace"
+    shutil.copytree(plant.workspace / "models", workspace / "models")
+    shutil.copytree(plant.workspace / "teachers", workspace / "teachers")
+    (weights,) = (workspace / "models" / "plate").glob("*/model.safetensors")
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    config = plant.score_config(archive, "damaged", workspace=str(workspace))
+    with pytest.raises(ArtefactError, match=r"model\.safetensors"):
+        score.run(config)
+    night = workspace / "nights" / "damaged"
+    verdict = json.loads((night / "summary.json").read_text())
+    assert (verdict["exit_code"], verdict["state"]) == (1, "failed")
+    assert not list(night.glob("scores/category=plate/*"))
+    assert len(list(night.glob("scores/category=ring/*"))) == 3
+    assert not (night / "_MANIFEST.json").exists()
+
+
+def test_a_place_that_holds_nothing_is_refused_before_anything_is_written(plant, archive, tmp_path):
+    with pytest.raises(ConfigError, match="no file at or below"):
+        score.run(plant.score_config(tmp_path / "absent", "refused"))
+    assert not plant.night("refused").exists()
+    with pytest.raises(ConfigError, match="no model in workspace"):
+        score.run(plant.score_config(archive, "refused", workspace=str(tmp_path / "empty")))
+    assert not (tmp_path / "empty").exists()

@@ -1,0 +1,60 @@
+"""Models, teachers and promotions in a workspace on S3."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from mrkd import checkpoint, datasets, registry, storage
+from mrkd.category import train_category
+from mrkd.errors import ArtefactError
+from tests.support.models import small_config
+from tests.support.parts import make_parts
+
+
+@pytest.fixture
+def config(bucket, tmp_path):
+    make_parts(tmp_path, categories=1, train=32)
+    return small_config(str(tmp_path), storage.join(bucket, "workspace"))
+
+
+def train(config):
+    return train_category(config, "plate", datasets.load(config.data)["plate"])
+
+
+def test_a_model_is_trained_found_up_to_date_and_loaded(config):
+    first, second = train(config), train(config)
+    assert (first.status, second.status) == ("trained", "up_to_date")
+    champion = registry.champion(config.workspace, "plate")
+    assert champion.version == first.version
+    assert (
+        checkpoint.load(config.workspace, "plate", champion.version).card.version == first.version
+    )
+    assert registry.versions(config.workspace, "plate") == [first.version]
+
+
+def test_a_changed_byte_is_found(config):
+    version = train(config).version
+    uri = storage.join(
+        checkpoint.folder_of(config.workspace, "plate", version), "model.safetensors"
+    )
+    data = bytearray(storage.read(uri))
+    data[-1] ^= 1
+    storage.write(uri, bytes(data))
+    with pytest.raises(ArtefactError, match=r"model\.safetensors is damaged"):
+        checkpoint.load(config.workspace, "plate", version)
+
+
+def test_of_two_promotions_at_once_each_number_has_one_winner(config):
+    version = train(config).version
+
+    def attempt(name):
+        try:
+            return registry.promote(config.workspace, "plate", version, by=name, why="test")
+        except ArtefactError:
+            return None
+
+    with ThreadPoolExecutor(4) as threads:
+        won = [p for p in threads.map(attempt, "abcd") if p]
+    stored = registry.promotions(config.workspace, "plate")[1:]
+    assert won
+    assert sorted(won, key=lambda p: p.number) == stored
