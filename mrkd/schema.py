@@ -196,8 +196,9 @@ def encode_map(anomaly_map: NDArray[np.float32], dtype: MapType) -> dict[str, An
         raise ValueError(f"a map is [H, W] of finite numbers, found shape {anomaly_map.shape}")
     low, high = float(anomaly_map.min()), float(anomaly_map.max())
     if dtype == "uint8":
-        steps = 255 / (high - low) if high > low else 0.0
-        stored = np.rint((anomaly_map - low) * steps).astype("u1")
+        # The quotient first: 255 over the smallest float32 is more than a float holds.
+        share = (anomaly_map.astype(np.float64) - low) / ((high - low) or 1.0)
+        stored = np.rint(255 * share).astype("u1")
     else:
         limit = np.finfo(dtype).max
         stored = np.clip(anomaly_map, -limit, limit).astype(_STORED[dtype])

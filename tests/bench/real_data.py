@@ -359,13 +359,13 @@ def measure_all(
     folder.mkdir(parents=True, exist_ok=True)
     arms = [*ARMS, NEAREST]
     sets = {
-        "magnetic_tile": (mtd, "mvtec"),
-        "mono": (elpv_root(), "elpv"),
-        "poly": (elpv_root(), "elpv"),
+        "magnetic_tile": (mtd, "mvtec", arms),
+        "mono": (elpv_root(), "elpv", arms),
+        "poly": (elpv_root(), "elpv", [arm for arm in arms if arm != MASKED]),
     }
     return {
-        name: measure(name, root, layout, part=part, arms=arms, folder=folder)
-        for name, (root, layout) in sets.items()
+        name: measure(name, root, layout, part=part, arms=chosen, folder=folder)
+        for name, (root, layout, chosen) in sets.items()
         if only in ("", name)
     }
 

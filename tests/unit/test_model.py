@@ -100,6 +100,17 @@ def test_infer_gives_a_row_the_same_map_and_score_in_any_company(resnet):
     torch.testing.assert_close(swapped[1][0], scores[0], rtol=0, atol=0)
 
 
+def test_map_and_score_are_float32_under_autocast(resnet):
+    model = build(_config(), resnet, seed=0).eval()
+    pixels = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
+    with torch.autocast("cpu", torch.bfloat16):
+        maps, scores = infer(model, pixels)
+    assert maps.dtype is torch.float32
+    # bfloat16 has 8 bits: a map that was blurred in it would repeat values over and over.
+    assert len(maps.unique()) > 0.9 * maps.numel()
+    torch.testing.assert_close(scores, maps.flatten(1).amax(1))
+
+
 def test_infer_refuses_a_model_in_training_and_another_size(resnet):
     model = build(_config(), resnet, seed=0)
     with pytest.raises(ValueError, match="training mode"):

@@ -7,14 +7,12 @@ import pytest
 import torch
 
 from mrkd import backbones, training
-from mrkd.config import FitConfig, ModelConfig
+from mrkd.config import FitConfig
 from mrkd.feature_cache import TeacherFeatures
 from mrkd.maps import level_maps
 from mrkd.model import build
+from tests.support.models import MODEL
 
-MODEL = ModelConfig(
-    backbone="resnet18", image_size=64, feature_norm="standardise", combine="calibrated"
-)
 FIT = FitConfig(
     max_steps=6, batch_size=4, learning_rate=5e-3, device="cpu", precision="float32", patience=200
 )
@@ -22,7 +20,7 @@ FIT = FitConfig(
 
 @pytest.fixture(scope="module")
 def teacher():
-    return backbones.load_teacher("resnet18", weights="random", seed=0)
+    return backbones.load_teacher(MODEL.backbone, taps=MODEL.taps, weights="random")
 
 
 @pytest.fixture(scope="module")
