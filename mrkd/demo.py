@@ -1,9 +1,8 @@
 """The whole way on real photographs: train, score an archive, evaluate, look at one page.
 
 Cells of solar panels (ELPV, the package elpv-dataset), a pretrained EfficientNet-Lite0 as teacher,
-a Ray of this machine, one folder. It goes the way of the commands, with less training than they
-would do: what a model can reach stands in README.md, not here. Started again in the same folder, it
-trains and scores only what is missing.
+a Ray of this machine, one folder. It goes the way of the commands, with their defaults. Started again
+in the same folder, it trains and scores only what is missing.
 """
 
 from __future__ import annotations
@@ -23,9 +22,6 @@ from mrkd.summary import Summary
 log = logging.getLogger(__name__)
 
 RUN = "demo"
-# A fifth of the preset's steps: a minute for both categories on two cores, where all of them would
-# take five.
-TRAINING_STEPS = 240
 
 
 def run(folder: str) -> Summary:
@@ -80,7 +76,6 @@ def _training(workspace: str, data: DataConfig) -> TrainConfig:
             "run": RUN,
             "data": data.to_dict(),
             "model": {"backbone": "efficientnet_lite0"},
-            "train": {"max_steps": TRAINING_STEPS},
         }
     )
 

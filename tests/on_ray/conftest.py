@@ -1,5 +1,6 @@
 """One local Ray of two CPUs for all tests here, and a small plant with models and an archive."""
 
+import logging
 import os
 import shutil
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from tests.support.parts import make_parts
 @pytest.fixture(scope="session", autouse=True)
 def local_ray():
     os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
-    ray.init(address="local", num_cpus=2, include_dashboard=False, logging_level="warning")
+    ray.init(address="local", num_cpus=2, include_dashboard=False, logging_level=logging.WARNING)
     yield
     ray.shutdown()
 

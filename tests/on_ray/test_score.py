@@ -55,11 +55,16 @@ def test_what_cannot_be_scored_is_an_error_row_and_the_share_of_them_decides(pla
     assert summary.reasons == [
         f"4 of {NUM_IMAGES + 4} images have no score: decode 1, empty 1, no_model 1, truncated 1"
     ]
-    found = {Path(row["image_uri"]).name: row for row in rows(plant, "bad").to_pylist()}
+    found = {row["image_uri"]: row for row in rows(plant, "bad").to_pylist()}
     assert len(found) == NUM_IMAGES + 4
-    kinds = {"cut": "truncated", "empty": "empty", "text": "decode", "part": "no_model"}
-    for name, kind in kinds.items():
-        row = found[f"{name}.png"]
+    kinds = {
+        "plate/cut.png": "truncated",
+        "plate/empty.png": "empty",
+        "ring/text.png": "decode",
+        "unknown/part.png": "no_model",
+    }
+    for key, kind in kinds.items():
+        row = found[f"file://{archive}/{key}"]
         assert (row["error_kind"], row["image_score"], row["is_anomalous"]) == (kind, None, None)
     assert score.run(plant.score_config(archive, "bad-2", max_error_share=0.2)).exit_code == 0
 

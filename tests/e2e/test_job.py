@@ -1,0 +1,122 @@
+"""A night as a plant runs it: `ray job submit` to a cluster that asks for a token."""
+
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from mrkd import datasets
+from mrkd.category import train_category
+from mrkd.config import ArchiveConfig, ScoreConfig
+from mrkd.manifests import open_night
+from tests.support.models import small_config
+from tests.support.parts import make_parts
+
+TOP = Path(__file__).parents[2]
+RAY = Path(sys.executable).with_name("ray")
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    """The environment of a client of a head that was started with token authentication."""
+    token = tmp_path / "token"
+    token.touch(mode=0o600)
+    token.write_text(secrets.token_hex(32))
+    port, dashboard, agent, client = free_ports(4)
+    environment = os.environ | {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(token),
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}",
+    }
+    options = {
+        "port": port,
+        "dashboard-host": "127.0.0.1",
+        "dashboard-port": dashboard,
+        "dashboard-agent-listen-port": agent,
+        "ray-client-server-port": client,
+        "num-cpus": 2,
+    }
+    command = [str(RAY), "start", "--head", "--block", "--disable-usage-stats"]
+    command += [f"--{name}={value}" for name, value in options.items()]
+    with (tmp_path / "head.log").open("wb") as log:
+        head = subprocess.Popen(
+            command, env=environment, stdout=log, stderr=log, start_new_session=True
+        )
+        try:
+            wait_for(f"http://127.0.0.1:{dashboard}/api/version", head)
+            yield environment
+        finally:
+            head.send_signal(signal.SIGTERM)
+            try:
+                head.wait(20)
+            except subprocess.TimeoutExpired:
+                os.killpg(head.pid, signal.SIGKILL)
+                head.wait()
+
+
+def free_ports(number):
+    """Below 32768, where nothing is given out by chance, and outside Ray's workers' range."""
+    found = []
+    for port in range(20000 + os.getpid() % 9000, 32768):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)):
+                found.append(port)
+        if len(found) == number:
+            return found
+    raise OSError("no free ports")
+
+
+def wait_for(url, process):
+    """Until the server answers, be it that it asks for a token."""
+    for _ in range(600):
+        assert process.poll() is None, "the head ended"
+        try:
+            urllib.request.urlopen(url, timeout=2).close()
+        except urllib.error.HTTPError as error:
+            assert error.code == 401
+            return
+        except OSError:
+            time.sleep(0.1)
+    raise TimeoutError(url)
+
+
+def test_a_submitted_night_ends_with_its_verdict_in_the_workspace(tmp_path, cluster):
+    root, workspace = make_parts(tmp_path / "parts", 1), tmp_path / "workspace"
+    config = small_config(str(root), str(workspace))
+    train_category(config, "plate", datasets.load(config.data)["plate"])
+    archive = tmp_path / "archive"
+    archive.mkdir()
+    (root / "plate" / "test" / "good").rename(archive / "plate")
+    (archive / "plate" / "empty.png").touch()
+    night = ScoreConfig(str(workspace), "night-1", ArchiveConfig(str(archive)))
+    (tmp_path / "score.toml").write_text(night.to_toml())
+    entrypoint = [sys.executable, "-m", "jobs.score", tmp_path / "score.toml"]
+    excludes = ["--runtime-env-json", '{"excludes": ["tests"]}']
+    job = subprocess.run(
+        [RAY, "job", "submit", "--working-dir", TOP, *excludes, "--", *entrypoint],
+        env=cluster,
+        capture_output=True,
+        text=True,
+        timeout=90,
+    )
+    # One image of seven is an error: exit code 3, which `ray job submit` turns into 1.
+    assert job.returncode == 1, job.stdout + job.stderr
+    folder = workspace / "nights" / "night-1"
+    verdict = json.loads((folder / "summary.json").read_text())
+    assert (verdict["exit_code"], verdict["state"]) == (3, "partial"), job.stdout
+    assert json.dumps(verdict, ensure_ascii=False) in job.stdout
+    rows = open_night(str(folder)).to_table()
+    assert sorted(rows["image_uri"].to_pylist()) == [
+        f"file://{path}" for path in sorted((archive / "plate").iterdir())
+    ]
+    assert rows["error_kind"].to_pylist().count("empty") == 1
