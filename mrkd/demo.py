@@ -1,8 +1,8 @@
 """The whole way on real photographs: train, score an archive, evaluate, look at one page.
 
 Cells of solar panels (ELPV, the package elpv-dataset), a pretrained EfficientNet-Lite0 as teacher,
-a Ray of this machine, one folder. It goes the way of the commands, with their defaults. Started again
-in the same folder, it trains and scores only what is missing.
+a Ray of this machine, one folder. It goes the way of the commands, with their defaults. Started
+again in the same folder, it trains and scores only what is missing.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import cv2
 import numpy as np
@@ -46,7 +47,7 @@ def write_evaluation(folder: Path) -> str:
         rows += scored
         metrics += evaluate_category(
             category,
-            [row["image_score"] for row in scored[1:]],
+            [cast(float, row["image_score"]) for row in scored[1:]],
             [sample.gt_label for sample in test[1:]],
             [sample.defect for sample in test[1:]],
             resamples=20,

@@ -38,7 +38,8 @@ def test_distance_of_zero_features_is_one_and_has_a_finite_gradient():
     s = torch.zeros(1, 3, 2, 2, requires_grad=True)
     found = cosine_distance(torch.zeros(1, 3, 2, 2), s)
     found.sum().backward()
-    assert (found == 1).all() and s.grad.isfinite().all()
+    assert (found == 1).all()
+    assert s.grad.isfinite().all()
 
 
 def test_distance_is_computed_in_float32():

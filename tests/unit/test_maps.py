@@ -25,7 +25,9 @@ def test_added_map_is_the_sum_of_the_upsampled_levels():
         for m in levels
     )
     torch.testing.assert_close(found, expected)
-    assert found.shape == (2, 1, 32, 32) and found.min() >= -1e-5 and found.max() <= 6
+    assert found.shape == (2, 1, 32, 32)
+    assert found.min() >= -1e-5
+    assert found.max() <= 6
 
 
 def test_calibrated_map_is_the_added_one_of_standardised_levels():
