@@ -36,23 +36,12 @@ def pytest_collection_modifyitems(items):
             item.add_marker(folder)
 
 
-def _folder(variable):
-    """The folder that the caller names in the environment; the test is skipped without it."""
-    path = os.environ.get(variable)
-    if not path:
-        pytest.skip(f"{variable} names no folder")
-    if not Path(path).is_dir():
-        pytest.fail(f"{variable} is {path!r}, which is no folder")
-    return Path(path)
-
-
-@pytest.fixture(scope="session")
-def mtd():
-    """The magnetic tile defects in MVTec AD layout, with their split.csv."""
-    return _folder("MRKD_MTD")
-
-
 @pytest.fixture(scope="session")
 def cifar10():
-    """CIFAR-10 as PNG sheets or batches."""
-    return _folder("MRKD_CIFAR10")
+    """CIFAR-10 as PNG sheets or batches, from the folder that the caller names."""
+    path = os.environ.get("MRKD_CIFAR10")
+    if not path:
+        pytest.skip("MRKD_CIFAR10 names no folder")
+    if not Path(path).is_dir():
+        pytest.fail(f"MRKD_CIFAR10 is {path!r}, which is no folder")
+    return Path(path)
