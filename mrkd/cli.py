@@ -87,9 +87,15 @@ def _score(config: ScoreConfig) -> Summary:
 
 
 def _evaluate(config: EvalConfig) -> Summary:
+    from mrkd import storage
     from mrkd.on_ray import evaluate
+    from mrkd.reports import write_evaluation_page
 
-    return evaluate.run(config)
+    summary = evaluate.run(config)
+    page_uri = write_evaluation_page(storage.join(config.workspace, "evaluations", config.run))
+    summary = dataclasses.replace(summary, uris={**summary.uris, "report": page_uri})
+    storage.write_json(summary.uris["summary"], summary.to_dict())
+    return summary
 
 
 def _demo(folder: str) -> Summary:

@@ -26,6 +26,9 @@ _LOCAL_ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     # Threads that spin while they wait take the cores from the other processes of a small machine.
     "OMP_WAIT_POLICY": "PASSIVE",
+    # A worker costs seconds of imports; by default one that idles for a second is ended as soon as
+    # there are more of them than CPUs, and a small machine would start them over and over.
+    "RAY_idle_worker_killing_time_threshold_ms": "60000",
 }
 
 READER_CPUS = 0.5
@@ -58,13 +61,14 @@ class Pool:
 
 
 @contextmanager
-def connect(*, dashboard: bool = False) -> Iterator[None]:
+def connect(*, num_cpus: int | None = None, dashboard: bool = False) -> Iterator[None]:
     """The Ray of this process, else the cluster at `RAY_ADDRESS`, else a local one.
 
     Only what was started here is ended here.
 
     Args:
-        dashboard: serve Ray's own pages, if a local Ray is started.
+        num_cpus: of a local Ray; None: all of the machine's.
+        dashboard: whether a local Ray serves its own pages.
 
     Raises:
         ConfigError: no cluster answers at `RAY_ADDRESS`.
@@ -84,7 +88,12 @@ def connect(*, dashboard: bool = False) -> Iterator[None]:
     else:
         for name, value in _LOCAL_ENVIRONMENT.items():
             os.environ.setdefault(name, value)
-        ray.init(address="local", include_dashboard=dashboard, logging_level=logging.WARNING)
+        ray.init(
+            address="local",
+            num_cpus=num_cpus,
+            include_dashboard=dashboard,
+            logging_level=logging.WARNING,
+        )
     try:
         yield
     finally:

@@ -33,6 +33,7 @@ class Picture:
         width: of the original, in pixels.
         gt_label: 0 good, 1 anomalous, None unknown.
         defect: kind of defect, `good` where there is none.
+        headline: False where people were unsure of its label.
         pixels: uint8 `[h, w, 3]` RGB thumbnail; None where the image cannot be read any more.
         anomaly_map: float32 `[h, w]` as stored; None where none is.
         map_box: where the map lies over the original; larger than it where borders were added.
@@ -48,6 +49,7 @@ class Picture:
     width: int
     gt_label: int | None = None
     defect: str = ""
+    headline: bool = True
     pixels: NDArray[np.uint8] | None = None
     anomaly_map: NDArray[np.float32] | None = None
     map_box: Box | None = None

@@ -38,7 +38,7 @@ METRIC_WORDS = {
         "Best F1",
         "Balance of defects found and calls that were right, at the best threshold there is.",
     ),
-    "f1_max_threshold": ("Score at that threshold", ""),
+    "f1_max_threshold": ("Threshold of the best F1", ""),
     "fpr_at_95_recall": (
         "False calls when 95\u00a0% of defects must be found",
         "Share of good parts that would be called defective. Lower is better.",
@@ -56,6 +56,9 @@ METRIC_WORDS = {
         "Average share of each defect that is covered, small and large ones alike.",
     ),
 }
+Counts = tuple[int, int, int]
+"""Numbers of OK, NOK and ERROR."""
+
 _SHORT = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "aupro": "AUPRO"}
 
 
@@ -84,12 +87,13 @@ def evaluation_page(data: PageData) -> str:
             part=data.part,
             root=data.root,
             categories=categories,
-            totals=[sum(c["counts"][n] for c in categories) for n in range(3)],
+            totals=_sum(c["counts"] for c in categories),
             with_masks=any(c.get("aupro") for c in categories),
             random_teachers=sorted(
                 {c.model.teacher for c in data.categories if c.model and c.model.random_teacher}
             ),
             archive=data.archive,
+            archived=_sum(data.archive.counts.values()) if data.archive else None,
             settings=json.dumps(data.config, indent=2, ensure_ascii=False),
             plotly=_plotly(),
         )
@@ -176,9 +180,9 @@ def _card(picture: Picture, model: Model, usual: float) -> dict[str, Any]:
     gt_mask, anomaly_map = picture.gt_mask, picture.anomaly_map
     size = {"height": picture.height, "width": picture.width}
     verdict = "NOK" if picture.is_anomalous else "OK"
-    # Decided and true alike have no remark, and neither has an image whose truth is unknown.
+    # What people were unsure of is neither missed nor a false call.
     remarks: dict[tuple[bool, int | None], str] = {(False, 1): "missed", (True, 0): "false call"}
-    labels = {None: "unknown", 0: "good", 1: f"defective: {picture.defect}"}
+    remark = remarks.get((picture.is_anomalous, picture.gt_label), "") if picture.headline else ""
     heat = None
     if anomaly_map is not None:
         heat = pictures.heat_uri(anomaly_map, low=usual, high=model.pixel_threshold)
@@ -193,8 +197,8 @@ def _card(picture: Picture, model: Model, usual: float) -> dict[str, Any]:
         "score": picture.image_score,
         "p_value": picture.p_value,
         "verdict": verdict,
-        "wrong": remarks.get((picture.is_anomalous, picture.gt_label), ""),
-        "label": labels[picture.gt_label],
+        "wrong": remark,
+        "label": "unknown" if picture.gt_label is None else picture.defect,
     }
 
 
@@ -203,6 +207,11 @@ def _usual(category: Category) -> float:
     maps = [p.anomaly_map for p in (*category.highest, *category.nearest)]
     pixels = [values.ravel() for values in maps if values is not None]
     return float(np.median(np.concatenate(pixels))) if pixels else 0.0
+
+
+def _sum(counts: Iterable[Counts]) -> Counts:
+    ok, nok, error = (sum(numbers) for numbers in zip((0, 0, 0), *counts, strict=True))
+    return ok, nok, error
 
 
 def _share(called: NDArray[np.bool_], among: NDArray[np.bool_]) -> Share:

@@ -133,7 +133,7 @@ def _pictures(
     category: str, facts: Mapping[str, Any], scores: ds.Dataset, uris: list[str]
 ) -> dict[str, Picture]:
     chosen = (pc.field("category") == category) & pc.field("image_uri").isin(uris)
-    columns = _ROW[:2] + _LABELS[1:3] + _DRAWN + _MAP
+    columns = _ROW[:2] + _LABELS[1:] + _DRAWN + _MAP
     table = scores.to_table(columns=columns, filter=chosen)
     return {row["image_uri"]: _picture(row, facts) for row in table.to_pylist()}
 
@@ -152,6 +152,7 @@ def _picture(row: Mapping[str, Any], facts: Mapping[str, Any]) -> Picture:
         width=original[1],
         gt_label=row["gt_label"],
         defect=row["defect"],
+        headline=row["headline"],
         pixels=None if rgb is None else pictures.thumbnail(rgb),
         anomaly_map=schema.read_map(row),
         map_box=_map_box(geometry),

@@ -64,6 +64,18 @@ def cluster(tmp_path):
                 head.wait()
 
 
+def submit(command, environment):
+    """Submits, again while the head has its pages up but not yet its agent, which starts jobs."""
+    until = time.monotonic() + 60
+    while True:
+        job = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=90, check=False
+        )
+        if "No available agent" not in job.stdout + job.stderr or time.monotonic() > until:
+            return job
+        time.sleep(1)
+
+
 def free_ports(number):
     """Below 32768, where nothing is given out by chance, and outside Ray's workers' range."""
     found = []
@@ -102,13 +114,8 @@ def test_a_submitted_night_ends_with_its_verdict_in_the_workspace(tmp_path, clus
     (tmp_path / "score.toml").write_text(night.to_toml())
     entrypoint = [sys.executable, "-m", "jobs.score", tmp_path / "score.toml"]
     excludes = ["--runtime-env-json", '{"excludes": ["tests"]}']
-    job = subprocess.run(
-        [RAY, "job", "submit", "--working-dir", TOP, *excludes, "--", *entrypoint],
-        env=cluster,
-        capture_output=True,
-        text=True,
-        timeout=90,
-    )
+    command = [RAY, "job", "submit", "--working-dir", TOP, *excludes, "--", *entrypoint]
+    job = submit(command, cluster)
     # One image of seven is an error: exit code 3, which `ray job submit` turns into 1.
     assert job.returncode == 1, job.stdout + job.stderr
     folder = workspace / "nights" / "night-1"

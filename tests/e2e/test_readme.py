@@ -72,6 +72,14 @@ def test_a_job_of_the_readme_ends_well_and_says_so(place, verb):
         assert Path(uri.removeprefix("file://")).exists(), uri
 
 
+def test_an_evaluation_leaves_its_page_and_the_summary_names_it(place):
+    folder, done = place
+    _, summary = done["evaluate"]
+    evaluation = folder / "workspace" / "evaluations" / summary["run"]
+    assert summary["uris"]["report"] == f"file://{evaluation / 'report.html'}"
+    assert json.loads((evaluation / "summary.json").read_text()) == summary
+
+
 def test_the_query_of_the_readme_gives_every_image_once(place, monkeypatch):
     folder, _ = place
     monkeypatch.chdir(folder)

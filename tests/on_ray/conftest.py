@@ -1,16 +1,13 @@
 """One local Ray of two CPUs for all tests here, and a small plant with models and an archive."""
 
-import logging
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import ray
 
 from mrkd.config import ArchiveConfig, RowsConfig, ScoreConfig
-from mrkd.on_ray import train
+from mrkd.on_ray import score, session, train
 from mrkd.summary import Summary
 from tests.support.models import small_config
 from tests.support.parts import make_parts
@@ -18,10 +15,8 @@ from tests.support.parts import make_parts
 
 @pytest.fixture(scope="session", autouse=True)
 def local_ray():
-    os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
-    ray.init(address="local", num_cpus=2, include_dashboard=False, logging_level=logging.WARNING)
-    yield
-    ray.shutdown()
+    with session.connect(num_cpus=2):
+        yield
 
 
 @dataclass(frozen=True)
@@ -54,12 +49,24 @@ def plant(tmp_path_factory) -> Plant:
     return Plant(root, folder / "workspace", summary)
 
 
-@pytest.fixture
-def archive(plant, tmp_path) -> Path:
-    """The test images of plates and rings, twelve each, as `<category>/<name>.png`."""
+@pytest.fixture(scope="session")
+def archive(plant, tmp_path_factory) -> Path:
+    """The test images of plates and rings, twelve each, as `<category>/<name>.png`; not changed."""
+    folder = tmp_path_factory.mktemp("archive")
     for category in ("plate", "ring"):
-        (tmp_path / "archive" / category).mkdir(parents=True)
+        (folder / category).mkdir()
         for image in (plant.root / category / "test").rglob("*.png"):
-            name = f"{image.parent.name}-{image.name}"
-            shutil.copy(image, tmp_path / "archive" / category / name)
-    return tmp_path / "archive"
+            shutil.copy(image, folder / category / f"{image.parent.name}-{image.name}")
+    return folder
+
+
+@pytest.fixture
+def own_archive(archive, tmp_path) -> Path:
+    """A copy of the archive for a test that changes it."""
+    return Path(shutil.copytree(archive, tmp_path / "archive"))
+
+
+@pytest.fixture(scope="session")
+def calm(plant, archive) -> Summary:
+    """What scoring the whole archive undisturbed said, as night `calm`."""
+    return score.run(plant.score_config(archive, "calm"))

@@ -14,7 +14,7 @@ from mrkd import storage
 from mrkd.errors import ArtefactError
 from mrkd.images import Geometry
 from mrkd.reports import charts, evaluation_page, load, load_page_data, pictures
-from mrkd.reports.content import Category, MetricRow, Model, PageData
+from mrkd.reports.content import Archive, Category, ImageError, MetricRow, Model, PageData, Picture
 from tests.support.evaluations import write_evaluation
 
 
@@ -103,6 +103,13 @@ def test_the_page_says_what_a_reader_must_know(page):
     assert "it holds 0 bytes: copy it again" in page
 
 
+def test_an_image_whose_label_is_unsure_is_neither_missed_nor_a_false_call():
+    sure = Picture("a.png", 0.5, 0.1, False, 64, 64, gt_label=1, defect="p33")
+    for picture, remark in ((sure, True), (replace(sure, headline=False), False)):
+        page = evaluation_page(data_of(Category("plate", model=model(), highest=(picture,))))
+        assert ("missed</strong>" in page) == remark
+
+
 def test_a_trained_teacher_raises_no_alarm():
     page = evaluation_page(data_of(Category("plate", model=model())))
     assert "RANDOM" not in page
@@ -124,6 +131,15 @@ def test_plotly_js_is_in_the_page_once_and_whole(page):
 
 def test_equal_rows_give_the_same_page(stored, page):
     assert evaluation_page(load_page_data(stored[0])) == page
+
+
+def test_the_rows_of_a_night_stand_beside_the_evaluation():
+    error = ImageError("file:///archive/plate/a.png", "empty", "it holds 0 bytes")
+    counts = {"plate": (5, 2, 0), "ring": (4, 1, 1)}
+    night = Archive("night-1", counts, (error,), {"empty": 1})
+    page = evaluation_page(replace(data_of(Category("plate", model=model())), archive=night))
+    assert "nobody labelled: 9 OK, 3 NOK, 1 ERROR." in page
+    assert "file:///archive/plate/a.png" in page
 
 
 def test_names_from_outside_are_text_and_not_markup():
