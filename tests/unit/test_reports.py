@@ -13,8 +13,10 @@ from plotly.offline import get_plotlyjs
 from mrkd import storage
 from mrkd.errors import ArtefactError
 from mrkd.images import Geometry
+from mrkd.nights import Night
 from mrkd.reports import charts, evaluation_page, load, load_page_data, pictures
 from mrkd.reports.content import Archive, Category, ImageError, MetricRow, Model, PageData, Picture
+from tests.support import nights
 from tests.support.evaluations import write_evaluation
 
 
@@ -81,6 +83,18 @@ def test_a_record_of_another_version_is_refused(tmp_path):
     storage.write_json(str(tmp_path / "evaluation.json"), {"schema": 2})
     with pytest.raises(ArtefactError, match=r"evaluation\.json has schema 2.*evaluate again"):
         load_page_data(str(tmp_path))
+
+
+def test_a_night_beside_the_evaluation_is_counted_by_category(tmp_path, stored):
+    nights.add(tmp_path / "archive", "plate/a.png", "plate/b.png", "new/c.png")
+    nights.add(tmp_path / "archive", "plate/d.png", content=b"")
+    night = Night(str(tmp_path / "workspace"), "night-1")
+    nights.run(night, nights.config(night.workspace, tmp_path / "archive"))
+    archive = load_page_data(stored[0], night_uri=night.uri).archive
+    ok, nok, errors = archive.counts["plate"]
+    assert (archive.run, ok + nok, errors, archive.counts["new"]) == ("night-1", 2, 1, (0, 0, 1))
+    assert archive.num_errors == {"empty": 1, "no_model": 1}
+    assert sorted(error.kind for error in archive.errors) == ["empty", "no_model"]
 
 
 def test_a_map_with_borders_lies_past_the_edges_of_its_picture():
