@@ -58,7 +58,7 @@ def cluster(tmp_path):
         finally:
             head.send_signal(signal.SIGTERM)
             try:
-                head.wait(20)
+                head.wait(5)
             except subprocess.TimeoutExpired:
                 os.killpg(head.pid, signal.SIGKILL)
                 head.wait()
@@ -96,9 +96,10 @@ def wait_for(url, process):
             urllib.request.urlopen(url, timeout=2).close()
         except urllib.error.HTTPError as error:
             assert error.code == 401
-            return
         except OSError:
             time.sleep(0.1)
+            continue
+        return
     raise TimeoutError(url)
 
 
