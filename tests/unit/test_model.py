@@ -26,24 +26,26 @@ def _config(**values):
     return dataclasses.replace(ModelConfig(backbone="resnet18", image_size=64), **values)
 
 
+SWITCHES: list[dict[str, object]] = [
+    {},
+    {"fmm": False},
+    {"generation": "residual"},
+    {"scconv": False},
+    {"simam": False},
+    {"sru_gate": "hard"},
+    {"fmm": False, "scconv": False, "simam": False},
+    {"levels": (3,)},
+    {"levels": (1, 3)},
+    {"levels": (1,), "fmm": False},
+    {"distance": "flat", "combine": "multiply"},
+    {"feature_norm": "standardise", "anchor": 1.0, "combine": "calibrated"},
+]
+
+
 @pytest.mark.parametrize(
-    "values",
-    [
-        {},
-        {"fmm": False},
-        {"generation": "residual"},
-        {"scconv": False},
-        {"simam": False},
-        {"sru_gate": "hard"},
-        {"fmm": False, "scconv": False, "simam": False},
-        {"levels": (3,)},
-        {"levels": (1, 3)},
-        {"levels": (1,), "fmm": False},
-        {"distance": "flat", "combine": "multiply"},
-        {"feature_norm": "standardise", "anchor": 1.0, "combine": "calibrated"},
-    ],
+    ("teacher", "values"),
+    [*(("lite", v) for v in SWITCHES), ("resnet", {}), ("resnet", {"fmm": False})],
 )
-@pytest.mark.parametrize("teacher", ["resnet", "lite"])
 def test_every_switch_leaves_a_model_that_trains_all_its_parameters(teacher, values, request):
     teacher = request.getfixturevalue(teacher)
     model = build(_config(**values), teacher, seed=0)
