@@ -90,7 +90,7 @@ def _write_archive(archive: str, data: DataConfig) -> None:
         unseen = [sample.image_uri for sample in samples if sample.split == "val"]
         for uri in unseen:
             place = storage.join(archive, category, PurePosixPath(uri).name)
-            storage.write(place, storage.read(uri))
+            storage.write(place, storage.read(uri), if_absent=True)
         # Three files that are no images: half a percent, less than the default allows.
         cell = storage.read(unseen[0])
     for name, content in (
@@ -98,7 +98,7 @@ def _write_archive(archive: str, data: DataConfig) -> None:
         ("empty.png", b""),
         ("notes.png", b"Notes of the night shift, saved under the wrong name.\n"),
     ):
-        storage.write(storage.join(archive, "poly", name), content)
+        storage.write(storage.join(archive, "poly", name), content, if_absent=True)
 
 
 def _write_page(page_uri: str, workspace: str) -> None:

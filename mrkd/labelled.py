@@ -175,8 +175,7 @@ def read_gt_mask(uri: str, geometry: Geometry) -> NDArray[np.bool_]:
         CategoryError: it is no image, or not of its image's size.
     """
     try:
-        grey = images.decode(datasets.read_image(uri)).max(axis=2)
-        gt_mask = grey > grey.max() / 2
+        gt_mask = images.to_mask(images.decode(datasets.read_image(uri)))
     except ImageDecodeError as error:
         raise CategoryError(f"its gt_mask {uri!r} cannot be read: {error}") from error
     if gt_mask.shape != geometry.original:

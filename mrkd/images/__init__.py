@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mrkd.images.decoding import DecodeLimits, Statistics, decode, statistics
-from mrkd.images.geometry import Geometry, Policy, resize, resize_mask
+from mrkd.images.geometry import Geometry, Policy, resize, resize_mask, to_mask
 from mrkd.images.headers import Header, read_header
 from mrkd.images.tensors import Normalisation, to_tensor
 
@@ -19,5 +19,6 @@ __all__ = [
     "resize",
     "resize_mask",
     "statistics",
+    "to_mask",
     "to_tensor",
 ]

@@ -164,8 +164,8 @@ def _pipeline(shards: Sequence[Shard], config: ScoreConfig, pool: Pool, *, last:
                 steps.Score,
                 fn_constructor_kwargs={"config": config, "ask": pool.ask},
                 compute=ActorPoolStrategy(size=pool.size),
-                num_cpus=pool.ask.cpus or None,
-                num_gpus=pool.ask.gpus or None,
+                num_cpus=pool.ask.cpus,  # 0 beside a GPU: unsaid, it would be 1
+                num_gpus=pool.ask.gpus,
                 max_restarts=_RETRIES,
                 max_task_retries=_RETRIES,
                 **_ONE_ROW,

@@ -157,7 +157,7 @@ def _picture(row: Mapping[str, Any], facts: Mapping[str, Any]) -> Picture:
         anomaly_map=schema.read_map(row),
         map_box=_map_box(geometry),
         regions=tuple(Box(r["x"], r["y"], r["width"], r["height"]) for r in row["regions"] or ()),
-        gt_mask=None if gt_mask is None else gt_mask.max(axis=2) > 0,
+        gt_mask=None if gt_mask is None else images.to_mask(gt_mask),
     )
 
 

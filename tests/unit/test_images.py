@@ -292,3 +292,11 @@ def test_a_tensor_is_normalised_per_colour():
     assert tensor.dtype == torch.float32
     assert tensor.flatten().tolist() == [0, 0, 1]
     assert pixels.flatten().tolist() == [0, 100, 255]
+
+
+def test_a_mask_is_cut_at_half_of_its_own_brightest_pixel():
+    values = np.array([[0, 127, 128, 255]], np.uint8)
+    soft = np.repeat(values[..., None], 3, axis=2)
+    assert images.to_mask(soft).tolist() == [[False, False, True, True]]
+    assert images.to_mask((soft > 200).astype(np.uint8)).tolist() == [[False, False, False, True]]
+    assert not images.to_mask(np.zeros_like(soft)).any()
