@@ -239,7 +239,10 @@ def _with_absolute_paths(config: RunConfig) -> RunConfig:
     paths = {}
     for key in (key for key, _ in keys(type(config)) if key in PLACES):
         value = operator.attrgetter(key)(config)
-        if value not in ("", "auto", "random") and "://" not in value:
+        # `auto`, `random` and the table's names of weights are no paths; a file of such a name is
+        # written ./name.
+        is_name = key == "model.weights" and value.isidentifier()
+        if value and "://" not in value and not is_name:
             paths[key] = str(Path(value).absolute())
     return config.with_values(paths)
 

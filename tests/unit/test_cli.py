@@ -8,6 +8,7 @@ import time
 import pytest
 
 from mrkd import cli
+from mrkd.backbones import WEIGHTS
 from mrkd.config import EvalConfig, ScoreConfig, TrainConfig
 from mrkd.errors import ArtefactError
 from mrkd.summary import Summary
@@ -100,6 +101,8 @@ def test_local_paths_are_made_absolute_and_uris_are_left(shown, tmp_path, monkey
     assert config.workspace == "s3://plant/mrkd"
     assert config.model.weights == "auto"
     assert shown("--model.weights", "w.pth").model.weights == str(tmp_path / "w.pth")
+    for name in (*WEIGHTS, "random"):
+        assert shown("--model.weights", name).model.weights == name
 
 
 @pytest.mark.parametrize(
