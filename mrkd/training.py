@@ -6,7 +6,6 @@ Shape letters: B batch, C channels, h w a level's size.
 from __future__ import annotations
 
 import hashlib
-import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,8 +21,6 @@ from mrkd.config import FitConfig
 from mrkd.feature_cache import TeacherFeatures
 from mrkd.loss import distillation_loss
 from mrkd.model import MRKD
-
-log = logging.getLogger(__name__)
 
 Report = Callable[[Mapping[str, Any]], None]
 
@@ -105,8 +102,8 @@ def feature_masks(
 
     Returns:
         Per level float32 `[B, 1, h, w]`, 0 where hidden, else 1, or with `mask_rescale`
-        1 / (1 - rate). A draw hangs on (seed, level,
-        step, sample) and on nothing else: not on rank, batch or order.
+        1 / (1 - rate). A draw hangs on (seed, level, step, sample) and on nothing else: not on
+        rank, batch or order.
 
     Source: paper section 3.7, equation of the random mask. Differs: cells larger than a pixel.
     """
@@ -195,7 +192,6 @@ class _Fit:
                 "seconds": time.perf_counter() - began,
             }
             history.append(row)
-            log.info("epoch_end %s", " ".join(f"{k}={v:.6g}" for k, v in row.items()))
             if report:
                 report(row)
             if row["validation_loss"] < best_loss:

@@ -1,10 +1,11 @@
 """The champions of a workspace on labelled images, one Ray task for each category.
 
-evaluations/<run>/scores.parquet      one row an image (`labelled.LABELLED`)
-metrics.parquet     every figure with its interval (`schema.METRICS`)
-evaluation.json     the resolved config; of each category its model, or why it
-failed
-summary.json        the verdict
+    evaluations/<run>/scores.parquet   one row an image (`labelled.LABELLED`)
+                      metrics.parquet  every figure with its interval (`schema.METRICS`)
+                      evaluation.json  the resolved config; each category's model, or its failure
+                      summary.json     the verdict
+
+The page is made of these by the command, `mrkd.cli`.
 """
 
 from __future__ import annotations

@@ -186,9 +186,8 @@ def enter_worker(ask: Ask) -> None:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
         logger.addHandler(handler)
         logger.setLevel(logging.INFO)
-    # Their lines of each epoch do not name the category; ours do.
-    for other in ("ray.train", "mrkd.training"):
-        logging.getLogger(other).setLevel(logging.WARNING)
+    # Its lines of each epoch do not name the category; ours do.
+    logging.getLogger("ray.train").setLevel(logging.WARNING)
 
 
 def _node(resources: Mapping[str, float]) -> Node:

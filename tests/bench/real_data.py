@@ -42,6 +42,7 @@ from mrkd.metrics import (
 from mrkd.metrics.pixel import PixelMetric
 from mrkd.model import build
 from mrkd.scoring import Decoder, decode_samples, score_images
+from mrkd.tables import put_values
 from tests.bench.baselines import PLAIN_RD, NearestNeighbour
 
 SEEDS = (0, 1, 2)
@@ -283,9 +284,7 @@ def measure(
 def _config(values: Mapping[str, Any]) -> TrainConfig:
     """The default config under some values, named by dotted paths."""
     raw: dict[str, Any] = {"workspace": "none", "run": "none", "data": {"root": "none"}}
-    for name, value in values.items():
-        table, key = name.split(".")
-        raw.setdefault(table, {})[key] = value
+    put_values(raw, values)
     return TrainConfig.from_dict(raw)
 
 
