@@ -29,7 +29,7 @@ from mrkd.tables import Config, put_values
 
 RunConfig = TrainConfig | ScoreConfig | EvalConfig
 
-PLACES = ("workspace", "data.root", "data.split_csv", "archive.uri", "model.weights")
+PLACES = ("workspace", "data.root", "data.split_csv", "archive.uri", "model.weights", "roi.mask")
 """Keys whose values are paths or URIs."""
 
 
@@ -205,7 +205,7 @@ def keys(config: type[Config], path: str = "") -> Iterator[tuple[str, Any]]:
         hint = hints[name]
         if isinstance(hint, type) and issubclass(hint, Config):
             yield from keys(hint, f"{path}{name}.")
-        else:
+        elif typing.get_origin(hint) is not Mapping:  # tables of the user's own names
             yield path + name, hint
 
 

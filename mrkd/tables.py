@@ -1,7 +1,8 @@
 """Tables of TOML to frozen dataclasses and back: one check of keys, types and ranges for all.
 
 A dataclass below `Config` is a table, each of its fields a key, the field's type what is allowed:
-bool, int, float, str, Literal, a tuple of one of these, or another `Config`.
+bool, int, float, str, Literal, a tuple of one of these, another `Config`, or a mapping of tables
+whose keys are the user's.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import difflib
 import hashlib
 import json
 import math
+import re
 import tomllib
 import types
 import typing
@@ -19,6 +21,9 @@ from dataclasses import dataclass
 from typing import Any, Literal, Self, TypeVar
 
 from mrkd.errors import ConfigError
+
+
+_BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 
 @dataclass(frozen=True)
@@ -95,6 +100,15 @@ def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
     return out
 
 
+def flattened(table: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    """The values of nested tables by dotted paths, as `put_values` takes them."""
+    out: dict[str, Any] = {}
+    for key, value in table.items():
+        below = _join(path, key)
+        out |= flattened(value, below) if isinstance(value, Mapping) else {below: value}
+    return out
+
+
 def check_range(path: str, value: float, low: float, high: float) -> None:
     """Refuses a key's value outside `[low, high]` by a ConfigError that names the key."""
     if not low <= value <= high:
@@ -138,6 +152,12 @@ def _value(hint: Any, raw: object, path: str) -> Any:
         return raw
     if origin in (typing.Union, types.UnionType):
         return None if raw is None else _value(arguments[0], raw, path)
+    if origin is Mapping:
+        if not isinstance(raw, Mapping):
+            raise ConfigError(f"{path} must be a table, found {type(raw).__name__}")
+        if arguments[1] is Any:
+            return dict(raw)
+        return {key: _value(arguments[1], item, _join(path, key)) for key, item in raw.items()}
     if origin is tuple:
         if not isinstance(raw, list | tuple):
             raise ConfigError(f"{path} must be a list, found {type(raw).__name__}")
@@ -163,7 +183,8 @@ def _toml_lines(table: Mapping[str, Any], path: str) -> list[str]:
     lines = [f"{k} = {_toml_value(v)}" for k, v in table.items() if not isinstance(v, dict)]
     for key, value in table.items():
         if isinstance(value, dict):
-            lines += ["", f"[{_join(path, key)}]", *_toml_lines(value, _join(path, key))]
+            below = _join(path, key if _BARE.fullmatch(key) else json.dumps(key))
+            lines += ["", f"[{below}]", *_toml_lines(value, below)]
     return lines
 
 
