@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -60,9 +61,9 @@ def calibrate(
 
     Args:
         scores: `[n]`, the held-out images' image scores, in any order.
-        pixel_maxima: `[n]`, the maximum of each one's anomaly map inside the picture (letterbox
-            borders left out). Its quantile is the pixel threshold, so that a good part shows a
-            region as rarely as it is called defective.
+        pixel_maxima: `[n]`, the maximum of each one's anomaly map inside the picture and the
+            region of interest (`Scored.peak`). Its quantile is the pixel threshold, so that a good
+            part shows a region as rarely as it is called defective.
         statistics: brightness, contrast and sharpness of the same images.
         false_call_rate: share of good parts that may be called defective, in (0, 1).
         number: of the calibration within its model version.
@@ -119,6 +120,45 @@ def threshold_at(held_out: NDArray[np.float64], false_call_rate: float) -> float
     # The rate as written, in exact arithmetic: in floats 100 * 0.29 is below 29, one rank off.
     allowed = int((len(held_out) + 1) * Fraction(repr(float(false_call_rate))))
     return float(np.sort(held_out)[len(held_out) - max(allowed, 1)])
+
+
+def at_rate(calibration: Calibration, false_call_rate: float) -> Calibration:
+    """The calibration with its thresholds at another false-call rate, by the same held-out images.
+
+    Raises:
+        ValueError: a rate outside (0, 1).
+    """
+    held_out, maxima = np.array(calibration.scores), np.array(calibration.pixel_maxima)
+    return replace(
+        calibration,
+        threshold=threshold_at(held_out, false_call_rate),
+        pixel_threshold=threshold_at(maxima, false_call_rate),
+        false_call_rate=false_call_rate,
+        supported_false_call_rate=max(false_call_rate, 1 / (len(held_out) + 1)),
+    )
+
+
+def at_threshold(calibration: Calibration, threshold: float) -> Calibration:
+    """The calibration with a threshold that a person sets; regions are drawn as before.
+
+    Both its rates become (1 + #{held-out > threshold}) / (n + 1): what the held-out images say of
+    that threshold, and never 0, however high it lies.
+
+    Args:
+        calibration: of the model.
+        threshold: rounded to float32, as rows hold it: whoever compares theirs with their scores
+            comes to the same verdicts.
+    """
+    threshold = float(np.float32(threshold))
+    held_out = np.array(calibration.scores)
+    above = len(held_out) - int(np.searchsorted(held_out, threshold, side="right"))
+    rate = (1 + above) / (len(held_out) + 1)
+    return replace(
+        calibration,
+        threshold=threshold,
+        false_call_rate=rate,
+        supported_false_call_rate=rate,
+    )
 
 
 def _sorted(values: ArrayLike, what: str) -> NDArray[np.float64]:

@@ -12,7 +12,6 @@ import argparse
 import dataclasses
 import difflib
 import logging
-import operator
 import sys
 import tomllib
 import typing
@@ -22,10 +21,11 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 from mrkd import __version__
+from mrkd.commands import COMMANDS, GROUPS
 from mrkd.config import EvalConfig, ScoreConfig, TrainConfig
 from mrkd.errors import ConfigError, MrkdError, StorageError
 from mrkd.summary import Summary, now
-from mrkd.tables import Config, put_values
+from mrkd.tables import Config, flattened, put_values
 
 RunConfig = TrainConfig | ScoreConfig | EvalConfig
 
@@ -39,12 +39,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     started_at, command, run = now(), "", None
     try:
         options, unknown = _parser().parse_known_args(argv)
-        verb, command = VERBS[options.verb], options.verb
+        command = options.command
         if unknown:
-            raise ConfigError(_unknown_flag(unknown, verb))
-        if verb.config is None:
-            summary = _demo(options.out)
+            raise ConfigError(_unknown_flag(unknown, command))
+        if command in COMMANDS:
+            summary = COMMANDS[command].work(options)
         else:
+            verb = VERBS[command]
             config = _config(verb.config, options)
             run = config.run
             if options.show_config:
@@ -98,12 +99,6 @@ def _evaluate(config: EvalConfig) -> Summary:
     return summary
 
 
-def _demo(folder: str) -> Summary:
-    from mrkd import demo
-
-    return demo.run(folder)
-
-
 def _plan_train(config: TrainConfig) -> Summary:
     """Counts the training images and their bytes; a member of a container counts with the whole."""
     from mrkd import datasets, storage
@@ -134,16 +129,15 @@ def _plan_score(config: ScoreConfig) -> Summary:
 
 @dataclass(frozen=True)
 class Verb:
-    """One command: its config, what it does and, where it can say beforehand, what that takes."""
+    """A command with a config: what it does and, where it can say beforehand, what that takes."""
 
     help: str
-    config: type[RunConfig] | None = None
-    work: Callable[[Any], Summary] = _demo
+    config: type[RunConfig]
+    work: Callable[[Any], Summary]
     plan: Callable[[Any], Summary] | None = None
 
 
 VERBS: Mapping[str, Verb] = {
-    "demo": Verb("real images end to end on this machine, with a page to look at"),
     "train": Verb("one model for each category of a data set", TrainConfig, _train, _plan_train),
     "score": Verb("an archive of images to rows in Parquet", ScoreConfig, _score, _plan_score),
     "evaluate": Verb("the champions on labelled images: metrics and a page", EvalConfig, _evaluate),
@@ -160,30 +154,38 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser("mrkd", description="Defects in product images.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"mrkd {__version__}")
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
     for name, verb in VERBS.items():
         usage = f"mrkd {name} FILE.toml [--section.key VALUE ...] [OPTION ...]"
-        one = verbs.add_parser(
-            name,
-            help=verb.help,
-            description=verb.help,
-            usage=usage if verb.config else None,
-            allow_abbrev=False,
-        )
-        if verb.config:
-            _add_config_flags(one, verb, verb.config)
-        else:
-            one.add_argument("--out", default="mrkd-demo", metavar="FOLDER", help="where it writes")
+        _add_config_flags(_add(verbs, name, verb.help, usage), verb)
+    groups = {"": verbs}
+    for name, text in GROUPS.items():
+        group = verbs.add_parser(name, help=text, description=text, allow_abbrev=False)
+        groups[name] = group.add_subparsers(required=True, metavar="COMMAND")
+    for name, command in COMMANDS.items():
+        one = _add(groups[name.rpartition(" ")[0]], name, command.help)
+        choice = one.add_mutually_exclusive_group(required=True) if command.one_of else one
+        for argument, keywords in command.arguments.items():
+            (choice if argument in command.one_of else one).add_argument(argument, **keywords)
     return parser
 
 
-def _add_config_flags(one: argparse.ArgumentParser, verb: Verb, config: type[RunConfig]) -> None:
+def _add(
+    verbs: argparse._SubParsersAction[_Parser], name: str, text: str, usage: str | None = None
+) -> _Parser:
+    leaf = name.rpartition(" ")[2]
+    one = verbs.add_parser(leaf, help=text, description=text, usage=usage, allow_abbrev=False)
+    one.set_defaults(command=name)
+    return one
+
+
+def _add_config_flags(one: argparse.ArgumentParser, verb: Verb) -> None:
     one.add_argument("file", metavar="FILE.toml", help="path or URI of the config")
     one.add_argument("--show-config", action="store_true", help="print the whole config and stop")
     if verb.plan:
         one.add_argument("--plan", action="store_true", help="count images and bytes and stop")
     absent = argparse.SUPPRESS
-    if config is TrainConfig:
+    if verb.config is TrainConfig:
         one.add_argument(
             "--force",
             dest="fleet.force",
@@ -193,7 +195,7 @@ def _add_config_flags(one: argparse.ArgumentParser, verb: Verb, config: type[Run
             help="the same as --fleet.force true",
         )
     group = one.add_argument_group("keys of the config")
-    for key, hint in keys(config):
+    for key, hint in keys(verb.config):
         spellings = dict.fromkeys([f"--{key.replace('_', '-')}", f"--{key}"])
         group.add_argument(*spellings, dest=key, default=absent, metavar=_metavar(hint))
 
@@ -216,10 +218,13 @@ def _metavar(hint: Any) -> str:
     return f"{_metavar(arguments[0])},..." if arguments else str(hint.__name__)
 
 
-def _unknown_flag(unknown: Sequence[str], verb: Verb) -> str:
+def _unknown_flag(unknown: Sequence[str], command: str) -> str:
     flag = next((text for text in unknown if text.startswith("--")), unknown[0]).partition("=")[0]
-    known = [f"--{key.replace('_', '-')}" for key, _ in keys(verb.config)] if verb.config else []
-    near = difflib.get_close_matches(flag.replace("_", "-"), [*known, "--out"], n=1)
+    if command in COMMANDS:
+        known = list(COMMANDS[command].arguments)
+    else:
+        known = [f"--{key.replace('_', '-')}" for key, _ in keys(VERBS[command].config)]
+    near = difflib.get_close_matches(flag.replace("_", "-"), known, n=1)
     return f"unknown argument {flag!r}" + (f"; did you mean {near[0]!r}?" if near else "")
 
 
@@ -236,15 +241,18 @@ def _config(kind: type[RunConfig], options: argparse.Namespace) -> RunConfig:
 
 def _with_absolute_paths(config: RunConfig) -> RunConfig:
     """The config for Ray's workers, whose working directory is another one."""
-    paths = {}
-    for key in (key for key, _ in keys(type(config)) if key in PLACES):
-        value = operator.attrgetter(key)(config)
-        # `auto`, `random` and the table's names of weights are no paths; a file of such a name is
-        # written ./name.
-        is_name = key == "model.weights" and value.isidentifier()
-        if value and "://" not in value and not is_name:
-            paths[key] = str(Path(value).absolute())
-    return config.with_values(paths)
+    raw = config.to_dict()
+    for table in (raw, *raw.get("category", {}).values()):
+        places = {key: value for key, value in flattened(table).items() if key in PLACES}
+        put_values(table, {key: _absolute(key, value) for key, value in places.items()})
+    return type(config).from_dict(raw)
+
+
+def _absolute(key: str, place: str) -> str:
+    # `auto`, `random` and the table's names of weights are no paths; a file of such a name is
+    # written ./name.
+    is_name = key == "model.weights" and place.isidentifier()
+    return place if not place or "://" in place or is_name else str(Path(place).absolute())
 
 
 def _text(uri: str) -> str:

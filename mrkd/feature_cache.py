@@ -18,6 +18,7 @@ from torch import Tensor
 
 from mrkd import images
 from mrkd.backbones import Teacher
+from mrkd.features import inside
 
 _BATCH = 16
 
@@ -33,15 +34,23 @@ class TeacherFeatures:
         teacher: on the device to compute on.
         pixels_NHW3: uint8 RGB at the model's size; an array in memory or a memory map.
         budget_bytes: of memory.
+        roi: `MRKD.pixel_roi` of the model that is trained with them; None: it has no region of
+            interest.
 
     Attributes:
         seconds: that the teacher's pass took; 0 before it.
     """
 
     def __init__(
-        self, teacher: Teacher, pixels_NHW3: NDArray[np.uint8], *, budget_bytes: int
+        self,
+        teacher: Teacher,
+        pixels_NHW3: NDArray[np.uint8],
+        *,
+        budget_bytes: int,
+        roi: Tensor | None = None,
     ) -> None:
         self.teacher, self.pixels, self.budget_bytes = teacher, pixels_NHW3, budget_bytes
+        self.roi = roi
         self.seconds = 0.0
 
     def __len__(self) -> int:
@@ -71,7 +80,9 @@ class TeacherFeatures:
     def compute(self, pixels_BHW3: NDArray[np.uint8]) -> list[Tensor]:
         """The teacher's float32 features of other pixels, past the cache."""
         pixels = torch.from_numpy(np.ascontiguousarray(pixels_BHW3)).to(self.device)
-        features: list[Tensor] = self.teacher(images.to_tensor(pixels, self.teacher.normalisation))
+        tensor = images.to_tensor(pixels, self.teacher.normalisation)
+        # As in `MRKD.teacher_features`: a student learns from what it will be shown.
+        features: list[Tensor] = self.teacher(tensor if self.roi is None else tensor * self.roi)
         return features
 
     def batch(self, rows: Sequence[int] | NDArray[np.int64]) -> list[Tensor]:
@@ -87,17 +98,23 @@ class TeacherFeatures:
         for start in range(0, len(self), _BATCH):
             yield self.batch(range(start, min(start + _BATCH, len(self))))
 
-    def statistics(self) -> list[tuple[Tensor, Tensor]]:
-        """Mean and standard deviation of each level's channels: float64 `[C_l]` both."""
+    def statistics(self, *, roi: Sequence[Tensor] | None = None) -> list[tuple[Tensor, Tensor]]:
+        """Mean and standard deviation of each level's channels: float64 `[C_l]` both.
+
+        Args:
+            roi: `MRKD.all_level_roi`, so that inside pixels alone count; None: all do.
+        """
         found = []
-        for level in self.levels:
+        regions = [None] * len(self.levels) if roi is None else [r.cpu() for r in roi]
+        for level, roi_hw in zip(self.levels, regions, strict=True):
             total = torch.zeros(level.shape[1], dtype=torch.float64)
             square = torch.zeros_like(total)
+            count = 0
             for part in level.split(_BATCH):
-                double = part.double()
-                total += double.sum((0, 2, 3))
-                square += double.square().sum((0, 2, 3))
-            count = level.numel() // level.shape[1]
+                double = inside(part, roi_hw).double()
+                total += double.sum((0, 2))
+                square += double.square().sum((0, 2))
+                count += len(part) * double.shape[2]
             mean = total / count
             found.append((mean, (square / count - mean.square()).clamp_min(0).sqrt()))
         return found

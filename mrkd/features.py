@@ -52,3 +52,13 @@ def cosine_distance(t_BChw: Tensor, s_BChw: Tensor, *, anchor: float = 0.0) -> T
     squares = (t_BChw.square().sum(1) + constant) * (s_BChw.square().sum(1) + constant)
     # The floor sits under the root: the root of an exact 0 has no gradient.
     return 1 - dot / squares.clamp_min(1e-16).sqrt()
+
+
+def inside(x_hw: Tensor, roi_hw: Tensor | None) -> Tensor:
+    """The values at the pixels of a region, in reading order: `[..., h, w]` to `[..., n]`.
+
+    Args:
+        x_hw: features, distances or maps, whatever comes before their two last axes.
+        roi_hw: 0 outside the region; None: every pixel is inside.
+    """
+    return x_hw.flatten(-2) if roi_hw is None else x_hw[..., roi_hw > 0]

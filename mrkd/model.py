@@ -10,12 +10,14 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from mrkd import images, maps, seeds
 from mrkd.backbones import Teacher
 from mrkd.config import ModelConfig
 from mrkd.errors import ConfigError
 from mrkd.features import FeaturePairs
+from mrkd.images import Geometry
 from mrkd.modules import (
     BasicBlock,
     Block,
@@ -29,6 +31,7 @@ from mrkd.modules import (
     conv_bn_relu,
     stage,
 )
+from mrkd.roi import Roi
 
 MODEL_VERSION = 1
 """Raised when the same config, data and seed would give other weights than before."""
@@ -65,16 +68,24 @@ class MRKD(nn.Module):
         config: which parts are on and how features are compared.
         teacher: frozen; may be shared by any number of models. It is not among the parameters
             that `trained_state` gives and never leaves eval mode.
+        roi: where the part lies in every picture; None: everywhere.
+
+    Attributes:
+        pixel_roi: the region at input size, float32 `[H, W]` of 0 and 1; None without one. It and
+            the levels' are made of `roi`, and not among what `trained_state` gives.
 
     Raises:
+        CategoryError: the region is too small for the model's size.
         ConfigError: the backbone's channels do not fit SCConv, or a level does not exist.
 
     Source: paper section 3, spec sections 1 to 7.
     """
 
-    def __init__(self, config: ModelConfig, teacher: Teacher) -> None:
+    pixel_roi: Tensor | None
+
+    def __init__(self, config: ModelConfig, teacher: Teacher, roi: Roi | None = None) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.roi = config, roi
         self.teacher = teacher
         channels, strides = teacher.channels, teacher.strides
         self.levels = tuple(n - 1 for n in config.levels) or tuple(range(len(channels)))
@@ -111,6 +122,32 @@ class MRKD(nn.Module):
             self.register_buffer(f"feature_std_{n}", torch.ones(1, c, 1, 1))
         self.register_buffer("level_mean", torch.zeros(len(self.levels)))
         self.register_buffer("level_std", torch.ones(len(self.levels)))
+        self._register_roi()
+
+    def _register_roi(self) -> None:
+        self.register_buffer("pixel_roi", None, persistent=False)
+        if self.roi is None:
+            return
+        size = self.config.image_size
+        inside = self.roi.at(Geometry(self.roi.size, (size, size), self.config.resize))
+        self.pixel_roi = torch.from_numpy(inside).float()
+        for n, stride in enumerate(self.teacher.strides):
+            # A cell is inside if any of its area is: a defect at the edge has a cell that shows it.
+            level_roi = F.max_pool2d(self.pixel_roi[None, None], stride)[0, 0]
+            self.register_buffer(f"level_roi_{n}", level_roi, persistent=False)
+
+    @property
+    def all_level_roi(self) -> tuple[Tensor, ...] | None:
+        """The region at every level, shallow to deep: float32 `[h_l, w_l]` of 0 and 1."""
+        if self.roi is None:
+            return None
+        return tuple(self.get_buffer(f"level_roi_{n}") for n in range(len(self.teacher.strides)))
+
+    @property
+    def level_roi(self) -> tuple[Tensor, ...] | None:
+        """The region at the levels in use, as `all_level_roi`."""
+        found = self.all_level_roi
+        return found and tuple(found[n] for n in self.levels)
 
     def _spatial_channel_attention(self, channels: int) -> nn.Module:
         config = self.config
@@ -136,7 +173,12 @@ class MRKD(nn.Module):
 
     @torch.no_grad()
     def teacher_features(self, images_B3HW: Tensor) -> list[Tensor]:
-        """The teacher's raw features, all levels: `[B, C_l, h_l, w_l]`, shallow to deep."""
+        """The teacher's raw features, all levels: `[B, C_l, h_l, w_l]`, shallow to deep.
+
+        Outside the region of interest it sees 0, the mean colour of its own training.
+        """
+        if self.pixel_roi is not None:
+            images_B3HW = images_B3HW * self.pixel_roi
         features: list[Tensor] = self.teacher(images_B3HW)
         return features
 
@@ -185,7 +227,10 @@ class MRKD(nn.Module):
         return self.pairs(self.teacher_features(images_B3HW))
 
     def anomaly_map(self, pairs: FeaturePairs) -> Tensor:
-        """The smoothed map at input size: float32 `[B, 1, H, W]`, higher is more anomalous."""
+        """The smoothed map at input size: float32 `[B, 1, H, W]`, higher is more anomalous.
+
+        Zero outside the region of interest; a calibrated map may well be lower inside.
+        """
         size = self.config.image_size
         joined = maps.anomaly_map(
             maps.level_maps(pairs, anchor=self.config.anchor),
@@ -193,16 +238,18 @@ class MRKD(nn.Module):
             combine=self.config.combine,
             mean=self.get_buffer("level_mean"),
             std=self.get_buffer("level_std"),
+            roi=self.level_roi,
         )
-        return maps.smooth(joined, self.config.smooth * size / 256)
+        return maps.smooth(joined, self.config.smooth * size / 256, roi=self.pixel_roi)
 
     def image_score(self, map_B1HW: Tensor) -> Tensor:
-        """One number an image: float32 `[B]`, higher is more anomalous."""
+        """One number an image, of its pixels inside: float32 `[B]`, higher is more anomalous."""
         return maps.image_score(
             map_B1HW,
             rule=self.config.image_score,
             top_share=self.config.top_share,
             mean_weight=self.config.mean_weight,
+            roi=self.pixel_roi,
         )
 
     def trained_state(self) -> dict[str, Tensor]:
@@ -219,11 +266,11 @@ class MRKD(nn.Module):
         self.load_state_dict({**state, **teacher}, strict=True)
 
 
-def build(config: ModelConfig, teacher: Teacher, *, seed: int) -> MRKD:
+def build(config: ModelConfig, teacher: Teacher, *, seed: int, roi: Roi | None = None) -> MRKD:
     """A fresh model whose initial weights depend on config and seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seeds.torch_seed(seed, "init"))
-        return MRKD(config, teacher)
+        return MRKD(config, teacher, roi)
 
 
 @torch.inference_mode()
@@ -235,7 +282,8 @@ def infer(model: MRKD, pixels_BHW3: Tensor) -> tuple[Tensor, Tensor]:
         pixels_BHW3: uint8 RGB at the model's size, resized by its policy.
 
     Returns:
-        anomaly map float32 `[B, H, W]`, image score float32 `[B]`.
+        anomaly map float32 `[B, H, W]`, zero outside the region of interest; image score float32
+        `[B]`.
 
     Raises:
         ValueError: the model is in training mode, or the pixels are of another size.

@@ -1,11 +1,14 @@
-"""Which versions a category has, and which one scores.
+"""Which versions a category has, what made them, and which one scores.
 
     models/<category>/<version>/model.json      there once a version is complete
     models/<category>/promotions/<n>.json       {version, calibration, by, at, why, gate}
     models/<category>/champion.json             copy of the newest promotion, for people
+    models/<category>/holds/<version>.json      {version, by, at, reason, gate}
+    models/<category>/inputs/<hash>.json        what a listing of the category made before
 
 The newest promotion is the champion. The copy is written after it and may lag behind when a
-process dies between the two, so nothing here reads it.
+process dies between the two, so nothing here reads it. A version that its gate held back becomes
+champion by a person's word alone.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from typing import Any
 
 from mrkd import storage
 from mrkd.config import FitConfig, ModelConfig
-from mrkd.errors import ArtefactError
+from mrkd.errors import ArtefactError, StorageError
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +31,10 @@ log = logging.getLogger(__name__)
 # or that say where and how fast a training runs, not what it computes.
 _NOT_IN_VERSION = {
     "model": ("preset", "weights", "weights_sha256"),
-    "train": ("device", "precision", "cache_bytes"),
+    "train": ("device", "precision", "cache_bytes", "micro_batch_size"),
 }
+_NO_VERSIONS = ("promotions", "holds", "inputs")
+"""Folders of a category beside its versions'."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,7 @@ class Promotion:
         by: who promoted it.
         at: when, UTC, ISO 8601.
         why: `first`, `retrained`, or a person's words.
-        gate: what a gate measured; none yet.
+        gate: what a gate measured of the version; None where none did.
     """
 
     number: int
@@ -55,6 +60,25 @@ class Promotion:
     gate: Mapping[str, Any] | None = None
 
 
+@dataclass(frozen=True)
+class Hold:
+    """That a gate kept a version from becoming the champion; never changed.
+
+    Args:
+        version: that was held.
+        by: who held it.
+        at: when, UTC, ISO 8601.
+        reason: one line.
+        gate: what the gate measured.
+    """
+
+    version: str
+    by: str
+    at: str
+    reason: str
+    gate: Mapping[str, Any]
+
+
 def version_of(
     model: ModelConfig,
     train: FitConfig,
@@ -62,15 +86,19 @@ def version_of(
     data_fingerprint: str,
     teacher_digest: str,
     model_version: int,
+    num_micro_batches: int,
+    roi: Mapping[str, Any] | None,
 ) -> str:
     """The name of the model that these inputs make: 16 hex digits, the same on every machine.
 
     Args:
         model: network's config; its preset counts by its values alone.
-        train: training's config, without device, precision and cache.
+        train: training's config, without device, precision, cache and size of a micro-batch.
         data_fingerprint: of the good images in use; excluding an image changes it.
         teacher_digest: of the teacher's weights.
         model_version: `model.MODEL_VERSION` of the code.
+        num_micro_batches: pieces of a batch that batch norm sees one by one, whoever computes them.
+        roi: what draws the region of interest, plain values; None: the whole picture.
     """
     sections: dict[str, dict[str, Any]] = {"model": model.to_dict(), "train": train.to_dict()}
     for section, names in _NOT_IN_VERSION.items():
@@ -81,6 +109,8 @@ def version_of(
         "data": data_fingerprint,
         "teacher": teacher_digest,
         "model_version": model_version,
+        "num_micro_batches": num_micro_batches,
+        "roi": roi,
     }
     text = json.dumps(inputs, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -89,7 +119,7 @@ def version_of(
 def versions(workspace: str, category: str) -> list[str]:
     """The complete versions of a category, sorted by name."""
     folder = storage.join(workspace, "models", category)
-    names = [name for name in storage.list_names(folder) if name != "promotions"]
+    names = [name for name in storage.list_names(folder) if name not in _NO_VERSIONS]
     return sorted(name for name in names if exists(workspace, category, name))
 
 
@@ -132,11 +162,23 @@ def promote(
     by: str,
     why: str,
     gate: Mapping[str, Any] | None = None,
+    after: int | None = None,
 ) -> Promotion:
     """Makes a version the champion.
 
     Two at once cannot both win: the next number is written on the condition that it is free, and
     the time in it keeps the two apart.
+
+    Args:
+        workspace: URI.
+        category: its name.
+        version: a complete one.
+        calibration: number of the one by which it decides.
+        by: who promotes it.
+        why: in words.
+        gate: what a gate measured of it.
+        after: number of the promotion that this one is decided against, 0: of none; a newer one
+            wins. None: whatever stands.
 
     Raises:
         ArtefactError: the version is not complete, or another promotion came first.
@@ -146,13 +188,14 @@ def promote(
             f"category {category!r} has no complete version {version!r} in {workspace}: it has "
             f"{', '.join(versions(workspace, category)) or 'none; train it'}"
         )
-    numbers = _numbers(workspace, category)
+    if after is None:
+        after = max(_numbers(workspace, category), default=0)
     promotion = Promotion(
-        number=numbers[-1] + 1 if numbers else 1,
+        number=after + 1,
         version=version,
         calibration=calibration,
         by=by,
-        at=datetime.now(UTC).isoformat(timespec="microseconds"),
+        at=_now(),
         why=why,
         gate=gate,
     )
@@ -160,12 +203,98 @@ def promote(
     if not storage.write_json(_uri(workspace, category, promotion.number), content, if_absent=True):
         found = _read(workspace, category, promotion.number)
         raise ArtefactError(
-            f"category {category!r}: {found.by} promoted {found.version} ({found.why}) at the same "
-            f"time as {version}, which is not promoted: compare the two, then try again"
+            f"category {category!r}: {found.by} promoted {found.version} with calibration "
+            f"{found.calibration} ({found.why}) at the same time as {version}, which is not "
+            "promoted: compare the two, then try again"
         )
     storage.write_json(storage.join(workspace, "models", category, "champion.json"), content)
     log.info("promoted category=%s version=%s why=%s", category, version, why)
     return promotion
+
+
+def hold(
+    workspace: str, category: str, version: str, *, by: str, reason: str, gate: Mapping[str, Any]
+) -> Hold:
+    """Records that a gate keeps a version from being promoted; an earlier record of it stands.
+
+    Returns:
+        The record that stands.
+
+    Raises:
+        ArtefactError: that cannot be read as one.
+    """
+    held = Hold(version=version, by=by, at=_now(), reason=reason, gate=gate)
+    uri = storage.join(workspace, "models", category, "holds", f"{version}.json")
+    if not storage.write_json(uri, asdict(held), if_absent=True):
+        return _read_hold(uri)
+    log.warning("held category=%s version=%s reason=%s", category, version, reason)
+    return held
+
+
+def holds(workspace: str, category: str) -> dict[str, Hold]:
+    """The versions of a category that a gate held, whether a person promoted them since or not.
+
+    Raises:
+        ArtefactError: one of the records cannot be read.
+    """
+    folder = storage.join(workspace, "models", category, "holds")
+    found = [_read_hold(file.uri) for file in storage.list_files(folder, suffixes=(".json",))]
+    return {held.version: held for held in found}
+
+
+def record_inputs(workspace: str, category: str, inputs: str, made: Mapping[str, Any]) -> None:
+    """Stores what a category's inputs made; a later word on the same inputs takes its place.
+
+    Args:
+        workspace: URI.
+        category: its name.
+        inputs: a hash over all that makes a version, hexadecimal.
+        made: plain values, the name under `version` among them.
+    """
+    content = {"inputs": inputs, "made": dict(made)}
+    storage.write_json(_inputs_uri(workspace, category, inputs), content)
+
+
+def made_from(workspace: str, category: str, inputs: str) -> dict[str, Any] | None:
+    """What `record_inputs` stored of these inputs, by one small read.
+
+    Returns:
+        None where nothing was stored, it is damaged, or its version is no longer complete: the
+        inputs then tell again what they make.
+
+    Raises:
+        StorageError: the workspace cannot be read.
+    """
+    uri = _inputs_uri(workspace, category, inputs)
+    try:
+        content = json.loads(storage.read(uri))
+        made = dict(content["made"])
+        stands = content["inputs"] == inputs and exists(workspace, category, made["version"])
+    except StorageError as error:
+        if error.kind != "missing":
+            raise
+        return None
+    except (ValueError, LookupError, TypeError) as error:
+        log.warning("inputs_dropped uri=%s reason=%r", uri, error)
+        return None
+    return made if stands else None
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+def _inputs_uri(workspace: str, category: str, inputs: str) -> str:
+    return storage.join(workspace, "models", category, "inputs", f"{inputs[:16]}.json")
+
+
+def _read_hold(uri: str) -> Hold:
+    try:
+        return Hold(**storage.read_json(uri))
+    except TypeError as error:
+        raise ArtefactError(
+            f"{uri} is no record of a held version: restore the file, or delete it"
+        ) from error
 
 
 def _uri(workspace: str, category: str, number: int) -> str:

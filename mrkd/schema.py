@@ -191,7 +191,7 @@ def encode_map(anomaly_map: NDArray[np.float32], dtype: MapType) -> dict[str, An
         ValueError: the map has another shape, is empty or has a value that is not finite.
     """
     if dtype == "none":
-        return dict.fromkeys(_MAP_COLUMNS)
+        return dict.fromkeys(MAP_COLUMNS)
     if anomaly_map.ndim != 2 or not anomaly_map.size or not np.isfinite(anomaly_map).all():
         raise ValueError(f"a map is [H, W] of finite numbers, found shape {anomaly_map.shape}")
     low, high = float(anomaly_map.min()), float(anomaly_map.max())
@@ -204,10 +204,10 @@ def encode_map(anomaly_map: NDArray[np.float32], dtype: MapType) -> dict[str, An
         stored = np.clip(anomaly_map, -limit, limit).astype(_STORED[dtype])
     height, width = anomaly_map.shape
     values = (stored.tobytes(), height, width, dtype, low, high)
-    return dict(zip(_MAP_COLUMNS, values, strict=True))
+    return dict(zip(MAP_COLUMNS, values, strict=True))
 
 
-_MAP_COLUMNS = ("anomaly_map", "map_height", "map_width", "map_dtype", "map_min", "map_max")
+MAP_COLUMNS = ("anomaly_map", "map_height", "map_width", "map_dtype", "map_min", "map_max")
 _STORED = {"float16": "<f2", "float32": "<f4", "uint8": "u1"}
 
 

@@ -24,7 +24,7 @@ class Summary:
     """What a command did."""
 
     command: str
-    """The verb, as typed: train, score, evaluate, demo."""
+    """The verb, as typed: train, score, ..., `models list`."""
     run: str | None
     """Name of the run; None for a command without one, or whose config could not be read."""
     exit_code: int

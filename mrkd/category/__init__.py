@@ -1,8 +1,20 @@
 """One category from its images to a promoted model.
 
-read and hash -> version (stop here if it stands) -> decode -> fit -> calibrate -> save -> promote
+read and hash -> version (stop here if it stands) -> decode -> fit -> calibrate -> save -> gate ->
+promote or hold
 """
 
-from mrkd.category.train import CategoryResult, train_category
+from mrkd.category.result import CategoryResult
+from mrkd.category.standing import good_samples, inputs_of_all, standing, steps_of, work_of
+from mrkd.category.train import assist, train_category
 
-__all__ = ["CategoryResult", "train_category"]
+__all__ = [
+    "CategoryResult",
+    "assist",
+    "good_samples",
+    "inputs_of_all",
+    "standing",
+    "steps_of",
+    "train_category",
+    "work_of",
+]

@@ -1,194 +1,166 @@
-"""From samples to a promoted model."""
+"""From samples to a version in the workspace that is promoted, or held.
+
+What is written, in this order: checkpoints, the version, the gate's decision (a promotion or a
+hold), the record of the inputs. A start finds how far an earlier one came and does the rest.
+"""
 
 from __future__ import annotations
 
 import logging
 import math
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any, Literal
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
-from mrkd import checkpoint, device, registry, training
-from mrkd.backbones import Teacher, load_teacher
-from mrkd.calibration import calibrate
+from mrkd import checkpoint, device, gate, registry, training
+from mrkd.backbones import Teacher
 from mrkd.category.images import (
     DecodedImages,
-    GoodImage,
     check_sides,
     count_sides,
     decode_good,
     fingerprint,
-    read_good,
 )
-from mrkd.checkpoint import Calibration
-from mrkd.config import FitConfig, TrainConfig
+from mrkd.category.job import Checkpoints, Job, prepare
+from mrkd.category.result import CategoryResult
+from mrkd.category.scores import GoodScores, score_good
+from mrkd.category.standing import standing
+from mrkd.checkpoint import Calibration, LoadedModel, ModelCard
+from mrkd.config import RoiConfig, TrainConfig
 from mrkd.datasets import Sample
 from mrkd.errors import CategoryError
 from mrkd.feature_cache import TeacherFeatures
-from mrkd.model import MODEL_VERSION, MRKD, build
-from mrkd.scoring import Decoder, score_images
+from mrkd.model import MRKD, build
+from mrkd.parallel import Group
+from mrkd.roi import Roi
+from mrkd.scoring import Decoder
 from mrkd.training import FitResult, Report
 
 log = logging.getLogger(__name__)
 
 MAX_SKIPPED_STORED = 100
-TRAINING_SCORES = pa.schema(
-    [
-        pa.field("image_uri", pa.string(), nullable=False),
-        pa.field("sha256", pa.string(), nullable=False),
-        pa.field("side", pa.string(), nullable=False),
-        pa.field("image_score", pa.float32(), nullable=False),
-    ]
-)
-
-
-@dataclass(frozen=True)
-class CategoryResult:
-    """How the training of one category ended, where it did not fail.
-
-    Args:
-        category: its name.
-        status: `up_to_date`: the same images, config and teacher made that version before.
-        version: of the model.
-        num_images: good images on each side: train, validation, calibration.
-        threshold: of the new calibration; None where nothing was trained.
-        images_per_s: training images through the student; None where nothing was trained.
-        skipped: images that cannot be decoded, each with its reason.
-        warnings: what a person should know of, one line each.
-        seconds: of each stage.
-    """
-
-    category: str
-    status: Literal["trained", "up_to_date"]
-    version: str
-    num_images: dict[str, int]
-    threshold: float | None = None
-    images_per_s: float | None = None
-    skipped: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return asdict(self)
 
 
 def train_category(
-    config: TrainConfig, category: str, samples: Sequence[Sample], *, report: Report | None = None
+    config: TrainConfig,
+    category: str,
+    samples: Sequence[Sample],
+    *,
+    report: Report | None = None,
+    checkpoints_uri: str = "",
+    group: Group | None = None,
 ) -> CategoryResult:
-    """Trains, calibrates, stores and promotes the model of one category.
-
-    The first model of a category is promoted as `first`, every later one as `retrained`: there is
-    no gate between challenger and champion yet.
+    """Trains, calibrates, stores and judges the model of one category.
 
     Args:
         config: of the fleet.
         category: its name.
-        samples: of the category; its good training images are used, the rest is left alone.
+        samples: of the category; its good training images are trained on, by labelled ones the
+            gate measures the new model.
         report: called with each epoch's row; never called where the version stands.
+        checkpoints_uri: folder of the category's checkpoints, to go on from and to write; empty:
+            none.
+        group: the workers that share this training, of which this is the first; the others call
+            `assist`. None: this one alone.
 
     Raises:
-        CategoryError: too few images, images that change meanwhile, or a training that diverged.
+        CategoryError: too few images, images that change meanwhile, a region of interest that does
+            not fit them, or a training that diverged.
         MrkdError: what else a user can mend: storage, teacher, a race for the promotion.
     """
-    clock, model = _Clock(), config.model
-    with clock("read"):
-        good = read_good(
-            [s for s in samples if s.split == "train" and not s.gt_label], config.train
-        )
-        check_sides(good)
-    with clock("teacher"):
-        teacher = load_teacher(
-            model.backbone,
-            taps=model.taps,
-            weights=model.weights,
-            sha256=model.weights_sha256,
-            seed=config.train.seed,
-        )
-        checkpoint.store_teacher(config.workspace, teacher)
-    version = registry.version_of(
-        model,
-        config.train,
-        data_fingerprint=fingerprint(good),
-        teacher_digest=teacher.digest,
-        model_version=MODEL_VERSION,
-    )
-    if registry.exists(config.workspace, category, version) and not config.fleet.force:
-        result = CategoryResult(category, "up_to_date", version, count_sides(good))
+    started_at = datetime.now(UTC).isoformat()
+    job = prepare(config, category, samples, group or Group())
+    loaded = None
+    if job.stands:
+        result = _stored(job)
     else:
-        version = registry.next_version(config.workspace, category, version)
-        result = _train(config, category, version, good, teacher, report, clock)
-    _promote(config, category, version)
-    log.info("category_end category=%s status=%s version=%s", category, result.status, version)
-    return replace(result, seconds=clock.seconds)
+        checkpoints = Checkpoints(checkpoints_uri, job.version)
+        images = _decode(job)
+        model, fitted = _fit(job, images, report, checkpoints)
+        loaded, result = _save(job, images, model, fitted)
+        checkpoints.clear()
+    with job.clock("gate"):
+        result = replace(result, gate=_decide(job, samples, loaded))
+    if standing(config.workspace, category, job.inputs) is None:
+        registry.record_inputs(config.workspace, category, job.inputs, result.to_dict())
+    log.info("category_end category=%s status=%s version=%s", category, result.status, job.version)
+    return replace(
+        result,
+        seconds=job.clock.seconds,
+        started_at=started_at,
+        finished_at=datetime.now(UTC).isoformat(),
+    )
 
 
-def _train(
+def assist(
     config: TrainConfig,
     category: str,
-    version: str,
-    good: list[GoodImage],
-    teacher: Teacher,
-    report: Report | None,
-    clock: _Clock,
-) -> CategoryResult:
-    """From good images to a complete version in the workspace."""
-    with clock("decode"):
-        images = decode_good(good, Decoder(config.model.image_size, config.model.resize))
+    samples: Sequence[Sample],
+    *,
+    report: Report | None = None,
+    checkpoints_uri: str = "",
+    group: Group,
+) -> None:
+    """A further worker's share of `train_category`; arguments and errors as there."""
+    job = prepare(config, category, samples, group)
+    if not job.stands:
+        _fit(job, _decode(job), report, Checkpoints(checkpoints_uri, job.version))
+
+
+def _decode(job: Job) -> DecodedImages:
+    model = job.config.model
+    with job.clock("decode"):
+        images = decode_good(job.good, Decoder(model.image_size, model.resize))
         check_sides(images.good, images.skipped)
-    with clock("fit"):
-        model = build(config.model, teacher, seed=config.train.seed)
-        fitted = _fit(model, images, config.train, report)
-    with clock("calibrate"):
-        scores, calibration = _calibrate(model, images, config.train)
-    num_images = count_sides(images.good)
-    with clock("save"):
-        checkpoint.save(
-            config.workspace,
-            model,
-            calibration,
-            category=category,
-            version=version,
-            train=config.train,
-            data={
-                "fingerprint": fingerprint(good),
-                "num_images": num_images,
-                "skipped": images.skipped[:MAX_SKIPPED_STORED],
-            },
-            metrics=_metrics(fitted),
-            history=pa.Table.from_pylist(fitted.history),
-            training_scores=_training_scores(images.good, scores),
+    return images
+
+
+def _fit(
+    job: Job, images: DecodedImages, report: Report | None, checkpoints: Checkpoints
+) -> tuple[MRKD, FitResult]:
+    """The trained model, from the last checkpoint if there is one."""
+    config = job.config.train
+    with job.clock("fit"):
+        roi = _roi(job.config.roi, images)
+        model = build(job.config.model, job.teacher, seed=config.seed, roi=roi)
+        # Precision is measured by `fit`, on the device that the model is on.
+        model.to(device.choose(config.device, "float32").device)
+        train = images.on("train")
+        pixels = images.pixels[train], images.pixels[images.on("validation")]
+        features, held_out = (
+            TeacherFeatures(
+                model.teacher, part, budget_bytes=config.cache_bytes, roi=model.pixel_roi
+            )
+            for part in pixels
         )
-    return CategoryResult(
-        category=category,
-        status="trained",
-        version=version,
-        num_images=num_images,
-        threshold=calibration.threshold,
-        images_per_s=fitted.images_per_s,
-        skipped=images.skipped,
-        warnings=_warnings(images, calibration, teacher),
-    )
+        fitted = training.fit(
+            model,
+            features,
+            held_out,
+            config,
+            sample_ids=[one.digest for one in images.good[train]],
+            report=report,
+            group=job.group,
+            resume=checkpoints.last(),
+            save=checkpoints.save if checkpoints.uri else None,
+            checkpoint_s=job.config.fleet.checkpoint_s,
+        )
+        check_converged(fitted)
+    return model, fitted
 
 
-def _fit(model: MRKD, images: DecodedImages, config: FitConfig, report: Report | None) -> FitResult:
-    # Precision is measured by `fit`, on the device that the model is on.
-    model.to(device.choose(config.device, "float32").device)
-    train = images.on("train")
-    pixels = images.pixels[train], images.pixels[images.on("validation")]
-    features, held_out = (
-        TeacherFeatures(model.teacher, part, budget_bytes=config.cache_bytes) for part in pixels
-    )
-    ids = [one.digest for one in images.good[train]]
-    fitted = training.fit(model, features, held_out, config, sample_ids=ids, report=report)
-    check_converged(fitted)
-    return fitted
+def _roi(config: RoiConfig, images: DecodedImages) -> Roi | None:
+    """The region of interest, drawn for images that all are of one size."""
+    roi = None
+    for image in images.decoded:
+        assert image.geometry is not None
+        roi = roi or Roi.from_config(config, size=image.geometry.original)
+        if roi and (misfit := roi.misfit(image.geometry.original)):
+            raise CategoryError(f"{image.image_uri}: {misfit}")
+    return roi
 
 
 def check_converged(fitted: FitResult) -> None:
@@ -205,20 +177,99 @@ def check_converged(fitted: FitResult) -> None:
         )
 
 
-def _calibrate(
-    model: MRKD, images: DecodedImages, config: FitConfig
-) -> tuple[NDArray[np.float32], Calibration]:
-    """The score of every good image, by the path that scores a night, and the calibration."""
-    found = [(s.image_score, s.inside.max()) for s in score_images(model, images.decoded)]
-    scores, maxima = np.array(found, np.float32).T
-    held_out = images.on("calibration")
-    calibration = calibrate(
-        scores[held_out],
-        maxima[held_out],
-        [image.statistics for image in images.decoded[held_out] if image.statistics],
-        false_call_rate=config.false_call_rate,
+def _save(
+    job: Job, images: DecodedImages, model: MRKD, fitted: FitResult
+) -> tuple[LoadedModel, CategoryResult]:
+    """A complete version in the workspace, and what is to be said of it."""
+    with job.clock("calibrate"):
+        scores = score_good(model, images, job.config.train)
+    with job.clock("save"):
+        num_images = count_sides(images.good)
+        card = checkpoint.save(
+            job.config.workspace,
+            model,
+            scores.calibration,
+            category=job.category,
+            version=job.version,
+            train=job.config.train,
+            data={
+                "fingerprint": fingerprint(job.good),
+                "num_images": num_images,
+                "skipped": images.skipped[:MAX_SKIPPED_STORED],
+            },
+            metrics=_metrics(fitted),
+            history=pa.Table.from_pylist(fitted.history),
+            training_scores=scores.table,
+        )
+    loaded = LoadedModel(model, card, scores.calibration)
+    result = replace(
+        _result(job, "trained", loaded.card, loaded.calibration),
+        images_per_s=fitted.images_per_s,
+        skipped=images.skipped,
+        warnings=_warnings(images, scores, fitted, job.teacher),
     )
-    return scores, calibration
+    return loaded, result
+
+
+def _stored(job: Job) -> CategoryResult:
+    """What is to be said of a version that stands."""
+    workspace, category, version = job.config.workspace, job.category, job.version
+    card = checkpoint.read_card(workspace, category, version)
+    calibration = checkpoint.read_calibration(workspace, category, version, 1)
+    return _result(job, "up_to_date", card, calibration)
+
+
+def _result(
+    job: Job, status: Literal["trained", "up_to_date"], card: ModelCard, calibration: Calibration
+) -> CategoryResult:
+    return CategoryResult(
+        category=job.category,
+        status=status,
+        version=job.version,
+        num_images=dict(card.data["num_images"]),
+        image_size=card.model.image_size,
+        resize=card.model.resize,
+        model_bytes=sum(file["num_bytes"] for file in card.files.values()),
+        threshold=calibration.threshold,
+        supported_false_call_rate=calibration.supported_false_call_rate,
+        steps=card.metrics["steps"],
+    )
+
+
+def _decide(job: Job, samples: Sequence[Sample], loaded: LoadedModel | None) -> dict[str, Any]:
+    """What the gate says of a version, and then stands: it is promoted, or held.
+
+    A version is judged once: one that a person has since replaced by another stays replaced.
+    """
+    workspace, category, version = job.config.workspace, job.category, job.version
+    past = registry.promotions(workspace, category)
+    for promotion in reversed(past):
+        if promotion.version == version:
+            return dict(promotion.gate or {"state": "passed", "reason": promotion.why})
+    held = registry.holds(workspace, category)
+    if version in held:
+        return dict(held[version].gate)
+    if loaded is None:
+        # Saved by a start that was ended before it came here.
+        loaded = checkpoint.load(workspace, category, version)
+        loaded.model.to(device.choose(job.config.train.device, "float32").device)
+    verdict = gate.judge(
+        workspace,
+        loaded,
+        past[-1] if past else None,
+        samples=samples,
+        good=[(one.sample, one.key) for one in job.good],
+        max_images=job.config.fleet.gate_images,
+    )
+    by = f"train {job.config.run}"
+    if verdict.state == "held":
+        registry.hold(
+            workspace, category, version, by=by, reason=verdict.reason, gate=verdict.record
+        )
+    else:
+        why = "first" if verdict.state == "first" else "retrained"
+        registry.promote(workspace, category, version, by=by, why=why, gate=verdict.record)
+    return verdict.record
 
 
 def _metrics(fitted: FitResult) -> dict[str, Any]:
@@ -230,55 +281,29 @@ def _metrics(fitted: FitResult) -> dict[str, Any]:
         "best_epoch": fitted.best_epoch,
         "loss": best["loss"],
         "validation_loss": best["validation_loss"],
+        "num_micro_batches": fitted.num_micro_batches,
         "device": str(fitted.placement.device),
         "precision": str(fitted.placement.precision).removeprefix("torch."),
     }
 
 
-def _training_scores(good: list[GoodImage], scores: NDArray[np.float32]) -> pa.Table:
-    columns = [
-        [one.sample.image_uri for one in good],
-        [one.digest for one in good],
-        [one.side for one in good],
-        scores,
-    ]
-    return pa.table(columns, schema=TRAINING_SCORES)
-
-
-def _warnings(images: DecodedImages, calibration: Calibration, teacher: Teacher) -> list[str]:
-    found = [calibration.warning] if calibration.warning else []
+def _warnings(
+    images: DecodedImages, scores: GoodScores, fitted: FitResult, teacher: Teacher
+) -> list[str]:
+    found = list(fitted.warnings)
+    if scores.calibration.warning:
+        found.append(scores.calibration.warning)
     if images.skipped:
         num_skipped, num_good = len(images.skipped), len(images.good)
         found.append(
             f"{num_skipped} of {num_skipped + num_good} good images cannot be decoded and were "
             f"left out: {images.skipped[0]}"
         )
+    if scores.num_suspects:
+        found.append(
+            f"{scores.num_suspects} images that were trained on lie above the threshold: look at "
+            "them, they may be defects"
+        )
     if teacher.random:
         found.append("the teacher's weights are random: good for a test, for nothing else")
     return found
-
-
-def _promote(config: TrainConfig, category: str, version: str) -> None:
-    """Promotes a version that never was: not one that a person has since replaced by another."""
-    past = registry.promotions(config.workspace, category)
-    if version not in {promotion.version for promotion in past}:
-        registry.promote(
-            config.workspace,
-            category,
-            version,
-            by=f"train {config.run}",
-            why="retrained" if past else "first",
-        )
-
-
-class _Clock:
-    """Seconds of each named stage."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        began = time.perf_counter()
-        yield
-        self.seconds[stage] = time.perf_counter() - began

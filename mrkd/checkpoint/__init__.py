@@ -16,11 +16,13 @@ from mrkd.checkpoint.card import Calibration, ModelCard, TeacherCard
 from mrkd.checkpoint.store import (
     LoadedModel,
     Teachers,
+    calibration_numbers,
     folder_of,
     load,
     read_calibration,
     read_card,
     save,
+    store_calibration,
     store_teacher,
 )
 
@@ -30,10 +32,12 @@ __all__ = [
     "ModelCard",
     "TeacherCard",
     "Teachers",
+    "calibration_numbers",
     "folder_of",
     "load",
     "read_calibration",
     "read_card",
     "save",
+    "store_calibration",
     "store_teacher",
 ]

@@ -116,7 +116,7 @@ class ModelCard:
         metrics: figures of the training.
         files: of each file below the model's folder sha256 and num_bytes.
         code: mrkd's version and `MODEL_VERSION` of the code that trained.
-        roi: region of interest; none yet.
+        roi: region of interest, `Roi.to_json`; None: the whole picture.
     """
 
     category: str
@@ -129,7 +129,7 @@ class ModelCard:
     metrics: Mapping[str, Any]
     files: Mapping[str, Mapping[str, Any]]
     code: Mapping[str, Any]
-    roi: None = None
+    roi: Mapping[str, Any] | None = None
 
     @property
     def weights_digest(self) -> str:

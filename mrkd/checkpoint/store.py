@@ -17,6 +17,7 @@ from mrkd.checkpoint.card import WEIGHTS, Calibration, ModelCard, TeacherCard
 from mrkd.config import FitConfig
 from mrkd.errors import ArtefactError, ConfigError
 from mrkd.model import MODEL_VERSION, MRKD
+from mrkd.roi import Roi
 
 MAX_TEACHER_BYTES = 2**30
 _CARD = "model.json"
@@ -81,6 +82,7 @@ def save(
             for name, value in content.items()
         },
         code={"mrkd": __version__, "model_version": MODEL_VERSION},
+        roi=model.roi.to_json() if model.roi else None,
     )
     for name, value in content.items():
         storage.write(storage.join(folder, name), value)
@@ -120,9 +122,9 @@ def load(
             weights = value
     teacher = _load_teacher(workspace, card.teacher, {} if teachers is None else teachers)
     try:
-        model = MRKD(card.model, teacher)
+        model = MRKD(card.model, teacher, Roi.from_json(card.roi) if card.roi else None)
         model.load_trained_state(safetensors.torch.load(weights))
-    except (ConfigError, RuntimeError, safetensors.SafetensorError) as error:
+    except (ArtefactError, ConfigError, RuntimeError, safetensors.SafetensorError) as error:
         raise ArtefactError(
             f"{storage.join(folder, WEIGHTS)} does not fit its config in this version of mrkd "
             f"({__version__}, written by {card.code['mrkd']}): train again; {error}"
@@ -168,6 +170,23 @@ def read_calibration(workspace: str, category: str, version: str, number: int) -
         return Calibration.from_json(sealed.read_json(uri))
     except (KeyError, TypeError) as error:
         raise _unknown(uri, error) from error
+
+
+def calibration_numbers(workspace: str, category: str, version: str) -> list[int]:
+    """Numbers of a model's calibrations, rising."""
+    folder = storage.join(folder_of(workspace, category, version), "calibrations")
+    files = storage.list_files(folder, suffixes=(".json",))
+    stems = [file.uri.rpartition("/")[2].removesuffix(".json") for file in files]
+    return sorted(int(stem) for stem in stems if stem.isdecimal())
+
+
+def store_calibration(
+    workspace: str, category: str, version: str, calibration: Calibration
+) -> bool:
+    """Puts a further calibration beside a model's; False where another one took its number."""
+    folder = folder_of(workspace, category, version)
+    uri = storage.join(folder, "calibrations", f"{calibration.number}.json")
+    return storage.write(uri, sealed.to_json(calibration.to_json()), if_absent=True)
 
 
 def store_teacher(workspace: str, teacher: Teacher) -> TeacherCard:

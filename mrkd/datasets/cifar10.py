@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from mrkd import storage
 from mrkd.config import DataConfig
-from mrkd.datasets.sample import GOOD, Sample, chosen
+from mrkd.datasets.sample import GOOD, Part, Sample, chosen
 from mrkd.errors import ConfigError, ImageDecodeError
 
 CLASSES = (
@@ -58,13 +58,17 @@ def cifar10(config: DataConfig) -> dict[str, list[Sample]]:
         )
     train = _members(root, _TRAIN, forms[0], "train_lables.json")
     test = _members(root, _TEST, forms[0], "test_lables.json")
+    etags = {file.uri: file.etag for file in storage.list_files(root)}
+
+    def sample(uri: str, category: str, part: Part, label: str) -> Sample:
+        good = label == category
+        etag = etags[uri.rpartition("#")[0]]
+        return Sample(uri, category, part, int(not good), GOOD if good else label, etag=etag)
+
     return {
         name: [
-            *(Sample(uri, name, "train", 0, GOOD) for uri, label in train if label == name),
-            *(
-                Sample(uri, name, "test", int(label != name), GOOD if label == name else label)
-                for uri, label in test
-            ),
+            *(sample(uri, name, "train", label) for uri, label in train if label == name),
+            *(sample(uri, name, "test", label) for uri, label in test),
         ]
         for name in chosen(CLASSES, config)
     }

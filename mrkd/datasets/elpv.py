@@ -34,11 +34,14 @@ def elpv(config: DataConfig) -> dict[str, list[Sample]]:
             f"data.root {root!r} holds no labels.csv: layout elpv is the folder data of the "
             "package elpv_dataset (pip install elpv-dataset), with labels.csv and images/"
         )
+    etags = {file.uri: file.etag for file in storage.list_files(storage.join(root, "images"))}
     found: dict[str, list[Sample]] = {"mono": [], "poly": []}
     for line in storage.read(labels_uri).decode().splitlines():
         match line.split():
             case [path, probability, ("mono" | "poly") as category]:
-                found[category].append(_sample(root, path, float(probability), category))
+                uri = storage.join(root, path)
+                etag = etags.get(uri, "")
+                found[category].append(_sample(uri, float(probability), category, etag))
             case fields if fields:
                 raise ConfigError(
                     f"{labels_uri!r} holds {line!r}: expected path, probability, mono or poly"
@@ -46,18 +49,19 @@ def elpv(config: DataConfig) -> dict[str, list[Sample]]:
     return {name: found[name] for name in chosen(found, config)}
 
 
-def _sample(root: str, path: str, probability: float, category: str) -> Sample:
-    number = int(PurePosixPath(path).stem.removeprefix("cell"))
+def _sample(uri: str, probability: float, category: str, etag: str) -> Sample:
+    number = int(PurePosixPath(uri).stem.removeprefix("cell"))
     block = (number - 1) // _BLOCK
     good = probability == 0
     half: Part = "val" if place_of(f"elpv {_SALT} half {block}") < 0.5 else "test"
     trains = good and place_of(f"elpv {_SALT} train {block}") < _TRAIN_SHARE
     return Sample(
-        image_uri=storage.join(root, path),
+        image_uri=uri,
         category=category,
         split="train" if trains else half,
         gt_label=0 if good else 1,
         defect=GOOD if good else f"p{round(100 * probability)}",
         group=f"block{block:02}",
         headline=probability in (0, 1),
+        etag=etag,
     )

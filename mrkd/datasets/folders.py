@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 
 from mrkd import storage
 from mrkd.config import DataConfig
-from mrkd.datasets.sample import GOOD, Part, Sample, category_folders, chosen, image_paths
+from mrkd.datasets.sample import GOOD, Part, Sample, category_folders, chosen, image_files
 from mrkd.errors import ConfigError
 
 _PARTS: dict[str, Part] = {"train": "train", "validation": "val", "val": "val", "test": "test"}
@@ -21,8 +21,8 @@ def folder(config: DataConfig) -> dict[str, list[Sample]]:
     root = storage.join(config.root)
     found = {}
     for name in chosen(category_folders(root), config):
-        paths = image_paths(root, name)
-        nested = next((path for path in paths if "/" in path), None)
+        files = image_files(root, name)
+        nested = next((path for path in files if "/" in path), None)
         if nested:
             # Taken as good, an mvtec category's test/<defect> would be trained on unnoticed.
             raise ConfigError(
@@ -30,7 +30,8 @@ def folder(config: DataConfig) -> dict[str, list[Sample]]:
                 "images in the category's folder itself; for folders of parts use layout mvtec"
             )
         found[name] = [
-            Sample(storage.join(root, name, path), name, "train", 0, GOOD) for path in paths
+            Sample(storage.join(root, name, path), name, "train", 0, GOOD, etag=etag)
+            for path, etag in files.items()
         ]
     return found
 
@@ -52,20 +53,21 @@ def mvtec(config: DataConfig) -> dict[str, list[Sample]]:
 
 
 def _category(root: str, category: str, split_csv: str) -> list[Sample]:
-    paths = image_paths(root, category)
+    files = image_files(root, category)
     base = storage.join(root, category)
     gt_masks: dict[tuple[str, str], str] = {}
     images: dict[str, Sample] = {}
-    for path in paths:
+    for path, etag in files.items():
         uri = storage.join(base, path)
         match PurePosixPath(path).parts:
             case ("ground_truth", defect, name):
                 gt_masks[defect, PurePosixPath(name).stem.removesuffix("_mask")] = uri
             case (part, defect, _) if part in _PARTS:
-                images[path] = Sample(uri, category, _PARTS[part], int(defect != GOOD), defect)
-    if paths and not images:
+                label = int(defect != GOOD)
+                images[path] = Sample(uri, category, _PARTS[part], label, defect, etag=etag)
+    if files and not images:
         raise ConfigError(
-            f"category {category!r} in {root!r} holds {paths[0]!r} and no image where layout mvtec "
+            f"category {category!r} in {root!r} holds {next(iter(files))!r} and no image where layout mvtec "
             f"has them: {_MVTEC}"
         )
     images = _with_gt_masks(images, gt_masks)

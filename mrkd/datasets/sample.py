@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -34,6 +35,8 @@ class Sample:
     """What no split may cut: a tile, a module, a lot."""
     headline: bool = True
     """Counts in the figures over all defects; False: only in those of its own defect."""
+    etag: str = ""
+    """Of its file as listed; a member of a container has its container's."""
 
 
 def category_folders(root: str) -> list[str]:
@@ -52,9 +55,13 @@ def chosen(names: Iterable[str], config: DataConfig) -> list[str]:
     """The categories that `config.categories` selects, sorted.
 
     Raises:
-        ConfigError: a pattern fits none of them, or one of them cannot stand in a path.
+        ConfigError: a pattern stands twice or fits none of them, or one of them cannot stand in a
+            path.
     """
     there = sorted(names)
+    twice = [name for name, number in Counter(config.categories).items() if number > 1]
+    if twice:
+        raise ConfigError(f"data.categories names {twice[0]!r} twice: name it once")
     for pattern in config.categories:
         if not any(fnmatchcase(name, pattern) for name in there):
             listed = ", ".join(there[:20]) or "no folders"
@@ -68,11 +75,11 @@ def chosen(names: Iterable[str], config: DataConfig) -> list[str]:
     ]
 
 
-def image_paths(root: str, category: str) -> list[str]:
-    """Paths of the images below a category's folder, at any depth, sorted."""
+def image_files(root: str, category: str) -> dict[str, str]:
+    """Path and ETag of each image below a category's folder, at any depth, sorted by path."""
     base = storage.join(root, category)
     files = storage.list_files(base, suffixes=SUFFIXES)
-    return [file.uri.removeprefix(f"{base}/") for file in files]
+    return {file.uri.removeprefix(f"{base}/"): file.etag for file in files}
 
 
 def place_of(key: str) -> float:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import math
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import ray
 import torch
@@ -138,9 +140,54 @@ def worker_ask(
         )
     node = max(fits, key=lambda node: (node.gpus, node.cpus))
     at_once = math.floor(node.gpus / gpus) if gpus else math.floor(node.cpus)
-    share = math.floor(node.cpus / max(1, min(at_once, num_workers)))
-    cpus = cpus or max(share, min(1.0, node.cpus))
+    share = node.cpus / max(1, min(at_once, num_workers))
+    # Whole CPUs, or where many share a GPU and few CPUs, what is left of one for each.
+    cpus = cpus or (float(math.floor(share)) if share >= 1 else math.floor(share * 1000) / 1000)
     return Ask(cpus, gpus, threads=max(1, math.floor(cpus)))
+
+
+def groups_at_once(found: Sequence[Node], ask: Ask, size: int) -> int:
+    """How many groups of workers the nodes hold at one time.
+
+    Args:
+        found: `nodes`.
+        ask: of each worker.
+        size: workers of a group.
+
+    Raises:
+        ConfigError: the cluster can never hold one group.
+    """
+    room = sum(
+        math.floor(min(node.cpus / ask.cpus, node.gpus / ask.gpus if ask.gpus else math.inf))
+        for node in found
+    )
+    if room < size:
+        raise ConfigError(
+            f"{size} workers_per_category of {ask.cpus:g} CPUs and {ask.gpus:g} GPUs each: the "
+            f"nodes ({_offers(found)}) have room for {room}: lower workers_per_category, "
+            "cpus_per_worker or gpus_per_worker"
+        )
+    return room // size
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Makes SIGTERM, by which schedulers and `ray job stop` end a job, a KeyboardInterrupt.
+
+    Outside of the main thread, where Python knows no signals, it changes nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def scorer_pool(found: Sequence[Node], pool: PoolConfig) -> Pool:

@@ -1,136 +1,176 @@
 """A fleet: one training for each category, on what the cluster has.
 
-    fleets/<run>/config.toml                        the resolved config
-                 categories/<c>.json                how the category ended, written when it does
-                 tracebacks/<c>-<attempt>.txt       of an attempt that failed
-                 summary.json                       the verdict
-
-A category is a Ray task in which Ray Train's local mode runs the loop; README.md says why.
+A category is a Ray task in which Ray Train's local mode runs the loop, or one that waits for a
+group of workers; README.md says why. One that is up to date is found by one small read and costs
+no task. What a fleet leaves behind: `mrkd/fleets.py`.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
-import ray.train
-import torch
-from ray.train import ScalingConfig
-from ray.train.torch import TorchTrainer
-
-from mrkd import datasets, storage
-from mrkd.backbones import load_teacher
-from mrkd.category import CategoryResult, train_category
+from mrkd import datasets, reports, scoring, storage
+from mrkd.category import CategoryResult, inputs_of_all, standing, steps_of, work_of
 from mrkd.config import TrainConfig
 from mrkd.datasets import Sample
-from mrkd.model import build
-from mrkd.on_ray import session
+from mrkd.fleets import Fleet
+from mrkd.on_ray import session, workers
+from mrkd.on_ray.progress import Progress, start_board
 from mrkd.on_ray.session import Ask
-from mrkd.on_ray.tasks import Attempt, run_each
+from mrkd.on_ray.tasks import run_each
 from mrkd.on_ray.verdict import Verdict
+from mrkd.on_ray.workers import Order
 from mrkd.summary import Summary
 
-log = logging.getLogger(__name__)
+Samples = Mapping[str, Sequence[Sample]]
 
 
 def run(config: TrainConfig) -> Summary:
     """Trains every category that is not up to date; one that fails keeps no other from it.
 
+    The same call goes on where an earlier one was ended. A signal (SIGTERM, SIGINT) ends this one
+    with a verdict.
+
     Raises:
-        ConfigError: the data, the network or what it asks of the cluster cannot be had; nothing
-            was started.
+        ConfigError: the data, a network or what it asks of the cluster cannot be had; nothing was
+            started.
         TeacherError: there are no such teacher weights.
         StorageError: the workspace cannot be read or written.
     """
     samples = datasets.load(config.data)
-    _check_network(config)
-    folder = storage.join(config.workspace, "fleets", config.run)
-    failed: dict[str, str] = {}
-    counts = {"categories": len(samples), "trained": 0, "up_to_date": 0, "failed": 0}
-    with Verdict("train", config.run, folder) as verdict, session.connect():
-        ask = session.worker_ask(
-            session.nodes(),
-            cpus=config.fleet.cpus_per_worker,
-            gpus=config.fleet.gpus_per_worker,
-            device=config.train.device,
-            num_workers=len(samples),
+    configs = config.for_categories(list(samples))
+    # Refuses what would fail in every category of a kind: no such weights, no such level.
+    inputs = inputs_of_all(configs, samples)
+    fleet = Fleet(config)
+    with Verdict("train", config.run, fleet.uri) as verdict, session.connect():
+        ask, at_once = _placement(config, len(samples))
+        earlier = fleet.begin()
+        if config.fleet.force:
+            # What an earlier start of this fleet has trained since it was forced is done.
+            fleet.records |= earlier
+        else:
+            _find_up_to_date(fleet, inputs)
+        work = {
+            name: work_of(configs[name], samples[name])
+            for name in samples
+            if name not in fleet.records
+        }
+        # The largest first, so that no long one is left alone at the end.
+        todo = sorted(work, key=lambda name: (-work[name], name))
+        board = start_board()
+        orders = {
+            name: (Order(config, name, samples[name], fleet.checkpoints_uri(name), ask, board),)
+            for name in todo
+        }
+        progress = Progress(
+            config.run,
+            work,
+            {name: steps_of(configs[name], samples[name]) for name in todo},
+            num_up_to_date=len(fleet.records),
+            board=board,
         )
-        storage.write(storage.join(folder, "config.toml"), config.to_toml().encode())
-        arguments = {name: (config, name, samples[name], ask) for name in _largest_first(samples)}
-        for attempt in run_each(_train, arguments, ask, max_failures=config.fleet.max_failures):
-            if attempt.error:
-                _store_traceback(folder, attempt)
-            if attempt.last:
-                record = _record(attempt)
-                _store(folder, attempt.category, record)
-                counts[record["status"]] += 1
-                if attempt.error:
-                    failed[attempt.category] = attempt.error
-        too_many = len(failed) > config.fleet.max_failed_share * len(samples)
-        return verdict.end(
-            3 if too_many else 0,
-            counts=counts,
-            uris={
-                "models": storage.join(config.workspace, "models"),
-                "categories": storage.join(folder, "categories"),
-            },
-            reasons=[f"category {name}: {error}" for name, error in sorted(failed.items())],
-        )
+        try:
+            with session.stoppable():
+                _train_each(fleet, orders, ask, at_once, progress)
+        except KeyboardInterrupt:
+            _leave(fleet, todo, progress)
+        return _close(fleet, verdict)
 
 
-def _check_network(config: TrainConfig) -> None:
-    """Refuses here what would fail in every category alike: no weights, no such level."""
-    teacher = load_teacher(
-        config.model.backbone,
-        taps=config.model.taps,
-        weights=config.model.weights,
-        sha256=config.model.weights_sha256,
-        seed=config.train.seed,
+def _placement(config: TrainConfig, num_categories: int) -> tuple[Ask, int | None]:
+    """What a worker takes, and how many categories may be under way; None: Ray sees to it."""
+    found, size = session.nodes(), config.fleet.workers_per_category
+    ask = session.worker_ask(
+        found,
+        cpus=config.fleet.cpus_per_worker,
+        gpus=config.fleet.gpus_per_worker,
+        device=config.train.device,
+        num_workers=num_categories * size,
     )
-    with torch.device("meta"):
-        build(config.model, teacher, seed=config.train.seed)
+    # A group's workers are no part of the task that waits for them, so that Ray cannot count them.
+    return ask, session.groups_at_once(found, ask, size) if size > 1 else None
 
 
-def _largest_first(samples: Mapping[str, Sequence[Sample]]) -> list[str]:
-    """So that no long one is left alone at the end."""
-    return sorted(samples, key=lambda name: (-len(samples[name]), name))
+def _find_up_to_date(fleet: Fleet, inputs: Mapping[str, str]) -> None:
+    """Ends the categories whose inputs have made a version before."""
+    workspace = fleet.config.workspace
+
+    def look(name: str) -> CategoryResult | None:
+        return standing(workspace, name, inputs[name])
+
+    for name, result in zip(inputs, scoring.in_threads(look, inputs), strict=True):
+        if result:
+            fleet.end(name, {**result.to_dict(), "attempts": 0})
 
 
-def _train(
-    config: TrainConfig, category: str, samples: Sequence[Sample], ask: Ask
-) -> CategoryResult:
-    """One category, in a worker of the cluster."""
-    session.enter_worker(ask)
+def _train_each(
+    fleet: Fleet,
+    orders: Mapping[str, tuple[Order]],
+    ask: Ask,
+    at_once: int | None,
+    progress: Progress,
+) -> None:
+    """Trains what is left, and stores how each category ended when it does."""
+    options = fleet.config.fleet
+    attempts = run_each(
+        workers.train if at_once is None else workers.train_in_group,
+        orders,
+        ask if at_once is None else Ask(0.0),
+        max_failures=options.max_failures,
+        backoff_s=options.backoff_s,
+        at_once=at_once,
+        tick=progress.tell,
+        tick_s=options.progress_s,
+    )
+    for attempt in attempts:
+        traceback_uri = ""
+        if attempt.error:
+            traceback_uri = fleet.store_traceback(
+                attempt.category, attempt.number, attempt.traceback
+            )
+        if not attempt.last:
+            continue
+        record: dict[str, Any] = {"cpus": ask.cpus, "gpus": ask.gpus, "attempts": attempt.number}
+        if attempt.error:
+            record |= {"status": "failed", "error": attempt.error, "traceback": traceback_uri}
+        else:
+            record |= attempt.result.to_dict()
+        fleet.end(attempt.category, record)
+        progress.end(attempt.category, record["status"])
 
-    def report(row: Mapping[str, Any]) -> None:
-        figures = " ".join(f"{name}={value:.6g}" for name, value in row.items())
-        log.info("epoch_end category=%s %s", category, figures)
-        ray.train.report(dict(row))
 
-    # Local mode calls it in this very process, so that its result needs no way back.
-    results: list[CategoryResult] = []
-
-    def loop() -> None:
-        results.append(train_category(config, category, samples, report=report))
-
-    TorchTrainer(loop, scaling_config=ScalingConfig(num_workers=0, use_gpu=ask.gpus > 0)).fit()
-    return results[0]
-
-
-def _record(attempt: Attempt) -> dict[str, Any]:
-    """What is stored of a category that ended."""
-    common = {"category": attempt.category, "attempts": attempt.number}
-    if attempt.error:
-        return {**common, "status": "failed", "error": attempt.error}
-    return {**common, **asdict(attempt.result)}
+def _leave(fleet: Fleet, todo: Sequence[str], progress: Progress) -> None:
+    """Says of what has not ended how far it was; its checkpoint stays."""
+    under_way = progress.under_way()
+    for name in todo:
+        if name in fleet.records:
+            continue
+        reason = "the fleet was stopped before it was started"
+        if name in under_way:
+            epoch = under_way[name].get("epoch")
+            where = "before its first epoch ended" if epoch is None else f"after epoch {epoch}"
+            reason = f"the fleet was stopped {where} of its training"
+        reason += ": start the fleet again to go on"
+        fleet.end(name, {"status": "not_started", "attempts": 0, "reason": reason})
 
 
-def _store(folder: str, category: str, record: Mapping[str, Any]) -> None:
-    storage.write_json(storage.join(folder, "categories", f"{category}.json"), record)
-
-
-def _store_traceback(folder: str, attempt: Attempt) -> None:
-    name = f"{attempt.category}-{attempt.number}.txt"
-    storage.write(storage.join(folder, "tracebacks", name), attempt.traceback.encode())
+def _close(fleet: Fleet, verdict: Verdict) -> Summary:
+    """The page and the verdict."""
+    counts, failures = fleet.counts, fleet.failures
+    stopped = counts["not_started"]
+    fleet.close("stopped" if stopped else "done")
+    too_many = len(failures) > fleet.config.fleet.max_failed_share * counts["categories"]
+    reasons = [f"category {name}: {error}" for name, error in failures.items()]
+    if stopped:
+        reasons.insert(0, f"{stopped} categories are not done: start the fleet again to go on")
+    return verdict.end(
+        1 if stopped else 3 if too_many else 0,
+        counts=counts,
+        uris={
+            "models": storage.join(fleet.config.workspace, "models"),
+            "categories": storage.join(fleet.uri, "categories"),
+            "report": reports.write_fleet_page(fleet.uri),
+        },
+        reasons=reasons,
+    )

@@ -7,10 +7,14 @@ that the charts follow a dark page.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from mrkd.reports.fleet_content import Losses
 
 Spec = dict[str, Any]
 
@@ -19,38 +23,40 @@ GOOD_COLOUR = "#3b7dd8"
 DEFECTIVE_COLOUR = "#e8710a"
 APART_COLOUR = "#8a8f98"
 THRESHOLD_COLOUR = "#dc267f"
+HELD_OUT_COLOUR = "#12908e"
 
 _NUM_BINS = 40
 _MAX_ROC_POINTS = 400
+_MAX_EPOCHS = 200
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', sans-serif"
 
 
+@dataclass(frozen=True)
+class Series:
+    """Scores of one kind of images, as bars of one look."""
+
+    name: str
+    colour: str
+    hatch: str
+    scores: NDArray[np.float32]
+
+
 def histogram(
-    scores: NDArray[np.float32],
-    gt_labels: NDArray[np.int8],
-    headline: NDArray[np.bool_],
-    *,
-    threshold: float,
+    series: Sequence[Series], *, threshold: float, share: bool = False, small: bool = False
 ) -> Spec:
-    """Numbers of good and defective images by score, with the threshold as a line.
+    """Numbers of images by score, with the threshold as a line.
 
     Args:
-        scores: float32 `[n]`, n >= 1.
-        gt_labels: int8 `[n]`, 0 good, 1 anomalous.
-        headline: bool `[n]`, False for images that are reported apart.
+        series: kinds of images, those without any left out; one has some.
         threshold: of the calibration.
+        share: each bar is a share of its series, so that few are seen beside many.
+        small: for one of many charts beside each other.
     """
-    edges = np.histogram_bin_edges(np.append(scores.astype(np.float64), threshold), _NUM_BINS)
-    groups = [
-        ("good", GOOD_COLOUR, "", headline & (gt_labels == 0)),
-        ("defective", DEFECTIVE_COLOUR, "/", headline & (gt_labels == 1)),
-        ("reported apart", APART_COLOUR, ".", ~headline),
-    ]
-    bars: list[Spec] = [
-        _bars(name, colour, hatch, np.histogram(scores[chosen], bins=edges)[0], edges)
-        for name, colour, hatch, chosen in groups
-        if chosen.any()
-    ]
+    series = [one for one in series if len(one.scores)]
+    scores = np.concatenate([one.scores for one in series])
+    num_bins = _NUM_BINS // 2 if small else _NUM_BINS
+    edges = np.histogram_bin_edges(np.append(scores.astype(np.float64), threshold), num_bins)
+    bars = [_bars(one, edges, share=share) for one in series]
     line: Spec = {
         "type": "scatter",
         "mode": "lines",
@@ -58,10 +64,52 @@ def histogram(
         "x": [threshold, threshold],
         "y": [0, max(max(bar["y"]) for bar in bars)],
         "line": {"color": THRESHOLD_COLOUR, "width": 2, "dash": "dash"},
+        "cliponaxis": False,
         "hovertemplate": "threshold %{x:.4g}<extra></extra>",
     }
-    layout = _layout("image score", "images") | {"barmode": "overlay", "bargap": 0.04}
-    return {"data": [*bars, line], "layout": layout}
+    layout = _layout("image score", "share of images" if share else "images", small=small)
+    if share:
+        layout["yaxis"]["tickformat"] = ".0%"
+    return {"data": [*bars, line], "layout": layout | {"barmode": "overlay", "bargap": 0.04}}
+
+
+def losses(values: Losses) -> Spec:
+    """The two losses by epoch, and the epoch whose weights were kept; small."""
+    kept = int(np.argmin(np.where(np.isfinite(values.validation), values.validation, np.inf)))
+    shown = _spread(len(values.epochs), _MAX_EPOCHS)
+    lines = [
+        ("training", GOOD_COLOUR, "solid", values.training),
+        ("validation", HELD_OUT_COLOUR, "dot", values.validation),
+    ]
+    data: list[Spec] = [
+        {
+            "type": "scatter",
+            "mode": "lines" if len(shown) > 1 else "markers",
+            "name": name,
+            "x": values.epochs[shown].tolist(),
+            "y": [_short(value) for value in loss[shown]],
+            "line": {"color": colour, "width": 2, "dash": dash},
+            "hovertemplate": f"epoch %{{x}}, {name} %{{y:.4g}}<extra></extra>",
+        }
+        for name, colour, dash, loss in lines
+    ]
+    data.append(
+        {
+            "type": "scatter",
+            "mode": "markers",
+            "name": "kept",
+            "x": [int(values.epochs[kept])],
+            "y": [_short(values.validation[kept])],
+            "marker": {"color": THRESHOLD_COLOUR, "size": 9, "symbol": "diamond"},
+            "hovertemplate": "epoch %{x} was kept, %{y:.4g}<extra></extra>",
+        }
+    )
+    layout = _layout("epoch", "loss", small=True)
+    finite = np.concatenate([loss[np.isfinite(loss)] for *_, loss in lines])
+    if (finite > 0).all():
+        # Most of the fall is in the first epochs: on a plain scale the rest is one flat line.
+        layout["yaxis"] |= {"type": "log", "dtick": "D2", "tickformat": ".2~g"}
+    return {"data": data, "layout": layout}
 
 
 def roc(
@@ -81,8 +129,7 @@ def roc(
     if not len(good) or not len(bad):
         return None
     cuts = np.unique(scores)
-    if len(cuts) > _MAX_ROC_POINTS:
-        cuts = cuts[np.linspace(0, len(cuts) - 1, _MAX_ROC_POINTS).round().astype(int)]
+    cuts = cuts[_spread(len(cuts), _MAX_ROC_POINTS)]
     # A cut below all scores calls every image.
     curve = {"x": [1.0, *_share_above(good, cuts)], "y": [1.0, *_share_above(bad, cuts)]}
     point = {"x": _share_above(good, [threshold]), "y": _share_above(bad, [threshold])}
@@ -116,37 +163,39 @@ def roc(
     }
 
 
-def _bars(
-    name: str, colour: str, hatch: str, counts: NDArray[np.int64], edges: NDArray[np.float64]
-) -> Spec:
+def _bars(series: Series, edges: NDArray[np.float64], *, share: bool) -> Spec:
+    counts = np.histogram(series.scores, bins=edges)[0]
+    heights = counts / len(series.scores) if share else counts
     return {
         "type": "bar",
-        "name": name,
+        "name": series.name,
         "x": ((edges[:-1] + edges[1:]) / 2).tolist(),
-        "y": counts.tolist(),
+        "y": heights.tolist(),
         "width": float(edges[1] - edges[0]),
         "opacity": 0.75,
         "marker": {
-            "color": colour,
-            "pattern": {"shape": hatch, "size": 6, "fillmode": "overlay"},
+            "color": series.colour,
+            "pattern": {"shape": series.hatch, "size": 6, "fillmode": "overlay"},
         },
-        "hovertemplate": f"%{{y}} {name}, score about %{{x:.4g}}<extra></extra>",
+        "customdata": counts.tolist(),
+        "hovertemplate": f"%{{customdata}} {series.name}, score about %{{x:.4g}}<extra></extra>",
     }
 
 
-def _layout(x_title: str, y_title: str) -> Spec:
+def _layout(x_title: str, y_title: str, *, small: bool = False) -> Spec:
+    size = 11 if small else 13
     axes = (("xaxis", x_title), ("yaxis", y_title))
     return {
-        "font": {"family": _FONT, "size": 13},
+        "font": {"family": _FONT, "size": size},
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
         "margin": {"l": 8, "r": 12, "t": 8, "b": 8},
-        "height": 300,
+        "height": 200 if small else 300,
         "showlegend": True,
         "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
     } | {
         axis: {
-            "title": {"text": title, "font": {"size": 13}},
+            "title": {"text": title, "font": {"size": size}},
             "zeroline": False,
             "automargin": True,
             "fixedrange": True,
@@ -159,3 +208,13 @@ def _share_above(values: NDArray[np.float32], cuts: ArrayLike) -> list[float]:
     """Share of `values` strictly above each cut."""
     above = len(values) - np.searchsorted(np.sort(values), cuts, side="right")
     return [float(share) for share in above / len(values)]
+
+
+def _spread(count: int, most: int) -> NDArray[np.int64]:
+    """Places of at most so many of `count` things, evenly spread, the first and last among them."""
+    return np.linspace(0, count - 1, min(count, most)).round().astype(np.int64)
+
+
+def _short(value: float) -> float | None:
+    """Four digits, which is more than a chart shows; None, a gap, for what is no number."""
+    return float(f"{value:.4g}") if np.isfinite(value) else None

@@ -27,7 +27,7 @@ class Picture:
     Args:
         image_uri: as listed.
         image_score: raw, by the model's rule.
-        p_value: share of held-out good images that score at least as high.
+        p_value: share of held-out good images that score at least as high; None where not stored.
         is_anomalous: the decision.
         height: of the original, in pixels.
         width: of the original, in pixels.
@@ -43,7 +43,7 @@ class Picture:
 
     image_uri: str
     image_score: float
-    p_value: float
+    p_value: float | None
     is_anomalous: bool
     height: int
     width: int
@@ -91,11 +91,6 @@ class Model:
     supported_false_call_rate: float
     num_held_out: int
     warning: str = ""
-
-    @property
-    def random_teacher(self) -> bool:
-        """Whether the teacher's weights are no one's training."""
-        return self.teacher.startswith("random:")
 
 
 @dataclass(frozen=True)

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-import gzip
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
-from pathlib import PurePosixPath
 from typing import Any
 
-import jinja2
 import numpy as np
 from numpy.typing import NDArray
-from plotly.offline import get_plotlyjs
 
 from mrkd.evaluation import LEFT_OUT, MEAN
-from mrkd.reports import charts, pictures
+from mrkd.reports import charts, page
 from mrkd.reports.content import Category, MetricRow, Model, PageData, Picture
 
 # In the order of the page: metric -> title, explanation.
@@ -78,25 +71,19 @@ class Share:
 def evaluation_page(data: PageData) -> str:
     """The whole page as HTML that stands alone: it reads no other file and asks no network."""
     categories = [_category(category) for category in data.categories]
-    return (
-        _environment()
-        .get_template("evaluation.html.j2")
-        .render(
-            run=data.run,
-            scored_at=data.scored_at,
-            part=data.part,
-            root=data.root,
-            categories=categories,
-            totals=_sum(c["counts"] for c in categories),
-            with_masks=any(c.get("aupro") for c in categories),
-            random_teachers=sorted(
-                {c.model.teacher for c in data.categories if c.model and c.model.random_teacher}
-            ),
-            archive=data.archive,
-            archived=_sum(data.archive.counts.values()) if data.archive else None,
-            settings=json.dumps(data.config, indent=2, ensure_ascii=False),
-            plotly=_plotly(),
-        )
+    return page.render(
+        "evaluation.html.j2",
+        run=data.run,
+        scored_at=data.scored_at,
+        part=data.part,
+        root=data.root,
+        categories=categories,
+        totals=_sum(c["counts"] for c in categories),
+        with_masks=any(c.get("aupro") for c in categories),
+        teachers=sorted({c.model.teacher for c in data.categories if c.model}),
+        archive=data.archive,
+        archived=_sum(data.archive.counts.values()) if data.archive else None,
+        config=data.config,
     )
 
 
@@ -130,9 +117,10 @@ def _category(category: Category) -> dict[str, Any]:
         "apart": sorted(set(category.defects[~category.headline].tolist())),
     }
     view |= _by_defect(category, called) | _charts(category, model.threshold)
+    usual = page.usual((*category.highest, *category.nearest))
     for name in ("highest", "nearest"):
         shown: Sequence[Picture] = getattr(category, name)
-        view[name] = [_card(picture, model, _usual(category)) for picture in shown]
+        view[name] = [_card(picture, model, usual) for picture in shown]
     return view
 
 
@@ -170,43 +158,32 @@ def _charts(category: Category, threshold: float) -> dict[str, Any]:
     scores, gt_labels, headline = category.scores, category.gt_labels, category.headline
     if not len(scores):
         return {"histogram": None, "roc": None}
+    kinds = [
+        ("good", charts.GOOD_COLOUR, "", headline & (gt_labels == 0)),
+        ("defective", charts.DEFECTIVE_COLOUR, "/", headline & (gt_labels == 1)),
+        ("reported apart", charts.APART_COLOUR, ".", ~headline),
+    ]
+    series = [
+        charts.Series(name, colour, hatch, scores[chosen]) for name, colour, hatch, chosen in kinds
+    ]
     return {
-        "histogram": charts.histogram(scores, gt_labels, headline, threshold=threshold),
+        "histogram": charts.histogram(series, threshold=threshold),
         "roc": charts.roc(scores[headline], gt_labels[headline], threshold=threshold),
     }
 
 
 def _card(picture: Picture, model: Model, usual: float) -> dict[str, Any]:
-    gt_mask, anomaly_map = picture.gt_mask, picture.anomaly_map
-    size = {"height": picture.height, "width": picture.width}
     verdict = "NOK" if picture.is_anomalous else "OK"
     # What people were unsure of is neither missed nor a false call.
     remarks: dict[tuple[bool, int | None], str] = {(False, 1): "missed", (True, 0): "false call"}
     remark = remarks.get((picture.is_anomalous, picture.gt_label), "") if picture.headline else ""
-    heat = None
-    if anomaly_map is not None:
-        heat = pictures.heat_uri(anomaly_map, low=usual, high=model.pixel_threshold)
-    return size | {
-        "uri": picture.image_uri,
-        "name": PurePosixPath(picture.image_uri).name,
-        "jpeg": None if picture.pixels is None else pictures.jpeg_uri(picture.pixels),
-        "heat": heat,
-        "map_box": picture.map_box,
-        "regions": picture.regions,
-        "truth": "" if gt_mask is None else pictures.outline(gt_mask, **size),
-        "score": picture.image_score,
-        "p_value": picture.p_value,
-        "verdict": verdict,
-        "wrong": remark,
-        "label": "unknown" if picture.gt_label is None else picture.defect,
+    facts = {
+        "score": page.score(picture.image_score),
+        "p-value": "unknown" if picture.p_value is None else page.figure(picture.p_value),
+        "truth": "unknown" if picture.gt_label is None else picture.defect,
     }
-
-
-def _usual(category: Category) -> float:
-    """The median of the maps shown: most pixels, even of defective parts, are sound."""
-    maps = [p.anomaly_map for p in (*category.highest, *category.nearest)]
-    pixels = [values.ravel() for values in maps if values is not None]
-    return float(np.median(np.concatenate(pixels))) if pixels else 0.0
+    card = page.card(picture, facts, usual=usual, pixel_threshold=model.pixel_threshold)
+    return card | {"verdict": verdict, "wrong": remark}
 
 
 def _sum(counts: Iterable[Counts]) -> Counts:
@@ -216,34 +193,3 @@ def _sum(counts: Iterable[Counts]) -> Counts:
 
 def _share(called: NDArray[np.bool_], among: NDArray[np.bool_]) -> Share:
     return Share(int(called[among].sum()), int(among.sum()))
-
-
-def _figure(value: float) -> str:
-    return f"{value:.3f}"
-
-
-def _score(value: float) -> str:
-    return f"{value:.4g}"
-
-
-def _percent(value: float) -> str:
-    return f"{value * 100:.2g}\u00a0%" if value < 0.1 else f"{value * 100:.0f}\u00a0%"
-
-
-@cache
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("mrkd.reports"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"figure": _figure, "score": _score, "percent": _percent}
-    return environment
-
-
-@cache
-def _plotly() -> str:
-    """plotly.js in gzip and base64: 2.0 MB instead of 4.8; the same bytes on every call."""
-    return base64.b64encode(gzip.compress(get_plotlyjs().encode(), 9, mtime=0)).decode("ascii")

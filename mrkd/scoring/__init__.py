@@ -7,7 +7,7 @@ changes no bit of any of them.
 """
 
 from mrkd.scoring.decoding import Decoded, Decoder, decode_samples, in_threads
-from mrkd.scoring.forward import BATCH_SIZE, Scored, score_images
+from mrkd.scoring.forward import BATCH_SIZE, Scored, score_images, within
 from mrkd.scoring.regions import find_regions
 from mrkd.scoring.scorer import Scorer
 
@@ -21,4 +21,5 @@ __all__ = [
     "find_regions",
     "in_threads",
     "score_images",
+    "within",
 ]

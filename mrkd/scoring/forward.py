@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from mrkd.config import PoolConfig
 from mrkd.model import MRKD, infer
+from mrkd.roi import Roi
 from mrkd.scoring.decoding import Decoded
 from mrkd.scoring.regions import inside
 
@@ -29,18 +30,25 @@ class Scored:
         anomaly_map: float32 `[S, S]` at the model's size, letterbox borders included.
         image_score: a float32 value.
         reduced_map: the map at the size that is stored, float32 `[s, s]`.
+        roi: the model's region of interest, bool `[S, S]`, letterbox borders outside; None: all.
     """
 
     decoded: Decoded
     anomaly_map: NDArray[np.float32]
     image_score: float
     reduced_map: NDArray[np.float32]
+    roi: NDArray[np.bool_] | None = None
 
     @property
     def inside(self) -> NDArray[np.float32]:
         """The part of the map that shows the picture: letterbox borders left out."""
         assert self.decoded.geometry is not None
         return inside(self.anomaly_map, self.decoded.geometry)
+
+    @property
+    def peak(self) -> float:
+        """The map's maximum, inside the picture and the region of interest."""
+        return float((self.inside if self.roi is None else self.anomaly_map[self.roi]).max())
 
 
 def score_images(
@@ -61,9 +69,11 @@ def score_images(
         precision: float32, or bfloat16 by autocast.
 
     Raises:
-        ValueError: an image has an error, or another size than the model's.
+        ValueError: an image has an error, another size than the model's, or an original of another
+            size than the model's region of interest (`within` makes that an error).
     """
     size = model.config.image_size
+    roi = None if model.pixel_roi is None else model.pixel_roi.cpu().numpy() > 0
     place = next(model.parameters()).device
     queue = iter(decoded)
     while batch := list(islice(queue, batch_size)):
@@ -73,13 +83,23 @@ def score_images(
                 raise ValueError(
                     f"{image.image_uri}: {image.error_kind or 'pixels of another size'}"
                 )
+            if image is not within(model.roi, image):
+                raise ValueError(f"{image.image_uri}: not of the region of interest's size")
             row[:] = image.pixels
         with torch.autocast(place.type, precision, enabled=precision is not torch.float32):
             map_BHW, score_B = infer(model, torch.from_numpy(pixels_BHW3).to(place))
         reduced = _reduced(map_BHW, map_size)
         arrays = (map_BHW.float().cpu().numpy(), score_B.float().tolist(), reduced.cpu().numpy())
         for result in zip(batch, *arrays, strict=False):
-            yield Scored(*result)
+            yield Scored(*result, roi)
+
+
+def within(roi: Roi | None, image: Decoded) -> Decoded:
+    """The image itself, or its error where the region of interest is drawn for another size."""
+    misfit = roi.misfit(image.geometry.original) if roi and image.geometry else ""
+    if not misfit:
+        return image
+    return replace(image, pixels=None, error_kind="unsupported", error_message=misfit)
 
 
 def _reduced(map_BHW: Tensor, map_size: int | None) -> Tensor:

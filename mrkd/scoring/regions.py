@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -10,15 +10,22 @@ from numpy.typing import NDArray
 
 from mrkd.images import Geometry
 
+T = TypeVar("T", bound=np.generic)
 
-def inside(anomaly_map: NDArray[np.float32], geometry: Geometry) -> NDArray[np.float32]:
+
+def inside(anomaly_map: NDArray[T], geometry: Geometry) -> NDArray[T]:
     """The part of a map that shows the picture, letterbox borders left out: a view."""
     x, y, width, height = geometry.valid
     return anomaly_map[y : y + height, x : x + width]
 
 
 def find_regions(
-    anomaly_map: NDArray[np.float32], geometry: Geometry, *, threshold: float, limit: int
+    anomaly_map: NDArray[np.float32],
+    geometry: Geometry,
+    *,
+    threshold: float,
+    limit: int,
+    roi: NDArray[np.bool_] | None = None,
 ) -> list[dict[str, Any]]:
     """Connected regions strictly above the pixel threshold, the highest peak first.
 
@@ -27,12 +34,16 @@ def find_regions(
         geometry: of the image; what lies outside the picture is left out.
         threshold: of pixels.
         limit: how many at most.
+        roi: bool `[S, S]`, False where no pixel is above anything; None: the whole picture counts.
 
     Returns:
         Rows of `schema.REGION`: 8-connected, boxes and areas in original pixels.
     """
     picture = inside(anomaly_map, geometry)
     above = picture > np.float32(threshold)
+    if roi is not None:
+        # A threshold below 0 has the zeros of the outside above it.
+        above &= inside(roi, geometry)
     if not above.any() or not limit:
         return []
     num, labels, stats, _ = cv2.connectedComponentsWithStats(above.astype(np.uint8), connectivity=8)

@@ -17,7 +17,7 @@ from mrkd.backbones import Teacher
 from mrkd.checkpoint import LoadedModel
 from mrkd.config import PoolConfig, RowsConfig
 from mrkd.scoring.decoding import Decoded
-from mrkd.scoring.forward import Scored, score_images
+from mrkd.scoring.forward import Scored, score_images, within
 from mrkd.scoring.regions import find_regions
 
 log = logging.getLogger(__name__)
@@ -65,6 +65,7 @@ class Scorer:
             ArtefactError: the model or its calibration is damaged or missing.
         """
         loaded = self._load(category, version, calibration)
+        decoded = [within(loaded.model.roi, image) for image in decoded]
         results = score_images(
             loaded.model,
             [image for image in decoded if image.error_kind is None],
@@ -120,6 +121,7 @@ def _row(scored: Scored, loaded: LoadedModel, rows: RowsConfig) -> dict[str, Any
             image.geometry,
             threshold=calibration.pixel_threshold,
             limit=rows.max_regions,
+            roi=scored.roi,
         ),
     }
 

@@ -1,4 +1,4 @@
-"""The page in a real browser: what a reader of it sees, and what it asks of the world."""
+"""The pages in a real browser: what a reader of them sees, and what they ask of the world."""
 
 import shutil
 from contextlib import contextmanager
@@ -6,8 +6,9 @@ from contextlib import contextmanager
 import pytest
 from playwright.sync_api import sync_playwright
 
-from mrkd.reports import write_evaluation_page
+from mrkd.reports import write_page
 from tests.support.evaluations import write_evaluation
+from tests.support.fleets import KINDS, write_fleet
 
 CHROMIUM = shutil.which("chromium")
 
@@ -16,7 +17,19 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PAT
 
 @pytest.fixture(scope="module")
 def page_uri(tmp_path_factory):
-    return write_evaluation_page(write_evaluation(tmp_path_factory.mktemp("page")))
+    return write_page(write_evaluation(tmp_path_factory.mktemp("page")))
+
+
+@pytest.fixture(scope="module")
+def fleet_uri(tmp_path_factory):
+    return write_page(write_fleet(tmp_path_factory.mktemp("fleet")))
+
+
+@pytest.fixture(scope="module")
+def large_fleet_uri(tmp_path_factory):
+    """More categories than have their charts open."""
+    kinds = {**KINDS, **{f"part-{n:02}": "passed" for n in range(24)}}
+    return write_page(write_fleet(tmp_path_factory.mktemp("large"), kinds))
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +43,7 @@ def browser():
 
 @contextmanager
 def opened(browser, uri, width, **options):
-    """The page after all charts are drawn, with what it asked for and what it complained of."""
+    """The page after its open charts are drawn, what it asked for and what it complained of."""
     context = browser.new_context(viewport={"width": width, "height": 900}, **options)
     page = context.new_page()
     asked, complaints = [], []
@@ -38,17 +51,19 @@ def opened(browser, uri, width, **options):
     page.on("console", lambda message: complaints.append(message.text))
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.goto(uri)
-    for chart in page.locator(".chart").all():
+    for chart in page.locator(".chart:visible").all():
         chart.scroll_into_view_if_needed()
         chart.locator("svg.main-svg").first.wait_for()
     yield page, asked, complaints
     context.close()
 
 
+@pytest.mark.parametrize("name", ["page_uri", "fleet_uri", "large_fleet_uri"])
 @pytest.mark.parametrize("width", [1280, 400])
-def test_the_page_stands_alone_without_complaint_and_fits_its_window(browser, page_uri, width):
-    with opened(browser, page_uri, width) as (page, asked, complaints):
-        assert [url for url in asked if not url.startswith("data:")] == [page_uri]
+def test_the_page_stands_alone_without_complaint_and_fits_its_window(browser, width, name, request):
+    uri = request.getfixturevalue(name)
+    with opened(browser, uri, width) as (page, asked, complaints):
+        assert [url for url in asked if not url.startswith("data:")] == [uri]
         assert complaints == []
         assert page.evaluate("document.documentElement.scrollWidth") == width
 
@@ -96,4 +111,58 @@ def test_without_scripts_the_page_still_shows_figures_and_pictures(browser, page
     page.goto(page_uri)
     assert page.get_by_role("link", name="plate").is_visible()
     assert page.locator(".cards svg").count() == 48
+    context.close()
+
+
+def names(page):
+    """Names in the table of all categories that are to be seen, from the top."""
+    return page.locator("table.sortable tbody tr:visible > th").all_inner_texts()
+
+
+def test_a_heading_sorts_its_table_and_what_has_no_value_stands_last(browser, fleet_uri):
+    with opened(browser, fleet_uri, 1280) as (page, _, _):
+        assert names(page) == ["0012", "cap", "gear", "nut", "plate", "ring"]
+        heading = page.locator("table.sortable thead th", has_text="To look")
+        heading.get_by_role("button").click()
+        assert names(page)[0] == "plate"
+        assert names(page)[4:] == ["cap", "nut"], "what has no model has no such number"
+        assert heading.get_attribute("aria-sort") == "descending"
+        heading.get_by_role("button").click()
+        assert names(page)[3:] == ["plate", "cap", "nut"]
+        page.locator("table.sortable thead th", has_text="State").get_by_role("button").click()
+        assert names(page)[:3] == ["cap", "nut", "ring"], "what asks for a reader comes first"
+
+
+def test_a_difference_below_zero_sorts_below_one_above(browser, fleet_uri):
+    with opened(browser, fleet_uri, 1280) as (page, _, _):
+        page.locator("table.sortable thead th", has_text="Change").get_by_role("button").click()
+        assert names(page)[0] == "ring"
+
+
+def test_a_word_leaves_the_categories_that_hold_it(browser, fleet_uri):
+    with opened(browser, fleet_uri, 1280) as (page, _, _):
+        page.get_by_role("searchbox").fill("HELD")
+        assert names(page) == ["ring"]
+        assert page.locator(".category:visible").count() == 1
+        page.get_by_role("searchbox").fill("")
+        assert len(names(page)) == 6
+
+
+def test_the_charts_of_many_categories_are_drawn_when_they_are_asked_for(browser, large_fleet_uri):
+    with opened(browser, large_fleet_uri, 1280) as (page, _, _):
+        assert page.locator(".js-plotly-plot").count() == 0
+        page.locator("table.sortable").get_by_role("link", name="part-07").click()
+        category = page.locator("#category-part-07")
+        category.locator("svg.main-svg").first.wait_for()
+        assert category.get_attribute("open") is not None
+        assert page.locator(".js-plotly-plot").count() == 2
+
+
+def test_without_scripts_the_page_of_a_fleet_still_tells_all(browser, fleet_uri):
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(fleet_uri)
+    assert len(names(page)) == 6
+    assert page.locator(".cards svg").count() == 3
+    assert not page.get_by_role("searchbox").is_visible()
     context.close()

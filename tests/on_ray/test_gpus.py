@@ -3,26 +3,82 @@
 import json
 import subprocess
 import sys
+import time
+
+import pytest
+
+from tests.support.models import small_config
 
 SCRIPT = """
 import sys, ray
-from mrkd.config import ScoreConfig
-from mrkd.on_ray import score
+from mrkd.config import ScoreConfig, TrainConfig
+from mrkd.on_ray import score, train
 
-ray.init(address="local", num_cpus=2, num_gpus=1, include_dashboard=False)
-print(score.run(ScoreConfig.from_toml(sys.argv[1])).to_json())
+verb, num_gpus, text = sys.argv[1:]
+ray.init(address="local", num_cpus=2, num_gpus=int(num_gpus), include_dashboard=False)
+run, config = {"score": (score.run, ScoreConfig), "train": (train.run, TrainConfig)}[verb]
+print(run(config.from_toml(text)).to_json())
 """
+
+CROWD = """
+import sys
+from pathlib import Path
+import ray
+from mrkd.on_ray import session
+from mrkd.on_ray.tasks import run_each
+from tests.on_ray.test_gpus import meet
+
+folder, gpus, number, crowd = Path(sys.argv[1]), float(sys.argv[2]), *map(int, sys.argv[3:])
+ray.init(address="local", num_cpus=2, num_gpus=2, include_dashboard=False)
+found = session.nodes()
+ask = session.worker_ask(found, cpus=0, gpus=gpus, device="cpu", num_workers=number)
+calls = {str(n): (folder, crowd) for n in range(number)}
+print(max(one.result for one in run_each(meet, calls, ask, max_failures=0)))
+"""
+
+
+def meet(folder, crowd):
+    """The most calls that were under way at once, after waiting until there are so many."""
+    mark = folder / str(time.monotonic_ns())
+    mark.touch()
+    until, most = time.monotonic() + 60, 0
+    while most < crowd and time.monotonic() < until:
+        most = max(most, len(list(folder.iterdir())))
+        time.sleep(0.05)
+    time.sleep(1)  # for one more, were there room for it
+    most = max(most, len(list(folder.iterdir())))
+    mark.unlink()
+    return most
+
+
+def run(*arguments):
+    done = subprocess.run(
+        [sys.executable, "-c", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=True,
+    )
+    return done.stdout.splitlines()[-1]
 
 
 def test_scorers_that_share_a_gpu_leave_the_cpus_to_the_readers(plant, archive, calm):
     """Two scorers that took a CPU each would leave a node of two CPUs none to read with."""
     values = {"pool.gpus_per_scorer": 0.5, "pool.device": "cpu"}
     config = plant.score_config(archive, "gpus", **values)
-    night = subprocess.run(
-        [sys.executable, "-c", SCRIPT, config.to_toml()],
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=True,
-    )
-    assert json.loads(night.stdout.splitlines()[-1])["counts"] == dict(calm.counts)
+    counts = json.loads(run(SCRIPT, "score", 1, config.to_toml()))["counts"]
+    assert counts == dict(calm.counts)
+
+
+@pytest.mark.parametrize(("gpus", "number", "crowd"), [(1, 3, 2), (0.25, 9, 8)])
+def test_as_many_categories_train_at_once_as_the_gpus_hold(tmp_path, gpus, number, crowd):
+    """Of three at a whole GPU one waits for two; of nine at a quarter one waits for eight."""
+    assert int(run(CROWD, tmp_path, gpus, number, crowd)) == crowd
+
+
+def test_a_fleet_trains_on_fractions_of_a_gpu(plant, tmp_path):
+    values = {"fleet.gpus_per_worker": 0.25, "data.categories": ["plate", "ring"]}
+    config = small_config(str(plant.root), str(tmp_path), **values)
+    assert json.loads(run(SCRIPT, "train", 2, config.to_toml()))["counts"]["trained"] == 2
+    (record,) = (tmp_path / "fleets" / "test" / "categories").glob("ring.json")
+    assert json.loads(record.read_text())["gpus"] == 0.25

@@ -1,9 +1,10 @@
 import os
 import signal
+import time
 
 import pytest
 
-from mrkd.errors import CategoryError
+from mrkd.errors import CategoryError, StorageError
 from mrkd.on_ray.session import Ask
 from mrkd.on_ray.tasks import run_each
 
@@ -25,6 +26,24 @@ def complain(category):
     if category == "b":
         raise ZeroDivisionError("a bug")
     return category
+
+
+def out_of_reach(starts, kind):
+    """Reached at the second try, if it may be."""
+    mark = starts / kind
+    if not mark.exists():
+        mark.write_text(str(time.time()))
+        raise StorageError("no answer", kind)
+    return time.time() - float(mark.read_text())
+
+
+def overlap(folder, category):
+    """How many calls are under way while this one is."""
+    (folder / category).touch()
+    time.sleep(0.5)
+    num = len(list(folder.iterdir()))
+    (folder / category).unlink()
+    return num
 
 
 def test_a_category_whose_worker_died_is_started_again(tmp_path):
@@ -55,6 +74,31 @@ def test_what_a_category_raises_ends_it_alone_and_is_not_tried_again():
     assert found["c"].result == "c"
     assert "in complain" in found["b"].traceback
     assert "\x1b" not in found["b"].traceback
+
+
+def test_a_place_that_was_not_reached_is_tried_again_after_a_while(tmp_path):
+    arguments = {kind: (tmp_path, kind) for kind in ("unreachable", "forbidden")}
+    attempts = list(run_each(out_of_reach, arguments, ASK, max_failures=2, backoff_s=1.5))
+    found = {(one.category, one.number): one for one in attempts}
+    assert found.keys() == {("unreachable", 1), ("unreachable", 2), ("forbidden", 1)}
+    assert found["forbidden", 1].last
+    assert found["unreachable", 2].result >= 1.5
+
+
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_no_more_calls_are_under_way_than_are_allowed(tmp_path, at_once):
+    arguments = {name: (tmp_path, name) for name in "abcd"}
+    options = {"max_failures": 0, "at_once": at_once}
+    found = [one.result for one in run_each(overlap, arguments, Ask(0), **options)]
+    assert max(found) == at_once
+
+
+def test_it_ticks_while_it_waits(tmp_path):
+    ticks = []
+    arguments = {name: (tmp_path, name) for name in "ab"}
+    options = {"max_failures": 0, "at_once": 1, "tick_s": 0.1}
+    list(run_each(overlap, arguments, ASK, tick=lambda: ticks.append(1), **options))
+    assert len(ticks) >= 4
 
 
 @pytest.mark.timeout(60)

@@ -3,6 +3,15 @@
 import torch
 
 from mrkd.backbones import Backbone, Teacher
+from mrkd.features import FeaturePairs
+
+
+def random_pairs() -> FeaturePairs:
+    """Two images, three levels of 16, 8 and 4 pixels, 8 channels each."""
+    generator = torch.Generator().manual_seed(0)
+    teacher = tuple(torch.randn(2, 8, s, s, generator=generator) for s in (16, 8, 4))
+    student = tuple(torch.randn(2, 8, s, s, generator=generator) for s in (16, 8, 4))
+    return FeaturePairs(teacher, student)
 
 
 def assert_same_features(teacher: Teacher, network: Backbone) -> None:

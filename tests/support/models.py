@@ -8,6 +8,7 @@ from mrkd import backbones
 from mrkd.backbones import Teacher
 from mrkd.config import FitConfig, ModelConfig, TrainConfig
 from mrkd.model import MRKD, build
+from mrkd.roi import Roi
 
 MODEL = ModelConfig(
     backbone="efficientnet_lite0",
@@ -28,9 +29,9 @@ FIT = FitConfig(
 )
 
 
-def small_model(seed: int = 0) -> MRKD:
+def small_model(seed: int = 0, roi: Roi | None = None, **values: object) -> MRKD:
     """A fresh model as training leaves one; each seed has other weights, all have one teacher."""
-    model = build(MODEL, _teacher(), seed=seed).eval()
+    model = build(MODEL.with_values(values), _teacher(), seed=seed, roi=roi).eval()
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # missing in torch's
     return model
 

@@ -3,7 +3,14 @@ import logging
 import numpy as np
 import pytest
 
-from mrkd.calibration import MAX_STORED, calibrate, check_counts, threshold_at
+from mrkd.calibration import (
+    MAX_STORED,
+    at_rate,
+    at_threshold,
+    calibrate,
+    check_counts,
+    threshold_at,
+)
 from mrkd.checkpoint import Calibration
 from mrkd.errors import CategoryError
 from mrkd.images import Statistics
@@ -122,3 +129,39 @@ def test_values_of_different_numbers_of_images_are_a_callers_fault():
 def test_a_rate_outside_0_and_1_is_a_callers_fault(rate):
     with pytest.raises(ValueError, match="rate"):
         threshold_at(np.ones(4), rate)
+
+
+def test_another_rate_gives_what_a_calibration_at_that_rate_has():
+    scores, maxima = np.arange(199), np.arange(199) * 10.0
+    other = at_rate(calibration_of(scores, rate=0.01, maxima=maxima), 0.05)
+    assert other == calibration_of(scores, rate=0.05, maxima=maxima)
+
+
+def test_another_rate_that_the_images_do_not_support_is_warned_of():
+    other = at_rate(calibration_of(np.arange(19), rate=0.05), 0.01)
+    assert (other.threshold, other.supported_false_call_rate) == (18, 0.05)
+    assert "19 held-out images support" in other.warning
+
+
+@pytest.mark.parametrize(
+    ("threshold", "rate"),
+    [(18, 0.05), (1e6, 0.05), (17.5, 0.1), (17, 0.1), (9, 0.5), (0, 0.95), (-1, 1.0)],
+)
+def test_the_rate_of_a_threshold_counts_the_held_out_scores_above_it_and_one_more(threshold, rate):
+    base = calibration_of(np.arange(19), rate=0.2)
+    other = at_threshold(base, threshold)
+    assert other.threshold == threshold
+    assert other.false_call_rate == other.supported_false_call_rate == pytest.approx(rate)
+    assert other.warning == ""
+    assert other.pixel_threshold == base.pixel_threshold
+
+
+@pytest.mark.parametrize("rate", [0.05, 0.1, 0.25, 0.5])
+def test_a_threshold_that_a_rate_gave_has_that_rate(rate):
+    base = at_rate(calibration_of(np.arange(19)), rate)
+    assert at_threshold(base, base.threshold).false_call_rate == pytest.approx(rate)
+
+
+def test_a_threshold_is_a_float32_so_that_rows_hold_the_very_value():
+    threshold = at_threshold(calibration_of(np.arange(19)), 0.1).threshold
+    assert threshold == float(np.float32(0.1)) != 0.1

@@ -57,7 +57,9 @@ def test_a_category_is_trained_calibrated_and_promoted_first(trained):
     assert sum(result.num_images.values()) == 32
     assert len(loaded.calibration.scores) == result.num_images["calibration"]
     assert result.images_per_s > 0
-    assert set(result.seconds) == {"read", "teacher", "decode", "fit", "calibrate", "save"}
+    assert set(result.seconds) == {
+        "read", "teacher", "decode", "fit", "calibrate", "save", "gate",
+    }  # fmt: skip
     history = storage.read(
         storage.join(
             checkpoint.folder_of(str(workspace), "plate", result.version), "history.parquet"
@@ -123,7 +125,10 @@ def test_new_images_move_nobody_and_give_a_new_version(trained, own_parts, tmp_p
     other = shutil.copytree(workspace, tmp_path / "workspace")
     second = train(own_parts, other)
     assert (second.status, second.version != first.version) == ("trained", True)
-    assert registry.champion(str(other), "plate").why == "retrained"
+    judged = registry.holds(str(other), "plate").get(second.version) or registry.champion(
+        str(other), "plate"
+    )
+    assert (judged.version, judged.gate) == (second.version, second.gate)
     sides = []
     for result in (first, second):
         rows = read_table(other, result.version, "training_scores.parquet").to_pylist()

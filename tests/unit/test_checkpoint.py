@@ -10,9 +10,11 @@ import torch
 from mrkd import checkpoint, schema, storage
 from mrkd.calibration import calibrate
 from mrkd.checkpoint import sealed
+from mrkd.config import RoiConfig
 from mrkd.errors import ArtefactError
 from mrkd.images import Statistics
 from mrkd.model import infer
+from mrkd.roi import Roi
 from tests.support.models import FIT, MODEL, small_model
 
 
@@ -68,6 +70,20 @@ def test_the_card_says_what_made_the_model(stored):
     assert card.metrics == {"validation_loss": 0.125}
     assert card.roi is None
     assert card == checkpoint.read_card(str(stored), "plate", "aa")
+
+
+def test_a_region_of_interest_is_part_of_the_model(tmp_path):
+    mask = np.zeros((30, 50), bool)
+    mask[5:20, 8:33] = True
+    model = small_model(roi=Roi(mask, RoiConfig(mask="roi.png")))
+    card = save(tmp_path, model)
+    loaded = load(tmp_path)
+    assert loaded.card == card
+    assert loaded.card.roi["source"] == {"mask": "roi.png", "polygons": []}
+    np.testing.assert_array_equal(loaded.model.roi.mask, mask)
+    pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), np.uint8))
+    for expected, found in zip(infer(model, pixels), infer(loaded.model, pixels), strict=True):
+        assert torch.equal(found, expected)
 
 
 def test_random_teachers_are_marked_where_rows_name_them(stored):
@@ -203,3 +219,13 @@ def test_what_is_no_sealed_json_is_called_damaged(tmp_path, data):
 def test_a_number_that_is_not_finite_is_not_sealed():
     with pytest.raises(ValueError, match="JSON"):
         sealed.to_json({"loss": float("nan")})
+
+
+def test_a_region_of_another_version_of_mrkd_is_told_from_damage(stored):
+    path = stored / "models/plate/aa/model.json"
+    content = json.loads(path.read_bytes())
+    content["roi"] = {"circle": [30, 20, 10]}
+    del content["sha256"], content["schema"]
+    path.write_bytes(sealed.to_json(content))
+    with pytest.raises(ArtefactError, match=r"region of interest .*does not fit"):
+        load(stored)

@@ -7,6 +7,7 @@ import pytest
 from mrkd.config import (
     EvalConfig,
     FitConfig,
+    FleetConfig,
     ModelConfig,
     ScoreConfig,
     TrainConfig,
@@ -146,3 +147,65 @@ def test_names_that_may_stand_in_a_path(name):
 def test_names_that_may_not(name):
     with pytest.raises(ConfigError, match="is not a name"):
         check_name("category", name)
+
+
+def test_a_fraction_of_a_gpu_is_for_one_worker_a_category():
+    with pytest.raises(ConfigError, match=r"0\.25 with 2 workers_per_category.*NCCL refuses"):
+        FleetConfig(gpus_per_worker=0.25, workers_per_category=2)
+    with pytest.raises(ConfigError, match="1.5: a fraction, or whole GPUs"):
+        FleetConfig(gpus_per_worker=1.5)
+
+
+PLANT = """
+workspace = "w"
+run = "r"
+[data]
+root = "parts"
+[category."ca*".model]
+image_size = 64
+[category.cap.model]
+image_size = 96
+[category.cap.roi]
+polygons = [[[1, 2], [30, 4], [5, 60]]]
+[category.bolt.model]
+preset = "paper"
+"""
+
+
+def test_tables_of_a_category_change_its_config_alone_the_later_ones_win():
+    config = TrainConfig.from_toml(PLANT)
+    sizes = {name: config.for_category(name).model.image_size for name in ("cap", "can", "nut")}
+    assert sizes == {"cap": 96, "can": 64, "nut": 256}
+    assert len(config.for_category("cap").roi.polygons) == 1
+    assert not config.for_category("can").roi.polygons
+    assert config.for_category("cap").category == {}
+
+
+def test_a_preset_for_a_category_brings_its_values():
+    config = TrainConfig.from_toml(PLANT).for_category("bolt")
+    paper = TrainConfig.from_dict({**FLEET, "model": {"preset": "paper"}})
+    assert (config.model, config.train) == (paper.model, paper.train)
+
+
+def test_what_was_changed_stays_when_the_preset_does():
+    config = TrainConfig.from_dict(FLEET).with_values({"train.max_steps": 7})
+    assert config.with_values({"model.preset": "paper"}).train.max_steps == 7
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("[category.a.modle]\nlevels = [1]", r"'a'.modle; did you mean 'model'"),
+        ("[category.a.model]\nimage_sise = 64", r"'a': unknown key 'model.image_sise'"),
+        ("[category.a.train]\nmask_rate = 2.0", r"'a': train.mask_rate is 2"),
+        ("[category.a.roi]\npolygons = [[[1, 2], [3, 4]]]", r"polygons\[0\].*three or more"),
+    ],
+)
+def test_a_wrong_table_of_a_category_is_named(table, message):
+    with pytest.raises(ConfigError, match=message):
+        TrainConfig.from_toml(PLANT + table)
+
+
+def test_a_pattern_that_fits_no_category_is_named():
+    with pytest.raises(ConfigError, match="category.'bolt' fits none; did you mean 'bolts'"):
+        TrainConfig.from_toml(PLANT).for_categories(["cap", "can", "bolts"])

@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from mrkd.features import FeaturePairs, cosine_distance
 from mrkd.loss import distillation_loss, flat_distance
+from tests.support.features import random_pairs
 
 T = torch.tensor([[[[1.0, 0], [0, 1]], [[0, 1], [1, 1]]]])
 S = torch.tensor([[[[1.0, 1], [0, -1]], [[0, 1], [2, 1]]]])
@@ -54,6 +55,36 @@ def test_loss_sums_levels_and_adds_the_hardest_pixels():
     pairs = FeaturePairs((t, t), (s, s))
     found = distillation_loss(pairs, hard_pixel_share=0.1)
     torch.testing.assert_close(found, 2 * (plain.mean() + hardest))
+
+
+@pytest.mark.parametrize("distance", ["pixel", "flat"])
+def test_loss_of_a_region_is_the_loss_of_what_lies_in_it(distance):
+    pairs, rules = random_pairs(), {"distance": distance, "anchor": 1.0, "hard_pixel_share": 0.1}
+    roi = [torch.zeros(t.shape[-2:]) for t in pairs.teacher]
+    for region in roi:
+        region[1:, : region.shape[1] // 2] = 1
+    cut = [
+        tuple(t[..., 1:, : t.shape[3] // 2] for t in side)
+        for side in (pairs.teacher, pairs.student)
+    ]
+    expected = distillation_loss(FeaturePairs(*cut), **rules)
+    torch.testing.assert_close(distillation_loss(pairs, **rules, roi=roi), expected)
+    everywhere = [torch.ones_like(region) for region in roi]
+    torch.testing.assert_close(
+        distillation_loss(pairs, **rules, roi=everywhere), distillation_loss(pairs, **rules)
+    )
+
+
+@pytest.mark.parametrize("distance", ["pixel", "flat"])
+def test_nothing_is_learnt_from_outside_a_region(distance):
+    pairs = random_pairs()
+    for s in pairs.student:
+        s.requires_grad_()
+    roi = [torch.eye(t.shape[-1]) for t in pairs.teacher]
+    distillation_loss(pairs, distance=distance, hard_pixel_share=0.5, roi=roi).backward()
+    for s, region in zip(pairs.student, roi, strict=True):
+        assert (s.grad[..., region == 0] == 0).all()
+        assert (s.grad[..., region > 0] != 0).any(1).all()
 
 
 def test_pairs_of_unequal_shapes_are_refused():

@@ -2,14 +2,16 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 
 from mrkd import backbones
-from mrkd.config import ModelConfig
+from mrkd.config import ModelConfig, RoiConfig
 from mrkd.errors import ConfigError
 from mrkd.model import MRKD, build, infer
 from mrkd.modules import FeatureMaskGeneration
+from mrkd.roi import Roi
 
 
 @pytest.fixture(scope="module")
@@ -126,3 +128,40 @@ def test_a_level_or_channels_that_do_not_fit_are_named(resnet):
         MRKD(_config(levels=(4,)), resnet)
     with pytest.raises(ConfigError, match=r"256 channels.*sru_groups \(7\)"):
         MRKD(_config(sru_groups=7), resnet)
+
+
+def _rectangle(top, bottom, left, right):
+    mask = np.zeros((64, 64), bool)
+    mask[top:bottom, left:right] = True
+    return Roi(mask, RoiConfig())
+
+
+def test_a_levels_cell_is_inside_a_region_if_any_of_its_area_is(resnet):
+    model = build(_config(levels=(1, 3)), resnet, seed=0, roi=_rectangle(15, 33, 4, 64))
+    assert model.pixel_roi.sum() == 18 * 60
+    expected = [torch.zeros(side, side) for side in (16, 8, 4)]
+    expected[0][3:9, 1:], expected[1][1:5], expected[2][0:3] = 1, 1, 1
+    for found, region in zip(model.all_level_roi, expected, strict=True):
+        assert torch.equal(found, region)
+    for found, n in zip(model.level_roi, (0, 2), strict=True):
+        assert torch.equal(found, expected[n])
+
+
+def test_a_region_is_no_part_of_what_training_made(resnet):
+    plain, model = (build(_config(), resnet, seed=0, roi=r) for r in (None, _rectangle(0, 9, 0, 9)))
+    assert (plain.roi, plain.pixel_roi, plain.level_roi, plain.all_level_roi) == (None,) * 4
+    assert model.trained_state().keys() == plain.trained_state().keys()
+    assert all(torch.equal(plain.trained_state()[k], v) for k, v in model.trained_state().items())
+    plain.load_trained_state(model.trained_state())
+
+
+def test_outside_a_region_the_map_is_zero_and_the_teacher_sees_nothing(resnet):
+    model = build(_config(), resnet, seed=0, roi=_rectangle(10, 30, 20, 50)).eval()
+    pixels = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
+    found, scores = infer(model, pixels)
+    assert (found[:, model.pixel_roi == 0] == 0).all()
+    assert (found[:, model.pixel_roi > 0] > 0).all()
+    pixels[:, :10] = pixels[:, 30:] = 255
+    again = infer(model, pixels)
+    assert torch.equal(again[0], found)
+    assert torch.equal(again[1], scores)

@@ -28,7 +28,10 @@ INPUTS = {
     "data_fingerprint": "d",
     "teacher_digest": "t",
     "model_version": 1,
+    "num_micro_batches": 1,
+    "roi": None,
 }
+GATE = {"state": "held", "by": "labels", "difference": {"value": -0.1, "low": -0.2, "high": 0.0}}
 
 
 def version_of(**changes):
@@ -51,6 +54,9 @@ def test_a_version_is_16_hex_digits_that_no_machine_changes():
         {"data_fingerprint": "e"},
         {"teacher_digest": "u"},
         {"model_version": 2},
+        {"num_micro_batches": 2},
+        {"roi": {"polygons": [[[0, 0], [9, 0], [9, 9]]]}},
+        {"roi": {"mask": "0" * 64}},
     ],
 )
 def test_what_changes_the_model_changes_its_version(changes):
@@ -61,6 +67,7 @@ def test_what_changes_the_model_changes_its_version(changes):
     "changes",
     [
         {"train": FitConfig(device="cpu", precision="float32", cache_bytes=0)},
+        {"train": FitConfig(micro_batch_size=2)},
         {"model": ModelConfig(weights="/a/path.pth", weights_sha256="0" * 64)},
         {"model": ModelConfig(preset="paper")},
     ],
@@ -126,6 +133,76 @@ def test_of_promotions_at_once_each_number_has_one_winner_and_losers_are_told(wo
         won = [p for p in threads.map(attempt, names) if p]
     assert won
     assert sorted(won, key=lambda p: p.number) == registry.promotions(workspace, "plate")
+
+
+def test_a_promotion_decided_against_one_that_is_no_longer_the_newest_is_refused(workspace):
+    complete(workspace, "aa")
+    complete(workspace, "bb")
+    first = promote(workspace, "aa", by="shift 1")
+    with pytest.raises(ArtefactError, match=r"shift 1 promoted aa with calibration 1 \(first\)"):
+        registry.promote(workspace, "plate", "bb", by="shift 2", why="it is mine", after=0)
+    assert registry.champion(workspace, "plate") == first
+    second = registry.promote(workspace, "plate", "bb", by="shift 2", why="seen", after=1)
+    assert registry.champion(workspace, "plate") == second
+
+
+def hold(workspace, version="bb", **values):
+    words = {"by": "fleet", "reason": "image AUROC fell by 0.1", "gate": GATE}
+    return registry.hold(workspace, "plate", version, **{**words, **values})
+
+
+def test_a_hold_is_written_once_and_is_no_version(workspace):
+    complete(workspace, "aa")
+    assert registry.holds(workspace, "plate") == {}
+    first = hold(workspace)
+    assert hold(workspace, reason="another reason") == first
+    assert registry.holds(workspace, "plate") == {"bb": first}
+    assert (first.reason, first.gate) == ("image AUROC fell by 0.1", GATE)
+    assert registry.versions(workspace, "plate") == ["aa"]
+    assert registry.champion(workspace, "plate") is None
+
+
+def test_a_damaged_hold_is_named(workspace):
+    storage.write(storage.join(workspace, "models", "plate", "holds", "bb.json"), b"{}")
+    with pytest.raises(ArtefactError, match=r"holds/bb\.json is no record"):
+        registry.holds(workspace, "plate")
+
+
+HASH = "0123456789abcdef" * 4
+MADE = {"version": "aa", "num_images": {"train": 23}, "warnings": ["few images"]}
+
+
+def test_what_inputs_made_is_told_by_the_same_inputs_alone(workspace):
+    complete(workspace, "aa")
+    assert registry.made_from(workspace, "plate", HASH) is None
+    registry.record_inputs(workspace, "plate", HASH, MADE)
+    assert registry.made_from(workspace, "plate", HASH) == MADE
+    assert registry.made_from(workspace, "plate", HASH[:-1] + "0") is None  # equal where it counts
+    assert registry.made_from(workspace, "ring", HASH) is None
+    assert registry.versions(workspace, "plate") == ["aa"]
+
+
+def test_the_last_word_on_the_same_inputs_counts(workspace):
+    complete(workspace, "aa")
+    complete(workspace, "aa-2")
+    registry.record_inputs(workspace, "plate", HASH, MADE)
+    registry.record_inputs(workspace, "plate", HASH, {**MADE, "version": "aa-2"})
+    assert registry.made_from(workspace, "plate", HASH)["version"] == "aa-2"
+
+
+def test_inputs_whose_version_was_deleted_make_nothing(workspace):
+    complete(workspace, "aa")
+    registry.record_inputs(workspace, "plate", HASH, MADE)
+    storage.delete(storage.join(workspace, "models", "plate", "aa", "model.json"))
+    assert registry.made_from(workspace, "plate", HASH) is None
+
+
+@pytest.mark.parametrize("content", [b"", b"[1]", b"{}", b'{"made": 1}', b"\xff", b'{"made": {}}'])
+def test_a_damaged_record_of_inputs_makes_nothing_and_is_named(workspace, caplog, content):
+    uri = storage.join(workspace, "models", "plate", "inputs", f"{HASH[:16]}.json")
+    storage.write(uri, content)
+    assert registry.made_from(workspace, "plate", HASH) is None
+    assert uri in caplog.text
 
 
 def test_a_forced_version_takes_the_first_free_suffix(workspace):

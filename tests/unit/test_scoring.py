@@ -7,15 +7,19 @@ import torch
 
 from mrkd import checkpoint, schema, scoring
 from mrkd.calibration import calibrate
-from mrkd.config import PoolConfig, RowsConfig
+from mrkd.config import PoolConfig, RoiConfig, RowsConfig
 from mrkd.datasets import Sample
 from mrkd.errors import ArtefactError
 from mrkd.images import Geometry, Statistics
+from mrkd.roi import Roi
 from mrkd.scoring import Decoded, Decoder, Scorer, find_regions, score_images
 from tests.support.models import FIT, small_model
 
 POOL = PoolConfig(device="cpu", batch_size=4)
 ROWS = RowsConfig(map_size=16, map="float32")
+ROI = Roi.from_config(
+    RoiConfig(polygons=(((10.0, 10.0), (30.0, 10.0), (30.0, 25.0)),)), size=(40, 60)
+)
 
 
 def png(seed, height=40, width=60):
@@ -27,12 +31,12 @@ def decoded(seed, resize="stretch"):
     return Decoder(64, resize)(f"file:///{seed}.png", png(seed), etag=f"e{seed}")
 
 
-def save(workspace, version, seed=0, low=0.0):
+def save(workspace, version, seed=0, low=0.0, roi=None):
     """A model that calls anomalous what scores above `low` + 3."""
     statistics = [Statistics(0.5, 0.1, 1.0)] * 4
     checkpoint.save(
         str(workspace),
-        small_model(seed),
+        small_model(seed, roi),
         calibrate(np.arange(4) + low, np.arange(4) + low, statistics, false_call_rate=0.2),
         category="plate",
         version=version,
@@ -50,6 +54,7 @@ def workspace(tmp_path_factory):
     save(folder, "aa")
     save(folder, "low", low=-10.0)
     save(folder, "bb", seed=1)
+    save(folder, "roi", low=-10.0, roi=ROI)
     return folder
 
 
@@ -183,6 +188,18 @@ def test_letterbox_borders_hold_no_region():
     assert (region["x"], region["y"], region["peak"]) == (40, 20, 2.0)
 
 
+def test_regions_lie_in_the_region_of_interest_even_below_zero():
+    anomaly_map, roi = np.zeros((8, 8), np.float32), np.zeros((8, 8), bool)
+    roi[2:5, 2:6] = True
+    anomaly_map[roi] = -3.0
+    anomaly_map[3, 3] = -1.0
+    anomaly_map[7, 7] = 9.0
+    (region,) = find_regions(
+        anomaly_map, Geometry((8, 8), (8, 8), "stretch"), threshold=-2.0, limit=32, roi=roi
+    )
+    assert (region["x"], region["y"], region["area"], region["peak"]) == (3, 3, 1, -1.0)
+
+
 # Scorer
 
 
@@ -225,6 +242,31 @@ def test_a_map_of_none_leaves_the_rest(scorer):
     (row,) = score(scorer, [decoded(0)], rows=RowsConfig(map="none"))
     assert row["anomaly_map"] is None
     assert row["image_score"] is not None
+
+
+def test_what_a_row_says_is_of_the_region_of_interest(scorer):
+    (row,) = score(scorer, [decoded(0)], "roi")
+    (result,) = score_images(small_model(roi=ROI), [decoded(0)], batch_size=4)
+    assert row["image_score"] == result.image_score == result.peak
+    assert result.peak == result.anomaly_map[result.roi].max()
+    (region,) = row["regions"]
+    assert 9 <= region["x"] <= region["x"] + region["width"] <= 32
+    assert 9 <= region["y"] <= region["y"] + region["height"] <= 27
+    stored = schema.read_map(row)
+    assert (stored[:3] == 0).all()
+    assert stored[6].any()
+
+
+def test_an_image_of_another_size_than_the_region_of_interest_is_an_error_row(scorer):
+    other = Decoder(64, "stretch")("file:///other.png", png(1, 60, 40))
+    first, row, last = score(scorer, [decoded(0), other, decoded(1)], "roi")
+    assert (row["image_uri"], row["error_kind"]) == ("file:///other.png", "unsupported")
+    assert "40x60, its category's region of interest is drawn for 60x40" in row["error_message"]
+    assert (row["image_height"], row["image_width"]) == (60, 40)
+    assert [first, last] == score(scorer, [decoded(0), decoded(1)], "roi")
+    schema.score_table([row], category="plate", metadata={})
+    with pytest.raises(ValueError, match="region of interest"):
+        next(score_images(small_model(roi=ROI), [other]))
 
 
 def test_a_model_that_gives_no_number_gives_error_rows(workspace, scorer):

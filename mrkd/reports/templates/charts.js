@@ -25,5 +25,11 @@
     }
   }, { rootMargin: "800px" });
   charts.forEach((chart) => seen.observe(chart));
-  addEventListener("beforeprint", () => charts.forEach((chart) => { seen.unobserve(chart); draw(chart); }));
+  addEventListener("beforeprint", () => {
+    // What is folded away is not printed.
+    for (const chart of [...charts].filter((each) => each.checkVisibility())) {
+      seen.unobserve(chart);
+      draw(chart);
+    }
+  });
 })();

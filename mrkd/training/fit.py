@@ -5,11 +5,11 @@ Shape letters: B batch, C channels, h w a level's size.
 
 from __future__ import annotations
 
-import hashlib
+import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,10 +19,18 @@ from torch import Tensor
 from mrkd import device, maps, seeds
 from mrkd.config import FitConfig
 from mrkd.feature_cache import TeacherFeatures
+from mrkd.features import inside
 from mrkd.loss import distillation_loss
 from mrkd.model import MRKD
+from mrkd.parallel import Group
+from mrkd.training.batches import Batches, num_micro_batches
+from mrkd.training.masks import feature_masks
+from mrkd.training.state import Checkpoint, digest, moments_of, put_moments
+
+log = logging.getLogger(__name__)
 
 Report = Callable[[Mapping[str, Any]], None]
+Save = Callable[[Checkpoint], None]
 
 
 @dataclass(frozen=True)
@@ -30,14 +38,17 @@ class FitResult:
     """What a training did.
 
     Args:
-        history: one row an epoch: epoch, step, loss, validation_loss, learning_rate, seconds.
+        history: one row an epoch: epoch, step, loss, validation_loss, learning_rate; the same for
+            equal trainings.
         best_epoch: the epoch whose weights the model holds.
         steps: optimiser steps taken.
-        seconds: of the whole fit; with the teacher's pass, unless the features were there.
+        seconds: of this call; with the teacher's pass, unless the features were there.
         teacher_seconds: of the teacher's pass over training and validation images.
-        images_per_s: training images through the student, per second of its epochs.
+        images_per_s: training images through the student, per second of this call's epochs.
         placement: device, precision and the reason for both.
         digest: sha256 over the trained weights.
+        num_micro_batches: that a batch was computed in, at the end.
+        warnings: what a person should know of, one line each.
     """
 
     history: list[dict[str, float]]
@@ -48,6 +59,8 @@ class FitResult:
     images_per_s: float
     placement: device.Placement
     digest: str
+    num_micro_batches: int = 1
+    warnings: list[str] = field(default_factory=list)
 
 
 def fit(
@@ -58,8 +71,14 @@ def fit(
     *,
     sample_ids: Sequence[str],
     report: Report | None = None,
+    group: Group | None = None,
+    resume: Checkpoint | None = None,
+    save: Save | None = None,
+    checkpoint_s: float = 0.0,
 ) -> FitResult:
     """Trains bottleneck and student in place; the model ends in eval mode with the best weights.
+
+    On a CPU in float32 it ends with the same bits however often it was ended and went on.
 
     Args:
         model: fresh from `model.build`, on the device of its teacher.
@@ -67,11 +86,17 @@ def fit(
         validation: held-out good images, for early stopping and the levels' calibration.
         config: steps, rates, seed.
         sample_ids: one name for each training image; the masks drawn for it hang on the name.
-        report: called with each epoch's row of the history.
+        report: called with each epoch's row of the history and its seconds, on every worker.
+        group: the workers that share each batch, every one with the same arguments; None: this one
+            alone.
+        resume: where an earlier call was; its epochs are not reported again.
+        save: called with a checkpoint at the end of an epoch, by the group's first worker.
+        checkpoint_s: seconds that lie between two checkpoints at least.
 
     Raises:
-        ValueError: fewer than two training images, no validation image, or names that do not
-            match the images.
+        CategoryError: memory runs out even with two images at a time.
+        ValueError: fewer than two training images, no validation image, names that do not match
+            the images, or features of another region of interest than the model's.
 
     Source: paper section 4.2, spec sections 5 and 6.
     """
@@ -80,60 +105,10 @@ def fit(
             f"{len(train)} training and {len(validation)} validation images, "
             f"{len(sample_ids)} names: needs at least 2 and 1, and a name for each"
         )
-    return _Fit(model, train, validation, config, sample_ids).run(report)
-
-
-def feature_masks(
-    sizes: Sequence[tuple[int, ...]],
-    *,
-    config: FitConfig,
-    rate: float,
-    step: int,
-    sample_ids: Sequence[str],
-) -> list[Tensor]:
-    """The pixels that each sample's features hide at one step.
-
-    Args:
-        sizes: `(h, w)` of each level in use.
-        config: seed and `mask_cell`, the side of the squares that are hidden as one.
-        rate: share of hidden pixels.
-        step: optimiser step.
-        sample_ids: of the batch.
-
-    Returns:
-        Per level float32 `[B, 1, h, w]`, 0 where hidden, else 1, or with `mask_rescale`
-        1 / (1 - rate). A draw hangs on (seed, level, step, sample) and on nothing else: not on
-        rank, batch or order.
-
-    Source: paper section 3.7, equation of the random mask. Differs: cells larger than a pixel.
-    """
-    masks = []
-    for level, (h, w) in enumerate(sizes):
-        cell = min(config.mask_cell, h, w)
-        grid = (math.ceil(h / cell), math.ceil(w / cell))
-        drawn = np.stack(
-            [
-                seeds.stream(config.seed, "feature_mask", level, step, name).random(
-                    grid, dtype=np.float32
-                )
-                for name in sample_ids
-            ]
-        )
-        kept = torch.from_numpy(drawn >= rate).float()[:, None]
-        if cell > 1:
-            kept = kept.repeat_interleave(cell, 2).repeat_interleave(cell, 3)[..., :h, :w]
-        masks.append(kept / (1 - rate) if config.mask_rescale else kept)
-    return masks
-
-
-def digest(state: Mapping[str, Tensor]) -> str:
-    """Sha256 over names, shapes and bytes of a state, in the order of its names."""
-    total = hashlib.sha256()
-    for name in sorted(state):
-        tensor = state[name].detach().cpu().contiguous()
-        total.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
-        total.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return total.hexdigest()
+    if train.roi is not model.pixel_roi or validation.roi is not model.pixel_roi:
+        raise ValueError("the features are not of the model's region of interest")
+    one = _Fit(model, train, validation, config, sample_ids, group or Group(), resume)
+    return one.run(report, save, checkpoint_s)
 
 
 class _Fit:
@@ -146,12 +121,14 @@ class _Fit:
         validation: TeacherFeatures,
         config: FitConfig,
         sample_ids: Sequence[str],
+        group: Group,
+        resume: Checkpoint | None,
     ) -> None:
         self.started = time.perf_counter()
         self.model, self.config, self.sample_ids = model, config, sample_ids
-        self.train, self.validation = train, validation
+        self.train, self.validation, self.group = train, validation, group
         if model.config.feature_norm == "standardise":
-            model.set_feature_statistics(train.statistics())
+            model.set_feature_statistics(train.statistics(roi=model.all_level_roi))
         self.sizes = [train.levels[n].shape[-2:] for n in model.levels]
         self.batch_size = min(config.batch_size, len(train))
         self.steps_per_epoch = len(train) // self.batch_size
@@ -160,58 +137,108 @@ class _Fit:
         # Channels last and the fused optimiser: 0.42 to 0.37 s a step of one core (batch 8, 256 px,
         # efficientnet_lite0), same weights to rounding.
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
-        trained = [p for p in model.parameters() if p.requires_grad]
+        self.trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
         # 0.5, 0.999: RD4AD's main.py. Coupled weight decay (Adam, not AdamW): the paper's sum.
         self.optimiser = torch.optim.Adam(
-            trained,
+            self.trained.values(),
             lr=config.learning_rate,
             betas=(0.5, 0.999),
             weight_decay=config.weight_decay,
             fused=True,
         )
-        self.placement = self._place()
+        asked = num_micro_batches(config, num_images=len(train), workers=group.size)
+        self.placement = self._place(resume)
+        self.history: list[dict[str, float]] = []
+        self.step, self.best_epoch, self.best_loss = 0, 0, math.inf
+        self.best = _copy(model)
+        if resume:
+            self._resume(resume)
+        self.asked_micro_batches = asked
+        self.batches = Batches(
+            model,
+            self._loss,
+            num_micro_batches=max(asked, resume.num_micro_batches if resume else 0),
+            group=group,
+        )
 
-    def run(self, report: Report | None) -> FitResult:
-        history: list[dict[str, float]] = []
-        best_loss, best_epoch, best_state = math.inf, 0, _copy(self.model)
-        step, student_seconds, num_images = 0, 0.0, 0
-        while step < self.total_steps:
-            epoch, began = len(history), time.perf_counter()
+    def run(self, report: Report | None, save: Save | None, checkpoint_s: float) -> FitResult:
+        student_seconds, num_images, saved_at = 0.0, 0, time.monotonic()
+        while self.step < self.total_steps and not self._is_patient_no_more():
+            epoch, began = len(self.history), time.perf_counter()
             losses = []
-            for rows in self._epoch(epoch)[: self.total_steps - step]:
-                losses.append(self._step(step, rows))
-                step += 1
+            for rows in self._epoch(epoch)[: self.total_steps - self.step]:
+                losses.append(self._step(rows))
+                self.step += 1
             student_seconds += time.perf_counter() - began
             num_images += len(losses) * self.batch_size
             row = {
                 "epoch": epoch,
-                "step": step,
+                "step": self.step,
                 "loss": float(np.mean(losses)),
-                "validation_loss": self._validation_loss(),
-                "learning_rate": self._rate(step - 1),
-                "seconds": time.perf_counter() - began,
+                "validation_loss": self.group.broadcast(self._validation_loss()),
+                "learning_rate": self._rate(self.step - 1),
             }
-            history.append(row)
+            self.history.append(row)
+            if row["validation_loss"] < self.best_loss:
+                self.best_loss, self.best_epoch = row["validation_loss"], epoch
+                self.best = _copy(self.model)
+            if save and not self.group.rank and time.monotonic() - saved_at >= checkpoint_s:
+                save(self._checkpoint())
+                saved_at = time.monotonic()
             if report:
-                report(row)
-            if row["validation_loss"] < best_loss:
-                best_loss, best_epoch = row["validation_loss"], epoch
-                best_state = _copy(self.model)
-            elif epoch - best_epoch >= self.config.patience:
-                break
-        self.model.load_trained_state(best_state)
+                report({**row, "seconds": time.perf_counter() - began})
+        self.model.load_trained_state(self.best)
         self.model.eval()
         self._calibrate_levels()
         return FitResult(
-            history=history,
-            best_epoch=best_epoch,
-            steps=step,
+            history=self.history,
+            best_epoch=self.best_epoch,
+            steps=self.step,
             seconds=time.perf_counter() - self.started,
             teacher_seconds=self.train.seconds + self.validation.seconds,
-            images_per_s=num_images / student_seconds,
+            images_per_s=num_images / student_seconds if student_seconds else 0.0,
             placement=self.placement,
             digest=digest(self.model.trained_state()),
+            num_micro_batches=self.batches.num_micro_batches,
+            warnings=self._warnings(),
         )
+
+    def _is_patient_no_more(self) -> bool:
+        return bool(self.history) and (
+            len(self.history) - 1 - self.best_epoch >= self.config.patience
+        )
+
+    def _checkpoint(self) -> Checkpoint:
+        return Checkpoint(
+            model=_copy(self.model),
+            best=self.best,
+            moments=moments_of(self.optimiser, self.trained),
+            step=self.step,
+            best_epoch=self.best_epoch,
+            history=list(self.history),
+            precision="bfloat16" if self.placement.precision is torch.bfloat16 else "float32",
+            num_micro_batches=self.batches.num_micro_batches,
+        )
+
+    def _resume(self, state: Checkpoint) -> None:
+        self.model.load_trained_state(dict(state.model))
+        put_moments(self.optimiser, self.trained, state.moments)
+        place = self.placement.device
+        self.best = {name: tensor.to(place) for name, tensor in state.best.items()}
+        self.step, self.best_epoch = state.step, state.best_epoch
+        self.history = list(state.history)
+        if math.isfinite(loss := self.history[self.best_epoch]["validation_loss"]):
+            self.best_loss = loss
+
+    def _warnings(self) -> list[str]:
+        number = self.batches.num_micro_batches
+        if number == self.asked_micro_batches:
+            return []
+        return [
+            f"memory ran out: batches of {self.batch_size} were computed "
+            f"{math.ceil(self.batch_size / number)} images at a time, which batch norm saw; set "
+            "train.micro_batch_size to that for the same model next time"
+        ]
 
     def _epoch(self, epoch: int) -> list[np.ndarray]:
         order = seeds.stream(self.config.seed, "order", epoch).permutation(len(self.train))
@@ -219,15 +246,14 @@ class _Fit:
         # epoch's order.
         return np.split(order[: self.steps_per_epoch * self.batch_size], self.steps_per_epoch)
 
-    def _step(self, step: int, rows: np.ndarray) -> float:
+    def _step(self, rows: np.ndarray) -> float:
         self.model.train()
         for group in self.optimiser.param_groups:
-            group["lr"] = self._rate(step)
+            group["lr"] = self._rate(self.step)
         self.optimiser.zero_grad(set_to_none=True)
-        loss = self._loss(step, rows)
-        loss.backward()
+        loss = self.batches.backward(self.step, rows)
         self.optimiser.step()
-        return loss.item()
+        return loss
 
     def _loss(self, step: int, rows: np.ndarray) -> Tensor:
         levels = self._levels(step, rows)
@@ -250,6 +276,7 @@ class _Fit:
             distance=self.model.config.distance,
             anchor=self.model.config.anchor,
             hard_pixel_share=self.config.hard_pixel_share,
+            roi=self.model.level_roi,
         )
 
     def _levels(self, step: int, rows: np.ndarray) -> list[Tensor]:
@@ -293,7 +320,11 @@ class _Fit:
         self.model.eval()
         total = 0.0
         for levels in self.validation.batches():
-            loss = distillation_loss(self.model.pairs(levels), anchor=self.model.config.anchor)
+            loss = distillation_loss(
+                self.model.pairs(levels),
+                anchor=self.model.config.anchor,
+                roi=self.model.level_roi,
+            )
             total += loss.item() * len(levels[0])
         return total / len(self.validation)
 
@@ -301,20 +332,28 @@ class _Fit:
     def _calibrate_levels(self) -> None:
         """Mean and standard deviation of each level's distances over held-out good pixels."""
         per_level: list[list[Tensor]] = [[] for _ in self.model.levels]
+        regions: Sequence[Tensor | None] = self.model.level_roi or [None] * len(per_level)
         for levels in self.validation.batches():
             pairs = self.model.pairs(levels)
-            for found, m in zip(
-                per_level, maps.level_maps(pairs, anchor=self.model.config.anchor), strict=True
-            ):
-                found.append(m.flatten())
+            found_maps = maps.level_maps(pairs, anchor=self.model.config.anchor)
+            for found, m, roi in zip(per_level, found_maps, regions, strict=True):
+                found.append(inside(m, roi).flatten())
         for n, found in enumerate(per_level):
             std, mean = torch.std_mean(torch.cat(found))
             self.model.get_buffer("level_mean")[n] = mean
             self.model.get_buffer("level_std")[n] = std.clamp_min(1e-6)
 
-    def _place(self) -> device.Placement:
-        """Device of the model; precision as asked, or by timing a step in each."""
-        return device.choose(self.config.device, self.config.precision, measure=self._time_step)
+    def _place(self, resume: Checkpoint | None) -> device.Placement:
+        """Device of the model; precision as before or as asked, or by timing a step in each."""
+        config = self.config
+        if resume:
+            return device.choose(config.device, resume.precision)
+        found = device.choose(config.device, config.precision, measure=self._time_step)
+        own = found.precision is torch.bfloat16
+        first = bool(self.group.broadcast(float(own)))
+        if own == first:
+            return found
+        return device.choose(config.device, "bfloat16" if first else "float32")
 
     def _time_step(self, precision: torch.dtype) -> float:
         """Seconds of one forward and backward pass; leaves weights and statistics as they were.

@@ -1,4 +1,4 @@
-"""What the page shows, read from an evaluation's folder: stored rows, and the images they name.
+"""What the page of an evaluation shows, read from its folder: rows, and the images they name.
 
 Nothing is scored again. Maps and regions are read for the rows that become pictures alone.
 """
@@ -13,16 +13,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
-from numpy.typing import NDArray
 
-from mrkd import datasets, images, schema, storage
-from mrkd.errors import ArtefactError, ImageDecodeError, StorageError
-from mrkd.images import Geometry
+from mrkd import schema, storage
 from mrkd.manifests import open_night
-from mrkd.reports import pictures
+from mrkd.reports import stored
 from mrkd.reports.content import (
     Archive,
-    Box,
     Category,
     ImageError,
     MetricRow,
@@ -31,18 +27,14 @@ from mrkd.reports.content import (
     Picture,
 )
 
+RECORD = "evaluation.json"
 EVALUATION_VERSION = 1
 
-# Of each kind, the highest and the nearest. 240 of each are at most 12 MB of page; a fleet of more
-# than 240 categories has a page of figures alone.
-_PICTURES_PER_CATEGORY = 12
-_PICTURES_IN_ALL = 240
 _ERRORS_SHOWN = 50
 
 _ROW = ["image_uri", "image_score", "error_kind", "error_message"]
 _LABELS = ["category", "gt_label", "defect", "headline"]
 _DRAWN = ["p_value", "is_anomalous", "image_height", "image_width", "regions", "gt_mask_uri"]
-_MAP = ["anomaly_map", "map_height", "map_width", "map_dtype", "map_min", "map_max"]
 
 
 def load_page_data(evaluation_uri: str, *, night_uri: str = "") -> PageData:
@@ -57,14 +49,18 @@ def load_page_data(evaluation_uri: str, *, night_uri: str = "") -> PageData:
         ArtefactError: one is damaged, or of a newer mrkd.
         NightError: the night is not closed.
     """
-    record = _read_record(storage.join(evaluation_uri, "evaluation.json"))
+    record = stored.record(
+        storage.join(evaluation_uri, RECORD), version=EVALUATION_VERSION, advice="evaluate again"
+    )
     metrics_uri = storage.join(evaluation_uri, "metrics.parquet")
     metrics = schema.from_parquet(storage.read(metrics_uri), name=metrics_uri)
     filesystem, path = storage.open_uri(storage.join(evaluation_uri, "scores.parquet"))
     scores = ds.dataset(path, filesystem=filesystem, format="parquet")
     rows = scores.to_table(columns=_ROW + _LABELS)
     facts = record["categories"]
-    num_pictures = min(_PICTURES_PER_CATEGORY, _PICTURES_IN_ALL // max(len(facts), 1))
+    # Of each kind, the highest and the nearest: more categories than pictures have figures alone.
+    in_all = stored.PICTURES_IN_ALL // max(len(facts), 1)
+    num_pictures = min(stored.PICTURES_PER_CATEGORY, in_all)
     return PageData(
         run=record["run"],
         scored_at=(scores.schema.metadata or {}).get(b"scored_at", b"").decode(),
@@ -77,16 +73,6 @@ def load_page_data(evaluation_uri: str, *, night_uri: str = "") -> PageData:
         config=record["config"],
         archive=_archive(night_uri) if night_uri else None,
     )
-
-
-def _read_record(uri: str) -> dict[str, Any]:
-    record: dict[str, Any] = storage.read_json(uri)
-    if record.get("schema") != EVALUATION_VERSION:
-        raise ArtefactError(
-            f"{uri} has schema {record.get('schema')!r}, this version of mrkd reads "
-            f"{EVALUATION_VERSION}: evaluate again"
-        )
-    return record
 
 
 def _category(
@@ -133,47 +119,13 @@ def _pictures(
     category: str, facts: Mapping[str, Any], scores: ds.Dataset, uris: list[str]
 ) -> dict[str, Picture]:
     chosen = (pc.field("category") == category) & pc.field("image_uri").isin(uris)
-    columns = _ROW[:2] + _LABELS[1:] + _DRAWN + _MAP
+    columns = _ROW[:2] + _LABELS[1:] + _DRAWN + [*schema.MAP_COLUMNS]
     table = scores.to_table(columns=columns, filter=chosen)
-    return {row["image_uri"]: _picture(row, facts) for row in table.to_pylist()}
-
-
-def _picture(row: Mapping[str, Any], facts: Mapping[str, Any]) -> Picture:
-    original = (row["image_height"], row["image_width"])
-    geometry = Geometry(original, (facts["image_size"],) * 2, facts["resize"])
-    rgb = _read(row["image_uri"])
-    gt_mask = _read(row["gt_mask_uri"]) if row["gt_mask_uri"] else None
-    return Picture(
-        image_uri=row["image_uri"],
-        image_score=row["image_score"],
-        p_value=row["p_value"],
-        is_anomalous=row["is_anomalous"],
-        height=original[0],
-        width=original[1],
-        gt_label=row["gt_label"],
-        defect=row["defect"],
-        headline=row["headline"],
-        pixels=None if rgb is None else pictures.thumbnail(rgb),
-        anomaly_map=schema.read_map(row),
-        map_box=_map_box(geometry),
-        regions=tuple(Box(r["x"], r["y"], r["width"], r["height"]) for r in row["regions"] or ()),
-        gt_mask=None if gt_mask is None else images.to_mask(gt_mask),
-    )
-
-
-def _read(uri: str) -> NDArray[np.uint8] | None:
-    """The image's pixels; None where it is gone or damaged since it was scored."""
-    try:
-        return images.decode(datasets.read_image(uri))
-    except (StorageError, ImageDecodeError):
-        return None
-
-
-def _map_box(geometry: Geometry) -> Box:
-    """Where the whole map lies over the original: past its edges where borders were added."""
-    x, y, width, height = geometry.valid
-    scale_y, scale_x = geometry.original[0] / height, geometry.original[1] / width
-    return Box(-x * scale_x, -y * scale_y, geometry.size[1] * scale_x, geometry.size[0] * scale_y)
+    size, resize = facts["image_size"], facts["resize"]
+    return {
+        row["image_uri"]: stored.picture(row, image_size=size, resize=resize)
+        for row in table.to_pylist()
+    }
 
 
 def _errors(rows: pa.Table) -> tuple[ImageError, ...]:

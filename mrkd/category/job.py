@@ -1,0 +1,138 @@
+"""What a training is made of, and how far an earlier start of it came."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from mrkd import checkpoint, registry, storage, training
+from mrkd.backbones import Teacher, load_teacher
+from mrkd.category.images import GoodImage, check_sides, count_sides, fingerprint, read_good
+from mrkd.category.standing import good_samples, inputs_of
+from mrkd.config import RoiConfig, TrainConfig
+from mrkd.datasets import Sample
+from mrkd.errors import ArtefactError
+from mrkd.model import MODEL_VERSION
+from mrkd.parallel import Group
+from mrkd.training import Checkpoint
+
+log = logging.getLogger(__name__)
+
+
+class Clock:
+    """Seconds of each named stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        """Times a `with` block as that stage."""
+        began = time.perf_counter()
+        yield
+        self.seconds[stage] = time.perf_counter() - began
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a training is made of.
+
+    Args:
+        config: of the category.
+        category: its name.
+        good: its good images.
+        teacher: of its model.
+        inputs: `inputs_of` the category.
+        version: that is made of them.
+        stands: that version is complete and not to be made again.
+        group: of workers.
+        clock: seconds of each stage.
+    """
+
+    config: TrainConfig
+    category: str
+    good: list[GoodImage]
+    teacher: Teacher
+    inputs: str
+    version: str
+    stands: bool
+    group: Group
+    clock: Clock
+
+
+def prepare(config: TrainConfig, category: str, samples: Sequence[Sample], group: Group) -> Job:
+    """Reads and hashes the images: the version, and whether it stands."""
+    config, clock = config.for_category(category), Clock()
+    model, workspace = config.model, config.workspace
+    with clock("read"):
+        good = read_good(good_samples(samples), config.train)
+        check_sides(good)
+    with clock("teacher"):
+        teacher = load_teacher(
+            model.backbone,
+            taps=model.taps,
+            weights=model.weights,
+            sha256=model.weights_sha256,
+            seed=config.train.seed,
+        )
+        checkpoint.store_teacher(workspace, teacher)
+    version = registry.version_of(
+        model,
+        config.train,
+        data_fingerprint=fingerprint(good),
+        teacher_digest=teacher.digest,
+        model_version=MODEL_VERSION,
+        num_micro_batches=training.num_micro_batches(
+            config.train, num_images=count_sides(good)["train"], workers=group.size
+        ),
+        roi=_roi_inputs(config.roi),
+    )
+    # The first worker's word: another run may complete the version between two looks.
+    stands = registry.exists(workspace, category, version) and not config.fleet.force
+    stands = bool(group.broadcast(float(stands)))
+    if not stands:
+        version = registry.next_version(workspace, category, version)
+    inputs = inputs_of(config, samples, teacher.digest)
+    return Job(config, category, good, teacher, inputs, version, stands, group, clock)
+
+
+def _roi_inputs(roi: RoiConfig) -> dict[str, Any] | None:
+    """What a version's hash holds of a region of interest: outlines, or the mask by content."""
+    if roi.mask:
+        return {"mask": hashlib.sha256(storage.read(roi.mask)).hexdigest()}
+    return {"polygons": roi.to_dict()["polygons"]} if roi.polygons else None
+
+
+class Checkpoints:
+    """The one checkpoint of a version in the making; a later one takes the earlier one's place."""
+
+    def __init__(self, folder_uri: str, version: str) -> None:
+        self._folder = folder_uri
+        self.uri = storage.join(folder_uri, f"{version}.safetensors") if folder_uri else ""
+
+    def save(self, state: Checkpoint) -> None:
+        """Puts a checkpoint whole, over the one before."""
+        storage.write(self.uri, state.to_bytes())
+
+    def last(self) -> Checkpoint | None:
+        """None where there is none, or it cannot be used: a training can always begin anew."""
+        if not self.uri or storage.stat(self.uri) is None:
+            return None
+        try:
+            state = Checkpoint.from_bytes(storage.read(self.uri), where=self.uri)
+        except ArtefactError as error:
+            log.warning("checkpoint_dropped uri=%s reason=%s", self.uri, error)
+            return None
+        log.info("checkpoint_resumed uri=%s step=%d", self.uri, state.step)
+        return state
+
+    def clear(self) -> None:
+        """Removes this one, and those of versions that were never completed."""
+        if self._folder:
+            for file in storage.list_files(self._folder, suffixes=(".safetensors",)):
+                storage.delete(file.uri)

@@ -1,0 +1,53 @@
+"""How the training of one category ended, as plain values."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class CategoryResult:
+    """How the training of one category ended, where it did not fail.
+
+    Args:
+        category: its name.
+        status: `up_to_date`: the same images, config and teacher made that version before.
+        version: of the model.
+        num_images: good images on each side: train, validation, calibration.
+        image_size: side of the model's input in pixels.
+        resize: how an image becomes that size.
+        model_bytes: of the version's files, without the teacher.
+        threshold: of its first calibration.
+        supported_false_call_rate: the share that its number of held-out images supports.
+        steps: of its training.
+        gate: what decided on its promotion: `state` (first, passed, held), `reason` and figures.
+        images_per_s: training images through the student; None where nothing was trained.
+        skipped: images that cannot be decoded, each with its reason.
+        warnings: what a person should know of, one line each.
+        seconds: of each stage.
+        started_at: when its worker began, UTC, ISO 8601.
+        finished_at: when it was done.
+    """
+
+    category: str
+    status: Literal["trained", "up_to_date"]
+    version: str
+    num_images: dict[str, int]
+    image_size: int
+    resize: str
+    model_bytes: int
+    threshold: float
+    supported_false_call_rate: float
+    steps: int
+    gate: dict[str, Any] = field(default_factory=dict)
+    images_per_s: float | None = None
+    skipped: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    started_at: str = ""
+    finished_at: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)

@@ -1,0 +1,264 @@
+"""The commands that need no config file: `mrkd demo`, `mrkd report` and `mrkd models ...`.
+
+Each takes its parsed arguments and returns its verdict; what people asked to see is printed first,
+as a table. Nothing heavy is imported before one runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import getpass
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mrkd.config import check_name
+from mrkd.errors import ConfigError
+from mrkd.summary import Summary, now
+from mrkd.tables import check_range
+
+if TYPE_CHECKING:
+    from mrkd.catalogue import Shelf
+
+
+def _demo(options: argparse.Namespace) -> Summary:
+    from mrkd import demo
+
+    return demo.run(options.out)
+
+
+def _report(options: argparse.Namespace) -> Summary:
+    from mrkd import reports
+
+    started_at = now()
+    page_uri = reports.write_page(options.run_uri)
+    return _done("report", started_at, uris={"report": page_uri})
+
+
+def _list(options: argparse.Namespace) -> Summary:
+    from mrkd import catalogue
+
+    started_at = now()
+    rows = catalogue.list_versions(options.workspace, options.category)
+    _print_table(rows)
+    counts = {
+        "categories": len({row["category"] for row in rows}),
+        "versions": len(rows),
+        "held": sum(row["state"] == "held" for row in rows),
+    }
+    return _done("models list", started_at, counts)
+
+
+def _show(options: argparse.Namespace) -> Summary:
+    from mrkd import catalogue, checkpoint
+
+    started_at, shelf = now(), _shelf(options)
+    version = shelf.require(options.version)
+    facts = catalogue.facts(shelf, version)
+    _print_table([{"": name, version: value} for name, value in facts.items()])
+    calibrations, promotions = catalogue.calibrations(shelf, version), catalogue.promotions(shelf)
+    _print_table(calibrations)
+    _print_table(promotions)
+    counts = {"calibrations": len(calibrations), "promotions": len(promotions)}
+    folder = checkpoint.folder_of(shelf.workspace, shelf.category, version)
+    return _done("models show", started_at, counts, uris={"model": folder})
+
+
+def _compare(options: argparse.Namespace) -> Summary:
+    from mrkd import catalogue
+
+    started_at = now()
+    check_name("version", options.other)
+    rows = catalogue.compare(_shelf(options), options.version, options.other)
+    _print_table(rows)
+    return _done("models compare", started_at, {"differences": len(rows)})
+
+
+def _promote(options: argparse.Namespace) -> Summary:
+    from mrkd import catalogue
+
+    started_at = now()
+    promotion = catalogue.promote(
+        _shelf(options),
+        options.version,
+        calibration=options.calibration,
+        by=_user(),
+        why=_why(options),
+    )
+    counts = {"promotion": promotion.number, "calibration": promotion.calibration}
+    return _done("models promote", started_at, counts)
+
+
+def _set_threshold(options: argparse.Namespace) -> Summary:
+    from mrkd import catalogue
+    from mrkd.calibration import at_rate, at_threshold
+
+    started_at, threshold, rate = now(), options.threshold, options.false_call_rate
+    if threshold is not None:
+        check_range("--threshold", threshold, -1e30, 1e30)
+        rule = functools.partial(at_threshold, threshold=threshold)
+    else:
+        check_range("--false-call-rate", rate, 1e-6, 0.5)
+        rule = functools.partial(at_rate, false_call_rate=rate)
+    shelf, why = _shelf(options), _why(options)
+    version = shelf.require(options.version)
+    calibration, promotion = catalogue.set_threshold(shelf, version, rule, by=_user(), why=why)
+    _print_table(catalogue.calibrations(shelf, version))
+    counts = {"calibration": calibration.number}
+    if promotion is not None:
+        counts["promotion"] = promotion.number
+    reasons = [calibration.warning] if calibration.warning else []
+    return _done("models set-threshold", started_at, counts, reasons=reasons)
+
+
+_Arguments = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command: what it does, and its arguments by name as argparse takes them.
+
+    Args:
+        help: one line.
+        work: from the parsed arguments to a verdict.
+        arguments: keywords of `add_argument` by name.
+        one_of: names of arguments of which exactly one is needed.
+    """
+
+    help: str
+    work: Callable[[argparse.Namespace], Summary]
+    arguments: _Arguments
+    one_of: Sequence[str] = ()
+
+
+_WORKSPACE: _Arguments = {
+    "--workspace": {"required": True, "metavar": "URI", "help": "of the models"}
+}
+_CATEGORY: _Arguments = {"category": {"metavar": "CATEGORY"}, **_WORKSPACE}
+_WHY: _Arguments = {"--why": {"required": True, "metavar": "TEXT", "help": "stored with your name"}}
+
+GROUPS = {"models": "the registry: versions, champions, thresholds"}
+"""First words of commands of two."""
+
+COMMANDS: Mapping[str, Command] = {
+    "demo": Command(
+        "real images end to end on this machine, with a page to look at",
+        _demo,
+        {"--out": {"default": "mrkd-demo", "metavar": "FOLDER", "help": "where it writes"}},
+    ),
+    "report": Command(
+        "the page of a run again, from what it stored",
+        _report,
+        {"run_uri": {"metavar": "RUN_URI", "help": "folder of an evaluation or a fleet"}},
+    ),
+    "models list": Command(
+        "all versions, each with its state and what its gate measured",
+        _list,
+        {
+            **_WORKSPACE,
+            "--category": {"default": "*", "metavar": "PATTERN", "help": "only those that fit"},
+        },
+    ),
+    "models show": Command(
+        "one version: what made it and how it decides",
+        _show,
+        {**_CATEGORY, "version": {"nargs": "?", "metavar": "VERSION", "help": "or the champion"}},
+    ),
+    "models compare": Command(
+        "what differs between two versions",
+        _compare,
+        {**_CATEGORY, "version": {"metavar": "A"}, "other": {"metavar": "B"}},
+    ),
+    "models promote": Command(
+        "makes a version the champion, also one that was held or superseded",
+        _promote,
+        {
+            **_CATEGORY,
+            "version": {"metavar": "VERSION"},
+            "--calibration": {
+                "type": int,
+                "metavar": "N",
+                "help": "to decide by; else as promoted last, or its newest",
+            },
+            **_WHY,
+        },
+    ),
+    "models set-threshold": Command(
+        "another threshold, from the stored scores of held-out good images; nothing is trained",
+        _set_threshold,
+        {
+            **_CATEGORY,
+            "--version": {
+                "metavar": "VERSION",
+                "help": "or the champion, which then decides by it",
+            },
+            "--threshold": {"type": float, "metavar": "X", "help": "defective strictly above it"},
+            "--false-call-rate": {
+                "type": float,
+                "metavar": "R",
+                "help": "share of good parts that it may call defective",
+            },
+            **_WHY,
+        },
+        one_of=("--threshold", "--false-call-rate"),
+    ),
+}
+
+
+def _shelf(options: argparse.Namespace) -> Shelf:
+    """What the registry says of the category; nothing is looked for under a name that is none."""
+    from mrkd import catalogue
+
+    check_name("category", options.category)
+    if options.version is not None:
+        check_name("version", options.version)
+    return catalogue.shelf(options.workspace, options.category)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user needs no name
+        return f"uid {os.getuid()}"
+
+
+def _why(options: argparse.Namespace) -> str:
+    why = " ".join(options.why.split())
+    if not why:
+        raise ConfigError("--why is empty: say it for those who will read the registry")
+    return why
+
+
+def _done(
+    command: str,
+    started_at: str,
+    counts: Mapping[str, int] | None = None,
+    *,
+    uris: Mapping[str, str] | None = None,
+    reasons: Sequence[str] = (),
+) -> Summary:
+    return Summary(command, None, 0, "done", counts or {}, uris or {}, started_at, now(), reasons)
+
+
+def _print_table(rows: Sequence[Mapping[str, Any]]) -> None:
+    """The rows below their names, in columns, and an empty line."""
+    if not rows:
+        return
+    lines = [list(rows[0]), *([_text(value) for value in row.values()] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        print("  ".join(cells).rstrip())
+    print()
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list | tuple):
+        return ",".join(map(_text, value)) or "-"
+    return " ".join(str(value).split())

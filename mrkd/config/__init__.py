@@ -1,0 +1,33 @@
+"""Configs: frozen dataclasses, opened from TOML at the door and never changed after.
+
+A config file holds only what differs from the defaults below. `model.preset` names a file of
+`mrkd/presets`, whose `[model]` and `[train]` tables come before the user's own keys.
+"""
+
+from mrkd.config.data import NAME, DataConfig, Layout, check_name
+from mrkd.config.fleet import FleetConfig, PriceConfig, RoiConfig, TrainConfig, presets
+from mrkd.config.network import Backbone, Device, FitConfig, ModelConfig, Precision, Resize
+from mrkd.config.night import ArchiveConfig, EvalConfig, PoolConfig, RowsConfig, ScoreConfig
+
+__all__ = [
+    "NAME",
+    "ArchiveConfig",
+    "Backbone",
+    "DataConfig",
+    "Device",
+    "EvalConfig",
+    "FitConfig",
+    "FleetConfig",
+    "Layout",
+    "ModelConfig",
+    "PoolConfig",
+    "Precision",
+    "PriceConfig",
+    "Resize",
+    "RoiConfig",
+    "RowsConfig",
+    "ScoreConfig",
+    "TrainConfig",
+    "check_name",
+    "presets",
+]

@@ -1,0 +1,43 @@
+"""What images there are, and what may stand in a path."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from mrkd.errors import ConfigError
+from mrkd.tables import Config
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+Layout = Literal["mvtec", "folder", "elpv", "cifar10"]
+
+
+def check_name(kind: str, name: str) -> str:
+    """The name itself, if it may stand in a path.
+
+    Raises:
+        ConfigError: it does not match `[A-Za-z0-9][A-Za-z0-9._-]{0,99}`.
+    """
+    if NAME.fullmatch(name):
+        return name
+    raise ConfigError(
+        f"{kind} {name!r} is not a name: use letters, digits, '.', '_' and '-', at most 100, "
+        "the first a letter or digit"
+    )
+
+
+@dataclass(frozen=True)
+class DataConfig(Config):
+    """Labelled or good images to train on or to evaluate with."""
+
+    root: str
+    """URI of the data set's folder."""
+    layout: Layout = "mvtec"
+    categories: tuple[str, ...] = ("*",)
+    """Shell patterns of the categories to use."""
+    split_csv: str = ""
+    """URI of a `path,group,part` file; empty: `split.csv` in or beside the category, if there."""
+    exclude: tuple[str, ...] = ()
+    """Image URIs, or their ends, to leave out of training."""

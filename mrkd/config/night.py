@@ -1,0 +1,109 @@
+"""SCORE.toml and EVAL.toml: what is scored, and what is kept of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from mrkd.config.data import DataConfig, check_name
+from mrkd.config.network import Device, Precision
+from mrkd.errors import ConfigError
+from mrkd.tables import Config, check_range
+
+
+@dataclass(frozen=True)
+class ArchiveConfig(Config):
+    """The images of a night (system sections 4 and 8)."""
+
+    uri: str
+    template: str = "{category}/{name}"
+    """How a key below `uri` is read; fields other than category and name become attributes."""
+    suffixes: tuple[str, ...] = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+    truncated: Literal["error", "accept"] = "error"
+    max_pixels: int = 100_000_000
+    max_bytes: int = 64 * 2**20
+
+    def __post_init__(self) -> None:
+        if "{category}" not in self.template or "{name}" not in self.template:
+            raise ConfigError(
+                f"archive.template is {self.template!r}: it must hold {{category}} and {{name}}"
+            )
+        check_range("archive.max_pixels", self.max_pixels, 1, 2**31)
+        check_range("archive.max_bytes", self.max_bytes, 1, 2**40)
+
+
+@dataclass(frozen=True)
+class RowsConfig(Config):
+    """What is stored of each image (system section 3)."""
+
+    map: Literal["float16", "float32", "uint8", "none"] = "float16"
+    map_size: int = 64
+    """Side of the stored map in pixels; the model's own size is `model.image_size`."""
+    max_regions: int = 32
+    shard_rows: int = 256
+    shard_bytes: int = 256 * 2**20
+
+    def __post_init__(self) -> None:
+        check_range("rows.map_size", self.map_size, 1, 4096)
+        check_range("rows.max_regions", self.max_regions, 0, 1000)
+        check_range("rows.shard_rows", self.shard_rows, 1, 10**6)
+        check_range("rows.shard_bytes", self.shard_bytes, 1, 2**40)
+
+
+@dataclass(frozen=True)
+class PoolConfig(Config):
+    """How the pipeline uses the cluster (system section 5)."""
+
+    scorers: int = 0
+    """Scorer actors; 0: one a GPU, or one a node with CPUs alone."""
+    gpus_per_scorer: float = 0.0
+    batch_size: int = 16
+    """The one fixed shape of every forward pass; the last batch is padded."""
+    models_in_memory: int = 2
+    max_shard_attempts: int = 5
+    device: Device = "auto"
+    precision: Precision = "auto"
+
+    def __post_init__(self) -> None:
+        check_range("pool.scorers", self.scorers, 0, 10**5)
+        check_range("pool.gpus_per_scorer", self.gpus_per_scorer, 0, 64)
+        check_range("pool.batch_size", self.batch_size, 1, 4096)
+        check_range("pool.models_in_memory", self.models_in_memory, 1, 10**4)
+        check_range("pool.max_shard_attempts", self.max_shard_attempts, 1, 1000)
+
+
+@dataclass(frozen=True)
+class ScoreConfig(Config):
+    """SCORE.toml: an archive of images to rows in Parquet."""
+
+    workspace: str
+    run: str
+    archive: ArchiveConfig
+    rows: RowsConfig = field(default_factory=RowsConfig)
+    pool: PoolConfig = field(default_factory=PoolConfig)
+    max_error_share: float = 0.01
+
+    def __post_init__(self) -> None:
+        check_name("run", self.run)
+        check_range("max_error_share", self.max_error_share, 0, 1)
+
+
+@dataclass(frozen=True)
+class EvalConfig(Config):
+    """EVAL.toml: the champions of a workspace on labelled data."""
+
+    workspace: str
+    run: str
+    data: DataConfig
+    part: Literal["test", "val", "all"] = "test"
+    """Which part of the labelled images is evaluated."""
+    resamples: int = 1000
+    """Bootstrap resamples behind each 95 % interval."""
+    seed: int = 0
+    pool: PoolConfig = field(default_factory=PoolConfig)
+    max_failed_share: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_name("run", self.run)
+        check_range("resamples", self.resamples, 0, 10**6)
+        check_range("max_failed_share", self.max_failed_share, 0, 1)

@@ -1,0 +1,249 @@
+"""The same images shown to one or two models, and what these say of them.
+
+Each model takes a picture by its own preprocessing and scores it as it would a night's. A made
+defect is drawn on the picture as stored, so that models of different sizes see the same one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, islice
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mrkd import datasets, images, metrics, scoring, synthetic
+from mrkd.checkpoint import LoadedModel, ModelCard
+from mrkd.datasets import Sample
+from mrkd.datasets.sample import place_of
+from mrkd.errors import CategoryError, ImageDecodeError, StorageError
+from mrkd.metrics import Metric
+from mrkd.scoring import Decoded
+
+MIN_SHARED = 4
+"""Held-out images that two models must have in common to be judged on those alone."""
+
+# One for all: a picture's made defects stay the same, and figures of any two fleets compare.
+_SEED = 0
+# Images whose views are in memory at once: full batches, where every image can be read.
+_CHUNK = scoring.BATCH_SIZE
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What one or two models say of the same images, the challenger first.
+
+    Args:
+        part: of the labelled images; empty where the defects are made.
+        num_shared: how many of the held-out images both models have in common; None where there is
+            one model, or labels.
+        scores: float64 `[models, N]`, finite.
+        labels: int64 `[N]`, 0 good, 1 anomalous; both are there.
+        groups: `[N]`, what resamples draw as one: a picture and its made defects are.
+        num_left_out: images that cannot be read, or that a model's region of interest does not fit.
+    """
+
+    part: Literal["val", "test", ""]
+    num_shared: int | None
+    scores: NDArray[np.float64]
+    labels: NDArray[np.int64]
+    groups: Sequence[str | None]
+    num_left_out: int
+
+    @property
+    def num_anomalous(self) -> int:
+        """Images with a defect, found or made."""
+        return int(self.labels.sum())
+
+    @property
+    def num_good(self) -> int:
+        """Images without one."""
+        return len(self.labels) - self.num_anomalous
+
+    def auroc(self, number: int) -> Metric:
+        """Image AUROC of the model of that number."""
+        row = self.scores[number]
+        return metrics.bootstrap_interval("image_auroc", row, self.labels, self.groups)
+
+    def difference(self) -> Metric:
+        """The challenger's image AUROC less the champion's, on the same resamples of images."""
+        challenger, champion = self.scores
+        return metrics.paired_bootstrap(
+            "image_auroc", challenger, champion, self.labels, self.groups
+        )
+
+    def false_calls(self, number: int, threshold: float) -> int:
+        """How many good images the model of that number calls at the threshold."""
+        return int((self.scores[number][self.labels == 0] > threshold).sum())
+
+
+@dataclass(frozen=True)
+class _Exhibit:
+    """An image to be shown; `damaged`: again with each kind of made defect."""
+
+    sample: Sample
+    label: int
+    group: str | None
+    damaged: bool = False
+
+
+@dataclass(frozen=True)
+class _View:
+    """A picture as each of the models takes it, an error where it cannot."""
+
+    label: int
+    group: str | None
+    decoded: tuple[Decoded, ...]
+
+
+def by_labels(
+    rivals: Sequence[LoadedModel], samples: Sequence[Sample], max_images: int
+) -> Trial | None:
+    """The trial on a category's labelled images; None where there are none, or of one label alone.
+
+    Args:
+        rivals: the challenger, and the champion if there is one.
+        samples: of the category.
+        max_images: of each label, at most.
+
+    Raises:
+        CategoryError: a score of the challenger is not finite.
+        StorageError: a place cannot be reached now.
+    """
+    parts: tuple[Literal["val", "test"], ...] = ("val", "test")
+    for part in parts:
+        there = [one for one in samples if one.split == part and one.headline]
+        by_label = [[one for one in there if one.gt_label == label] for label in (0, 1)]
+        if all(by_label):
+            exhibits = [
+                _Exhibit(one, one.gt_label, one.group)
+                for some in by_label
+                for one in sorted(some, key=_place)[:max_images]
+            ]
+            return _show(rivals, exhibits, part)
+    return None
+
+
+def by_defects(
+    rivals: Sequence[LoadedModel], good: Sequence[tuple[Sample, str]], max_images: int
+) -> Trial | None:
+    """The trial on held-out good images and defects drawn on some of them; None where none is left.
+
+    Args:
+        rivals: as in `by_labels`, and so are the errors.
+        good: good training images, each with its `datasets.side_key`.
+        max_images: of each label, at most.
+    """
+    held_out = [one for one in good if _is_held_out(rivals[0].card, one[1])]
+    num_shared = None
+    if len(rivals) == 2:
+        shared = [one for one in held_out if _is_held_out(rivals[1].card, one[1])]
+        num_shared = len(shared)
+        held_out = shared if num_shared >= MIN_SHARED else held_out
+    chosen = sorted(held_out, key=lambda one: _place(one[0]))[:max_images]
+    num_damaged = max_images // len(synthetic.KINDS)
+    exhibits = [
+        _Exhibit(sample, 0, key, damaged=n < num_damaged) for n, (sample, key) in enumerate(chosen)
+    ]
+    return _show(rivals, exhibits, "", num_shared)
+
+
+def _is_held_out(card: ModelCard, key: str) -> bool:
+    """Whether a good image of that key stands on the calibration side of the model's training."""
+    shares = {name: getattr(card.train, name) for name in ("validation_share", "calibration_share")}
+    return datasets.side(key, **shares) == "calibration"
+
+
+def _place(sample: Sample) -> tuple[float, str]:
+    """By the hash of its URI: a choice that new images hardly change."""
+    return place_of(sample.image_uri), sample.image_uri
+
+
+def _show(
+    rivals: Sequence[LoadedModel],
+    exhibits: Sequence[_Exhibit],
+    part: Literal["val", "test", ""],
+    num_shared: int | None = None,
+) -> Trial | None:
+    """Shows the images, some at a time.
+
+    Images that the champion cannot score are left out for both, unless that leaves too few: the
+    trial then has the challenger's scores alone.
+    """
+    scores: list[list[float]] = [[] for _ in rivals]
+    views: list[_View] = []
+    num_left_out = 0
+    found = scoring.in_threads(lambda one: _look(rivals, one), exhibits)
+    while chunk := list(islice(found, _CHUNK)):
+        num_left_out += sum(not one for one in chunk)
+        seen = list(chain.from_iterable(chunk))
+        for n, (rival, row) in enumerate(zip(rivals, scores, strict=True)):
+            row += _scored(rival, [view.decoded[n] for view in seen])
+        # Pixels are done with: what is kept of each picture is its label.
+        views += [replace(view, decoded=()) for view in seen]
+    table = np.array(scores, np.float64).reshape(len(rivals), len(views))
+    if not np.isfinite(table[0]).all():
+        raise CategoryError(
+            f"{int((~np.isfinite(table[0])).sum())} of the new model's {len(views)} scores at the "
+            "gate are not finite: the training diverged; lower train.learning_rate"
+        )
+    labels = np.array([view.label for view in views], np.int64)
+    if metrics.one_class(labels):
+        return None
+    kept = np.flatnonzero(np.isfinite(table).all(axis=0))
+    if metrics.one_class(labels[kept]):
+        table, kept = table[:1], np.arange(len(views))
+    num_left_out += len(views) - len(kept)
+    groups = [views[n].group for n in kept]
+    return Trial(part, num_shared, table[:, kept], labels[kept], groups, num_left_out)
+
+
+def _scored(rival: LoadedModel, decoded: Sequence[Decoded]) -> list[float]:
+    """One score an image, NaN for an error."""
+    results = scoring.score_images(
+        rival.model, [image for image in decoded if image.error_kind is None]
+    )
+    return [np.nan if image.error_kind else next(results).image_score for image in decoded]
+
+
+def _look(rivals: Sequence[LoadedModel], exhibit: _Exhibit) -> list[_View]:
+    """The image as the models take it, and its made defects; nothing of one that cannot be read.
+
+    Raises:
+        StorageError: its place is out of reach. It may come back, and a verdict on what could be
+            read today would stand for all.
+    """
+    uri, roi = exhibit.sample.image_uri, rivals[0].model.roi
+    try:
+        data = datasets.read_image(exhibit.sample)
+        rgb = images.decode(data)
+    except ImageDecodeError:
+        return []
+    except StorageError as error:
+        if error.kind == "unreachable":
+            raise
+        return []
+    if roi and roi.misfit(rgb.shape[:2]):
+        return []
+    shown = [(exhibit.label, rgb)]
+    if exhibit.damaged:
+        key, inside = hashlib.sha256(data).hexdigest(), roi.mask if roi else None
+        made = synthetic.defects([rgb], seed=_SEED, keys=[key], inside=inside)
+        shown += [(1, defect.pixels) for defect in made]
+    return [
+        _View(label, exhibit.group, tuple(_view(rival, uri, pixels) for rival in rivals))
+        for label, pixels in shown
+    ]
+
+
+def _view(rival: LoadedModel, uri: str, rgb: NDArray[np.uint8]) -> Decoded:
+    """The picture as a model takes it."""
+    roi = rival.model.roi
+    if roi and (misfit := roi.misfit(rgb.shape[:2])):
+        return Decoded(uri, error_kind="unsupported", error_message=misfit)
+    config = rival.card.model
+    pixels, geometry = images.resize(rgb, config.image_size, config.resize)
+    return Decoded(uri, pixels=pixels, geometry=geometry)

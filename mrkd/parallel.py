@@ -1,0 +1,70 @@
+"""Workers that share one training, step by step.
+
+Not torch's DistributedDataParallel: it takes the plain mean of the workers' gradients, as if their
+shares of a batch were equal, it knows nothing of batch norm's running statistics, and a worker that
+runs out of memory leaves the others waiting in it for ever. Here a step's sums are sent in one
+message, once every worker has said that it got that far.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor, distributed
+
+
+@dataclass(frozen=True)
+class Group:
+    """Workers that share one training; every one of them makes the same calls in the same order.
+
+    Args:
+        rank: of this worker, from 0.
+        size: number of workers; a group of one sends nothing.
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    @classmethod
+    def current(cls) -> Self:
+        """The process group that torch is in, a group of one outside of any."""
+        if distributed.is_available() and distributed.is_initialized():
+            return cls(distributed.get_rank(), distributed.get_world_size())
+        return cls()
+
+    def add(self, tensors: Sequence[Tensor]) -> None:
+        """Makes each tensor the sum of all workers', in place.
+
+        Args:
+            tensors: of one dtype and device, the same shapes on every worker.
+        """
+        if self.size == 1 or not tensors:
+            return
+        flat = torch.cat([t.reshape(-1) for t in tensors])
+        distributed.all_reduce(flat)
+        parts = flat.split([t.numel() for t in tensors])
+        for t, part in zip(tensors, parts, strict=True):
+            t.copy_(part.view_as(t))
+
+    def broadcast(self, value: float) -> float:
+        """The first worker's value."""
+        if self.size == 1:
+            return value
+        sent = self._scalar(value)
+        distributed.broadcast(sent, src=0)
+        return float(sent.item())
+
+    def any(self, flag: bool) -> bool:
+        """Whether any worker says so."""
+        if self.size == 1:
+            return flag
+        sent = self._scalar(float(flag))
+        distributed.all_reduce(sent, distributed.ReduceOp.MAX)
+        return bool(sent.item())
+
+    def _scalar(self, value: float) -> Tensor:
+        place = "cuda" if distributed.get_backend() == "nccl" else "cpu"
+        return torch.tensor(value, dtype=torch.float64, device=place)

@@ -1,0 +1,137 @@
+"""A training under way as one file, from which it goes on to the same bits."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from mrkd.errors import ArtefactError
+
+_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A training at the end of an epoch; random draws hang on names and need no state.
+
+    Args:
+        model: trained weights and buffers.
+        best: those of the best epoch.
+        moments: Adam's, by `<parameter>.<step, exp_avg, exp_avg_sq>`.
+        step: optimiser steps taken.
+        best_epoch: the epoch of `best`.
+        history: one row an epoch, as `FitResult.history`.
+        precision: of the forward passes, as it was measured or asked for.
+        num_micro_batches: that a batch is computed in, more than asked for after a lack of memory.
+    """
+
+    model: Mapping[str, Tensor]
+    best: Mapping[str, Tensor]
+    moments: Mapping[str, Tensor]
+    step: int
+    best_epoch: int
+    history: list[dict[str, float]]
+    precision: Literal["float32", "bfloat16"]
+    num_micro_batches: int
+
+    def to_bytes(self) -> bytes:
+        """A safetensors file: no pickle, and its own sha256 in its header."""
+        tensors = {
+            f"{part}.{name}": tensor.detach().cpu().contiguous()
+            for part in ("model", "best", "moments")
+            for name, tensor in getattr(self, part).items()
+        }
+        facts = json.dumps(
+            {
+                name: getattr(self, name)
+                for name in ("step", "best_epoch", "history", "precision", "num_micro_batches")
+            }
+        )
+        header = {"facts": facts, "sha256": _seal(tensors, facts)}
+        return safetensors.torch.save(tensors, header)
+
+    @classmethod
+    def from_bytes(cls, data: bytes, *, where: str) -> Self:
+        """The checkpoint of a file.
+
+        Args:
+            data: its content.
+            where: its URI, for errors.
+
+        Raises:
+            ArtefactError: it is not what was written.
+        """
+        try:
+            header = _header(data)
+            tensors, facts = safetensors.torch.load(data), header["facts"]
+            intact = _seal(tensors, facts) == header["sha256"]
+            values: dict[str, Any] = json.loads(facts)
+        except (safetensors.SafetensorError, struct.error, ValueError, LookupError) as error:
+            raise ArtefactError(f"{where} is no checkpoint ({error}): delete it") from error
+        if not intact:
+            raise ArtefactError(f"{where} is damaged, it is not what was written: delete it")
+        parts: dict[str, Any] = {"model": {}, "best": {}, "moments": {}}
+        for key, tensor in tensors.items():
+            part, _, name = key.partition(".")
+            parts[part][name] = tensor
+        return cls(**parts, **values)
+
+
+def digest(state: Mapping[str, Tensor]) -> str:
+    """Sha256 over names, shapes and bytes of a state, in the order of its names."""
+    total = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        total.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+        total.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()
+
+
+def moments_of(
+    optimiser: torch.optim.Optimizer, named: Mapping[str, torch.nn.Parameter]
+) -> dict[str, Tensor]:
+    """A copy of Adam's state of each parameter that has one."""
+    return {
+        f"{name}.{moment}": optimiser.state[parameter][moment].clone()
+        for name, parameter in named.items()
+        if parameter in optimiser.state
+        for moment in _MOMENTS
+    }
+
+
+def put_moments(
+    optimiser: torch.optim.Optimizer,
+    named: Mapping[str, torch.nn.Parameter],
+    moments: Mapping[str, Tensor],
+) -> None:
+    """Gives Adam the state that `moments_of` took, laid out in memory like its parameters.
+
+    The fused optimiser walks through both side by side, whatever their strides.
+    """
+    for name, parameter in named.items():
+        if f"{name}.step" not in moments:
+            continue
+        state = {m: torch.empty_like(parameter) for m in _MOMENTS if m != "step"}
+        for moment, tensor in state.items():
+            tensor.copy_(moments[f"{name}.{moment}"])
+        step = moments[f"{name}.step"].to(parameter.device, copy=True)
+        optimiser.state[parameter] = {"step": step, **state}
+
+
+def _header(data: bytes) -> dict[str, str]:
+    """The user's part of a safetensors file's header: a length, then JSON."""
+    (length,) = struct.unpack_from("<Q", data)
+    return dict(json.loads(data[8 : 8 + length])["__metadata__"])
+
+
+def _seal(tensors: Mapping[str, Tensor], facts: str) -> str:
+    return hashlib.sha256(f"{digest(tensors)} {facts}".encode()).hexdigest()

@@ -1,0 +1,183 @@
+"""A fleet whose processes are killed at random moments, started again until it is done."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from mrkd import checkpoint, registry, storage
+from mrkd.config import TrainConfig
+from tests.support.models import small_config
+from tests.support.parts import make_parts
+
+TOP = Path(__file__).parents[2]
+_TITLES = {
+    # How the processes of a kind name themselves in /proc.
+    "worker": ("ray::train", "ray::RayTrainWorker"),
+    "controller": ("ray::TrainController", "ray::train_in_group"),
+    "board": ("ray::Board",),
+    "raylet": ("raylet/raylet",),
+}
+_START_S = 120.0
+_END_S = 240.0
+_GONE_S = 40.0
+
+
+CATEGORIES = ("a", "b", "c", "d")
+
+
+def make_categories(folder: Path) -> Path:
+    """Four categories of drawn parts, no two of a size."""
+    for number, name in enumerate(CATEGORIES):
+        made = make_parts(folder / f"{name}.made", 1, train=32 + 4 * number)
+        (made / "plate").rename(folder / name)
+        made.rmdir()
+    return folder
+
+
+def long_fleet(root: Path | str, workspace: Path | str, **values: object) -> TrainConfig:
+    """Trainings of some seconds, with a checkpoint after each epoch."""
+    long = {
+        "train.max_steps": 800,
+        "train.patience": 1000,
+        "fleet.checkpoint_s": 0.0,
+        "fleet.max_failures": 100,
+        "fleet.backoff_s": 0.1,
+    }
+    return small_config(str(root), str(workspace), **long | values)
+
+
+def run_under_fire(
+    config: TrainConfig, folder: Path, kinds: Sequence[str], seed: int = 0
+) -> FleetUnderFire:
+    """Runs a fleet to its end, one process of each kind killed on the way."""
+    folder.mkdir()
+    toml = folder / "fleet.toml"
+    toml.write_text(config.to_toml())
+    fleet_uri = storage.join(config.workspace, "fleets", config.run)
+    fire = FleetUnderFire(toml, fleet_uri, folder / "driver.log", random.Random(seed))
+    assert fire.run(kinds) == 0, fire.tail()
+    return fire
+
+
+def weights_digests(config: TrainConfig) -> dict[str, str]:
+    """Of each category's champion."""
+    found = {}
+    for name in storage.list_names(storage.join(config.workspace, "models")):
+        version = registry.champion(config.workspace, name).version
+        found[name] = checkpoint.read_card(config.workspace, name, version).weights_digest
+    return found
+
+
+class ChaosError(AssertionError):
+    """The fleet did not do what it was waited for."""
+
+
+class FleetUnderFire:
+    """One fleet, its command and its victims.
+
+    Args:
+        toml: path of the fleet's config.
+        fleet_uri: of the fleet's folder.
+        log: path that the driver's output goes to.
+        rng: of the moments.
+    """
+
+    def __init__(self, toml: Path, fleet_uri: str, log: Path, rng: random.Random) -> None:
+        self.toml, self.fleet_uri, self.log, self.rng = toml, fleet_uri, log, rng
+        self.starts = 0
+        self.driver: subprocess.Popen[bytes] | None = None
+
+    def run(self, kinds: Sequence[str]) -> int:
+        """Kills one process of each kind in turn, and returns the last start's exit code."""
+        try:
+            self._start()
+            for kind in kinds:
+                self._kill_one(kind)
+            try:
+                return self.driver.wait(_END_S)
+            except subprocess.TimeoutExpired as error:
+                raise ChaosError(f"not done after {_END_S:g} s: {self.tail()}") from error
+        finally:
+            self._end()
+
+    def tail(self) -> str:
+        """The end of what the driver said."""
+        return self.log.read_text(errors="replace")[-3000:]
+
+    def _start(self) -> None:
+        self.starts += 1
+        command = [sys.executable, "-m", "jobs.train", str(self.toml)]
+        with self.log.open("ab") as log:
+            self.driver = subprocess.Popen(
+                command, cwd=TOP, stdout=log, stderr=log, start_new_session=True
+            )
+
+    def _kill_one(self, kind: str) -> None:
+        """Waits until a training is under way and has a victim, and some moments more."""
+        until = time.monotonic() + _START_S
+        before = self._checkpoints()
+        while True:
+            if self.driver.poll() is not None or time.monotonic() > until:
+                raise ChaosError(f"no {kind} to kill, driver {self.driver.poll()}: {self.tail()}")
+            if self._checkpoints() - before and self._victims(kind):
+                break
+            time.sleep(0.05)
+        time.sleep(self.rng.uniform(0, 1))
+        victims = self._victims(kind)
+        if victims:
+            os.kill(self.rng.choice(victims), signal.SIGKILL)
+        if kind in ("driver", "raylet"):
+            self._end()
+            self._start()
+
+    def _checkpoints(self) -> set[tuple[str, str]]:
+        files = storage.list_files(f"{self.fleet_uri}/checkpoints", suffixes=(".safetensors",))
+        return {(file.uri, file.etag) for file in files}
+
+    def _victims(self, kind: str) -> list[int]:
+        if kind == "driver":
+            return [self.driver.pid]
+        return [
+            pid
+            for pid, title in _descendants(self.driver.pid)
+            if any(name in title for name in _TITLES[kind])
+        ]
+
+    def _end(self) -> None:
+        """Ends what is left of a start: the driver's processes, and no others."""
+        left = [pid for pid, _ in _descendants(self.driver.pid)]
+        if self.driver.poll() is None:
+            self.driver.kill()
+        self.driver.wait(_GONE_S)
+        for pid in left:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+
+
+def _descendants(root: int) -> Iterator[tuple[int, str]]:
+    """Process id and title of all processes below one."""
+    parents, titles = {}, {}
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdecimal():
+            continue
+        try:
+            stat = (folder / "stat").read_text()
+            titles[int(folder.name)] = (folder / "cmdline").read_bytes().decode(errors="replace")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        parents[int(folder.name)] = int(stat.rpartition(")")[2].split()[1])
+    for pid, title in titles.items():
+        parent = parents[pid]
+        while parent not in (0, 1, root):
+            parent = parents.get(parent, 0)
+        if parent == root:
+            yield pid, title
