@@ -88,33 +88,17 @@ def _score(config: ScoreConfig) -> Summary:
 
 
 def _evaluate(config: EvalConfig) -> Summary:
-    from mrkd import storage
     from mrkd.on_ray import evaluate
-    from mrkd.reports import write_evaluation_page
 
-    summary = evaluate.run(config)
-    page_uri = write_evaluation_page(storage.join(config.workspace, "evaluations", config.run))
-    summary = dataclasses.replace(summary, uris={**summary.uris, "report": page_uri})
-    storage.write_json(summary.uris["summary"], summary.to_dict())
-    return summary
+    return evaluate.run(config)
 
 
 def _plan_train(config: TrainConfig) -> Summary:
-    """Counts the training images and their bytes; a member of a container counts with the whole."""
-    from mrkd import datasets, storage
+    from mrkd.forecast import forecast
 
-    started_at, samples = now(), datasets.load(config.data)
-    used = [
-        s.image_uri for of_category in samples.values() for s in of_category if s.split == "train"
-    ]
-    sizes = {file.uri: file.num_bytes for file in storage.list_files(config.data.root)}
-    files = {uri.partition("#")[0] for uri in used}
-    counts = {
-        "categories": len(samples),
-        "images": len(used),
-        "bytes": sum(sizes.get(uri, 0) for uri in files),
-    }
-    return Summary("train", config.run, 0, "planned", counts, {}, started_at, now())
+    found = forecast(config)
+    print("\n".join(found.lines()))
+    return found.summary(config.run)
 
 
 def _plan_score(config: ScoreConfig) -> Summary:

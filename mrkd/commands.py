@@ -255,10 +255,8 @@ def _print_table(rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _text(value: object) -> str:
-    if value is None:
-        return "-"
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, list | tuple):
-        return ",".join(map(_text, value)) or "-"
-    return " ".join(str(value).split())
+        value = ",".join(map(_text, value))
+    return "-" if value is None else " ".join(str(value).split()) or "-"

@@ -54,7 +54,7 @@ def run(folder: str) -> Summary:
         return verdict.end(
             max(part.exit_code for part in parts),
             counts=scored.counts,
-            uris={"report": page_uri, **scored.uris, **evaluated.uris},
+            uris={**scored.uris, **evaluated.uris, "report": page_uri},
             reasons=[reason for part in parts for reason in part.reasons],
         )
 

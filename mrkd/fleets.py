@@ -1,6 +1,7 @@
 """What a fleet leaves in its folder: its config, and how each category ended.
 
     fleets/<run>/fleet.json              resolved config, state, when it began and ended
+                 config.toml             the resolved config, to start it by
                  categories/<c>.json     how the category ended, written the moment it does
                  checkpoints/<c>/        of a training under way; empty once it has ended
                  tracebacks/<c>-<n>.txt  of its n-th attempt, where that failed
@@ -61,6 +62,8 @@ class Fleet:
                 storage.delete(uri)
             # Last: a start that is ended before this finds it and begins anew.
             storage.delete(summary_uri)
+        text = self.config.to_toml()
+        storage.write(storage.join(self.uri, "config.toml"), text.encode())
         self._store_fleet("running")
         return earlier
 
@@ -91,10 +94,7 @@ class Fleet:
     def counts(self) -> dict[str, int]:
         """Number of categories, and of those that ended in each status; `held` by their gate."""
         counts = Counter(record["status"] for record in self.records.values())
-        held = sum(
-            record["status"] == "trained" and record["gate"]["state"] == "held"
-            for record in self.records.values()
-        )
+        held = sum(r.get("gate", {}).get("state") == "held" for r in self.records.values())
         statuses = {status: counts[status] for status in STATUSES}
         return {"categories": len(self.records), **statuses, "held": held}
 

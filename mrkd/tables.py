@@ -22,7 +22,6 @@ from typing import Any, Literal, Self, TypeVar
 
 from mrkd.errors import ConfigError
 
-
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -183,7 +182,7 @@ def _toml_lines(table: Mapping[str, Any], path: str) -> list[str]:
     lines = [f"{k} = {_toml_value(v)}" for k, v in table.items() if not isinstance(v, dict)]
     for key, value in table.items():
         if isinstance(value, dict):
-            below = _join(path, key if _BARE.fullmatch(key) else json.dumps(key))
+            below = _join(path, key if _BARE.fullmatch(key) else _toml_value(key))
             lines += ["", f"[{below}]", *_toml_lines(value, below)]
     return lines
 

@@ -3,9 +3,7 @@
     evaluations/<run>/scores.parquet   one row an image (`labelled.LABELLED`)
                       metrics.parquet  every figure with its interval (`schema.METRICS`)
                       evaluation.json  the resolved config; each category's model, or its failure
-                      summary.json     the verdict
-
-The page is made of these by the command, `mrkd.cli`.
+                      report.html, summary.json   the page and the verdict
 """
 
 from __future__ import annotations
@@ -15,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from mrkd import datasets, schema, storage
+from mrkd import datasets, reports, schema, storage
 from mrkd.config import EvalConfig
 from mrkd.datasets import Sample
 from mrkd.labelled import LABELLED, Measured, measure_category
@@ -71,7 +69,11 @@ def run(config: EvalConfig) -> Summary:
                 "images": num_images,
                 "errors": num_errors,
             },
-            uris={name: storage.join(folder, f"{name}.parquet") for name in ("metrics", "scores")},
+            uris={
+                "metrics": storage.join(folder, "metrics.parquet"),
+                "scores": storage.join(folder, "scores.parquet"),
+                "report": reports.write_evaluation_page(folder),
+            },
             reasons=[f"category {name}: {error}" for name, error in sorted(failed.items())],
         )
 

@@ -91,7 +91,8 @@ def run_each(
                 log.error("failed category=%s attempt=%d error=%s", category, number, attempt.error)
             if not attempt.last:
                 delay = min(backoff_s * 2 ** (number - 1), _MAX_BACKOFF_S)
-                heapq.heappush(waiting, (now + delay, next(order), category, number + 1))
+                entry = (time.monotonic() + delay, next(order), category, number + 1)
+                heapq.heappush(waiting, entry)
             yield attempt
         if tick and time.monotonic() - ticked >= tick_s:
             ticked = time.monotonic()

@@ -21,6 +21,7 @@ from tests.support.parts import make_parts
 TOP = Path(__file__).parents[2]
 README = (TOP / "README.md").read_text()
 JOBS = re.findall(r"^mrkd (\w+) +jobs/configs/(.*)$", README, re.MULTILINE)
+MODELS = re.findall(r"^mrkd (models .*)$", README, re.MULTILINE)
 SMALL = {
     "train": "--model.weights random --model.image-size 64 --train.max-steps 4"
     " --train.validation-share 0.25 --train.calibration-share 0.25",
@@ -70,6 +71,19 @@ def test_a_job_of_the_readme_ends_well_and_says_so(place, verb):
     assert summary["command"] == verb
     for uri in summary["uris"].values():
         assert Path(uri.removeprefix("file://")).exists(), uri
+
+
+def test_the_commands_on_models_of_the_readme_end_well(place):
+    folder, _ = place
+    for line in MODELS:
+        argv = [sys.executable, "-c", "import sys, mrkd.cli; sys.exit(mrkd.cli.main())"]
+        argv += shlex.split(line)
+        environment = os.environ | {"PYTHONPATH": str(TOP)}
+        done = subprocess.run(argv, cwd=folder, env=environment, capture_output=True, text=True)
+        summary = json.loads(done.stdout.splitlines()[-1])
+        assert (done.returncode, summary["state"]) == (0, "done"), line
+        assert line.startswith(summary["command"])
+        assert "plate" in done.stdout or "set-threshold" in line
 
 
 def test_an_evaluation_leaves_its_page_and_the_summary_names_it(place):

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -26,7 +25,7 @@ from pathlib import Path
 import ray
 from mrkd.on_ray import session
 from mrkd.on_ray.tasks import run_each
-from tests.on_ray.test_gpus import meet
+from tests.support.crowd import meet
 
 folder, gpus, number, crowd = Path(sys.argv[1]), float(sys.argv[2]), *map(int, sys.argv[3:])
 ray.init(address="local", num_cpus=2, num_gpus=2, include_dashboard=False)
@@ -35,20 +34,6 @@ ask = session.worker_ask(found, cpus=0, gpus=gpus, device="cpu", num_workers=num
 calls = {str(n): (folder, crowd) for n in range(number)}
 print(max(one.result for one in run_each(meet, calls, ask, max_failures=0)))
 """
-
-
-def meet(folder, crowd):
-    """The most calls that were under way at once, after waiting until there are so many."""
-    mark = folder / str(time.monotonic_ns())
-    mark.touch()
-    until, most = time.monotonic() + 60, 0
-    while most < crowd and time.monotonic() < until:
-        most = max(most, len(list(folder.iterdir())))
-        time.sleep(0.05)
-    time.sleep(1)  # for one more, were there room for it
-    most = max(most, len(list(folder.iterdir())))
-    mark.unlink()
-    return most
 
 
 def run(*arguments):

@@ -19,6 +19,14 @@ RAW = st.recursive(
     PLAIN, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3)
 )
 
+POINT = st.lists(st.floats(0, 1000), min_size=2, max_size=2)
+SINGLE = st.fixed_dictionaries(
+    {},
+    optional={
+        "model": st.fixed_dictionaries({"image_size": st.just(64), "preset": st.just("paper")}),
+        "train": st.fixed_dictionaries({"seed": st.integers(0, 9), "mask_rate": st.floats(0, 0.9)}),
+    },
+)
 
 # Values that the ranges of their keys let through; other keys take any small value of their type.
 FITTING = {
@@ -34,6 +42,13 @@ FITTING = {
     "false_call_rate": st.floats(1e-4, 0.5),
     "smooth": st.floats(0, 8),
     "workers_per_category": st.just(1),
+    "micro_batch_size": st.sampled_from([0, 2]),
+    "progress_s": st.floats(0.1, 60),
+    "gate_images": st.integers(8, 50),
+    "augment": st.just("none"),  # a region of interest does not flip
+    "roi": st.fixed_dictionaries({}, optional={"mask": TEXT})
+    | st.fixed_dictionaries({"polygons": st.lists(st.lists(POINT, min_size=3, max_size=5))}),
+    "category": st.dictionaries(TEXT, SINGLE, max_size=3),
 }
 
 

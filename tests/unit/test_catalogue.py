@@ -1,5 +1,6 @@
 """The registry as people ask for it, over versions with real files."""
 
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -11,10 +12,10 @@ from mrkd.errors import ArtefactError
 from tests.support.versions import gate, store_version
 
 
-@pytest.fixture
-def workspace(tmp_path):
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
     """`aa` was champion, `bb` is, `cc` was held, `dd` is undecided; and another category."""
-    workspace = str(tmp_path)
+    workspace = str(tmp_path_factory.mktemp("made"))
     store_version(workspace, "aa")
     store_version(workspace, "bb", num_train=40, learning_rate=0.01)
     store_version(workspace, "cc", num_train=41)
@@ -26,6 +27,12 @@ def workspace(tmp_path):
     promote("ring", "ee", why="first")
     registry.hold(workspace, "plate", "cc", by="fleet", reason="it has 0.7", gate=gate(0.7, "held"))
     return workspace
+
+
+@pytest.fixture
+def workspace(made, tmp_path):
+    """A copy that the test may change."""
+    return str(shutil.copytree(made, tmp_path / "workspace"))
 
 
 @pytest.fixture

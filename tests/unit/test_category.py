@@ -95,7 +95,7 @@ def test_the_same_inputs_are_up_to_date_and_nothing_is_written(trained, parts):
     before, num_rows = tree(workspace), len(rows)
     again = train(parts, workspace, rows.append)
     assert (again.status, again.version) == ("up_to_date", first.version)
-    assert again.threshold is None
+    assert (again.threshold, again.images_per_s) == (first.threshold, None)
     assert tree(workspace) == before
     assert len(rows) == num_rows
 

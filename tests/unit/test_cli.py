@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -78,6 +79,11 @@ def test_show_config_prints_the_resolved_config_and_starts_nothing(shown):
         (["--model.sru-gate", "soft"], "model.sru_gate", "soft"),
         (["--fleet.force", "true"], "fleet.force", True),
         (["--force"], "fleet.force", True),
+        (
+            ["--roi.polygons", "[[[0, 0], [9, 0], [9, 9.5]]]"],
+            "roi.polygons",
+            (((0.0, 0.0), (9.0, 0.0), (9.0, 9.5)),),
+        ),
         (["--train.seed", "1", "--train.seed", "2"], "train.seed", 2),
     ],
 )
@@ -105,6 +111,31 @@ def test_local_paths_are_made_absolute_and_uris_are_left(shown, tmp_path, monkey
         assert shown("--model.weights", name).model.weights == name
 
 
+def test_paths_of_single_categories_are_made_absolute_too(fleet_toml, shown, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with Path(fleet_toml).open("a") as file:
+        file.write(
+            """
+            [roi]
+            mask = "belt.png"
+            [category."plate.v2*"]
+            roi.mask = "masks/plate.png"
+            model.weights = "w.pth"
+            [category.ring]
+            roi.mask = "s3://plant/ring.png"
+            model.weights = "random"
+            train.seed = 3
+            """
+        )
+    config = shown()
+    assert config.roi.mask == str(tmp_path / "belt.png")
+    plate, ring = (config.for_category(name) for name in ("plate.v2b", "ring"))
+    assert plate.roi.mask == str(tmp_path / "masks" / "plate.png")
+    assert plate.model.weights == str(tmp_path / "w.pth")
+    assert (ring.roi.mask, ring.model.weights) == ("s3://plant/ring.png", "random")
+    assert ring.train.seed == 3
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
@@ -129,7 +160,7 @@ def test_a_bad_flag_is_exit_2_and_one_clear_line(verdict, fleet_toml, flags, wor
     ("argv", "words"),
     [
         ([], "the following arguments are required: VERB"),
-        (["tune"], "invalid choice: 'tune' (choose from 'demo', 'train', 'score', 'evaluate')"),
+        (["tune"], "invalid choice: 'tune' (choose from 'train', 'score', 'evaluate', "),
         (["train"], "the following arguments are required: FILE.toml"),
         (["train", "absent.toml"], "cannot read the config 'absent.toml'"),
         (["demo", "--ou", "x"], "unknown argument '--ou'; did you mean '--out'?"),
