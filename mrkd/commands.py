@@ -87,6 +87,7 @@ def _promote(options: argparse.Namespace) -> Summary:
         by=_user(),
         why=_why(options),
     )
+    _print_table(catalogue.promotions(_shelf(options)))
     counts = {"promotion": promotion.number, "calibration": promotion.calibration}
     return _done("models promote", started_at, counts)
 
@@ -107,9 +108,14 @@ def _set_threshold(options: argparse.Namespace) -> Summary:
     calibration, promotion = catalogue.set_threshold(shelf, version, rule, by=_user(), why=why)
     _print_table(catalogue.calibrations(shelf, version))
     counts = {"calibration": calibration.number}
-    if promotion is not None:
-        counts["promotion"] = promotion.number
     reasons = [calibration.warning] if calibration.warning else []
+    if promotion is None:
+        reasons.append(
+            f"version {version} is {shelf.state(version)}: it decides by calibration "
+            f"{calibration.number} once it is promoted"
+        )
+    else:
+        counts["promotion"] = promotion.number
     return _done("models set-threshold", started_at, counts, reasons=reasons)
 
 
@@ -255,6 +261,8 @@ def _print_table(rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _text(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, list | tuple):

@@ -268,7 +268,16 @@ def _decide(job: Job, samples: Sequence[Sample], loaded: LoadedModel | None) -> 
         )
     else:
         why = "first" if verdict.state == "first" else "retrained"
-        registry.promote(workspace, category, version, by=by, why=why, gate=verdict.record)
+        registry.promote(
+            workspace,
+            category,
+            version,
+            by=by,
+            why=why,
+            gate=verdict.record,
+            # Whoever promoted another meanwhile had not been measured against.
+            after=past[-1].number if past else 0,
+        )
     return verdict.record
 
 

@@ -52,6 +52,7 @@ def run_each(
     max_failures: int,
     backoff_s: float = 0.0,
     at_once: int | None = None,
+    environment: Mapping[str, str] | None = None,
     tick: Callable[[], None] | None = None,
     tick_s: float = 30.0,
 ) -> Iterator[Attempt]:
@@ -65,6 +66,7 @@ def run_each(
             or its device failed. What else a function raises, it would raise again.
         backoff_s: before it is started again; doubled with each further time.
         at_once: calls under way at one time; None: all, Ray lets wait what does not fit.
+        environment: variables of the calls and of what they start.
         tick: called about every `tick_s` seconds.
         tick_s: see `tick`.
 
@@ -72,7 +74,12 @@ def run_each(
         Every attempt as it ends.
     """
     # Retried here, not by Ray, so that every attempt is seen and counted.
-    task = ray.remote(function).options(num_cpus=ask.cpus, num_gpus=ask.gpus, max_retries=0)
+    task = ray.remote(function).options(
+        num_cpus=ask.cpus,
+        num_gpus=ask.gpus,
+        max_retries=0,
+        runtime_env={"env_vars": dict(environment)} if environment else None,
+    )
     order = itertools.count()
     # (when it may start, its place, category, number): those that wait for their turn.
     waiting = [(0.0, next(order), category, 1) for category in arguments]
@@ -123,13 +130,13 @@ def _attempt(done: ray.ObjectRef[Any], category: str, number: int, max_failures:
 
 
 def _may_pass(cause: BaseException) -> bool:
-    """Whether the same call may end otherwise: a place that was not reached, a device that failed.
+    """Whether the same call may end otherwise: a place out of reach, a device or process that died.
 
     torch raises RuntimeError for a device's failure, as for some bugs; one more try costs little.
     """
     if isinstance(cause, MrkdError):
         return isinstance(cause, StorageError) and cause.kind == "unreachable"
-    return isinstance(cause, RuntimeError | OSError)
+    return isinstance(cause, RuntimeError | OSError | RayError)
 
 
 def _line(text: str) -> str:

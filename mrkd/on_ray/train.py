@@ -43,7 +43,12 @@ def run(config: TrainConfig) -> Summary:
     # Refuses what would fail in every category of a kind: no such weights, no such level.
     inputs = inputs_of_all(configs, samples)
     fleet = Fleet(config)
-    with Verdict("train", config.run, fleet.uri) as verdict, session.connect():
+    # Ray Train learns from the dashboard that a group's controller died, and frees its workers.
+    in_groups = config.fleet.workers_per_category > 1
+    with (
+        Verdict("train", config.run, fleet.uri) as verdict,
+        session.connect(dashboard=in_groups),
+    ):
         ask, at_once = _placement(config, len(samples))
         earlier = fleet.begin()
         if config.fleet.force:
@@ -120,6 +125,7 @@ def _train_each(
         max_failures=options.max_failures,
         backoff_s=options.backoff_s,
         at_once=at_once,
+        environment=None if at_once is None else workers.group_environment(),
         tick=progress.tell,
         tick_s=options.progress_s,
     )

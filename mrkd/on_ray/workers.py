@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import ray
 import ray.train
 from ray.train import ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2.api.config import LoggingConfig, RunConfig
-from ray.train.v2.api.exceptions import WorkerGroupError
+from ray.train.v2.api.exceptions import TrainingFailedError
 from ray.util.metrics import Gauge
 
 from mrkd.category import CategoryResult, assist, train_category
@@ -25,11 +25,16 @@ from mrkd.parallel import Group
 
 log = logging.getLogger(__name__)
 
-# Of the controller that a group of workers has; what it does by itself is not needed here.
-_GROUP_ENVIRONMENT = {
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
-    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
-}
+
+def group_environment() -> dict[str, str]:
+    """Variables of `train_in_group` and of the controller and workers that it starts."""
+    return {
+        "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+        "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+        # What frees the workers of a controller that died looks for its cluster, and would take
+        # any other Ray of the machine for it.
+        "RAY_ADDRESS": ray.get_runtime_context().gcs_address,
+    }
 
 
 @dataclass(frozen=True)
@@ -72,11 +77,9 @@ def train_in_group(order: Order) -> CategoryResult:
     """Trains a category by a group of workers; this process, a task that holds nothing, waits.
 
     Raises:
-        MrkdError: what a worker raised.
-        WorkerGroupError: a worker died, or raised something else.
+        Exception: what a worker raised; RuntimeError where one of them, or the controller, died.
     """
     session.enter_worker(order.ask)
-    os.environ.update(_GROUP_ENVIRONMENT)
     num_workers = order.config.fleet.workers_per_category
     resources = {"CPU": order.ask.cpus} | ({"GPU": order.ask.gpus} if order.ask.gpus else {})
     # Typed by hand: the stubs of ray.train are those of its first version.
@@ -97,13 +100,19 @@ def train_in_group(order: Order) -> CategoryResult:
     )
     try:
         fitted: Any = trainer.fit()
-    except WorkerGroupError as error:
-        for cause in error.worker_failures.values():
-            if isinstance(cause, MrkdError):
-                raise cause from error
-        raise
+    except TrainingFailedError as error:
+        raise _cause(error) from error
     result: CategoryResult = fitted.return_value
     return result
+
+
+def _cause(error: TrainingFailedError) -> BaseException:
+    """What ended a group; where a worker raised something, the others say that they lost it."""
+    failures = getattr(error, "worker_failures", {}).values()
+    # Ray Train wraps what a worker raises, and has no public way to it.
+    raised = [cause for one in failures if (cause := getattr(one, "_base_exc", None))]
+    ours = [cause for cause in raised if isinstance(cause, MrkdError)]
+    return (ours or raised or [RuntimeError(f"its group of workers was lost: {error}")])[0]
 
 
 def _group_loop(order: Order) -> Callable[[], Any]:

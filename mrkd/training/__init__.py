@@ -1,8 +1,11 @@
 """Training of one category: `fit`, and what its steps are made of.
 
 - `fit.py`: epochs, early stopping, checkpoints; the plain loop
+- `placement.py`: device and precision
 - `batches.py`: one step, in micro-batches, by one worker or a group
+- `loss.py`: one forward pass on some of a batch's images
 - `masks.py`: what feature mask generation hides
+- `held_out.py`: what the held-out images say
 - `state.py`: a training under way as one file
 """
 

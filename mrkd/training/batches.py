@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -26,6 +27,10 @@ Rows = NDArray[np.int64]
 
 _MIN_IMAGES = 2
 """In a micro-batch: of one, batch norm has no variance where a level is a single pixel."""
+
+# CUDA's own allocator raises a class of its own. The CPU's, CUDA outside of torch's allocator, and
+# the libraries that find a shared GPU full when they start, are told by their words alone.
+_LACK_OF_MEMORY = ("DefaultCPUAllocator", "CUDA error: out of memory", "_STATUS_ALLOC_FAILED")
 
 
 def num_micro_batches(config: FitConfig, *, num_images: int, workers: int = 1) -> int:
@@ -71,62 +76,61 @@ class Batches:
     ) -> None:
         self._model, self._loss, self._group = model, loss, group
         self.num_micro_batches = num_micro_batches
-        norms = [
-            m
-            for m in model.modules()
-            if isinstance(m, nn.BatchNorm2d) and any(p.requires_grad for p in m.parameters())
-        ]
-        self._statistics = [m.get_buffer(n) for m in norms for n in ("running_mean", "running_var")]
-        self._counters = [m.get_buffer("num_batches_tracked") for m in norms]
+        self._norms = _Norms(model)
 
     def backward(self, step: int, rows: Rows) -> float:
-        """Adds the gradients of the batch's mean loss, and returns that loss.
+        """Computes the gradients of the batch's mean loss, and returns that loss.
+
+        Args:
+            step: optimiser step, for `loss`.
+            rows: of the batch, the same on every worker; no gradient may be left of the last one.
 
         Raises:
             CategoryError: memory runs out even with two images at a time.
         """
+        before = self._norms.read()
         while True:
-            before = [t.clone() for t in (*self._statistics, *self._counters)]
             loss = self._own_share(step, rows, before)
             # Before anything is sent: whoever lacks memory would leave the others waiting.
             if not self._group.any(loss is None):
                 assert loss is not None
                 return self._joined(loss)
-            self._restore(before)
+            self._norms.write(before)
             self._model.zero_grad(set_to_none=True)
             self._cut_smaller(len(rows))
 
-    def _restore(self, before: Sequence[Tensor]) -> None:
-        for t, value in zip((*self._statistics, *self._counters), before, strict=True):
-            t.copy_(value)
+    def _own_share(self, step: int, rows: Rows, before: _Read) -> Tensor | None:
+        """This worker's micro-batches: their part of the loss; None where memory ran out.
 
-    def _own_share(self, step: int, rows: Rows, before: Sequence[Tensor]) -> Tensor | None:
-        """This worker's micro-batches: their part of the loss; None where memory ran out."""
-        total = torch.zeros((), device=next(self._model.parameters()).device)
-        sums = [torch.zeros_like(t) for t in self._statistics]
+        Leaves the sum of what each would make of the running statistics, in their place.
+        """
         pieces = np.array_split(rows, self.num_micro_batches)
+        own = pieces[self._group.rank :: self._group.size]
+        total = torch.zeros((), device=before.statistics.device)
+        sums = torch.zeros_like(before.statistics)
         try:
-            for piece in pieces[self._group.rank :: self._group.size]:
-                self._restore(before)
+            for number, piece in enumerate(own):
+                if number:
+                    sums += self._norms.read().statistics
+                    self._norms.write(before)
                 loss = self._loss(step, piece) * (len(piece) / len(rows))
                 loss.backward()
                 total += loss.detach()
-                for t, value in zip(sums, self._statistics, strict=True):
-                    t.add_(value)
         except RuntimeError as error:
             if not _is_lack_of_memory(error):
                 raise
             return None
-        for t, value in zip(self._statistics, sums, strict=True):
-            t.copy_(value)
+        if len(own) > 1:
+            self._norms.add(sums)
         return total
 
     def _joined(self, loss: Tensor) -> float:
         """Adds up what the workers have, and ends the step's statistics."""
         gradients = [p.grad for p in self._model.parameters() if p.grad is not None]
-        self._group.add([loss.reshape(1), *gradients, *self._statistics])
-        for t in self._statistics:
-            t.div_(self.num_micro_batches)
+        self._group.add([loss.reshape(1), *gradients, *self._norms.statistics])
+        if self.num_micro_batches > 1:
+            for t in self._norms.statistics:
+                t.div_(self.num_micro_batches)
         return loss.item()
 
     def _cut_smaller(self, batch_size: int) -> None:
@@ -147,6 +151,45 @@ class Batches:
         )
 
 
+@dataclass(frozen=True)
+class _Read:
+    """A copy of what the batch norms hold, each kind in one tensor: two copies, not hundreds."""
+
+    statistics: Tensor
+    counters: Tensor
+
+
+class _Norms:
+    """The batch norms that are trained: all but the teacher's."""
+
+    def __init__(self, model: nn.Module) -> None:
+        norms = [
+            m
+            for m in model.modules()
+            if isinstance(m, nn.BatchNorm2d) and any(p.requires_grad for p in m.parameters())
+        ]
+        self.statistics = [m.get_buffer(n) for m in norms for n in ("running_mean", "running_var")]
+        self._counters = [m.get_buffer("num_batches_tracked") for m in norms]
+
+    def read(self) -> _Read:
+        return _Read(torch.cat(self.statistics), torch.stack(self._counters))
+
+    def write(self, read: _Read) -> None:
+        for t, value in zip(self.statistics, self._split(read.statistics), strict=True):
+            t.copy_(value)
+        for t, value in zip(self._counters, read.counters, strict=True):
+            t.copy_(value)
+
+    def add(self, statistics: Tensor) -> None:
+        for t, value in zip(self.statistics, self._split(statistics), strict=True):
+            t.add_(value)
+
+    def _split(self, statistics: Tensor) -> Sequence[Tensor]:
+        parts: Sequence[Tensor] = statistics.split([len(t) for t in self.statistics])
+        return parts
+
+
 def _is_lack_of_memory(error: RuntimeError) -> bool:
-    """CUDA's has a class of its own, the CPU allocator's is told by its words alone."""
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+    return isinstance(error, torch.OutOfMemoryError) or any(
+        words in str(error) for words in _LACK_OF_MEMORY
+    )

@@ -1,7 +1,4 @@
-"""Training of one category in plain torch: features once, then steps on the student alone.
-
-Shape letters: B batch, C channels, h w a level's size.
-"""
+"""Training of one category in plain torch: features once, then steps on the student alone."""
 
 from __future__ import annotations
 
@@ -16,15 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mrkd import device, maps, seeds
+from mrkd import device, seeds
 from mrkd.config import FitConfig
 from mrkd.feature_cache import TeacherFeatures
-from mrkd.features import inside
-from mrkd.loss import distillation_loss
 from mrkd.model import MRKD
 from mrkd.parallel import Group
-from mrkd.training.batches import Batches, num_micro_batches
-from mrkd.training.masks import feature_masks
+from mrkd.training.batches import Batches, Rows, num_micro_batches
+from mrkd.training.held_out import calibrate_levels, validation_loss
+from mrkd.training.loss import TrainingLoss
+from mrkd.training.placement import place
 from mrkd.training.state import Checkpoint, digest, moments_of, put_moments
 
 log = logging.getLogger(__name__)
@@ -95,6 +92,7 @@ def fit(
 
     Raises:
         CategoryError: memory runs out even with two images at a time.
+        RuntimeError: the workers of a group go on from different checkpoints.
         ValueError: fewer than two training images, no validation image, names that do not match
             the images, or features of another region of interest than the model's.
 
@@ -107,8 +105,24 @@ def fit(
         )
     if train.roi is not model.pixel_roi or validation.roi is not model.pixel_roi:
         raise ValueError("the features are not of the model's region of interest")
-    one = _Fit(model, train, validation, config, sample_ids, group or Group(), resume)
+    group = group or Group()
+    _check_start(group, resume.step if resume else 0)
+    one = _Fit(model, train, validation, config, sample_ids, group, resume)
     return one.run(report, save, checkpoint_s)
+
+
+def _check_start(group: Group, step: int) -> None:
+    """Whoever starts a step apart would pair the others' messages with the wrong ones of its own.
+
+    It happens: a first worker that outlives its killed driver may save once more while the next
+    group reads.
+    """
+    first = group.broadcast(step)
+    if group.any(step != first):
+        raise RuntimeError(
+            f"the group's workers read different checkpoints: this one's is of step {step}, the "
+            f"first one's of step {first:.0f}; start the training again"
+        )
 
 
 class _Fit:
@@ -125,11 +139,10 @@ class _Fit:
         resume: Checkpoint | None,
     ) -> None:
         self.started = time.perf_counter()
-        self.model, self.config, self.sample_ids = model, config, sample_ids
-        self.train, self.validation, self.group = train, validation, group
+        self.model, self.config, self.group = model, config, group
+        self.train, self.validation = train, validation
         if model.config.feature_norm == "standardise":
             model.set_feature_statistics(train.statistics(roi=model.all_level_roi))
-        self.sizes = [train.levels[n].shape[-2:] for n in model.levels]
         self.batch_size = min(config.batch_size, len(train))
         self.steps_per_epoch = len(train) // self.batch_size
         limit = config.max_epochs * self.steps_per_epoch
@@ -146,50 +159,39 @@ class _Fit:
             weight_decay=config.weight_decay,
             fused=True,
         )
-        asked = num_micro_batches(config, num_images=len(train), workers=group.size)
-        self.placement = self._place(resume)
+        self.loss = TrainingLoss(
+            model, train, config, sample_ids=sample_ids, total_steps=self.total_steps
+        )
+        self.placement = place(model, self.loss, config, group=group, resume=resume)
+        self.loss.precision = self.placement.precision
+        self.asked = num_micro_batches(config, num_images=len(train), workers=group.size)
+        number = max(self.asked, resume.num_micro_batches) if resume else self.asked
+        self.batches = Batches(model, self.loss, num_micro_batches=number, group=group)
         self.history: list[dict[str, float]] = []
         self.step, self.best_epoch, self.best_loss = 0, 0, math.inf
         self.best = _copy(model)
         if resume:
             self._resume(resume)
-        self.asked_micro_batches = asked
-        self.batches = Batches(
-            model,
-            self._loss,
-            num_micro_batches=max(asked, resume.num_micro_batches if resume else 0),
-            group=group,
-        )
 
     def run(self, report: Report | None, save: Save | None, checkpoint_s: float) -> FitResult:
-        student_seconds, num_images, saved_at = 0.0, 0, time.monotonic()
-        while self.step < self.total_steps and not self._is_patient_no_more():
-            epoch, began = len(self.history), time.perf_counter()
-            losses = []
-            for rows in self._epoch(epoch)[: self.total_steps - self.step]:
-                losses.append(self._step(rows))
-                self.step += 1
+        """Trains to the end; arguments as of `fit`."""
+        student_seconds, began_at, saved_at = 0.0, self.step, time.monotonic()
+        while not self._is_over():
+            began = time.perf_counter()
+            losses = self._train_epoch()
             student_seconds += time.perf_counter() - began
-            num_images += len(losses) * self.batch_size
-            row = {
-                "epoch": epoch,
-                "step": self.step,
-                "loss": float(np.mean(losses)),
-                "validation_loss": self.group.broadcast(self._validation_loss()),
-                "learning_rate": self._rate(self.step - 1),
-            }
-            self.history.append(row)
-            if row["validation_loss"] < self.best_loss:
-                self.best_loss, self.best_epoch = row["validation_loss"], epoch
-                self.best = _copy(self.model)
-            if save and not self.group.rank and time.monotonic() - saved_at >= checkpoint_s:
+            self._close_epoch(losses)
+            overdue = time.monotonic() - saved_at >= checkpoint_s
+            # After the last epoch the whole model is about to be stored.
+            if save and self.group.rank == 0 and overdue and not self._is_over():
                 save(self._checkpoint())
                 saved_at = time.monotonic()
             if report:
-                report({**row, "seconds": time.perf_counter() - began})
+                report({**self.history[-1], "seconds": time.perf_counter() - began})
         self.model.load_trained_state(self.best)
         self.model.eval()
-        self._calibrate_levels()
+        calibrate_levels(self.model, self.validation)
+        num_images = (self.step - began_at) * self.batch_size
         return FitResult(
             history=self.history,
             best_epoch=self.best_epoch,
@@ -203,10 +205,36 @@ class _Fit:
             warnings=self._warnings(),
         )
 
-    def _is_patient_no_more(self) -> bool:
-        return bool(self.history) and (
-            len(self.history) - 1 - self.best_epoch >= self.config.patience
+    def _is_over(self) -> bool:
+        """Whether all steps are taken, or the held-out loss has not fallen for too long."""
+        waited = len(self.history) - 1 - self.best_epoch
+        return self.step >= self.total_steps or (
+            bool(self.history) and waited >= self.config.patience
         )
+
+    def _train_epoch(self) -> list[float]:
+        """The loss of each of an epoch's steps."""
+        losses = []
+        for rows in self._order(len(self.history))[: self.total_steps - self.step]:
+            losses.append(self._take_step(rows))
+            self.step += 1
+        return losses
+
+    def _close_epoch(self, losses: Sequence[float]) -> None:
+        """Adds the epoch's row to the history, and keeps its weights if they are the best."""
+        # The first worker's alone: the others have no use for held-out features until the end.
+        held_out = 0.0 if self.group.rank else validation_loss(self.model, self.validation)
+        row = {
+            "epoch": len(self.history),
+            "step": self.step,
+            "loss": float(np.mean(losses)),
+            "validation_loss": self.group.broadcast(held_out),
+            "learning_rate": self._rate(self.step - 1),
+        }
+        if row["validation_loss"] < self.best_loss:
+            self.best_loss, self.best_epoch = row["validation_loss"], len(self.history)
+            self.best = _copy(self.model)
+        self.history.append(row)
 
     def _checkpoint(self) -> Checkpoint:
         return Checkpoint(
@@ -223,8 +251,8 @@ class _Fit:
     def _resume(self, state: Checkpoint) -> None:
         self.model.load_trained_state(dict(state.model))
         put_moments(self.optimiser, self.trained, state.moments)
-        place = self.placement.device
-        self.best = {name: tensor.to(place) for name, tensor in state.best.items()}
+        found = self.placement.device
+        self.best = {name: tensor.to(found) for name, tensor in state.best.items()}
         self.step, self.best_epoch = state.step, state.best_epoch
         self.history = list(state.history)
         if math.isfinite(loss := self.history[self.best_epoch]["validation_loss"]):
@@ -232,7 +260,7 @@ class _Fit:
 
     def _warnings(self) -> list[str]:
         number = self.batches.num_micro_batches
-        if number == self.asked_micro_batches:
+        if number == self.asked:
             return []
         return [
             f"memory ran out: batches of {self.batch_size} were computed "
@@ -240,62 +268,21 @@ class _Fit:
             "train.micro_batch_size to that for the same model next time"
         ]
 
-    def _epoch(self, epoch: int) -> list[np.ndarray]:
+    def _order(self, epoch: int) -> list[Rows]:
+        """The rows of each of an epoch's batches."""
         order = seeds.stream(self.config.seed, "order", epoch).permutation(len(self.train))
         # A short last batch would give the batch norms other statistics; it is left to the next
         # epoch's order.
         return np.split(order[: self.steps_per_epoch * self.batch_size], self.steps_per_epoch)
 
-    def _step(self, rows: np.ndarray) -> float:
+    def _take_step(self, rows: Rows) -> float:
         self.model.train()
-        for group in self.optimiser.param_groups:
-            group["lr"] = self._rate(self.step)
+        for parameters in self.optimiser.param_groups:
+            parameters["lr"] = self._rate(self.step)
         self.optimiser.zero_grad(set_to_none=True)
         loss = self.batches.backward(self.step, rows)
         self.optimiser.step()
         return loss
-
-    def _loss(self, step: int, rows: np.ndarray) -> Tensor:
-        levels = self._levels(step, rows)
-        masks = None
-        if self.model.config.fmm and self.config.mask_rate:
-            masks = [
-                m.to(levels[0].device)
-                for m in feature_masks(
-                    self.sizes,
-                    config=self.config,
-                    rate=self._mask_rate(step),
-                    step=step,
-                    sample_ids=[self.sample_ids[n] for n in rows],
-                )
-            ]
-        with self._autocast():
-            pairs = self.model.pairs(levels, masks)
-        return distillation_loss(
-            pairs,
-            distance=self.model.config.distance,
-            anchor=self.model.config.anchor,
-            hard_pixel_share=self.config.hard_pixel_share,
-            roi=self.model.level_roi,
-        )
-
-    def _levels(self, step: int, rows: np.ndarray) -> list[Tensor]:
-        if self.config.augment == "none":
-            return self.train.batch(rows)
-        flipped = []
-        for n in rows:
-            across, along = seeds.stream(
-                self.config.seed, "flips", step, self.sample_ids[n]
-            ).random(2)
-            pixels = self.train.pixels[n]
-            pixels = pixels[:, ::-1] if across < 0.5 else pixels
-            flipped.append(pixels[::-1] if along < 0.5 else pixels)
-        return self.train.compute(np.stack(flipped))
-
-    def _mask_rate(self, step: int) -> float:
-        done = step / max(1, self.total_steps - 1)
-        share = {"constant": 1.0, "rise": done, "fall": 1 - done}[self.config.mask_schedule]
-        return self.config.mask_rate * share
 
     def _rate(self, step: int) -> float:
         warm, total = self.config.warmup_steps, self.total_steps
@@ -305,75 +292,6 @@ class _Fit:
             return self.config.learning_rate
         done = (step - warm) / max(1, total - warm)
         return self.config.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
-
-    def _autocast(self) -> torch.autocast:
-        placement = self.placement
-        return torch.autocast(
-            placement.device.type,
-            dtype=torch.bfloat16,
-            enabled=placement.precision is torch.bfloat16,
-        )
-
-    @torch.inference_mode()
-    def _validation_loss(self) -> float:
-        """The plain loss on held-out good images, nothing hidden, each image weighing the same."""
-        self.model.eval()
-        total = 0.0
-        for levels in self.validation.batches():
-            loss = distillation_loss(
-                self.model.pairs(levels),
-                anchor=self.model.config.anchor,
-                roi=self.model.level_roi,
-            )
-            total += loss.item() * len(levels[0])
-        return total / len(self.validation)
-
-    @torch.inference_mode()
-    def _calibrate_levels(self) -> None:
-        """Mean and standard deviation of each level's distances over held-out good pixels."""
-        per_level: list[list[Tensor]] = [[] for _ in self.model.levels]
-        regions: Sequence[Tensor | None] = self.model.level_roi or [None] * len(per_level)
-        for levels in self.validation.batches():
-            pairs = self.model.pairs(levels)
-            found_maps = maps.level_maps(pairs, anchor=self.model.config.anchor)
-            for found, m, roi in zip(per_level, found_maps, regions, strict=True):
-                found.append(inside(m, roi).flatten())
-        for n, found in enumerate(per_level):
-            std, mean = torch.std_mean(torch.cat(found))
-            self.model.get_buffer("level_mean")[n] = mean
-            self.model.get_buffer("level_std")[n] = std.clamp_min(1e-6)
-
-    def _place(self, resume: Checkpoint | None) -> device.Placement:
-        """Device of the model; precision as before or as asked, or by timing a step in each."""
-        config = self.config
-        if resume:
-            return device.choose(config.device, resume.precision)
-        found = device.choose(config.device, config.precision, measure=self._time_step)
-        own = found.precision is torch.bfloat16
-        first = bool(self.group.broadcast(float(own)))
-        if own == first:
-            return found
-        return device.choose(config.device, "bfloat16" if first else "float32")
-
-    def _time_step(self, precision: torch.dtype) -> float:
-        """Seconds of one forward and backward pass; leaves weights and statistics as they were.
-
-        Of two images: where a precision is emulated, a whole batch of it would take as long as
-        many steps of the training.
-        """
-        self.placement = device.Placement(next(self.model.parameters()).device, precision, "timing")
-        before = _copy(self.model)
-        self.model.train()
-        seconds = []
-        for _ in range(3):
-            began = time.perf_counter()
-            self._loss(0, np.arange(2)).backward()
-            if self.placement.device.type == "cuda":
-                torch.cuda.synchronize()
-            seconds.append(time.perf_counter() - began)
-        self.model.zero_grad(set_to_none=True)
-        self.model.load_trained_state(before)
-        return min(seconds)
 
 
 def _copy(model: MRKD) -> dict[str, Tensor]:

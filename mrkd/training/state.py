@@ -70,20 +70,27 @@ class Checkpoint:
         Raises:
             ArtefactError: it is not what was written.
         """
+        parts: dict[str, Any] = {"model": {}, "best": {}, "moments": {}}
         try:
             header = _header(data)
             tensors, facts = safetensors.torch.load(data), header["facts"]
             intact = _seal(tensors, facts) == header["sha256"]
-            values: dict[str, Any] = json.loads(facts)
-        except (safetensors.SafetensorError, struct.error, ValueError, LookupError) as error:
+            for key, tensor in tensors.items():
+                part, _, name = key.partition(".")
+                parts[part][name] = tensor
+            found = cls(**parts, **json.loads(facts))
+        # TypeError: another release's fields, or a header that is no table.
+        except (
+            safetensors.SafetensorError,
+            struct.error,
+            ValueError,
+            LookupError,
+            TypeError,
+        ) as error:
             raise ArtefactError(f"{where} is no checkpoint ({error}): delete it") from error
         if not intact:
             raise ArtefactError(f"{where} is damaged, it is not what was written: delete it")
-        parts: dict[str, Any] = {"model": {}, "best": {}, "moments": {}}
-        for key, tensor in tensors.items():
-            part, _, name = key.partition(".")
-            parts[part][name] = tensor
-        return cls(**parts, **values)
+        return found
 
 
 def digest(state: Mapping[str, Tensor]) -> str:

@@ -40,7 +40,7 @@ def test_a_fleet_whose_processes_are_killed_ends_with_the_same_weights(root, und
 
 
 def test_a_group_whose_controller_and_worker_are_killed_ends_with_the_same_weights(root, tmp_path):
-    values = {"fleet.workers_per_category": 2, "data.categories": ["a"], "train.max_steps": 300}
+    values = {"fleet.workers_per_category": 2, "data.categories": ["a"], "train.max_steps": 150}
     calm = long_fleet(root, tmp_path / "calm", **values)
     run_under_fire(calm, tmp_path / "calm-run", [])
     hit = long_fleet(root, tmp_path / "hit", **values)

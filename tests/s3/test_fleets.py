@@ -64,7 +64,7 @@ def test_a_fleet_on_s3_isolates_a_failure_and_is_up_to_date_after(bucket, s3_ser
 
 def test_a_fleet_on_s3_whose_processes_are_killed_ends_with_the_same_weights(bucket, tmp_path):
     root = make_categories(tmp_path / "parts")
-    values = {"data.categories": ["a", "b"], "train.max_steps": 300}
+    values = {"data.categories": ["a", "b"], "train.max_steps": 200}
     calm = long_fleet(root, tmp_path / "workspace", **values)
     run_under_fire(calm, tmp_path / "calm", [])
     hit = long_fleet(root, f"{bucket}/mrkd", **values)

@@ -19,10 +19,10 @@ from tests.support.parts import make_parts
 TOP = Path(__file__).parents[2]
 _TITLES = {
     # How the processes of a kind name themselves in /proc.
-    "worker": ("ray::train", "ray::RayTrainWorker"),
-    "controller": ("ray::TrainController", "ray::train_in_group"),
-    "board": ("ray::Board",),
-    "raylet": ("raylet/raylet",),
+    "worker": ("ray::train\0", "ray::RayTrainWorker"),
+    "controller": ("ray::TrainController",),
+    "board": ("ray::Board\0",),
+    "raylet": ("raylet/raylet\0",),
 }
 _START_S = 120.0
 _END_S = 240.0
@@ -44,7 +44,7 @@ def make_categories(folder: Path) -> Path:
 def long_fleet(root: Path | str, workspace: Path | str, **values: object) -> TrainConfig:
     """Trainings of some seconds, with a checkpoint after each epoch."""
     long = {
-        "train.max_steps": 800,
+        "train.max_steps": 300,
         "train.patience": 1000,
         "fleet.checkpoint_s": 0.0,
         "fleet.max_failures": 100,

@@ -200,10 +200,14 @@ def test_a_missing_root_is_exit_2_and_nothing_is_written(verdict, fleet_toml, tm
 def test_a_plan_of_a_training_counts_images_and_bytes_and_stops(verdict, fleet_toml, tmp_path):
     root, workspace = make_parts(tmp_path / "parts", train=3), tmp_path / "workspace"
     places = ["--workspace", str(workspace), "--data.root", str(root)]
-    exit_code, summary, _ = verdict("train", fleet_toml, *places, "--plan")
+    small = ["--model.weights", "random", "--model.image-size", "64", "--train.batch-size", "4"]
+    exit_code, summary, _ = verdict("train", fleet_toml, *places, *small, "--plan")
     num_bytes = sum(file.stat().st_size for file in root.glob("*/train/good/*.png"))
+    counts = summary["counts"]
     assert (exit_code, summary["state"]) == (0, "planned")
-    assert summary["counts"] == {"categories": 2, "images": 6, "bytes": num_bytes}
+    assert (counts["categories"], counts["up_to_date"]) == (2, 0)
+    assert (counts["images"], counts["bytes"]) == (6, num_bytes)
+    assert 0 < counts["longest_seconds"] < counts["cpu_seconds"] + counts["gpu_seconds"]
     assert not workspace.exists()
 
 

@@ -74,12 +74,13 @@ def test_compare_prints_what_differs_alone(models):
 
 
 def test_promote_stores_who_and_why_on_one_line(models, workspace):
-    exit_code, _, summary = models("promote", "plate", "bb", "--why", "the labels\nwere wrong")
+    exit_code, table, summary = models("promote", "plate", "bb", "--why", "the labels\nwere wrong")
     champion = registry.champion(workspace, "plate")
     assert exit_code == 0
     assert summary["counts"] == {"promotion": 2, "calibration": 1}
     assert (champion.version, champion.why) == ("bb", "the labels were wrong")
     assert champion.by == getpass.getuser()
+    assert [line.split()[:2] for line in table[1:3]] == [["2", "bb"], ["1", "aa"]]
 
 
 def test_set_threshold_for_a_rate_is_promoted_and_shown(models, workspace):
@@ -97,6 +98,9 @@ def test_set_threshold_by_value_may_be_negative_and_for_another_version(models, 
     options = ["plate", "--version", "bb", "--threshold", "-0.5", "--why", "a test"]
     _, _, summary = models("set-threshold", *options)
     assert summary["counts"] == {"calibration": 2}
+    assert summary["reasons"] == [
+        "version bb is held: it decides by calibration 2 once it is promoted"
+    ]
     assert registry.champion(workspace, "plate").version == "aa"
 
 

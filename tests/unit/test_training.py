@@ -2,63 +2,28 @@
 
 import dataclasses
 
-import numpy as np
 import pytest
 import torch
 
-from mrkd import backbones, training
-from mrkd.config import FitConfig
-from mrkd.feature_cache import TeacherFeatures
+from mrkd import training
 from mrkd.maps import level_maps
-from mrkd.model import build
-from tests.support.models import MODEL
-
-FIT = FitConfig(
-    max_steps=6, batch_size=4, learning_rate=5e-3, device="cpu", precision="float32", patience=200
-)
+from tests.support.models import MODEL, small_model
+from tests.support.trainings import FIT, features, fit_small
 
 
-@pytest.fixture(scope="module")
-def teacher():
-    return backbones.load_teacher(MODEL.backbone, taps=MODEL.taps, weights="random")
+def digests(field, *values):
+    """Of trainings that differ in one field."""
+    return [fit_small(**{field: value})[1].digest for value in values]
 
 
-@pytest.fixture(scope="module")
-def pixels():
-    ramp = np.linspace(0, 200, 64, dtype=np.float32)
-    noise = np.random.default_rng(0).normal(0, 10, (12, 64, 64, 3))
-    return (ramp[None, None, :, None] + noise).clip(0, 255).astype(np.uint8)
+def test_two_runs_of_one_seed_have_one_digest_and_another_seed_another():
+    first, again, other = digests("seed", 0, 0, 1)
+    assert first == again != other
 
 
-def _fit(teacher, pixels, *, resume=None, save=None, model=None, **values):
-    model = model or build(MODEL, teacher, seed=0)
-    config = dataclasses.replace(FIT, **values)
-    names = [str(n) for n in range(8)]
+def test_training_lowers_the_held_out_loss_and_reports_each_epoch():
     rows = []
-    train, held_out = (
-        TeacherFeatures(teacher, part, budget_bytes=config.cache_bytes)
-        for part in (pixels[:8], pixels[8:])
-    )
-    result = training.fit(
-        model,
-        train,
-        held_out,
-        config,
-        sample_ids=names,
-        report=rows.append,
-        resume=resume,
-        save=save,
-    )
-    return model, result, rows
-
-
-def test_two_runs_of_one_seed_have_one_digest_and_another_seed_another(teacher, pixels):
-    digests = [_fit(teacher, pixels, seed=s)[1].digest for s in (0, 0, 1)]
-    assert digests[0] == digests[1] != digests[2]
-
-
-def test_training_lowers_the_held_out_loss_and_reports_each_epoch(teacher, pixels):
-    _, result, rows = _fit(teacher, pixels, max_steps=30)
+    _, result = fit_small(max_steps=30, call={"report": rows.append})
     assert result.history[-1]["validation_loss"] < 0.7 * result.history[0]["validation_loss"]
     assert [{k: v for k, v in row.items() if k != "seconds"} for row in rows] == result.history
     assert all(row["seconds"] > 0 for row in rows)
@@ -66,53 +31,53 @@ def test_training_lowers_the_held_out_loss_and_reports_each_epoch(teacher, pixel
     assert len(rows) == 15
 
 
-def test_the_best_epochs_weights_are_kept(teacher, pixels):
-    model, result, _ = _fit(teacher, pixels, max_steps=20, learning_rate=0.3)
+def test_the_best_epochs_weights_are_kept():
+    model, result = fit_small(max_steps=20, learning_rate=0.3)
     best = min(row["validation_loss"] for row in result.history)
     assert result.history[result.best_epoch]["validation_loss"] == best
     assert training.digest(model.trained_state()) == result.digest
     assert not model.training
 
 
-def test_training_stops_when_the_held_out_loss_no_longer_falls(teacher, pixels):
-    _, result, _ = _fit(teacher, pixels, max_steps=0, max_epochs=50, learning_rate=0.5, patience=2)
+def test_training_stops_when_the_held_out_loss_no_longer_falls():
+    _, result = fit_small(max_steps=0, max_epochs=50, learning_rate=0.5, patience=2)
     assert len(result.history) == result.best_epoch + 3 < 50
 
 
-def test_features_on_disk_give_the_same_weights_as_in_memory(teacher, pixels):
-    assert _fit(teacher, pixels, cache_bytes=0)[1].digest == _fit(teacher, pixels)[1].digest
+def test_features_on_disk_give_the_same_weights_as_in_memory():
+    on_disk, in_memory = digests("cache_bytes", 0, 2**30)
+    assert on_disk == in_memory
 
 
-def test_flips_are_drawn_by_sample_and_step_and_repeat(teacher, pixels):
-    digests = [_fit(teacher, pixels, augment=a)[1].digest for a in ("flips", "flips", "none")]
-    assert digests[0] == digests[1] != digests[2]
+def test_flips_are_drawn_by_sample_and_step_and_repeat():
+    first, again, none = digests("augment", "flips", "flips", "none")
+    assert first == again != none
 
 
-def test_precision_is_chosen_by_timing_and_leaves_the_weights_alone(teacher, pixels):
-    asked = _fit(teacher, pixels)[1]
-    timed = _fit(teacher, pixels, precision="auto")[1]
+def test_precision_is_chosen_by_timing_and_leaves_the_weights_alone():
+    asked, timed = fit_small()[1], fit_small(precision="auto")[1]
     assert "bfloat16" in timed.placement.reason
     if timed.placement.precision is torch.float32:
         assert timed.digest == asked.digest
 
 
-def test_standardised_features_have_mean_zero_and_deviation_one(teacher, pixels):
-    model, _, _ = _fit(teacher, pixels, max_steps=1)
-    features = TeacherFeatures(teacher, pixels[:8], budget_bytes=2**30)
-    for level in model.normalise(features.batch(range(8))):
+def test_standardised_features_have_mean_zero_and_deviation_one():
+    model, _ = fit_small(max_steps=1)
+    for level in model.normalise(features(model, 0, 8).batch(range(8))):
         assert level.mean((0, 2, 3)).abs().max() < 0.02
         # Channels that never fire have no spread to bring to one.
         std = level.std((0, 2, 3))
         assert (((std - 1).abs() < 0.02) | (std < 1e-3)).all()
 
 
-def test_calibrated_levels_have_mean_zero_and_deviation_one_on_held_out_images(teacher, pixels):
-    model, _, _ = _fit(teacher, pixels)
-    features = TeacherFeatures(teacher, pixels[8:], budget_bytes=2**30)
+def test_calibrated_levels_have_mean_zero_and_deviation_one_on_held_out_images():
+    model, _ = fit_small()
     with torch.inference_mode():
-        levels = level_maps(model.pairs(features.batch(range(4))), anchor=MODEL.anchor)
+        levels = level_maps(
+            model.pairs(features(model, 8, 12).batch(range(4))), anchor=MODEL.anchor
+        )
     for n, m in enumerate(levels):
-        standard = (m - model.level_mean[n]) / model.level_std[n]
+        standard = (m - model.get_buffer("level_mean")[n]) / model.get_buffer("level_std")[n]
         assert abs(standard.mean()) < 1e-3
         assert abs(standard.std() - 1) < 1e-3
 
@@ -152,9 +117,9 @@ def test_rescaled_masks_keep_the_mean():
     assert abs(kept.mean() - 1) < 0.02
 
 
-def test_too_few_images_or_names_are_refused(teacher, pixels):
-    model = build(MODEL, teacher, seed=0)
-    one, four = (TeacherFeatures(teacher, pixels[:n], budget_bytes=0) for n in (1, 4))
+def test_too_few_images_or_names_are_refused():
+    model = small_model()
+    one, four = features(model, 0, 1), features(model, 0, 4)
     with pytest.raises(ValueError, match="1 training"):
         training.fit(model, one, four, FIT, sample_ids=["a"])
     with pytest.raises(ValueError, match="names"):

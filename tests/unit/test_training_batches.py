@@ -9,12 +9,11 @@ from torch import nn
 
 from mrkd.config import FitConfig
 from mrkd.errors import CategoryError
-from mrkd.model import build
 from mrkd.parallel import Group
 from mrkd.training import num_micro_batches
 from mrkd.training.batches import Batches
-from tests.support.models import MODEL
-from tests.unit.test_training import _fit, pixels, teacher  # noqa: F401 (fixtures)
+from tests.support.models import small_model
+from tests.support.trainings import fit_small
 
 CONFIG = FitConfig(batch_size=8)
 
@@ -97,6 +96,18 @@ def test_running_statistics_are_the_mean_over_the_micro_batches():
     assert net.norm.num_batches_tracked == 1
 
 
+def test_a_batch_in_one_piece_leaves_what_a_plain_step_leaves():
+    net, plain = Net(), Net().train()
+    loss = batches(net, 1).backward(0, np.arange(8))
+    expected = plain(DATA).square().mean() + plain.conv.weight.sum()
+    expected.backward()
+    assert loss == expected.item()
+    for mine, theirs in zip(net.state_dict().values(), plain.state_dict().values(), strict=True):
+        assert torch.equal(mine, theirs)
+    for mine, theirs in zip(net.parameters(), plain.parameters(), strict=True):
+        assert torch.equal(mine.grad, theirs.grad)
+
+
 def test_out_of_memory_halves_the_micro_batch_and_the_step_is_done_again(caplog):
     net, calm = Net(), Net()
     net.most = 2
@@ -118,37 +129,49 @@ def test_out_of_memory_with_two_images_ends_the_category():
         batches(net, 1).backward(0, np.arange(8))
 
 
-def test_the_cpu_allocators_complaint_is_a_lack_of_memory_and_other_errors_are_not():
-    def failing(text):
-        def loss(step, rows):
-            if len(rows) > 4:
-                raise RuntimeError(text)
-            return net(DATA[torch.from_numpy(rows)]).mean()
-
-        net = Net().train()
-        return Batches(net, loss, num_micro_batches=1, group=Group())
-
-    one = failing("[enforce fail] DefaultCPUAllocator: can't allocate memory")
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes",
+        "CUDA error: out of memory",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)",
+    ],
+)
+def test_other_words_for_a_lack_of_memory_are_understood(text):
+    one = failing_above_four(text)
     one.backward(0, np.arange(8))
     assert one.num_micro_batches == 2
+
+
+def test_another_error_of_the_loss_is_passed_on():
     with pytest.raises(RuntimeError, match="shapes"):
-        failing("shapes do not match").backward(0, np.arange(8))
+        failing_above_four("shapes do not match").backward(0, np.arange(8))
 
 
-def test_a_fit_says_that_it_ran_out_of_memory_and_goes_on_so(teacher, pixels):  # noqa: F811
+def failing_above_four(text):
+    net = Net().train()
+
+    def loss(step, rows):
+        if len(rows) > 4:
+            raise RuntimeError(text)
+        return net(DATA[torch.from_numpy(rows)]).mean()
+
+    return Batches(net, loss, num_micro_batches=1, group=Group())
+
+
+def test_a_fit_says_that_it_ran_out_of_memory_and_goes_on_so():
     """As if there were room for the activations of two images in training."""
 
     def crowd(module, inputs):
         if module.training and len(inputs[0]) > 2:
             raise torch.OutOfMemoryError("no room")
 
-    model = build(MODEL, teacher, seed=0)
+    model, states = small_model(), []
     model.embedding.register_forward_pre_hook(crowd)
-    states = []
-    _, result, _ = _fit(teacher, pixels, model=model, save=states.append)
+    _, result = fit_small(model, call={"save": states.append})
     assert result.num_micro_batches == 2
     assert "memory ran out: batches of 4 were computed 2 images at a time" in result.warnings[0]
-    _, asked, _ = _fit(teacher, pixels, micro_batch_size=2)
+    _, asked = fit_small(micro_batch_size=2)
     assert (result.digest, asked.warnings) == (asked.digest, [])
-    _, resumed, _ = _fit(teacher, pixels, resume=states[0])
+    _, resumed = fit_small(call={"resume": states[0]})
     assert (resumed.digest, resumed.num_micro_batches) == (asked.digest, 2)
