@@ -30,7 +30,23 @@ MEAN = "mean"
 LEFT_OUT = "images_without_gt_mask"
 """The metric that counts anomalous images left out of the pixel metrics."""
 
-PixelItem = tuple[int, NDArray[Any], NDArray[Any] | None]
+
+class PixelItem(NamedTuple):
+    """What the pixel metrics take of one image.
+
+    Attributes:
+        number: of the image.
+        anomaly_map: float `[H, W]`, without letterbox borders.
+        gt_mask: bool `[H, W]`, True where defective; None: nowhere.
+        inside: bool `[H, W]`, False where nothing is inspected; None: everything is.
+    """
+
+    number: int
+    anomaly_map: NDArray[Any]
+    gt_mask: NDArray[Any] | None
+    inside: NDArray[Any] | None = None
+
+
 Figure = tuple[str, str | None, Metric]
 Measured = tuple[Metric, NDArray[np.float64]]
 
@@ -198,12 +214,14 @@ def _pixel_figures(
     images: _Labelled, pixels: Iterable[PixelItem], fpr_limit: float, draw: _Draw
 ) -> list[Figure]:
     histogram, given, kept, left_out = PixelHistogram(), list[int](), list[int](), Counter[str]()
-    for number, anomaly_map, gt_mask in pixels:
+    for item in pixels:
+        number, anomaly_map, gt_mask, inside = PixelItem(*item)
         given.append(number)
-        if images.labels[number] and (gt_mask is None or not gt_mask.any()):
+        shown = gt_mask if gt_mask is None or inside is None else gt_mask & inside
+        if images.labels[number] and (shown is None or not shown.any()):
             left_out[images.defects[number]] += 1
             continue
-        histogram.add(anomaly_map, gt_mask)
+        histogram.add(anomaly_map, shown, inside)
         kept.append(number)
     figures: list[Figure] = [
         (LEFT_OUT, defect, Metric.of(count)) for defect, count in sorted(left_out.items())

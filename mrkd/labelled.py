@@ -20,6 +20,7 @@ from mrkd.errors import CategoryError, ImageDecodeError
 from mrkd.evaluation import PixelItem, evaluate_category
 from mrkd.images import Geometry
 from mrkd.registry import Promotion
+from mrkd.roi import Roi
 from mrkd.scoring import Decoded, Decoder, Scorer
 
 LABELLED = pa.schema(
@@ -100,7 +101,7 @@ def measure_category(config: EvalConfig, category: str, samples: Sequence[Sample
         [one.sample.defect for one in scored],
         headline=[one.sample.headline for one in scored],
         groups=[one.sample.group for one in scored],
-        pixels=_pixels(scored),
+        pixels=_pixels(scored, Roi.from_json(card.roi) if card.roi else None),
         resamples=config.resamples,
         bootstrap_seed=config.seed,
         seed=card.train.seed,
@@ -150,7 +151,7 @@ def _judged(sample: Sample, image: Decoded, row: dict[str, Any], *, keep_map: bo
     return _Judged(sample, row, image.geometry, anomaly_map if keep_map else None)
 
 
-def _pixels(scored: Sequence[_Judged]) -> Iterator[PixelItem]:
+def _pixels(scored: Sequence[_Judged], roi: Roi | None) -> Iterator[PixelItem]:
     """Map and mask of every image whose map was kept, without letterbox borders."""
     for number, one in enumerate(scored):
         if one.anomaly_map is None or one.geometry is None:
@@ -158,7 +159,8 @@ def _pixels(scored: Sequence[_Judged]) -> Iterator[PixelItem]:
         uri, gt_mask = one.sample.gt_mask_uri, None
         if uri is not None:
             gt_mask = _inside(read_gt_mask(uri, one.geometry), one.geometry)
-        yield number, _inside(one.anomaly_map, one.geometry), gt_mask
+        region = None if roi is None else _inside(roi.at(one.geometry), one.geometry)
+        yield PixelItem(number, _inside(one.anomaly_map, one.geometry), gt_mask, region)
 
 
 def _inside(array: NDArray[Any], geometry: Geometry) -> NDArray[Any]:

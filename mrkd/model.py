@@ -93,6 +93,7 @@ class MRKD(nn.Module):
             raise ConfigError(
                 f"model.levels is {list(config.levels)}: {config.backbone} has {len(channels)}"
             )
+        _check_size(config, strides[-1])
         shape = _shape(teacher)
         deepest = channels[-1]
         self.fusion = MultiScaleFusion(channels, strides)
@@ -264,6 +265,18 @@ class MRKD(nn.Module):
         """
         teacher = {f"teacher.{k}": v for k, v in self.teacher.state_dict().items()}
         self.load_state_dict({**state, **teacher}, strict=True)
+
+
+def _check_size(config: ModelConfig, stride: int) -> None:
+    """What the embedding halves, the decoder doubles: only an even level comes back to its size."""
+    step = 2 * stride
+    if config.image_size % step:
+        below = config.image_size // step * step
+        sizes = " or ".join(str(size) for size in (below, below + step) if size)
+        raise ConfigError(
+            f"model.image_size is {config.image_size}: the deepest level of {config.backbone} is "
+            f"{stride} times smaller and is halved once more; take a multiple of {step}, {sizes}"
+        )
 
 
 def build(config: ModelConfig, teacher: Teacher, *, seed: int, roi: Roi | None = None) -> MRKD:

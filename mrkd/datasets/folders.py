@@ -67,8 +67,8 @@ def _category(root: str, category: str, split_csv: str) -> list[Sample]:
                 images[path] = Sample(uri, category, _PARTS[part], label, defect, etag=etag)
     if files and not images:
         raise ConfigError(
-            f"category {category!r} in {root!r} holds {next(iter(files))!r} and no image where layout mvtec "
-            f"has them: {_MVTEC}"
+            f"category {category!r} in {root!r} holds {next(iter(files))!r} and no image where "
+            f"layout mvtec has them: {_MVTEC}"
         )
     images = _with_gt_masks(images, gt_masks)
     uri = split_csv or _split_csv(root, category)

@@ -96,12 +96,18 @@ class PixelHistogram:
     def __len__(self) -> int:
         return len(self._images)
 
-    def add(self, anomaly_map: NDArray[Any], gt_mask: NDArray[Any] | None) -> None:
+    def add(
+        self,
+        anomaly_map: NDArray[Any],
+        gt_mask: NDArray[Any] | None,
+        inside: NDArray[Any] | None = None,
+    ) -> None:
         """Adds an image.
 
         Args:
             anomaly_map: float `[H, W]`, without letterbox borders.
             gt_mask: bool `[H, W]`, True where defective; None: nowhere.
+            inside: bool `[H, W]`, False where a pixel is not counted; None: all are.
 
         Raises:
             ValueError: the shapes differ, or the map holds a NaN.
@@ -113,7 +119,10 @@ class PixelHistogram:
             )
         if np.isnan(anomaly_map).any():
             raise ValueError(f"the anomaly_map of image {len(self)} holds a NaN")
-        good, good_weight = _thin(anomaly_map[~gt_mask], self._bins)
+        if inside is not None:
+            gt_mask = gt_mask & inside
+        good_pixels = ~gt_mask if inside is None else inside & ~gt_mask
+        good, good_weight = _thin(anomaly_map[good_pixels], self._bins)
         regions = [_thin(values, self._bins) for values in _regions(anomaly_map, gt_mask)]
         self._images.append(
             _Pixels(

@@ -1,5 +1,6 @@
-"""Kill a worker, a controller, the raylet or the driver: the same command goes on, to equal bits."""
+"""Kill a worker, a controller, the raylet or the driver: the command goes on, to equal bits."""
 
+import logging
 import os
 import random
 from pathlib import Path
@@ -13,6 +14,9 @@ from tests.support.chaos import (
     run_under_fire,
     weights_digests,
 )
+
+
+log = logging.getLogger(__name__)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +56,7 @@ def test_a_group_whose_controller_and_worker_are_killed_ends_with_the_same_weigh
 @pytest.mark.timeout(3600)
 def test_thirty_kills_at_random_moments_change_no_weight(root, undisturbed, tmp_path):
     seed = int(os.environ.get("MRKD_SEED") or random.SystemRandom().randrange(2**32))
-    print(f"MRKD_SEED={seed}")
+    log.warning("MRKD_SEED=%d", seed)
     rng, killed, number = random.Random(seed), 0, 0
     while killed < 30:
         number += 1
@@ -61,4 +65,4 @@ def test_thirty_kills_at_random_moments_change_no_weight(root, undisturbed, tmp_
         run_under_fire(config, tmp_path / f"run-{number}", kinds, rng.randrange(2**32))
         assert weights_digests(config) == undisturbed, (seed, number, kinds)
         killed += len(kinds)
-        print(f"fleet {number}: {', '.join(kinds)}; {killed} kills")
+        log.warning("fleet %d: %s; %d kills", number, ", ".join(kinds), killed)

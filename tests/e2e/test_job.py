@@ -1,4 +1,4 @@
-"""A night as a plant runs it: `ray job submit` to a cluster that asks for a token."""
+"""A fleet and a night as a plant runs them: `ray job submit` to a cluster that asks for a token."""
 
 import json
 import os
@@ -14,8 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from mrkd import datasets
-from mrkd.category import train_category
 from mrkd.config import ArchiveConfig, ScoreConfig
 from mrkd.manifests import open_night
 from tests.support.models import small_config
@@ -103,27 +101,36 @@ def wait_for(url, process):
     raise TimeoutError(url)
 
 
-def test_a_submitted_night_ends_with_its_verdict_in_the_workspace(tmp_path, cluster):
+def run_job(verb, config, tmp_path, environment):
+    """What a submitted job said, and its verdict in the workspace."""
+    (tmp_path / f"{verb}.toml").write_text(config.to_toml())
+    entrypoint = [sys.executable, "-m", f"jobs.{verb}", tmp_path / f"{verb}.toml"]
+    excludes = ["--runtime-env-json", '{"excludes": ["tests"]}']
+    command = [RAY, "job", "submit", "--working-dir", TOP, *excludes, "--", *entrypoint]
+    job = submit(command, environment)
+    folder = {"train": "fleets", "score": "nights"}[verb]
+    place = Path(config.workspace) / folder / config.run / "summary.json"
+    assert place.exists(), job.stdout + job.stderr
+    verdict = json.loads(place.read_text())
+    assert json.dumps(verdict, ensure_ascii=False) in job.stdout
+    return job, verdict
+
+
+def test_a_submitted_fleet_and_night_end_with_their_verdicts_in_the_workspace(tmp_path, cluster):
     root, workspace = make_parts(tmp_path / "parts", 1), tmp_path / "workspace"
-    config = small_config(str(root), str(workspace))
-    train_category(config, "plate", datasets.load(config.data)["plate"])
+    fleet = small_config(str(root), str(workspace), run="fleet-1")
+    job, verdict = run_job("train", fleet, tmp_path, cluster)
+    assert (job.returncode, verdict["counts"]["trained"]) == (0, 1)
     archive = tmp_path / "archive"
     archive.mkdir()
     (root / "plate" / "test" / "good").rename(archive / "plate")
     (archive / "plate" / "empty.png").touch()
     night = ScoreConfig(str(workspace), "night-1", ArchiveConfig(str(archive)))
-    (tmp_path / "score.toml").write_text(night.to_toml())
-    entrypoint = [sys.executable, "-m", "jobs.score", tmp_path / "score.toml"]
-    excludes = ["--runtime-env-json", '{"excludes": ["tests"]}']
-    command = [RAY, "job", "submit", "--working-dir", TOP, *excludes, "--", *entrypoint]
-    job = submit(command, cluster)
+    job, verdict = run_job("score", night, tmp_path, cluster)
     # One image of seven is an error: exit code 3, which `ray job submit` turns into 1.
-    assert job.returncode == 1, job.stdout + job.stderr
-    folder = workspace / "nights" / "night-1"
-    verdict = json.loads((folder / "summary.json").read_text())
+    assert job.returncode == 1
     assert (verdict["exit_code"], verdict["state"]) == (3, "partial"), job.stdout
-    assert json.dumps(verdict, ensure_ascii=False) in job.stdout
-    rows = open_night(str(folder)).to_table()
+    rows = open_night(str(workspace / "nights" / "night-1")).to_table()
     assert sorted(rows["image_uri"].to_pylist()) == [
         f"file://{path}" for path in sorted((archive / "plate").iterdir())
     ]

@@ -1,9 +1,13 @@
 import json
+import re
+import shutil
 
+import cv2
 import pytest
 
-from mrkd import registry
+from mrkd import checkpoint, registry
 from mrkd.errors import ConfigError, TeacherError
+from mrkd.fleets import Fleet
 from mrkd.on_ray import train
 from tests.support.models import small_config
 
@@ -80,4 +84,128 @@ def test_what_would_fail_in_every_category_is_refused_before_anything_is_written
     config = small_config(str(plant.root), str(tmp_path / "workspace"))
     with pytest.raises(error):
         train.run(config.with_values(values))
+    assert not (tmp_path / "workspace").exists()
+
+
+def test_a_category_for_itself_has_its_own_size_and_region(plant, tmp_path):
+    tables = {
+        "ring": {
+            "model": {"image_size": 96},
+            "roi": {"polygons": [[[6, 6], [58, 6], [58, 58], [6, 58]]]},
+        }
+    }
+    values = {"category": tables, "data.categories": ["plate", "ring"]}
+    config = small_config(str(plant.root), str(tmp_path), **values)
+    assert train.run(config).exit_code == 0
+    cards = {
+        name: checkpoint.read_card(
+            str(tmp_path), name, registry.champion(str(tmp_path), name).version
+        )
+        for name in ("plate", "ring")
+    }
+    assert (cards["plate"].model.image_size, cards["ring"].model.image_size) == (64, 96)
+    assert cards["plate"].roi is None
+    assert (cards["ring"].roi["height"], cards["ring"].roi["width"]) == (64, 64)
+
+
+def test_force_goes_on_where_it_was_killed_and_begins_anew_after_a_verdict(plant, tmp_path):
+    values = {"data.categories": ["plate", "ring"], "fleet.force": True}
+    config = small_config(str(plant.root), str(tmp_path), **values)
+    assert train.run(config).counts["trained"] == 2
+    fleet = tmp_path / "fleets" / "test"
+    # As a killed driver leaves it: one category is done, the other not, and there is no verdict.
+    (fleet / "summary.json").unlink()
+    (fleet / "categories" / "ring.json").unlink()
+    assert train.run(config).counts["trained"] == 2
+    assert len(registry.versions(str(tmp_path), "plate")) == 1
+    assert len(registry.versions(str(tmp_path), "ring")) == 2
+    assert train.run(config).counts["trained"] == 2
+    assert len(registry.versions(str(tmp_path), "plate")) == 2
+
+
+def test_an_image_added_trains_its_category_alone(plant, tmp_path):
+    root = shutil.copytree(plant.root, tmp_path / "parts")
+    values = {"data.categories": ["plate", "ring"]}
+    config = small_config(str(root), str(tmp_path / "w"), **values)
+    train.run(config)
+    good = root / "plate" / "train" / "good"
+    shutil.copy(root / "ring" / "train" / "good" / "000.png", good / "new.png")
+    summary = train.run(config)
+    assert (summary.counts["trained"], summary.counts["up_to_date"]) == (1, 1)
+    record = json.loads((tmp_path / "w/fleets/test/categories/plate.json").read_text())
+    assert record["status"] == "trained"
+    # Touched, not changed: read again, found to be the same, and from then on up to date at once.
+    (good / "new.png").touch()
+    summary = train.run(config)
+    assert summary.counts["up_to_date"] == 2
+    record = json.loads((tmp_path / "w/fleets/test/categories/plate.json").read_text())
+    assert record["attempts"] == 1
+    train.run(config)
+    record = json.loads((tmp_path / "w/fleets/test/categories/plate.json").read_text())
+    assert record["attempts"] == 0
+
+
+def test_a_root_that_vanishes_in_mid_run_fails_its_categories_and_leaves_nothing_half(
+    plant, tmp_path, monkeypatch
+):
+    root = shutil.copytree(plant.root, tmp_path / "parts")
+    values = {"data.categories": ["plate", "ring"], "fleet.backoff_s": 0.0}
+    config = small_config(str(root), str(tmp_path / "w"), **values)
+    # After the listing, before a worker reads.
+    begin = Fleet.begin
+    monkeypatch.setattr(Fleet, "begin", lambda self: (shutil.rmtree(root), begin(self))[1])
+    summary = train.run(config)
+    assert (summary.exit_code, summary.counts["failed"]) == (3, 2)
+    assert "plate/train/good/000.png" in summary.reasons[0]
+    assert not (tmp_path / "w" / "models").exists()
+
+
+@pytest.mark.parametrize("images", [0, 1])
+def test_too_few_images_fail_their_category_with_the_counts(plant, tmp_path, images):
+    root = shutil.copytree(plant.root, tmp_path / "parts")
+    good = sorted((root / "plate" / "train" / "good").iterdir())
+    for path in good[images:]:
+        path.unlink()
+    config = small_config(str(root), str(tmp_path / "w"), **{"data.categories": ["plate"]})
+    summary = train.run(config)
+    assert (summary.exit_code, summary.counts["failed"]) == (3, 1)
+    assert re.search(rf"[0{images}] training and [0{images}] held-out", summary.reasons[0])
+
+
+def test_images_of_many_sizes_train_and_with_a_region_fail_with_both_sizes(plant, tmp_path):
+    root = shutil.copytree(plant.root, tmp_path / "parts")
+    for n, path in enumerate(sorted((root / "plate" / "train" / "good").iterdir())):
+        image = cv2.imread(str(path))
+        cv2.imwrite(str(path), cv2.resize(image, (90 + n, 120)))
+    values = {"data.categories": ["plate"]}
+    config = small_config(str(root), str(tmp_path / "w"), **values)
+    assert train.run(config).exit_code == 0
+    drawn = config.with_values({"roi.polygons": [[[5, 5], [80, 5], [80, 80]]]})
+    summary = train.run(drawn)
+    assert summary.exit_code == 3
+    assert re.search(r"the image is \d+x120, .* drawn for \d+x120", summary.reasons[0])
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"data.categories": ["plate", "plate"]}, "names 'plate' twice"),
+        ({"data.categories": ["../plate"]}, r"'\.\./plate' fits none"),
+        ({"category": {"cog": {"train": {"seed": 1}}}}, r"category\.'cog' fits none"),
+        ({"roi.mask": "absent.png"}, r"absent\.png"),
+        ({"fleet.workers_per_category": 5, "fleet.cpus_per_worker": 1.0}, "have room for 2"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_written(plant, tmp_path, values, message):
+    config = small_config(str(plant.root), str(tmp_path / "workspace"))
+    with pytest.raises(ConfigError, match=message):
+        train.run(config.with_values(values))
+    assert not (tmp_path / "workspace").exists()
+
+
+def test_a_folder_with_another_name_than_a_category_may_have_is_refused(plant, tmp_path):
+    root = shutil.copytree(plant.root, tmp_path / "parts")
+    (root / "plate").rename(root / "pla te")
+    with pytest.raises(ConfigError, match="'pla te' is not a name"):
+        train.run(small_config(str(root), str(tmp_path / "workspace")))
     assert not (tmp_path / "workspace").exists()

@@ -152,7 +152,7 @@ def test_names_that_may_not(name):
 def test_a_fraction_of_a_gpu_is_for_one_worker_a_category():
     with pytest.raises(ConfigError, match=r"0\.25 with 2 workers_per_category.*NCCL refuses"):
         FleetConfig(gpus_per_worker=0.25, workers_per_category=2)
-    with pytest.raises(ConfigError, match="1.5: a fraction, or whole GPUs"):
+    with pytest.raises(ConfigError, match=r"1\.5: a fraction, or whole GPUs"):
         FleetConfig(gpus_per_worker=1.5)
 
 
@@ -207,5 +207,5 @@ def test_a_wrong_table_of_a_category_is_named(table, message):
 
 
 def test_a_pattern_that_fits_no_category_is_named():
-    with pytest.raises(ConfigError, match="category.'bolt' fits none; did you mean 'bolts'"):
+    with pytest.raises(ConfigError, match=r"category\.'bolt' fits none; did you mean 'bolts'"):
         TrainConfig.from_toml(PLANT).for_categories(["cap", "can", "bolts"])

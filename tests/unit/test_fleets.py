@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 
@@ -15,8 +16,7 @@ def config(tmp_path):
 
 def stored(config, *path):
     folder = f"{config.workspace}/fleets/fleet-1"
-    with open("/".join([folder, *path])) as file:
-        return json.load(file)
+    return json.loads(Path(folder, *path).read_text())
 
 
 def test_a_category_is_stored_the_moment_it_ends(config):

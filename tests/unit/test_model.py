@@ -136,6 +136,12 @@ def _rectangle(top, bottom, left, right):
     return Roi(mask, RoiConfig())
 
 
+@pytest.mark.parametrize(("size", "near"), [(224, "192 or 256"), (32, "take a multiple of 64, 64")])
+def test_a_size_whose_levels_do_not_come_back_is_refused(lite, size, near):
+    with pytest.raises(ConfigError, match=near):
+        MRKD(_config(backbone="efficientnet_lite0", image_size=size), lite)
+
+
 def test_a_levels_cell_is_inside_a_region_if_any_of_its_area_is(resnet):
     model = build(_config(levels=(1, 3)), resnet, seed=0, roi=_rectangle(15, 33, 4, 64))
     assert model.pixel_roi.sum() == 18 * 60

@@ -96,7 +96,7 @@ def test_a_region_of_interest_drawn_anew_changes_its_category(own, tmp_path):
     cv2.imwrite(str(mask), np.pad(np.full((48, 96), 255, np.uint8), ((0, 48), (0, 0))))
     assert changed(drawn, inputs(own, tmp_path, **values)) == {"plate"}
     mask.unlink()
-    with pytest.raises(ConfigError, match="roi.png"):
+    with pytest.raises(ConfigError, match=r"roi\.png"):
         inputs(own, tmp_path, **values)
 
 
