@@ -158,9 +158,9 @@ def _checked(network: Backbone, state: Mapping[str, Tensor], place: str) -> dict
 def _random_state(network: Backbone, seed: int) -> dict[str, Tensor]:
     """He's normal weights in every convolution and layer, batch norms that change nothing."""
     generator = torch.Generator().manual_seed(seed)
-    state = {}
+    shapes, state = network.state_dict(), {}
     for key in _state_names(network):
-        shape = network.state_dict()[key].shape
+        shape = shapes[key].shape
         if len(shape) > 1:
             weight = torch.empty(shape)
             state[key] = nn.init.kaiming_normal_(weight, generator=generator)

@@ -99,6 +99,8 @@ def check_sides(good: list[GoodImage], skipped: Sequence[str] = ()) -> None:
     """
     num_images = count_sides(good)
     also = f"; {len(skipped)} more cannot be decoded, such as {skipped[0]}" if skipped else ""
+    if num_images["validation"]:
+        also = f"; {num_images['validation']} stand on the validation side{also}"
     check_counts(num_images["train"], num_images["calibration"], also)
     if not num_images["validation"]:
         raise CategoryError(

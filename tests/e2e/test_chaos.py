@@ -15,7 +15,6 @@ from tests.support.chaos import (
     weights_digests,
 )
 
-
 log = logging.getLogger(__name__)
 
 

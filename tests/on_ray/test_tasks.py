@@ -96,8 +96,16 @@ def test_no_more_calls_are_under_way_than_are_allowed(tmp_path, at_once):
 def test_it_ticks_while_it_waits(tmp_path):
     ticks = []
     arguments = {name: (tmp_path, name) for name in "ab"}
-    options = {"max_failures": 0, "at_once": 1, "tick_s": 0.1}
-    list(run_each(overlap, arguments, ASK, tick=lambda: ticks.append(1), **options))
+    calls = run_each(
+        overlap,
+        arguments,
+        ASK,
+        max_failures=0,
+        at_once=1,
+        tick=lambda: ticks.append(1),
+        tick_s=0.1,
+    )
+    assert len(list(calls)) == 2
     assert len(ticks) >= 4
 
 

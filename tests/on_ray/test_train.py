@@ -153,7 +153,12 @@ def test_a_root_that_vanishes_in_mid_run_fails_its_categories_and_leaves_nothing
     config = small_config(str(root), str(tmp_path / "w"), **values)
     # After the listing, before a worker reads.
     begin = Fleet.begin
-    monkeypatch.setattr(Fleet, "begin", lambda self: (shutil.rmtree(root), begin(self))[1])
+
+    def begin_late(fleet):
+        shutil.rmtree(root)
+        return begin(fleet)
+
+    monkeypatch.setattr(Fleet, "begin", begin_late)
     summary = train.run(config)
     assert (summary.exit_code, summary.counts["failed"]) == (3, 2)
     assert "plate/train/good/000.png" in summary.reasons[0]

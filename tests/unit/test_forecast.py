@@ -40,7 +40,7 @@ def test_without_records_a_few_steps_are_timed(parts, tmp_path):
     counts = found.summary("r").counts
     assert (counts["categories"], counts["up_to_date"], counts["gpu_seconds"]) == (2, 0, 0)
     assert counts["images"] == sum(row.num_images for row in found.rows) > 0
-    files = [path for path in parts.glob("*/train/good/*.png")]
+    files = list(parts.glob("*/train/good/*.png"))
     assert counts["bytes"] == sum(path.stat().st_size for path in files)
     assert found.rate.cpus == 3.0
     assert "steps timed here, on cpu" in found.summary("r").reasons[0]

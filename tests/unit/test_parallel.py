@@ -99,6 +99,15 @@ def start_apart(group):
 SHARED = (talk, train, run_out_of_memory, start_apart)
 
 
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """As the workers have: more of them add up in another order."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory):
     """What each of two workers comes to, by function."""
