@@ -8,7 +8,7 @@
                  report.html             the page (`reports.write_fleet_page`)
                  summary.json            the verdict
 
-A fleet without a verdict runs, or was killed: the next start goes on with it.
+A fleet without a verdict runs, or was killed; the next start goes on with it.
 """
 
 from __future__ import annotations
@@ -48,20 +48,18 @@ class Fleet:
         """Opens the folder for a start, and returns what an earlier one that was ended has done.
 
         Returns:
-            The records of the categories that it trained; none after one that came to its verdict.
+            The records of the categories that it trained; none after one that came to its end.
         """
-        summary_uri = storage.join(self.uri, "summary.json")
         folder = storage.join(self.uri, "categories")
         uris = [file.uri for file in storage.list_files(folder, suffixes=(".json",))]
         earlier: dict[str, dict[str, Any]] = {}
-        if storage.stat(summary_uri) is None:
+        if self._was_ended():
             found = [storage.read_json(uri) for uri in uris]
             earlier = {one["category"]: one for one in found if one["status"] == "trained"}
         else:
             for uri in uris:
                 storage.delete(uri)
-            # Last: a start that is ended before this finds it and begins anew.
-            storage.delete(summary_uri)
+        storage.delete(storage.join(self.uri, "summary.json"))
         text = self.config.to_toml()
         storage.write(storage.join(self.uri, "config.toml"), text.encode())
         self._store_fleet("running")
@@ -103,6 +101,11 @@ class Fleet:
         """The error of each category that failed, sorted by name."""
         failed = {n: r["error"] for n, r in self.records.items() if r["status"] == "failed"}
         return dict(sorted(failed.items()))
+
+    def _was_ended(self) -> bool:
+        """Whether the start before this one was killed or stopped."""
+        uri = storage.join(self.uri, "fleet.json")
+        return storage.stat(uri) is not None and storage.read_json(uri)["state"] != "done"
 
     def _store_fleet(self, state: State) -> None:
         content: Mapping[str, Any] = {

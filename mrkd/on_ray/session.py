@@ -233,6 +233,8 @@ def enter_worker(ask: Ask) -> None:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
         logger.addHandler(handler)
         logger.setLevel(logging.INFO)
+        # Ray Train's workers have a handler at the root, which would say everything again.
+        logger.propagate = False
     # Its lines of each epoch do not name the category; ours do.
     logging.getLogger("ray.train").setLevel(logging.WARNING)
 

@@ -35,9 +35,13 @@ def undisturbed(root, tmp_path_factory) -> dict[str, str]:
 
 def test_a_fleet_whose_processes_are_killed_ends_with_the_same_weights(root, undisturbed, tmp_path):
     config = long_fleet(root, tmp_path / "workspace")
-    kinds = ["worker", "driver", "board", "worker", "raylet", "worker"]
+    kinds = ["worker", "driver", "board", "stop", "raylet", "worker"]
     fire = run_under_fire(config, tmp_path / "run", kinds)
-    assert fire.starts == 3
+    assert fire.starts == 4
+    ((code, verdict),) = fire.stopped
+    assert (code, verdict["exit_code"], verdict["state"]) == (1, 1, "failed")
+    assert verdict["counts"]["not_started"] > 0
+    assert "start the fleet again to go on" in verdict["reasons"][0]
     assert weights_digests(config) == undisturbed
     assert not list((tmp_path / "workspace" / "fleets").rglob("*.safetensors"))
 
@@ -59,7 +63,9 @@ def test_thirty_kills_at_random_moments_change_no_weight(root, undisturbed, tmp_
     rng, killed, number = random.Random(seed), 0, 0
     while killed < 30:
         number += 1
-        kinds = [rng.choice(["worker", "worker", "driver", "raylet", "board"]) for _ in range(6)]
+        kinds = [
+            rng.choice(["worker", "worker", "driver", "raylet", "board", "stop"]) for _ in range(6)
+        ]
         config = long_fleet(root, tmp_path / f"workspace-{number}")
         run_under_fire(config, tmp_path / f"run-{number}", kinds, rng.randrange(2**32))
         assert weights_digests(config) == undisturbed, (seed, number, kinds)

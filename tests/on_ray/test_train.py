@@ -116,6 +116,8 @@ def test_force_goes_on_where_it_was_killed_and_begins_anew_after_a_verdict(plant
     # As a killed driver leaves it: one category is done, the other not, and there is no verdict.
     (fleet / "summary.json").unlink()
     (fleet / "categories" / "ring.json").unlink()
+    left = json.loads((fleet / "fleet.json").read_text()) | {"state": "running"}
+    (fleet / "fleet.json").write_text(json.dumps(left))
     assert train.run(config).counts["trained"] == 2
     assert len(registry.versions(str(tmp_path), "plate")) == 1
     assert len(registry.versions(str(tmp_path), "ring")) == 2

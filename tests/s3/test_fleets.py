@@ -50,7 +50,7 @@ def test_a_fleet_on_s3_isolates_a_failure_and_is_up_to_date_after(bucket, s3_ser
         "not_started": 0,
         "held": 0,
     }
-    assert storage.read(verdict["uris"]["report"]).startswith(b"<!doctype html>")
+    assert storage.read(verdict["uris"]["report"]).startswith(b"<!DOCTYPE html>")
     assert forecast(config).summary("r").counts["up_to_date"] == 2
     # No credential is in anything that was written or said.
     files = storage.list_files(f"{bucket}/mrkd")

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from mrkd import checkpoint, registry, storage
 from mrkd.config import TrainConfig
@@ -87,15 +88,24 @@ class FleetUnderFire:
         fleet_uri: of the fleet's folder.
         log: path that the driver's output goes to.
         rng: of the moments.
+
+    Attributes:
+        starts: of the driver.
+        stopped: exit code and verdict of each start that was asked to end.
     """
 
     def __init__(self, toml: Path, fleet_uri: str, log: Path, rng: random.Random) -> None:
         self.toml, self.fleet_uri, self.log, self.rng = toml, fleet_uri, log, rng
         self.starts = 0
+        self.stopped: list[tuple[int, dict[str, Any]]] = []
         self.driver: subprocess.Popen[bytes] | None = None
 
     def run(self, kinds: Sequence[str]) -> int:
-        """Kills one process of each kind in turn, and returns the last start's exit code."""
+        """Kills one process of each kind in turn, and returns the last start's exit code.
+
+        Args:
+            kinds: worker, controller, board, raylet, driver; `stop` asks the driver to end.
+        """
         try:
             self._start()
             for kind in kinds:
@@ -132,17 +142,24 @@ class FleetUnderFire:
         time.sleep(self.rng.uniform(0, 1))
         victims = self._victims(kind)
         if victims:
-            os.kill(self.rng.choice(victims), signal.SIGKILL)
-        if kind in ("driver", "raylet"):
+            how = signal.SIGTERM if kind == "stop" else signal.SIGKILL
+            os.kill(self.rng.choice(victims), how)
+        if kind == "stop":
+            self.stopped.append((self.driver.wait(_GONE_S), self._verdict()))
+        if kind in ("driver", "raylet", "stop"):
             self._end()
             self._start()
+
+    def _verdict(self) -> dict[str, Any]:
+        found: dict[str, Any] = storage.read_json(f"{self.fleet_uri}/summary.json")
+        return found
 
     def _checkpoints(self) -> set[tuple[str, str]]:
         files = storage.list_files(f"{self.fleet_uri}/checkpoints", suffixes=(".safetensors",))
         return {(file.uri, file.etag) for file in files}
 
     def _victims(self, kind: str) -> list[int]:
-        if kind == "driver":
+        if kind in ("driver", "stop"):
             return [self.driver.pid]
         return [
             pid

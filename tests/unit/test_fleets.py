@@ -37,20 +37,24 @@ def test_a_closed_fleet_says_when_and_with_which_config(config):
     assert TrainConfig.from_dict(found["config"]) == config
 
 
-def test_a_start_after_one_that_was_ended_knows_what_that_had_trained(config):
+@pytest.mark.parametrize("how", ["killed", "stopped"])
+def test_a_start_after_one_that_was_ended_knows_what_that_had_trained(config, how):
     first = Fleet(config)
     assert first.begin() == {}
     first.end("cap", TRAINED)
     first.end("nut", {"status": "failed", "attempts": 1, "error": "no image"})
+    if how == "stopped":
+        first.close("stopped")
     second = Fleet(config)
     assert second.begin() == {"cap": {**TRAINED, "category": "cap"}}
     assert second.records == {}
 
 
-def test_a_start_after_a_verdict_begins_anew_and_takes_the_verdict_away(config, tmp_path):
+def test_a_start_after_one_that_ended_begins_anew_and_takes_its_verdict_away(config, tmp_path):
     first = Fleet(config)
     first.begin()
     first.end("cap", TRAINED)
+    first.close("done")
     folder = tmp_path / "workspace" / "fleets" / "fleet-1"
     (folder / "summary.json").write_text("{}")
     assert Fleet(config).begin() == {}
