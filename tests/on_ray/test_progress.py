@@ -1,0 +1,57 @@
+"""The fleet's line: what is done, running and queued, and the time that is left."""
+
+import logging
+import re
+
+import pytest
+import ray
+
+from mrkd.on_ray.progress import Progress, start_board
+
+
+@pytest.fixture
+def board():
+    return start_board()
+
+
+def progress(board):
+    work = {"cap": 100.0, "nut": 100.0, "cog": 200.0}
+    return Progress("run", work, dict.fromkeys(work, 50), num_up_to_date=4, board=board)
+
+
+def last_line(caplog):
+    return [r.getMessage() for r in caplog.records if r.getMessage().startswith("fleet ")][-1]
+
+
+def test_the_line_counts_what_workers_and_the_driver_say(board, caplog):
+    caplog.set_level(logging.INFO, "mrkd")
+    one = progress(board)
+    one.tell()
+    assert last_line(caplog) == "fleet done=0 running=0 queued=3 failed=0 up_to_date=4 eta=unknown"
+    ray.get([board.put.remote("cap", {}), board.put.remote("nut", {"step": 25, "epoch": 1})])
+    one.tell()
+    assert re.fullmatch(
+        r"fleet done=0 running=2 queued=1 failed=0 up_to_date=4 eta=\d+s", last_line(caplog)
+    )
+    one.end("nut", "trained")
+    one.end("cap", "failed")
+    assert last_line(caplog).startswith("fleet done=1 running=0 queued=1 failed=1 up_to_date=4")
+
+
+def test_what_is_under_way_has_its_last_row(board):
+    one = progress(board)
+    ray.get([board.put.remote("cap", {}), board.put.remote("cap", {"step": 5, "epoch": 0})])
+    assert one.under_way() == {"cap": {"step": 5, "epoch": 0}}
+    one.end("cap", "trained")
+    assert one.under_way() == {}
+
+
+def test_a_lost_board_costs_its_words_and_nothing_else(board, caplog):
+    caplog.set_level(logging.INFO, "mrkd")
+    one = progress(board)
+    ray.get(board.put.remote("cap", {}))
+    ray.kill(board)  # for good, unlike a crash, after which it is started anew
+    assert one.under_way() == {}
+    one.end("cap", "trained")
+    assert "board_lost" in caplog.text
+    assert last_line(caplog).startswith("fleet done=1 running=0 queued=2")
