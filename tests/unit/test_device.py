@@ -61,6 +61,15 @@ def test_bfloat16_is_taken_from_1_15_times_faster(bfloat16_s, expected):
     assert device.choose("cpu", "auto", measure=timed(1.0, bfloat16_s)).precision == expected
 
 
+def test_a_step_that_was_slow_once_does_not_decide():
+    float32_s = iter([0.3, 0.1, 0.1])  # other work ran beside the first one
+
+    def measure(dtype: torch.dtype) -> float:
+        return next(float32_s) if dtype is torch.float32 else 0.1
+
+    assert device.choose("cpu", "auto", measure=measure).precision is torch.float32
+
+
 def test_the_reason_says_what_was_measured():
     reason = device.choose("cpu", "auto", measure=timed(0.3, 0.1)).reason
     assert "bfloat16 (a step takes 300.0 ms in float32, 100.0 ms in bfloat16" in reason
