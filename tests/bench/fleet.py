@@ -24,6 +24,7 @@ from mrkd.datasets import Sample
 from mrkd.on_ray import session, train
 from mrkd.summary import Summary
 from tests.bench.real_data import elpv_root
+from tests.support.folders import put, put_broken
 
 CIFAR_TRAIN, CIFAR_TEST = 500, 100
 
@@ -42,10 +43,7 @@ def make_data(root: Path, mtd: str, cifar10: str) -> None:
         put(half_done / f"cifar-{name}", list(some(samples)))
     shutil.copytree(Path(mtd) / "magnetic_tile", half_done / "magnetic_tile")
     shutil.copy(Path(mtd) / "split.csv", half_done / "magnetic_tile" / "split.csv")
-    broken = half_done / "broken" / "train" / "good"
-    broken.mkdir(parents=True)
-    for n in range(20):
-        (broken / f"{n}.png").write_text("no image")
+    put_broken(half_done / "broken")
     half_done.rename(root)
 
 
@@ -55,17 +53,6 @@ def some(samples: Sequence[Sample]) -> Iterator[Sample]:
     for label in (0, 1):
         found = (s for s in samples if s.split == "test" and s.gt_label == label)
         yield from islice(found, CIFAR_TEST)
-
-
-def put(folder: Path, samples: Sequence[Sample]) -> None:
-    """Samples as a category in MVTec AD layout, groups in a split file."""
-    lines = ["path,group,part"]
-    for number, one in enumerate(samples):
-        path = Path(one.split, one.defect, f"{number:05}.png")
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_bytes(datasets.read_image(one))
-        lines.append(f"{path},{one.group or number},{one.split}")
-    (folder / "split.csv").write_text("\n".join(lines) + "\n")
 
 
 def start(config: TrainConfig) -> tuple[Summary, float]:
