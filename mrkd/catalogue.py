@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 from itertools import count
@@ -17,10 +16,8 @@ from mrkd import checkpoint, registry, storage
 from mrkd.checkpoint import Calibration, ModelCard
 from mrkd.errors import ArtefactError
 from mrkd.registry import Hold, Promotion
+from mrkd.scoring import in_threads
 from mrkd.tables import flattened, nearest
-
-_READERS = 16
-"""Categories that are read at once: what a list on S3 waits for is answers."""
 
 
 @dataclass(frozen=True)
@@ -117,8 +114,8 @@ def list_versions(workspace: str, pattern: str = "*") -> list[dict[str, Any]]:
     """
     known = _categories(workspace)
     names = [name for name in known if fnmatchcase(name, pattern)]
-    with ThreadPoolExecutor(_READERS) as readers:
-        shelves = list(readers.map(lambda name: _read(workspace, name), names))
+    # What a list on S3 waits for is answers.
+    shelves = in_threads(lambda name: _read(workspace, name), names)
     rows = [row for one in shelves for row in _rows(one)]
     if not rows:
         raise _unknown(workspace, pattern, known)
@@ -314,7 +311,7 @@ def _figures(card: ModelCard) -> dict[str, Any]:
         **flattened(content["metrics"], "metrics"),
         **flattened(content["code"], "code"),
         "weights": card.weights_digest,
-        "bytes": sum(file["num_bytes"] for file in card.files.values()),
+        "bytes": card.num_bytes,
     }
 
 

@@ -48,17 +48,19 @@ class Fleet:
         """Opens the folder for a start, and returns what an earlier one that was ended has done.
 
         Returns:
-            The records of the categories that it trained; none after one that came to its end.
+            Where trainings are forced, the records of the categories that it trained; none after
+            one that came to its end.
         """
         folder = storage.join(self.uri, "categories")
-        uris = [file.uri for file in storage.list_files(folder, suffixes=(".json",))]
+        files = storage.list_files(folder, suffixes=(".json",))
         earlier: dict[str, dict[str, Any]] = {}
-        if self._was_ended():
-            found = [storage.read_json(uri) for uri in uris]
+        if not self._was_ended():
+            for file in files:
+                storage.delete(file.uri)
+        elif self.config.fleet.force:
+            # What is not forced is found by its inputs, this and every other fleet's.
+            found = [storage.read_json(file.uri) for file in files]
             earlier = {one["category"]: one for one in found if one["status"] == "trained"}
-        else:
-            for uri in uris:
-                storage.delete(uri)
         storage.delete(storage.join(self.uri, "summary.json"))
         text = self.config.to_toml()
         storage.write(storage.join(self.uri, "config.toml"), text.encode())

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from mrkd import datasets, device, scoring, storage, training
-from mrkd.backbones import load_teacher
+from mrkd.backbones import teacher_of
 from mrkd.category import good_samples, inputs_of_all, standing, steps_of, work_of
 from mrkd.config import PriceConfig, TrainConfig
 from mrkd.datasets import Sample
@@ -186,13 +186,7 @@ def _timed(config: TrainConfig) -> Rate:
     """From a few steps on noise, on the device that is here."""
     model_config, size = config.model, config.model.image_size
     batch = config.train.batch_size
-    teacher = load_teacher(
-        model_config.backbone,
-        taps=model_config.taps,
-        weights=model_config.weights,
-        sha256=model_config.weights_sha256,
-        seed=config.train.seed,
-    )
+    teacher = teacher_of(model_config, seed=config.train.seed)
     model = build(model_config, teacher, seed=config.train.seed)
     place = device.choose(config.train.device, "float32").device
     model.to(place)

@@ -22,6 +22,7 @@ from mrkd.images import Geometry
 from mrkd.registry import Promotion
 from mrkd.roi import Roi
 from mrkd.scoring import Decoded, Decoder, Scorer
+from mrkd.scoring.regions import inside
 
 LABELLED = pa.schema(
     [
@@ -101,7 +102,7 @@ def measure_category(config: EvalConfig, category: str, samples: Sequence[Sample
         [one.sample.defect for one in scored],
         headline=[one.sample.headline for one in scored],
         groups=[one.sample.group for one in scored],
-        pixels=_pixels(scored, Roi.from_json(card.roi) if card.roi else None),
+        pixels=_pixels(scored, card.region),
         resamples=config.resamples,
         bootstrap_seed=config.seed,
         seed=card.train.seed,
@@ -158,14 +159,9 @@ def _pixels(scored: Sequence[_Judged], roi: Roi | None) -> Iterator[PixelItem]:
             continue
         uri, gt_mask = one.sample.gt_mask_uri, None
         if uri is not None:
-            gt_mask = _inside(read_gt_mask(uri, one.geometry), one.geometry)
-        region = None if roi is None else _inside(roi.at(one.geometry), one.geometry)
-        yield PixelItem(number, _inside(one.anomaly_map, one.geometry), gt_mask, region)
-
-
-def _inside(array: NDArray[Any], geometry: Geometry) -> NDArray[Any]:
-    x, y, width, height = geometry.valid
-    return array[y : y + height, x : x + width]
+            gt_mask = inside(read_gt_mask(uri, one.geometry), one.geometry)
+        region = None if roi is None else inside(roi.at(one.geometry), one.geometry)
+        yield PixelItem(number, inside(one.anomaly_map, one.geometry), gt_mask, region)
 
 
 def read_gt_mask(uri: str, geometry: Geometry) -> NDArray[np.bool_]:

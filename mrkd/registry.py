@@ -302,12 +302,7 @@ def _uri(workspace: str, category: str, number: int) -> str:
 
 
 def _numbers(workspace: str, category: str) -> list[int]:
-    folder = storage.join(workspace, "models", category, "promotions")
-    stems = [
-        entry.uri.rpartition("/")[2].removesuffix(".json")
-        for entry in storage.list_files(folder, suffixes=(".json",))
-    ]
-    return sorted(int(stem) for stem in stems if stem.isdecimal())
+    return storage.list_numbers(storage.join(workspace, "models", category, "promotions"))
 
 
 def _read(workspace: str, category: str, number: int) -> Promotion:

@@ -6,7 +6,7 @@ what lies up to the deepest level.
 
 from mrkd.backbones.network import Backbone
 from mrkd.backbones.table import BACKBONES, Spec, build
-from mrkd.backbones.teacher import Teacher, load_teacher, teacher_from_safetensors
+from mrkd.backbones.teacher import Teacher, load_teacher, teacher_from_safetensors, teacher_of
 from mrkd.backbones.weights import WEIGHTS, WeightSource, read_state
 
 __all__ = [
@@ -20,4 +20,5 @@ __all__ = [
     "load_teacher",
     "read_state",
     "teacher_from_safetensors",
+    "teacher_of",
 ]

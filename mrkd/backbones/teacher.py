@@ -16,6 +16,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from mrkd.backbones.network import Backbone
 from mrkd.backbones.table import BACKBONES, build
 from mrkd.backbones.weights import read_state
+from mrkd.config import ModelConfig
 from mrkd.errors import ConfigError, TeacherError
 
 # Images of one pass on a CPU, in pixels. EfficientNet-Lite0 at 256 px on one core of an AMD EPYC:
@@ -108,6 +109,17 @@ def load_teacher(
     about = {"backbone": backbone, "taps": network.taps, "random": weights == "random"}
     data = safetensors.torch.save(kept, {"teacher": json.dumps(about)})
     return teacher_from_safetensors(data)
+
+
+def teacher_of(config: ModelConfig, *, seed: int) -> Teacher:
+    """The teacher that a network's config names; `seed` is of random weights, errors as above."""
+    return load_teacher(
+        config.backbone,
+        taps=config.taps,
+        weights=config.weights,
+        sha256=config.weights_sha256,
+        seed=seed,
+    )
 
 
 def teacher_from_safetensors(data: bytes, *, where: str = "teacher weights") -> Teacher:

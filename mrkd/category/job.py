@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mrkd import checkpoint, registry, storage, training
-from mrkd.backbones import Teacher, load_teacher
+from mrkd.backbones import Teacher, teacher_of
 from mrkd.category.images import GoodImage, check_sides, count_sides, fingerprint, read_good
 from mrkd.category.standing import good_samples, inputs_of
 from mrkd.config import RoiConfig, TrainConfig
@@ -73,13 +73,7 @@ def prepare(config: TrainConfig, category: str, samples: Sequence[Sample], group
         good = read_good(good_samples(samples), config.train)
         check_sides(good)
     with clock("teacher"):
-        teacher = load_teacher(
-            model.backbone,
-            taps=model.taps,
-            weights=model.weights,
-            sha256=model.weights_sha256,
-            seed=config.train.seed,
-        )
+        teacher = teacher_of(model, seed=config.train.seed)
         checkpoint.store_teacher(workspace, teacher)
     version = registry.version_of(
         model,

@@ -10,7 +10,7 @@ from dataclasses import replace
 import torch
 
 from mrkd import registry, storage
-from mrkd.backbones import load_teacher
+from mrkd.backbones import teacher_of
 from mrkd.category.result import CategoryResult
 from mrkd.config import TrainConfig
 from mrkd.datasets import Sample
@@ -68,13 +68,7 @@ def inputs_of_all(
         model, seed = config.model, config.train.seed
         key = f"{seed} {model.digest()}"
         if key not in digests:
-            teacher = load_teacher(
-                model.backbone,
-                taps=model.taps,
-                weights=model.weights,
-                sha256=model.weights_sha256,
-                seed=seed,
-            )
+            teacher = teacher_of(model, seed=seed)
             with torch.device("meta"):
                 build(model, teacher, seed=seed)
             digests[key] = teacher.digest

@@ -229,7 +229,7 @@ def _result(
         num_images=dict(card.data["num_images"]),
         image_size=card.model.image_size,
         resize=card.model.resize,
-        model_bytes=sum(file["num_bytes"] for file in card.files.values()),
+        model_bytes=card.num_bytes,
         threshold=calibration.threshold,
         supported_false_call_rate=calibration.supported_false_call_rate,
         steps=card.metrics["steps"],

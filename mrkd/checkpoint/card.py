@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mrkd.config import FitConfig, ModelConfig
+from mrkd.roi import Roi
 
 WEIGHTS = "model.safetensors"
 
@@ -135,6 +136,16 @@ class ModelCard:
     def weights_digest(self) -> str:
         """Sha256 of the trained weights' file: equal for equal trainings."""
         return str(self.files[WEIGHTS]["sha256"])
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of all its files, without the teacher."""
+        return sum(int(file["num_bytes"]) for file in self.files.values())
+
+    @property
+    def region(self) -> Roi | None:
+        """The region of interest of `roi`; ArtefactError where that is not as mrkd writes it."""
+        return Roi.from_json(self.roi) if self.roi else None
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, nested as `model.json`; `from_json` of them is equal to this card."""

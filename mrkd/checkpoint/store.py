@@ -17,7 +17,6 @@ from mrkd.checkpoint.card import WEIGHTS, Calibration, ModelCard, TeacherCard
 from mrkd.config import FitConfig
 from mrkd.errors import ArtefactError, ConfigError
 from mrkd.model import MODEL_VERSION, MRKD
-from mrkd.roi import Roi
 
 MAX_TEACHER_BYTES = 2**30
 _CARD = "model.json"
@@ -122,7 +121,7 @@ def load(
             weights = value
     teacher = _load_teacher(workspace, card.teacher, {} if teachers is None else teachers)
     try:
-        model = MRKD(card.model, teacher, Roi.from_json(card.roi) if card.roi else None)
+        model = MRKD(card.model, teacher, card.region)
         model.load_trained_state(safetensors.torch.load(weights))
     except (ArtefactError, ConfigError, RuntimeError, safetensors.SafetensorError) as error:
         raise ArtefactError(
@@ -174,10 +173,8 @@ def read_calibration(workspace: str, category: str, version: str, number: int) -
 
 def calibration_numbers(workspace: str, category: str, version: str) -> list[int]:
     """Numbers of a model's calibrations, rising."""
-    folder = storage.join(folder_of(workspace, category, version), "calibrations")
-    files = storage.list_files(folder, suffixes=(".json",))
-    stems = [file.uri.rpartition("/")[2].removesuffix(".json") for file in files]
-    return sorted(int(stem) for stem in stems if stem.isdecimal())
+    folder = folder_of(workspace, category, version)
+    return storage.list_numbers(storage.join(folder, "calibrations"))
 
 
 def store_calibration(

@@ -241,9 +241,6 @@ def _look(rivals: Sequence[LoadedModel], exhibit: _Exhibit) -> list[_View]:
 
 def _view(rival: LoadedModel, uri: str, rgb: NDArray[np.uint8]) -> Decoded:
     """The picture as a model takes it."""
-    roi = rival.model.roi
-    if roi and (misfit := roi.misfit(rgb.shape[:2])):
-        return Decoded(uri, error_kind="unsupported", error_message=misfit)
     config = rival.card.model
     pixels, geometry = images.resize(rgb, config.image_size, config.resize)
-    return Decoded(uri, pixels=pixels, geometry=geometry)
+    return scoring.within(rival.model.roi, Decoded(uri, pixels=pixels, geometry=geometry))

@@ -1,9 +1,12 @@
 """The champions of a workspace on labelled images, one Ray task for each category.
 
-evaluations/<run>/scores.parquet   one row an image (`labelled.LABELLED`)
-metrics.parquet  every figure with its interval (`schema.METRICS`)
-evaluation.json  the resolved config; each category's model, or its failure
-report.html, summary.json   the page and the verdict
+    evaluations/<run>/scores.parquet   one row an image (`labelled.LABELLED`)
+                      metrics.parquet  every figure with its interval (`schema.METRICS`)
+                      evaluation.json  the resolved config; each category's model, or its failure
+                      report.html      the page
+                      summary.json     the verdict
+
+A category that cannot be measured stands there with its reason.
 """
 
 from __future__ import annotations

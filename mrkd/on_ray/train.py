@@ -50,11 +50,9 @@ def run(config: TrainConfig) -> Summary:
         session.connect(dashboard=in_groups),
     ):
         ask, at_once = _placement(config, len(samples))
-        earlier = fleet.begin()
-        if config.fleet.force:
-            # What an earlier start of this fleet has trained since it was forced is done.
-            fleet.records |= earlier
-        else:
+        # What an earlier start of this fleet has trained since it was forced is done.
+        fleet.records |= fleet.begin()
+        if not config.fleet.force:
             _find_up_to_date(fleet, inputs)
         work = {
             name: work_of(configs[name], samples[name])

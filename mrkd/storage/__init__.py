@@ -35,6 +35,7 @@ __all__ = [
     "join",
     "list_files",
     "list_names",
+    "list_numbers",
     "open_uri",
     "read",
     "read_json",
@@ -89,6 +90,13 @@ def list_names(uri: str) -> list[str]:
     """Names of the folders right below a folder, sorted; none where there is no such folder."""
     store, uri = _open(uri)
     return sorted(store.folders(uri))
+
+
+def list_numbers(uri: str) -> list[int]:
+    """Numbers of the files `<number>.json` in a folder, rising; none where there is no folder."""
+    files = list_files(uri, suffixes=(".json",))
+    stems = [file.uri.rpartition("/")[2].removesuffix(".json") for file in files]
+    return sorted(int(stem) for stem in stems if stem.isdecimal())
 
 
 def stat(uri: str) -> FileEntry | None:

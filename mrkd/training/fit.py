@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from mrkd import device, seeds
 from mrkd.config import FitConfig
@@ -22,7 +21,7 @@ from mrkd.training.batches import Batches, Rows, num_micro_batches
 from mrkd.training.held_out import calibrate_levels, validation_loss
 from mrkd.training.loss import TrainingLoss
 from mrkd.training.placement import place
-from mrkd.training.state import Checkpoint, digest, moments_of, put_moments
+from mrkd.training.state import Checkpoint, copy_of, digest, moments_of, put_moments
 
 log = logging.getLogger(__name__)
 
@@ -169,7 +168,7 @@ class _Fit:
         self.batches = Batches(model, self.loss, num_micro_batches=number, group=group)
         self.history: list[dict[str, float]] = []
         self.step, self.best_epoch, self.best_loss = 0, 0, math.inf
-        self.best = _copy(model)
+        self.best = copy_of(model)
         if resume:
             self._resume(resume)
 
@@ -233,12 +232,12 @@ class _Fit:
         }
         if row["validation_loss"] < self.best_loss:
             self.best_loss, self.best_epoch = row["validation_loss"], len(self.history)
-            self.best = _copy(self.model)
+            self.best = copy_of(self.model)
         self.history.append(row)
 
     def _checkpoint(self) -> Checkpoint:
         return Checkpoint(
-            model=_copy(self.model),
+            model=copy_of(self.model),
             best=self.best,
             moments=moments_of(self.optimiser, self.trained),
             step=self.step,
@@ -292,7 +291,3 @@ class _Fit:
             return self.config.learning_rate
         done = (step - warm) / max(1, total - warm)
         return self.config.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
-
-
-def _copy(model: MRKD) -> dict[str, Tensor]:
-    return {name: tensor.clone() for name, tensor in model.trained_state().items()}

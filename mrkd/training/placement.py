@@ -12,7 +12,7 @@ from mrkd.config import FitConfig
 from mrkd.model import MRKD
 from mrkd.parallel import Group
 from mrkd.training.loss import TrainingLoss
-from mrkd.training.state import Checkpoint
+from mrkd.training.state import Checkpoint, copy_of
 
 
 def place(
@@ -53,7 +53,7 @@ def _time_step(model: MRKD, loss: TrainingLoss, precision: torch.dtype) -> float
     steps of the training.
     """
     loss.precision = precision
-    before = {name: tensor.clone() for name, tensor in model.trained_state().items()}
+    before = copy_of(model)
     model.train()
     seconds = []
     for _ in range(3):

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from mrkd.errors import ArtefactError
+from mrkd.model import MRKD
 
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
@@ -91,6 +92,11 @@ class Checkpoint:
         if not intact:
             raise ArtefactError(f"{where} is damaged, it is not what was written: delete it")
         return found
+
+
+def copy_of(model: MRKD) -> dict[str, Tensor]:
+    """A copy of everything that training makes of the model."""
+    return {name: tensor.clone() for name, tensor in model.trained_state().items()}
 
 
 def digest(state: Mapping[str, Tensor]) -> str:

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from mrkd.config import DataConfig, TrainConfig
+from mrkd.config import DataConfig, FleetConfig, TrainConfig
 from mrkd.fleets import Fleet
 
 TRAINED = {"status": "trained", "attempts": 1, "gate": {"state": "first"}}
@@ -11,7 +11,10 @@ TRAINED = {"status": "trained", "attempts": 1, "gate": {"state": "first"}}
 
 @pytest.fixture
 def config(tmp_path):
-    return TrainConfig(str(tmp_path / "workspace"), "fleet-1", DataConfig("parts"))
+    # Forced: otherwise what an earlier start has trained is found by its inputs, not by records.
+    return TrainConfig(
+        str(tmp_path / "workspace"), "fleet-1", DataConfig("parts"), fleet=FleetConfig(force=True)
+    )
 
 
 def stored(config, *path):
