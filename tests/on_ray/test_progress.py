@@ -2,9 +2,11 @@
 
 import logging
 import re
+import time
 
 import pytest
 import ray
+from ray.exceptions import RayActorError
 
 from mrkd.on_ray.progress import Progress, start_board
 
@@ -17,6 +19,15 @@ def board():
 def progress(board):
     work = {"cap": 100.0, "nut": 100.0, "cog": 200.0}
     return Progress("run", work, dict.fromkeys(work, 50), num_up_to_date=4, board=board)
+
+
+def kill(board):
+    """Ends the actor for good, unlike a crash, after which it is started anew, and sees it gone."""
+    ray.kill(board)  # returns before the process has ended, which may still answer
+    deadline = time.monotonic() + 60
+    with pytest.raises(RayActorError):
+        while time.monotonic() < deadline:
+            ray.get(board.rows.remote(), timeout=60)
 
 
 def last_line(caplog):
@@ -50,7 +61,7 @@ def test_a_lost_board_costs_its_words_and_nothing_else(board, caplog):
     caplog.set_level(logging.INFO, "mrkd")
     one = progress(board)
     ray.get(board.put.remote("cap", {}))
-    ray.kill(board)  # for good, unlike a crash, after which it is started anew
+    kill(board)
     assert one.under_way() == {}
     one.end("cap", "trained")
     assert "board_lost" in caplog.text
