@@ -7,6 +7,7 @@ import pytest
 from mrkd.errors import CategoryError, StorageError
 from mrkd.on_ray.session import Ask
 from mrkd.on_ray.tasks import run_each
+from tests.support.crowd import meet
 
 ASK = Ask(1)
 
@@ -37,13 +38,8 @@ def out_of_reach(starts, kind):
     return time.time() - float(mark.read_text())
 
 
-def overlap(folder, category):
-    """How many calls are under way while this one is."""
-    (folder / category).touch()
+def wait_a_while():
     time.sleep(0.5)
-    num = len(list(folder.iterdir()))
-    (folder / category).unlink()
-    return num
 
 
 def test_a_category_whose_worker_died_is_started_again(tmp_path):
@@ -87,18 +83,17 @@ def test_a_place_that_was_not_reached_is_tried_again_after_a_while(tmp_path):
 
 @pytest.mark.parametrize("at_once", [1, 2])
 def test_no_more_calls_are_under_way_than_are_allowed(tmp_path, at_once):
-    arguments = {name: (tmp_path, name) for name in "abcd"}
+    calls = dict.fromkeys("abcd", (tmp_path, at_once))
     options = {"max_failures": 0, "at_once": at_once}
-    found = [one.result for one in run_each(overlap, arguments, Ask(0), **options)]
+    found = [one.result for one in run_each(meet, calls, Ask(0), **options)]
     assert max(found) == at_once
 
 
-def test_it_ticks_while_it_waits(tmp_path):
+def test_it_ticks_while_it_waits():
     ticks = []
-    arguments = {name: (tmp_path, name) for name in "ab"}
     calls = run_each(
-        overlap,
-        arguments,
+        wait_a_while,
+        {"a": (), "b": ()},
         ASK,
         max_failures=0,
         at_once=1,
