@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Self
 
 from torch import Tensor, nn
 
 
-class Backbone(nn.Module):
+class Backbone(nn.Module, ABC):
     """A classifier whose inner levels can be had.
 
     Attributes:
@@ -20,10 +21,10 @@ class Backbone(nn.Module):
     channels: tuple[int, ...]
     strides: tuple[int, ...]
 
+    @abstractmethod
     def levels(self, images: Tensor) -> list[Tensor]:
         """Features `[B, C_l, h_l, w_l]`, shallow to deep, of float32 `[B, 3, H, W]`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def drop_head(self) -> Self:
         """This network without all that lies past its deepest level."""
-        raise NotImplementedError
