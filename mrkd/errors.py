@@ -8,6 +8,7 @@
     |- ArtefactError         a stored model or calibration is damaged or does not fit
     |  `- TeacherError       teacher weights are missing, altered or of another network
     `- NightError            a night cannot go on: held by another run, or rows do not add up
+       `- GoldenError        reference parts do not score as they should
 
 `ValueError` stays for a caller's argument, `assert` for our own invariants.
 """
@@ -75,3 +76,7 @@ class TeacherError(ArtefactError):
 
 class NightError(MrkdError):
     """A night cannot go on."""
+
+
+class GoldenError(NightError):
+    """Reference parts do not score as they should: the pictures changed, not the product."""

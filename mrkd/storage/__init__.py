@@ -16,12 +16,14 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Generator
 from typing import Any
 
 from pyarrow import fs
 
 from mrkd.errors import StorageError
 from mrkd.storage import local, s3
+from mrkd.storage.asked import requests
 from mrkd.storage.local import LocalStore
 from mrkd.storage.s3 import S3Store
 from mrkd.storage.store import Fetched, FileEntry, Store
@@ -32,6 +34,8 @@ __all__ = [
     "delete",
     "exists",
     "fetch",
+    "fetch_range",
+    "iter_files",
     "join",
     "list_files",
     "list_names",
@@ -39,6 +43,7 @@ __all__ = [
     "open_uri",
     "read",
     "read_json",
+    "requests",
     "stat",
     "write",
     "write_json",
@@ -78,12 +83,23 @@ def list_files(uri: str, *, suffixes: tuple[str, ...] = ()) -> list[FileEntry]:
         uri: the folder.
         suffixes: only names that end in one of these, in any case; none: all files.
     """
+    return sorted(file for some in iter_files(uri, suffixes=suffixes) for file in some)
+
+
+def iter_files(
+    uri: str, *, suffixes: tuple[str, ...] = ()
+) -> Generator[list[FileEntry], None, None]:
+    """The files of `list_files`, at most 1,000 at a time and in any order.
+
+    On S3 many listers work side by side where there are folders below; a few pages are held.
+    """
     store, uri = _open(uri)
     endings = tuple(suffix.lower() for suffix in suffixes)
-    files = store.files(uri)
-    if endings:
-        files = (file for file in files if file.uri.lower().endswith(endings))
-    return sorted(files)
+    for some in store.files(uri):
+        if endings:
+            some = [file for file in some if file.uri.lower().endswith(endings)]
+        if some:
+            yield some
 
 
 def list_names(uri: str) -> list[str]:
@@ -108,7 +124,7 @@ def stat(uri: str) -> FileEntry | None:
 def exists(uri: str) -> bool:
     """Whether `uri` is a file, or a folder with a file somewhere below it."""
     store, uri = _open(uri)
-    return store.stat(uri) is not None or next(iter(store.files(uri)), None) is not None
+    return store.stat(uri) is not None or store.has_files(uri)
 
 
 def fetch(uri: str, *, if_match: str | None = None, max_bytes: int | None = None) -> Fetched:
@@ -125,6 +141,24 @@ def fetch(uri: str, *, if_match: str | None = None, max_bytes: int | None = None
     """
     store, uri = _open(uri)
     return store.fetch(uri, if_match=if_match, max_bytes=max_bytes)
+
+
+def fetch_range(uri: str, start: int, length: int, *, if_match: str | None) -> Fetched:
+    """The bytes `[start, start + length)` of a file and its ETag; fewer only at the file's end.
+
+    Args:
+        uri: the file.
+        start: where they begin; at or behind the file's end there are none.
+        length: how many; 0 only asks for the ETag.
+        if_match: ETag that the file must have.
+
+    Raises:
+        StorageError: as `fetch`.
+    """
+    if start < 0 or length < 0:
+        raise ValueError(f"a range of {length} bytes from byte {start}: neither may be negative")
+    store, uri = _open(uri)
+    return store.fetch_range(uri, start, length, if_match=if_match)
 
 
 def read(uri: str) -> bytes:

@@ -8,12 +8,15 @@ import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
+from typing import BinaryIO
 
 from mrkd.errors import StorageError
 from mrkd.storage.store import Fetched, FileEntry, changed, check_size
 
 SCHEME = "file://"
+_CHUNK = 1000
 _OWN = ".mrkd-"
 """Begins the names of unfinished files and locks, which are never listed."""
 
@@ -21,11 +24,18 @@ _OWN = ".mrkd-"
 class LocalStore:
     """Files of this machine, or of a file system mounted on it."""
 
-    def files(self, uri: str) -> Iterator[FileEntry]:
+    def files(self, uri: str) -> Iterator[list[FileEntry]]:
         """All files below a folder; links are followed, and one that leads nowhere is listed."""
         with _explained(uri):
             if _path(uri).is_dir():
-                yield from _walk(str(_path(uri)))
+                found = _walk(str(_path(uri)))
+                while some := list(islice(found, _CHUNK)):
+                    yield some
+
+    def has_files(self, uri: str) -> bool:
+        """Whether a folder has a file somewhere below it."""
+        with _explained(uri):
+            return _path(uri).is_dir() and next(_walk(str(_path(uri))), None) is not None
 
     def folders(self, uri: str) -> Iterator[str]:
         """Names of the folders right below a folder."""
@@ -41,17 +51,15 @@ class LocalStore:
 
     def fetch(self, uri: str, *, if_match: str | None, max_bytes: int | None) -> Fetched:
         """The file's bytes and ETag; it must not change while it is read."""
-        with _explained(uri), _opened(_path(uri)) as descriptor:
-            before = os.fstat(descriptor)
-            if not stat.S_ISREG(before.st_mode):
-                raise StorageError(f"{uri} is a folder or a device: name a file", "missing")
-            check_size(uri, before.st_size, max_bytes)
-            with os.fdopen(descriptor, "rb", closefd=False) as file:
-                data = file.read()
-            etag = _etag(os.fstat(descriptor))
-        if etag != _etag(before) or if_match not in (None, etag):
-            raise changed(uri)
-        return Fetched(data, etag)
+        with _unchanged(uri, if_match) as (file, status):
+            check_size(uri, status.st_size, max_bytes)
+            return Fetched(file.read(), _etag(status))
+
+    def fetch_range(self, uri: str, start: int, length: int, *, if_match: str | None) -> Fetched:
+        """Some of the file's bytes and its ETag; it must not change while they are read."""
+        with _unchanged(uri, if_match) as (file, status):
+            file.seek(start)
+            return Fetched(file.read(length), _etag(status))
 
     def write(self, uri: str, data: bytes, *, if_absent: bool, if_match: str | None) -> bool:
         """Puts the whole file under its name in one step: own name, fsync, then link or rename."""
@@ -124,6 +132,20 @@ def _opened(path: Path) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def _unchanged(uri: str, if_match: str | None) -> Iterator[tuple[BinaryIO, os.stat_result]]:
+    """A file to read from and its status, an error if that is not, or not for long, `if_match`."""
+    with _explained(uri), _opened(_path(uri)) as descriptor:
+        before = os.fstat(descriptor)
+        if not stat.S_ISREG(before.st_mode):
+            raise StorageError(f"{uri} is a folder or a device: name a file", "missing")
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            yield file, before
+        etag = _etag(os.fstat(descriptor))
+    if etag != _etag(before) or if_match not in (None, etag):
+        raise changed(uri)
 
 
 def _link(unfinished: Path, path: Path) -> bool:

@@ -2,114 +2,113 @@
 
 from __future__ import annotations
 
-import functools
-import os
-import random
 import re
-import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from typing import Any
 
-import boto3
-from botocore.config import Config
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    CredentialRetrievalError,
-    NoCredentialsError,
-    PartialCredentialsError,
-)
+from botocore.exceptions import BotoCoreError, ClientError
 from urllib3.exceptions import HTTPError
 
 from mrkd.errors import StorageError
+from mrkd.storage import s3_listing
+from mrkd.storage.asked import count
+from mrkd.storage.s3_client import (
+    ATTEMPTS,
+    MISSING,
+    REFUSED,
+    attempts,
+    code,
+    connection,
+    explained,
+)
 from mrkd.storage.store import Fetched, FileEntry, changed, check_size
 
 SCHEME = "s3://"
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
-_ATTEMPTS = 5
-_PAUSE_S = 0.2
-
-_MISSING = {"404", "NoSuchKey", "NoSuchBucket", "NotFound"}
-_REFUSED = {"412", "PreconditionFailed"}
-_EXPIRED = {"ExpiredToken", "InvalidToken"}  # AWS answers these with 400, not 403
-_NO_CREDENTIALS = (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError)
 
 
 class S3Store:
     """Objects; a folder is what their keys have before a slash."""
 
-    def files(self, uri: str) -> Iterator[FileEntry]:
+    def files(self, uri: str) -> Iterator[list[FileEntry]]:
         """All objects below a folder, but for the empty ones that stand for a folder."""
-        bucket, _ = split(uri)
-        for page in _pages(uri):
-            for item in page.get("Contents", ()):
-                if item["Size"] or not item["Key"].endswith("/"):
-                    found = f"{SCHEME}{bucket}/{item['Key']}"
-                    yield FileEntry(found, item["Size"], item["ETag"].strip('"'))
+        return s3_listing.pages(*_folder(uri))
+
+    def has_files(self, uri: str) -> bool:
+        """Whether a folder has a file somewhere below it."""
+        bucket, prefix = _folder(uri)
+        page = s3_listing.page(bucket, prefix)
+        while not page.files and page.next_page is not None:
+            page = s3_listing.page(bucket, prefix, page.next_page)
+        return bool(page.files)
 
     def folders(self, uri: str) -> Iterator[str]:
         """Names of the folders right below a folder."""
-        for page in _pages(uri, Delimiter="/"):
-            for item in page.get("CommonPrefixes", ()):
-                yield item["Prefix"].rstrip("/").rpartition("/")[2]
+        bucket, prefix = _folder(uri)
+        token: str | None = None
+        while True:
+            page = s3_listing.page(bucket, prefix, token, delimiter="/")
+            yield from (folder.rstrip("/").rpartition("/")[2] for folder in page.folders)
+            if (token := page.next_page) is None:
+                return
 
     def stat(self, uri: str) -> FileEntry | None:
         """The object's entry, None where there is no such object, or no such bucket."""
         bucket, key = split(uri)
         if not key:
             return None
-        with _explained(uri):
+        with explained(uri):
             try:
-                head = _client().head_object(Bucket=bucket, Key=key)
+                head = connection().client.head_object(Bucket=bucket, Key=key)
             except ClientError as error:
-                if _code(error) in _MISSING:
+                if code(error) in MISSING:
                     return None
                 raise
         return FileEntry(uri, head["ContentLength"], head["ETag"].strip('"'))
 
     def fetch(self, uri: str, *, if_match: str | None, max_bytes: int | None) -> Fetched:
         """The object's bytes and ETag, read again from the start when a body breaks off."""
-        request = _object(uri)
-        if if_match is not None:
-            request["IfMatch"] = f'"{if_match}"'
-        broken: Exception | None = None
-        for _ in _attempts():
-            with _explained(uri):
-                response = _client().get_object(**request)
-            with closing(response["Body"]) as body:
-                check_size(uri, response["ContentLength"], max_bytes)
-                try:
-                    return Fetched(body.read(), response["ETag"].strip('"'))
-                except (BotoCoreError, HTTPError) as error:
-                    broken = error  # the SDK repeats requests, but never a body cut in mid-stream
-        message = f"{uri}: its bytes broke off {_ATTEMPTS} times: check the network and the server"
-        raise StorageError(message) from broken
+        return _get(uri, if_match, max_bytes=max_bytes)
+
+    def fetch_range(self, uri: str, start: int, length: int, *, if_match: str | None) -> Fetched:
+        """Some bytes of the object and its ETag, read again when they break off."""
+        if length:
+            try:
+                return _get(uri, if_match, span=f"bytes={start}-{start + length - 1}")
+            except _BehindTheEnd:
+                pass
+        # No byte can be asked for: only whether it is the object, and that it is there.
+        entry = self.stat(uri)
+        if entry is None:
+            raise StorageError(f"{uri} is not there: check bucket and key", "missing")
+        if if_match not in (None, entry.etag):
+            raise changed(uri)
+        return Fetched(b"", entry.etag)
 
     def write(self, uri: str, data: bytes, *, if_absent: bool, if_match: str | None) -> bool:
         """Puts the object in one request, of at most 5 GiB."""
         request, condition = _object(uri), {"IfNoneMatch": "*"} if if_absent else {}
         if if_match is not None:
             condition["IfMatch"] = f'"{if_match}"'
-        with _explained(uri):
-            for _ in _attempts():
+        with explained(uri):
+            for _ in attempts():
                 try:
-                    _client().put_object(**request, Body=data, **condition)
+                    connection().client.put_object(**request, Body=data, **condition)
                     return True
                 except ClientError as error:
                     # To If-Match on a missing key AWS says 404, others 412.
-                    gone = if_match is not None and _code(error) == "NoSuchKey"
-                    if condition and (gone or _code(error) in _REFUSED):
+                    gone = if_match is not None and code(error) == "NoSuchKey"
+                    if condition and (gone or code(error) in REFUSED):
                         return False
-                    if _code(error) != "ConditionalRequestConflict":
+                    if code(error) != "ConditionalRequestConflict":
                         raise
-        message = f"{uri}: {_ATTEMPTS} writes met another one under way: try again"
-        raise StorageError(message)
+        raise StorageError(f"{uri}: {ATTEMPTS} writes met another one under way: try again")
 
     def delete(self, uri: str) -> None:
         """Removes the object, if it is there."""
-        with _explained(uri):
-            _client().delete_object(**_object(uri))
+        with explained(uri):
+            connection().client.delete_object(**_object(uri))
 
 
 def split(uri: str) -> tuple[str, str]:
@@ -129,6 +128,55 @@ def split(uri: str) -> tuple[str, str]:
     return bucket, key
 
 
+class _BehindTheEnd(Exception):
+    """A range begins where the object has no byte any more."""
+
+
+def _get(
+    uri: str, if_match: str | None, *, span: str | None = None, max_bytes: int | None = None
+) -> Fetched:
+    """An object's bytes, all of them or a range: the cheap way, else the SDK's."""
+    request = _object(uri)
+    headers: dict[str, str] = {}
+    if if_match is not None:
+        headers["If-Match"] = request["IfMatch"] = f'"{if_match}"'
+    if span is not None:
+        headers["Range"] = request["Range"] = span
+    client, short_get = connection()
+    broken: Exception | None = None
+    with explained(uri):
+        bucket, key = request["Bucket"], request["Key"]
+        if (found := short_get.get(uri, bucket, key, headers, max_bytes)) is not None:
+            return found
+        for attempt in attempts():
+            if attempt:
+                count("retried")
+            try:
+                response = client.get_object(**request)
+            except ClientError as error:
+                if code(error) == "InvalidRange":
+                    raise _BehindTheEnd from error
+                raise
+            short_get.learn(bucket, key)
+            with closing(response["Body"]) as body:
+                check_size(uri, response["ContentLength"], max_bytes)
+                _check_span(uri, span, response)
+                try:
+                    return Fetched(body.read(), response["ETag"].strip('"'))
+                except (BotoCoreError, HTTPError) as error:
+                    broken = error  # the SDK repeats requests, but never a body cut in mid-stream
+    message = f"{uri}: its bytes broke off {ATTEMPTS} times: check the network and the server"
+    raise StorageError(message) from broken
+
+
+def _check_span(uri: str, span: str | None, response: Any) -> None:
+    """Refuses an answer to a range that is not of it."""
+    if span is not None:
+        first = span.removeprefix("bytes=").partition("-")[0]
+        if not response.get("ContentRange", "").startswith(f"bytes {first}-"):
+            raise StorageError(f"{uri}: the server does not give the range that was asked for")
+
+
 def _object(uri: str) -> dict[str, str]:
     bucket, key = split(uri)
     if not key:
@@ -136,71 +184,6 @@ def _object(uri: str) -> dict[str, str]:
     return {"Bucket": bucket, "Key": key}
 
 
-def _pages(uri: str, **request: str) -> Iterator[Any]:
+def _folder(uri: str) -> tuple[str, str]:
     bucket, key = split(uri)
-    prefix = key.rstrip("/") + "/" if key else ""
-    with _explained(uri):
-        lister = _client().get_paginator("list_objects_v2")
-        yield from lister.paginate(Bucket=bucket, Prefix=prefix, **request)
-
-
-def _client() -> Any:
-    """This process's client for the AWS environment as it is now; clients are thread-safe."""
-    settings = sorted(item for item in os.environ.items() if item[0].startswith("AWS_"))
-    return _client_for(os.getpid(), tuple(settings))
-
-
-@functools.lru_cache(maxsize=4)
-def _client_for(process: int, settings: tuple[tuple[str, str], ...]) -> Any:
-    # Servers other than AWS seldom have a DNS name for each bucket.
-    own_server = any(name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3") for name, _ in settings)
-    config = Config(
-        connect_timeout=10,
-        read_timeout=30,
-        max_pool_connections=32,
-        retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
-        s3={"addressing_style": "path" if own_server else "auto"},
-    )
-    # A session of its own: boto3's default one may not be used by two threads at once.
-    return boto3.session.Session().client("s3", config=config)
-
-
-def _attempts() -> Iterator[int]:
-    """Counts the attempts; before each but the first it waits, twice as long as before."""
-    for attempt in range(_ATTEMPTS):
-        if attempt:
-            time.sleep(_PAUSE_S * 2 ** (attempt - 1) * random.uniform(0.5, 1.5))
-        yield attempt
-
-
-def _code(error: ClientError) -> str:
-    return str(error.response.get("Error", {}).get("Code", ""))
-
-
-@contextmanager
-def _explained(uri: str) -> Iterator[None]:
-    """Turns the SDK's errors into a StorageError of its kind; only their code is repeated."""
-    try:
-        yield
-    except ClientError as error:
-        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-        raise _explain(uri, _code(error), status) from error
-    except _NO_CREDENTIALS as error:
-        raise _explain(uri, type(error).__name__, 403) from error
-    except BotoCoreError as error:
-        raise _explain(uri, type(error).__name__, None) from error
-
-
-def _explain(uri: str, code: str, status: int | None) -> StorageError:
-    if code in _REFUSED:
-        return changed(uri)
-    if code in _MISSING:
-        return StorageError(f"{uri} is not there ({code}): check bucket and key", "missing")
-    if status in (401, 403) or code in _EXPIRED:
-        message = (
-            f"{uri}: no permission ({code}): check the credentials of the AWS environment and "
-            "what they may do; without the right to list, a missing key looks the same"
-        )
-        return StorageError(message, "forbidden")
-    message = f"{uri} cannot be reached ({code}): check AWS_ENDPOINT_URL, AWS_REGION, the network"
-    return StorageError(message)
+    return bucket, key.rstrip("/") + "/" if key else ""

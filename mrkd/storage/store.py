@@ -32,8 +32,11 @@ class Fetched(NamedTuple):
 class Store(Protocol):
     """The operations of one kind of place, on canonical URIs; `mrkd.storage` documents them."""
 
-    def files(self, uri: str) -> Iterator[FileEntry]:
-        """All files below a folder, in any order; none where there is no such folder."""
+    def files(self, uri: str) -> Iterator[list[FileEntry]]:
+        """All files below a folder, some at a time, in any order; none where there is none."""
+
+    def has_files(self, uri: str) -> bool:
+        """Whether a folder has a file somewhere below it."""
 
     def folders(self, uri: str) -> Iterator[str]:
         """Names of the folders right below a folder, in any order."""
@@ -43,6 +46,9 @@ class Store(Protocol):
 
     def fetch(self, uri: str, *, if_match: str | None, max_bytes: int | None) -> Fetched:
         """The file's bytes and ETag."""
+
+    def fetch_range(self, uri: str, start: int, length: int, *, if_match: str | None) -> Fetched:
+        """Some of the file's bytes, fewer only at its end, and its ETag."""
 
     def write(self, uri: str, data: bytes, *, if_absent: bool, if_match: str | None) -> bool:
         """Whether it was written: False where the condition did not hold."""

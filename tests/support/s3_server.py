@@ -17,6 +17,8 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from tests.support.processes import cpu_seconds
+
 KEY, SECRET, REGION = "testkey", "testsecret", "us-east-1"
 _READY_S = 60
 
@@ -61,6 +63,11 @@ class S3Server:
         name = f"test-{uuid.uuid4().hex[:12]}"
         self.client().create_bucket(Bucket=name)
         return f"s3://{name}"
+
+    def cpu_seconds(self) -> float:
+        """What the server has computed since its start."""
+        assert self._process is not None, "the server does not run"
+        return cpu_seconds(self._process.pid)
 
     def start(self) -> None:
         """Starts the server and waits until it has stored an object."""

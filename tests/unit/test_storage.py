@@ -198,6 +198,31 @@ def test_a_fetch_gives_the_etag_and_heeds_its_conditions(tmp_path, root):
     assert caught.value.kind == "changed"
 
 
+def test_a_range_is_these_bytes_and_fewer_only_at_the_end(root):
+    uri, data = f"{root}/x.tar", bytes(range(256)) * 8
+    storage.write(uri, data)
+    etag = storage.stat(uri).etag
+    for start, length in ((0, 512), (100, 0), (2000, 512), (2048, 1), (9000, 9)):
+        found = storage.fetch_range(uri, start, length, if_match=etag)
+        assert found == (data[start : start + length], etag)
+    with pytest.raises(ValueError, match="negative"):
+        storage.fetch_range(uri, -1, 5, if_match=None)
+    storage.write(uri, data)
+    with pytest.raises(StorageError, match="list it again") as caught:
+        storage.fetch_range(uri, 0, 5, if_match=etag)
+    assert caught.value.kind == "changed"
+
+
+def test_a_listing_may_be_taken_in_parts(tmp_path, root):
+    for n in range(1005):
+        (tmp_path / f"{n:04}.png").touch()
+    before = storage.requests()
+    parts = [len(part) for part in storage.iter_files(root, suffixes=(".PNG",))]
+    assert parts == [1000, 5]
+    assert list(storage.iter_files(f"{root}/none")) == []
+    assert storage.requests() == before  # which are those of S3
+
+
 def test_what_is_no_file_is_missing_and_a_pipe_does_not_block(tmp_path, root):
     os.mkfifo(tmp_path / "pipe.png")
     for uri in (f"{root}/none", f"{root}/none/x", root, f"{root}/pipe.png"):

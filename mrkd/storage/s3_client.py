@@ -1,0 +1,169 @@
+"""The SDK's client for the AWS environment, and what its errors mean."""
+
+from __future__ import annotations
+
+import functools
+import os
+import random
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+from xml.etree import ElementTree
+
+import boto3
+import botocore.session
+from botocore.compat import unquote_str
+from botocore.config import Config
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    CredentialRetrievalError,
+    NoCredentialsError,
+    PartialCredentialsError,
+)
+
+from mrkd.errors import StorageError
+from mrkd.storage.asked import count
+from mrkd.storage.s3_get import SLOWER, ShortGet
+from mrkd.storage.store import changed
+
+ATTEMPTS = 5
+"""How often we ask again where the SDK does not: a body that breaks off, a write that met one."""
+
+MISSING = {"404", "NoSuchKey", "NoSuchBucket", "NotFound"}
+REFUSED = {"412", "PreconditionFailed"}
+_EXPIRED = {"ExpiredToken", "InvalidToken"}  # AWS answers these with 400, not 403
+_NO_CREDENTIALS = (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError)
+_SDK_ATTEMPTS = 8
+_CONNECT_S, _READ_S = 10, 30
+_CONNECTIONS = 1024  # that stay open: above the threads of any one process, so none is dropped
+_PAUSE_S = 0.2
+_NAMES = {
+    "GetObject": "GET",
+    "PutObject": "PUT",
+    "HeadObject": "HEAD",
+    "ListObjectsV2": "LIST",
+    "DeleteObject": "DELETE",
+}
+
+
+class Connection(NamedTuple):
+    """The ways to the server; both may be used by many threads at once.
+
+    Attributes:
+        client: the SDK's S3 client; its adaptive mode lowers the rate of all its threads together
+            when the server asks for it.
+        short_get: the cheap way to an object's bytes.
+    """
+
+    client: Any
+    short_get: ShortGet
+
+
+def connection() -> Connection:
+    """This process's connection for the AWS environment as it is now."""
+    settings = sorted(item for item in os.environ.items() if item[0].startswith("AWS_"))
+    return _connection_for(os.getpid(), tuple(settings))
+
+
+def attempts(most: int = ATTEMPTS) -> Iterator[int]:
+    """Counts the attempts; before each but the first it waits, twice as long as before."""
+    for attempt in range(most):
+        if attempt:
+            time.sleep(_PAUSE_S * 2 ** (attempt - 1) * random.uniform(0.5, 1.5))
+        yield attempt
+
+
+def code(error: ClientError) -> str:
+    """The code of the server's error, empty where it gave none."""
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+@contextmanager
+def explained(uri: str) -> Iterator[None]:
+    """Turns the SDK's errors into a StorageError of its kind; only their code is repeated."""
+    try:
+        yield
+    except ClientError as error:
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+        raise _explain(uri, code(error), status) from error
+    except _NO_CREDENTIALS as error:
+        raise _explain(uri, type(error).__name__, 403) from error
+    except BotoCoreError as error:
+        raise _explain(uri, type(error).__name__, None) from error
+
+
+def _explain(uri: str, code: str, status: int | None) -> StorageError:
+    if code in REFUSED:
+        return changed(uri)
+    if code in MISSING:
+        return StorageError(f"{uri} is not there ({code}): check bucket and key", "missing")
+    if status in (401, 403) or code in _EXPIRED:
+        message = (
+            f"{uri}: no permission ({code}): check the credentials of the AWS environment and "
+            "what they may do; without the right to list, a missing key looks the same"
+        )
+        return StorageError(message, "forbidden")
+    message = f"{uri} cannot be reached ({code}): check AWS_ENDPOINT_URL, AWS_REGION, the network"
+    return StorageError(message)
+
+
+@functools.lru_cache(maxsize=4)
+def _connection_for(process: int, settings: tuple[tuple[str, str], ...]) -> Connection:
+    # Servers other than AWS seldom have a DNS name for each bucket.
+    own_server = any(name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3") for name, _ in settings)
+    config = Config(
+        connect_timeout=_CONNECT_S,
+        read_timeout=_READ_S,
+        tcp_keepalive=True,
+        max_pool_connections=_CONNECTIONS,
+        retries={"mode": "adaptive", "total_max_attempts": _SDK_ATTEMPTS},
+        s3={"addressing_style": "path" if own_server else "auto"},
+    )
+    # A session of its own: boto3's default one may not be used by two threads at once.
+    session = botocore.session.get_session()
+    # Nobody reads dates, and they took two thirds of a listing's time (107 -> 37 ms a page).
+    session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=str)
+    client = boto3.session.Session(botocore_session=session).client("s3", config=config)
+    short_get = ShortGet(session, client.meta.endpoint_url, (_CONNECT_S, _READ_S), _CONNECTIONS)
+    events = client.meta.events
+    events.register("request-created.s3", _count_request)
+    events.register("response-received.s3", functools.partial(_note_answer, short_get))
+    events.register("before-sign.s3.GetObject", short_get.note_signing)
+    events.register("before-parse.s3.ListObjectsV2", _read_files)
+    return Connection(client, short_get)
+
+
+def _count_request(request: Any, operation_name: str, **_: Any) -> None:
+    count(_NAMES.get(operation_name, request.method))
+    if request.context.get("retries", {}).get("attempt", 1) > 1:
+        count("retried")
+
+
+def _note_answer(short_get: ShortGet, response_dict: Any, **_: Any) -> None:
+    if response_dict is not None and response_dict["status_code"] in SLOWER:
+        short_get.note_slowdown()
+
+
+def _read_files(response_dict: Any, customized_response_dict: Any, **_: Any) -> None:
+    """Takes the objects out of a listing's page before the SDK does, in a half of its time.
+
+    They stand under `Files` then, as (key, size, ETag); the rest of the page is the SDK's.
+    """
+    if response_dict["status_code"] != 200:
+        return
+    try:
+        page = ElementTree.fromstring(response_dict["body"])
+    except ElementTree.ParseError:
+        return  # a body that broke off; the SDK says so
+    space = page.tag.removesuffix("ListBucketResult")
+    tags = [f"{space}{name}" for name in ("Key", "Size", "ETag")]
+    encoded = page.findtext(f"{space}EncodingType") == "url"
+    files = []
+    for item in page.findall(f"{space}Contents"):
+        key, size, etag = (item.findtext(tag) or "" for tag in tags)
+        files.append((unquote_str(key) if encoded else key, int(size), etag.strip('"')))
+    page[:] = [child for child in page if child.tag != f"{space}Contents"]
+    response_dict["body"] = ElementTree.tostring(page)
+    customized_response_dict["Files"] = files
