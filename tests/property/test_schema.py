@@ -75,3 +75,27 @@ def test_stored_maps_stay_within_the_rounding_of_their_type(anomaly_map):
         read = schema.read_map({**row, "anomaly_map": memoryview(row["anomaly_map"])})
         assert read.shape == anomaly_map.shape
         assert np.abs(read.astype(float) - anomaly_map).max() <= error
+
+
+@settings(max_examples=100)
+@given(
+    hnp.arrays(
+        np.float16,
+        hnp.array_shapes(min_dims=2, max_dims=2, max_side=9),
+        elements=st.floats(width=16, allow_nan=False, allow_infinity=False),
+    )
+)
+def test_a_float16_map_comes_back_to_the_bit(stored):
+    row = schema.encode_map(stored.astype(np.float32), "float16")
+    read = schema.read_map(row).astype(np.float16)
+    np.testing.assert_array_equal(read.view(np.uint16), stored.view(np.uint16))
+
+
+@settings(max_examples=100)
+@given(hnp.arrays(np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=9)))
+def test_any_steps_of_a_uint8_map_come_back(steps):
+    # With both ends there, steps are stored as they are.
+    steps.flat[0] = 0
+    steps.flat[-1] = 255 if steps.size > 1 else 0
+    row = schema.encode_map(steps.astype(np.float32), "uint8")
+    np.testing.assert_array_equal(schema.read_map(row), steps)

@@ -1,5 +1,6 @@
 """The schema of system.md section 3, its builder, its maps, and what readers see of them."""
 
+import cv2
 import duckdb
 import numpy as np
 import pandas as pd
@@ -155,6 +156,44 @@ def test_maps_at_the_edges_of_their_types_come_back():
 def test_a_map_that_is_none_is_refused(wrong):
     with pytest.raises(ValueError, match="a map is"):
         schema.encode_map(wrong.astype(np.float32), "float16")
+
+
+def test_maps_that_were_stored_before_they_were_packed_are_still_read():
+    plain = schema.encode_map(MAP, "float16") | {
+        "anomaly_map": MAP.astype("<f2").tobytes(),
+        "map_dtype": "float16",
+    }
+    np.testing.assert_array_equal(schema.read_map(plain), MAP.astype("<f2"))
+    steps = np.arange(6, dtype=np.uint8).reshape(2, 3) * 51
+    shape = {"map_height": 2, "map_width": 3, "map_min": 1.0, "map_max": 2.0}
+    old = {"anomaly_map": steps.tobytes(), "map_dtype": "uint8", **shape}
+    np.testing.assert_allclose(schema.read_map(old).ravel(), [1, 1.2, 1.4, 1.6, 1.8, 2], rtol=1e-6)
+
+
+def test_a_packed_map_is_what_its_description_says():
+    row = schema.encode_map(np.array([[1, 1.5], [1.25, 1.75]], np.float32), "float16")
+    # Codes 0x3c00 0x3e00 / 0x3d00 0x3f00; rows, then columns: 0x3c00 0x0200 / 0x0100 0x0000;
+    # doubled: 0x7800 0x0400 / 0x0200 0x0000; the four low bytes first.
+    assert row["anomaly_map"] == bytes([0, 0, 0, 0, 0x78, 0x04, 0x02, 0x00])
+    assert row["map_dtype"] == "float16_packed"
+    small = schema.encode_map(np.array([[1, 0], [0, 1]], np.float32), "uint8")
+    # 255 0 / 0 255; rows, then columns: -1 1 / 1 -2 (modulo 256); 2d or -2d - 1.
+    assert small["anomaly_map"] == bytes([1, 2, 2, 3])
+
+
+@pytest.mark.parametrize(("dtype", "most"), [("float16", 6 * 1024), ("uint8", 2.5 * 1024)])
+def test_a_clean_row_of_a_night_is_small(dtype, most):
+    # As smooth as the maps of solar cells: a spread of 2, and 0.3 from a pixel to the next. Not
+    # packed, such rows take 7.7 KB of float16 and 4 KB of uint8.
+    rng, rows = np.random.default_rng(3), []
+    for n in range(64):
+        cells = cv2.resize(rng.normal(0, 3, (8, 8)).astype(np.float32), (256, 256))
+        smooth = cv2.GaussianBlur(cells, (33, 33), 4)
+        reduced = cv2.resize(smooth, (64, 64), interpolation=cv2.INTER_AREA)
+        uri = f"s3://plant/archive/line-7/2026-11-23/{n:06}.png"
+        rows.append(scored(uri, **schema.encode_map(np.asarray(reduced, np.float32), dtype)))
+    size = len(schema.to_parquet(table(*rows))) / len(rows)
+    assert 1024 < size < most
 
 
 def test_map_bytes_that_do_not_fit_are_refused():

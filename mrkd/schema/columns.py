@@ -1,22 +1,13 @@
-"""Arrow schemas of what mrkd stores in Parquet, their version, and one builder for rows.
-
-The names, types and order of columns stand here and nowhere else. Any reader of Parquet opens the
-files; `read_map` is all that it needs beside, and it needs numpy alone.
-"""
+"""The columns of what mrkd stores in Parquet, their version, and one builder for a night's rows."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Literal, Protocol
+from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
-from numpy.typing import NDArray
-
-from mrkd.errors import ArtefactError
 
 SCHEMA_VERSION = 1
 
@@ -34,8 +25,6 @@ ERROR_KINDS: tuple[str, ...] = (
     "internal",
 )
 """Why an image has no score."""
-
-MapType = Literal["float16", "float32", "uint8", "none"]
 
 
 def _field(name: str, kind: pa.DataType, doc: str, *, nullable: bool = True) -> pa.Field:
@@ -73,10 +62,14 @@ SCORES = pa.schema(
         ),
         _field("threshold", pa.float32(), "the calibration's, when scored; null for an error"),
         _field("is_anomalous", pa.bool_(), "score above threshold; null for an error: never OK"),
-        _field("anomaly_map", pa.binary(), "little-endian, row-major; mrkd.schema.read_map"),
+        _field("anomaly_map", pa.binary(), "row-major, as map_dtype says; mrkd.schema.read_map"),
         _field("map_height", pa.int32(), "rows of the stored map"),
         _field("map_width", pa.int32(), "columns of the stored map"),
-        _field("map_dtype", pa.string(), "float16, float32, or uint8 scaled from min to max"),
+        _field(
+            "map_dtype",
+            pa.string(),
+            "float32; float16, or uint8 scaled from min to max, _packed but in old files",
+        ),
         _field("map_min", pa.float32(), "lowest value of the map"),
         _field("map_max", pa.float32(), "highest value of the map"),
         _field("regions", pa.list_(REGION), "connected, above the pixel threshold, by peak"),
@@ -104,6 +97,9 @@ PLAN = pa.schema(
         _field("revision", pa.int32(), "number of the plan"),
         _field("shard", pa.string(), "id of the shard that holds the row"),
         _field("supersedes", pa.int32(), "revision of the row that this one replaces, if any"),
+        _field("offset", pa.int64(), "of a tar member's bytes in its tar; null: a file by itself"),
+        _field("error_kind", pa.string(), "known when it was planned; null: it is to be read"),
+        _field("error_message", pa.string(), "one line that says what to do"),
     ],
     metadata={"schema": "mrkd.plan", "schema_version": str(SCHEMA_VERSION)},
 )
@@ -124,13 +120,6 @@ METRICS = pa.schema(
     metadata={"schema": "mrkd.metrics", "schema_version": str(SCHEMA_VERSION)},
 )
 """Rows of an evaluation."""
-
-
-class Row(Protocol):
-    """A row by column name: a dict of pyarrow or DuckDB, a pandas Series, ..."""
-
-    def __getitem__(self, key: str, /) -> Any:
-        """The value of a column."""
 
 
 def score_table(
@@ -177,88 +166,3 @@ def _check_score_row(row: Mapping[str, Any]) -> None:
         raise ValueError(f"row of {uri}: image_score is {score}")
     if kind is not None and (kind not in ERROR_KINDS or not row.get("error_message")):
         raise ValueError(f"row of {uri}: error {kind!r} is not of ERROR_KINDS or has no message")
-
-
-def encode_map(anomaly_map: NDArray[np.float32], dtype: MapType) -> dict[str, Any]:
-    """The map_* columns of a row.
-
-    Args:
-        anomaly_map: float32 `[H, W]`, finite.
-        dtype: how a value is stored; `uint8` rounds to 255 steps between the map's ends, float16
-            to 11 bits, at most 65504; `none` stores no map.
-
-    Raises:
-        ValueError: the map has another shape, is empty or has a value that is not finite.
-    """
-    if dtype == "none":
-        return dict.fromkeys(MAP_COLUMNS)
-    if anomaly_map.ndim != 2 or not anomaly_map.size or not np.isfinite(anomaly_map).all():
-        raise ValueError(f"a map is [H, W] of finite numbers, found shape {anomaly_map.shape}")
-    low, high = float(anomaly_map.min()), float(anomaly_map.max())
-    if dtype == "uint8":
-        # The quotient first: 255 over the smallest float32 is more than a float holds.
-        share = (anomaly_map.astype(np.float64) - low) / ((high - low) or 1.0)
-        stored = np.rint(255 * share).astype("u1")
-    else:
-        limit = np.finfo(dtype).max
-        stored = np.clip(anomaly_map, -limit, limit).astype(_STORED[dtype])
-    height, width = anomaly_map.shape
-    values = (stored.tobytes(), height, width, dtype, low, high)
-    return dict(zip(MAP_COLUMNS, values, strict=True))
-
-
-MAP_COLUMNS = ("anomaly_map", "map_height", "map_width", "map_dtype", "map_min", "map_max")
-_STORED = {"float16": "<f2", "float32": "<f4", "uint8": "u1"}
-
-
-def read_map(row: Row) -> NDArray[np.float32] | None:
-    """The anomaly map of a stored row, float32 `[H, W]`; None where none is stored.
-
-    Args:
-        row: a row by column name, as pyarrow's `to_pylist`, pandas or DuckDB give it.
-
-    Raises:
-        ValueError: the bytes do not fit the other map columns.
-    """
-    data = row["anomaly_map"]
-    if not isinstance(data, bytes | bytearray | memoryview):  # None, or a NaN or NA of pandas
-        return None
-    shape, dtype = (int(row["map_height"]), int(row["map_width"])), str(row["map_dtype"])
-    if dtype not in _STORED:
-        raise ValueError(f"map_dtype is {dtype!r}, allowed: {', '.join(_STORED)}")
-    stored = np.frombuffer(data, _STORED[dtype])
-    if stored.size != shape[0] * shape[1]:
-        raise ValueError(f"the map has {stored.size} values, not {shape[0]} x {shape[1]}")
-    values = stored.reshape(shape).astype(np.float32)
-    if dtype != "uint8":
-        return values
-    low, high = np.float32(row["map_min"]), np.float32(row["map_max"])
-    return np.asarray(low + values * ((high - low) / np.float32(255)), np.float32)
-
-
-def to_parquet(table: pa.Table) -> bytes:
-    """The table as one Parquet file, zstd, built in memory so that it is put whole."""
-    # Maps never repeat: a dictionary or their least and greatest bytes would only cost room.
-    lean = [f.name for f in table.schema if not pa.types.is_binary(f.type)]
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd", use_dictionary=lean, write_statistics=lean)
-    return bytes(sink.getvalue())
-
-
-def from_parquet(data: bytes, *, name: str = "Parquet data") -> pa.Table:
-    """The table in the bytes of a Parquet file.
-
-    Args:
-        data: the whole file.
-        name: what the error calls it.
-
-    Raises:
-        ArtefactError: it is no Parquet file, or a damaged one.
-    """
-    try:
-        return pq.ParquetFile(pa.BufferReader(data)).read()
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ArtefactError(
-            f"{name} is no whole Parquet file ({reason}): write it again"
-        ) from error

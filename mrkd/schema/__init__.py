@@ -1,0 +1,36 @@
+"""Arrow schemas of what mrkd stores in Parquet, their version, and one builder for rows.
+
+The names, types and order of columns stand here and nowhere else. Any reader of Parquet opens the
+files; `read_map` is all that it needs beside, and it needs numpy alone.
+"""
+
+from mrkd.schema.columns import (
+    ATTRIBUTES,
+    ERROR_KINDS,
+    METRICS,
+    PLAN,
+    REGION,
+    SCHEMA_VERSION,
+    SCORES,
+    score_table,
+)
+from mrkd.schema.maps import MAP_COLUMNS, MapType, Row, encode_map, read_map
+from mrkd.schema.parquet import from_parquet, to_parquet
+
+__all__ = [
+    "ATTRIBUTES",
+    "ERROR_KINDS",
+    "MAP_COLUMNS",
+    "METRICS",
+    "PLAN",
+    "REGION",
+    "SCHEMA_VERSION",
+    "SCORES",
+    "MapType",
+    "Row",
+    "encode_map",
+    "from_parquet",
+    "read_map",
+    "score_table",
+    "to_parquet",
+]
