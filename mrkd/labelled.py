@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
 import cv2
 import numpy as np
 import pyarrow as pa
+import torch
 from numpy.typing import NDArray
 
 from mrkd import checkpoint, datasets, images, registry, schema, scoring
 from mrkd.checkpoint import ModelCard
-from mrkd.config import EvalConfig, RowsConfig
+from mrkd.config import EvalConfig, ModelConfig, RowsConfig
 from mrkd.datasets import Sample
 from mrkd.errors import CategoryError, ImageDecodeError
 from mrkd.evaluation import PixelItem, evaluate_category
@@ -37,7 +39,7 @@ LABELLED = pa.schema(
 """Rows of `evaluations/<run>/scores.parquet`: a night's, and what people had said."""
 
 _STORED = RowsConfig()
-_CHUNK = 64
+_MAX_SIDE = 4096
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class _Judged:
-    """An image's row and, where pixels are measured, its map of the model's size."""
+    """An image's row and, where pixels are measured, its whole map and how it lies on that."""
 
     sample: Sample
     row: dict[str, Any]
@@ -69,7 +71,8 @@ def measure_category(config: EvalConfig, category: str, samples: Sequence[Sample
     """Scores the labelled images of a category and measures its champion by them.
 
     The maps of a category with ground-truth masks are held until all images are scored: 256 KiB an
-    image at 256 pixels.
+    image at 256 pixels. Those of pictures that are scored in tiles wait on disk, at most 4096
+    pixels high and wide.
 
     Args:
         config: which part of the images, and how.
@@ -124,11 +127,11 @@ def _judge(
 ) -> Iterator[_Judged]:
     """Every image with its row, maps reduced as a night stores them."""
     scorer = Scorer(config.workspace, config.pool)
-    decoder = Decoder(card.model.image_size, card.model.resize)
-    whole = RowsConfig(map="float32", map_size=card.model.image_size)
+    decoder = Decoder.of(card.model)
+    whole = RowsConfig(map="float32", map_size=_side_in_full(card.model))
     has_masks = any(sample.gt_mask_uri for sample in samples)
     queue = iter(samples)
-    while chunk := list(islice(queue, _CHUNK)):
+    while chunk := list(islice(queue, scoring.ahead_of(decoder))):
         decoded = list(scoring.decode_samples(chunk, decoder))
         rows = scorer.score(
             decoded,
@@ -141,15 +144,37 @@ def _judge(
             yield _judged(sample, image, row, keep_map=has_masks)
 
 
+def _side_in_full(model: ModelConfig) -> int:
+    """A side that no map is reduced to, as far as a row holds one."""
+    return _MAX_SIDE if model.tiles else model.image_size
+
+
 def _judged(sample: Sample, image: Decoded, row: dict[str, Any], *, keep_map: bool) -> _Judged:
     """The row with its map reduced to the size that is stored, and the whole map if asked for."""
     anomaly_map = schema.read_map(row) if row.get("image_score") is not None else None
-    if anomaly_map is None:
+    if anomaly_map is None or image.geometry is None:
         return _Judged(sample, row, None, None)
-    side = min(_STORED.map_size, len(anomaly_map))
-    reduced = cv2.resize(anomaly_map, (side, side), interpolation=cv2.INTER_AREA)
+    height, width = anomaly_map.shape
+    side = _STORED.map_size
+    reduced = cv2.resize(
+        anomaly_map, (min(side, width), min(side, height)), interpolation=cv2.INTER_AREA
+    )
     row = row | schema.encode_map(np.asarray(reduced, np.float32), _STORED.map)
-    return _Judged(sample, row, image.geometry, anomaly_map if keep_map else None)
+    if not keep_map:
+        return _Judged(sample, row, image.geometry, None)
+    in_tiles = image.pixels is not None and image.pixels.ndim == 4
+    kept = _on_disk(anomaly_map) if in_tiles else anomaly_map
+    return _Judged(sample, row, replace(image.geometry, size=(height, width)), kept)
+
+
+def _on_disk(anomaly_map: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A map in a file without a name, of which a killed process leaves nothing."""
+    with tempfile.NamedTemporaryFile(prefix="mrkd-map-") as file:
+        file.write(np.ascontiguousarray(anomaly_map).data)
+        file.flush()
+        # torch's mapping, unlike numpy's, keeps no file open: there is one for each image.
+        mapped = torch.from_file(file.name, shared=True, size=anomaly_map.size)
+    return np.asarray(mapped.numpy().reshape(anomaly_map.shape), np.float32)
 
 
 def _pixels(scored: Sequence[_Judged], roi: Roi | None) -> Iterator[PixelItem]:
@@ -165,7 +190,7 @@ def _pixels(scored: Sequence[_Judged], roi: Roi | None) -> Iterator[PixelItem]:
 
 
 def read_gt_mask(uri: str, geometry: Geometry) -> NDArray[np.bool_]:
-    """The mask at the model's size: bool `[H, W]`, True where the file is brighter than half.
+    """The mask at the map's size: bool `[H, W]`, True where the file is brighter than half.
 
     Half of its own brightest pixel, so that masks of 0 and 1 are read like those of 0 and 255.
 
@@ -198,7 +223,7 @@ def _facts(workspace: str, promotion: Promotion, card: ModelCard) -> dict[str, A
         "calibration": promotion.calibration,
         "teacher": card.teacher.name,
         "image_size": card.model.image_size,
-        "resize": card.model.resize,
+        "resize": scoring.map_policy(card.model),
         "threshold": calibration.threshold,
         "pixel_threshold": calibration.pixel_threshold,
         "false_call_rate": calibration.false_call_rate,

@@ -76,7 +76,8 @@ class MRKD(nn.Module):
 
     Raises:
         CategoryError: the region is too small for the model's size.
-        ConfigError: the backbone's channels do not fit SCConv, or a level does not exist.
+        ConfigError: the backbone's channels do not fit SCConv, a level does not exist, or there is
+            a region of interest and the model takes tiles.
 
     Source: paper section 3, spec sections 1 to 7.
     """
@@ -85,6 +86,11 @@ class MRKD(nn.Module):
 
     def __init__(self, config: ModelConfig, teacher: Teacher, roi: Roi | None = None) -> None:
         super().__init__()
+        if roi is not None and config.tiles:
+            raise ConfigError(
+                f"model.tiles is {config.tiles} and [roi] draws a region: tiles are inspected "
+                "whole; drop [roi] or set model.tiles to 0"
+            )
         self.config, self.roi = config, roi
         self.teacher = teacher
         channels, strides = teacher.channels, teacher.strides

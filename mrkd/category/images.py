@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +46,7 @@ class DecodedImages:
     Args:
         good: the images.
         decoded: of each the pixels, a view into `pixels`, and the statistics.
-        pixels: uint8 `[>= len(good), S, S, 3]`.
+        pixels: uint8 `[>= rows, S, S, 3]`, the images' squares: each one, or all its tiles.
         skipped: those that cannot be decoded, each with its reason.
     """
 
@@ -56,6 +59,23 @@ class DecodedImages:
         """Where the images of a side stand."""
         rows = [n for n, one in enumerate(self.good) if one.side == side]
         return slice(rows[0], rows[-1] + 1) if rows else slice(0, 0)
+
+    def squares(self, side: Side) -> NDArray[np.uint8]:
+        """The pixels of a side, as a network takes them: uint8 `[rows, S, S, 3]`."""
+        images = self.on(side)
+        before, until = (
+            sum(map(_num_squares, self.decoded[:end])) for end in (images.start, images.stop)
+        )
+        return self.pixels[before:until]
+
+    def names(self, side: Side) -> list[str]:
+        """Of each of the side's squares a name that hangs on its content, not on its place."""
+        images = self.on(side)
+        return [
+            name
+            for one, decoded in zip(self.good[images], self.decoded[images], strict=True)
+            for name in _names(one.digest, decoded)
+        ]
 
 
 def read_good(samples: Sequence[Sample], config: FitConfig) -> list[GoodImage]:
@@ -115,20 +135,70 @@ def decode_good(good: list[GoodImage], decoder: Decoder) -> DecodedImages:
     Raises:
         CategoryError: an image is another than the one that was hashed, or cannot be read now.
     """
-    pixels = np.empty((len(good), decoder.size, decoder.size, 3), np.uint8)
-    images = DecodedImages([], [], pixels, [])
+    kept: list[tuple[GoodImage, Decoded, slice]] = []
+    skipped: list[str] = []
     found = scoring.decode_samples([one.sample for one in good], decoder)
-    for one, decoded in zip(good, found, strict=True):
-        if decoded.etag != one.digest:
-            raise CategoryError(
-                f"{decoded.image_uri} changed while the category was read "
-                f"({decoded.error_message or 'other content'}): start again when it is complete"
-            )
-        if decoded.pixels is None:
-            images.skipped.append(f"{decoded.image_uri}: {decoded.error_message}")
-            continue
-        place = pixels[len(images.good)]
-        place[:] = decoded.pixels
+    with tempfile.TemporaryFile(prefix="mrkd-tiles-") if decoder.tiles else nullcontext() as file:
+        squares = _Squares(decoder.size, len(good), file)
+        for one, decoded in zip(good, found, strict=True):
+            if decoded.etag != one.digest:
+                raise CategoryError(
+                    f"{decoded.image_uri} changed while the category was read "
+                    f"({decoded.error_message or 'other content'}): start again when it is complete"
+                )
+            if decoded.pixels is None:
+                skipped.append(f"{decoded.image_uri}: {decoded.error_message}")
+                continue
+            kept.append((one, replace(decoded, pixels=None), squares.add(decoded.pixels)))
+        pixels = squares.array()
+    images = DecodedImages([], [], pixels, skipped)
+    for one, decoded, rows in kept:
         images.good.append(one)
+        place = pixels[rows] if decoder.tiles else pixels[rows.start]
         images.decoded.append(replace(decoded, pixels=place))
     return images
+
+
+class _Squares:
+    """Squares of the model's size, put one after another.
+
+    Args:
+        size: of a square.
+        num_images: of one square each, whose room is taken at once.
+        file: holds them instead of memory, for the tiles of large pictures: a file without a name,
+            which the operating system pages and of which a killed process leaves nothing.
+    """
+
+    def __init__(self, size: int, num_images: int, file: IO[bytes] | None) -> None:
+        self._shape, self._file, self._num = (size, size, 3), file, 0
+        self._array = np.empty((0 if file else num_images, *self._shape), np.uint8)
+
+    def add(self, pixels: NDArray[np.uint8]) -> slice:
+        """Takes an image's squares; where they stand."""
+        squares = pixels.reshape(-1, *self._shape)
+        rows = slice(self._num, self._num + len(squares))
+        if self._file:
+            self._file.write(squares.data)
+        else:
+            self._array[rows] = squares
+        self._num = rows.stop
+        return rows
+
+    def array(self) -> NDArray[np.uint8]:
+        """All of them, uint8 `[>= num, S, S, 3]`; it outlives the file."""
+        if not self._file or not self._num:
+            return self._array
+        self._file.flush()
+        return np.asarray(np.memmap(self._file, np.uint8, "r+", shape=(self._num, *self._shape)))
+
+
+def _num_squares(image: Decoded) -> int:
+    assert image.pixels is not None
+    return len(image.pixels) if image.pixels.ndim == 4 else 1
+
+
+def _names(digest: str, image: Decoded) -> list[str]:
+    assert image.pixels is not None
+    if image.pixels.ndim == 3:
+        return [digest]
+    return [f"{digest} {number}" for number in range(len(image.pixels))]

@@ -82,7 +82,7 @@ def prepare(config: TrainConfig, category: str, samples: Sequence[Sample], group
         teacher_digest=teacher.digest,
         model_version=MODEL_VERSION,
         num_micro_batches=training.num_micro_batches(
-            config.train, num_images=count_sides(good)["train"], workers=group.size
+            config.train, num_images=_num_squares(config, good), workers=group.size
         ),
         roi=_roi_inputs(config.roi),
     )
@@ -93,6 +93,13 @@ def prepare(config: TrainConfig, category: str, samples: Sequence[Sample], group
         version = registry.next_version(workspace, category, version)
     inputs = inputs_of(config, samples, teacher.digest)
     return Job(config, category, good, teacher, inputs, version, stands, group, clock)
+
+
+def _num_squares(config: TrainConfig, good: list[GoodImage]) -> int:
+    """Training squares, as far as they decide how large a batch is."""
+    num_images = count_sides(good)["train"]
+    # How many tiles there are, only decoding tells; in all but tiny sets they fill a batch.
+    return max(num_images, config.train.batch_size) if config.model.tiles else num_images
 
 
 def _roi_inputs(roi: RoiConfig) -> dict[str, Any] | None:

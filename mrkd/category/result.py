@@ -16,7 +16,7 @@ class CategoryResult:
         version: of the model.
         num_images: good images on each side: train, validation, calibration.
         image_size: side of the model's input in pixels.
-        resize: how an image becomes that size.
+        resize: how an image lies on its map.
         model_bytes: of the version's files, without the teacher.
         threshold: of its first calibration.
         supported_false_call_rate: the share that its number of held-out images supports.

@@ -36,7 +36,7 @@ from mrkd.feature_cache import TeacherFeatures
 from mrkd.model import MRKD, build
 from mrkd.parallel import Group
 from mrkd.roi import Roi
-from mrkd.scoring import Decoder
+from mrkd.scoring import Decoder, map_policy
 from mrkd.training import FitResult, Report
 
 log = logging.getLogger(__name__)
@@ -113,7 +113,7 @@ def assist(
 def _decode(job: Job) -> DecodedImages:
     model = job.config.model
     with job.clock("decode"):
-        images = decode_good(job.good, Decoder(model.image_size, model.resize))
+        images = decode_good(job.good, Decoder.of(model))
         check_sides(images.good, images.skipped)
     return images
 
@@ -128,20 +128,18 @@ def _fit(
         model = build(job.config.model, job.teacher, seed=config.seed, roi=roi)
         # Precision is measured by `fit`, on the device that the model is on.
         model.to(device.choose(config.device, "float32").device)
-        train = images.on("train")
-        pixels = images.pixels[train], images.pixels[images.on("validation")]
         features, held_out = (
             TeacherFeatures(
                 model.teacher, part, budget_bytes=config.cache_bytes, roi=model.pixel_roi
             )
-            for part in pixels
+            for part in (images.squares("train"), images.squares("validation"))
         )
         fitted = training.fit(
             model,
             features,
             held_out,
             config,
-            sample_ids=[one.digest for one in images.good[train]],
+            sample_ids=images.names("train"),
             report=report,
             group=job.group,
             resume=checkpoints.last(),
@@ -228,7 +226,7 @@ def _result(
         version=job.version,
         num_images=dict(card.data["num_images"]),
         image_size=card.model.image_size,
-        resize=card.model.resize,
+        resize=map_policy(card.model),
         model_bytes=card.num_bytes,
         threshold=calibration.threshold,
         supported_false_call_rate=calibration.supported_false_call_rate,

@@ -197,10 +197,11 @@ def store_teacher(workspace: str, teacher: Teacher) -> TeacherCard:
 
 
 def _preprocessing(model: MRKD) -> dict[str, Any]:
-    normalisation = model.teacher.normalisation
-    return {
-        "size": model.config.image_size,
-        "resize": model.config.resize,
+    normalisation, config = model.teacher.normalisation, model.config
+    tiles = {"tiles": config.tiles, "overlap": config.overlap} if config.tiles else {}
+    return tiles | {
+        "size": config.image_size,
+        "resize": config.resize,
         "mean": list(normalisation.mean),
         "std": list(normalisation.std),
     }

@@ -21,7 +21,7 @@ from mrkd.datasets import Sample
 from mrkd.datasets.sample import place_of
 from mrkd.errors import CategoryError, ImageDecodeError, StorageError
 from mrkd.metrics import Metric
-from mrkd.scoring import Decoded
+from mrkd.scoring import Decoded, Decoder
 
 MIN_SHARED = 4
 """Held-out images that two models must have in common to be judged on those alone."""
@@ -176,8 +176,9 @@ def _show(
     scores: list[list[float]] = [[] for _ in rivals]
     views: list[_View] = []
     num_left_out = 0
-    found = scoring.in_threads(lambda one: _look(rivals, one), exhibits)
-    while chunk := list(islice(found, _CHUNK)):
+    ahead = min(scoring.ahead_of(Decoder.of(rival.card.model)) for rival in rivals)
+    found = scoring.in_threads(lambda one: _look(rivals, one), exhibits, ahead=ahead)
+    while chunk := list(islice(found, min(_CHUNK, ahead))):
         num_left_out += sum(not one for one in chunk)
         seen = list(chain.from_iterable(chunk))
         for n, (rival, row) in enumerate(zip(rivals, scores, strict=True)):
@@ -241,6 +242,5 @@ def _look(rivals: Sequence[LoadedModel], exhibit: _Exhibit) -> list[_View]:
 
 def _view(rival: LoadedModel, uri: str, rgb: NDArray[np.uint8]) -> Decoded:
     """The picture as a model takes it."""
-    config = rival.card.model
-    pixels, geometry = images.resize(rgb, config.image_size, config.resize)
+    pixels, geometry = Decoder.of(rival.card.model).fit(rgb)
     return scoring.within(rival.model.roi, Decoded(uri, pixels=pixels, geometry=geometry))

@@ -6,6 +6,7 @@ from mrkd.images.decoding import DecodeLimits, Statistics, decode, statistics
 from mrkd.images.geometry import Geometry, Policy, resize, resize_mask, to_mask
 from mrkd.images.headers import Header, read_header
 from mrkd.images.tensors import Normalisation, to_tensor
+from mrkd.images.tiles import Tiling
 
 __all__ = [
     "DecodeLimits",
@@ -14,6 +15,7 @@ __all__ = [
     "Normalisation",
     "Policy",
     "Statistics",
+    "Tiling",
     "decode",
     "read_header",
     "resize",

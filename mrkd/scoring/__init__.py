@@ -3,10 +3,18 @@
     bytes --Decoder--> Decoded --score_images--> Scored --Scorer--> row of schema.SCORES
 
 Every forward pass has one fixed shape, short batches are padded: which images share a batch then
-changes no bit of any of them.
+changes no bit of any of them. Where a model takes large pictures in tiles, a pass holds tiles, and
+what is calibrated, scored and stored is of the map that they make together (`images.Tiling`).
 """
 
-from mrkd.scoring.decoding import Decoded, Decoder, decode_samples, in_threads
+from mrkd.scoring.decoding import (
+    Decoded,
+    Decoder,
+    ahead_of,
+    decode_samples,
+    in_threads,
+    map_policy,
+)
 from mrkd.scoring.forward import BATCH_SIZE, Scored, score_images, within
 from mrkd.scoring.regions import find_regions
 from mrkd.scoring.scorer import Scorer
@@ -17,9 +25,11 @@ __all__ = [
     "Decoder",
     "Scored",
     "Scorer",
+    "ahead_of",
     "decode_samples",
     "find_regions",
     "in_threads",
+    "map_policy",
     "score_images",
     "within",
 ]

@@ -7,22 +7,24 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mrkd import datasets, images
-from mrkd.config import Resize
+from mrkd.config import ModelConfig, Resize
 from mrkd.datasets import Sample
 from mrkd.errors import ImageDecodeError, StorageError
-from mrkd.images import DecodeLimits, Geometry, Statistics
+from mrkd.images import DecodeLimits, Geometry, Statistics, Tiling
 
 T = TypeVar("T")
 U = TypeVar("U")
 
 # Many requests to S3 are to be under way at once; OpenCV decodes without Python's lock.
 _THREADS = 16
+# Of pictures that are cut into tiles: each takes hundreds of MB.
+_TILED_AHEAD = 4
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,9 @@ class Decoded:
         etag: of the bytes.
         num_bytes: as read, or as listed where it could not be read.
         attributes: the template's other fields.
-        pixels: uint8 `[S, S, 3]` RGB at the model's size; None for an error.
-        geometry: how the original became `pixels`; None for an error.
+        pixels: uint8 RGB at the model's size: `[S, S, 3]`, or `[T, S, S, 3]` where the model takes
+            a picture in tiles; None for an error.
+        geometry: how the original lies on its map; None for an error.
         statistics: brightness, contrast and sharpness of the original; None for an error.
         error_kind: of `schema.ERROR_KINDS`; None for an image.
         error_message: one line that says what to do; None for an image.
@@ -59,10 +62,38 @@ class Decoder:
         size: side of the model's input in pixels.
         resize: `stretch` or `letterbox`.
         limits: checked before decoding.
+        tiles: side of the squares that a picture is cut into, in original pixels; 0: it is not.
+        overlap: of neighbouring tiles.
     """
 
-    def __init__(self, size: int, resize: Resize, limits: DecodeLimits | None = None) -> None:
+    def __init__(
+        self,
+        size: int,
+        resize: Resize,
+        limits: DecodeLimits | None = None,
+        *,
+        tiles: int = 0,
+        overlap: int = 0,
+    ) -> None:
         self.size, self.resize, self.limits = size, resize, limits or DecodeLimits()
+        self.tiles, self.overlap = tiles, overlap
+
+    @classmethod
+    def of(cls, model: ModelConfig, limits: DecodeLimits | None = None) -> Self:
+        """The decoder of a model."""
+        tiles, overlap = model.tiles, model.overlap
+        return cls(model.image_size, model.resize, limits, tiles=tiles, overlap=overlap)
+
+    def fit(self, rgb: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], Geometry]:
+        """A picture, uint8 `[H0, W0, 3]`, as `Decoded.pixels` and `Decoded.geometry`."""
+        if not self.tiles:
+            return images.resize(rgb, self.size, self.resize)
+        tiling = self.tiling((rgb.shape[0], rgb.shape[1]))
+        return tiling.cut(rgb), tiling.geometry
+
+    def tiling(self, original: tuple[int, int]) -> Tiling:
+        """How a picture of that size (H0, W0) is cut."""
+        return Tiling(original, self.tiles, self.overlap, self.size, self.resize)
 
     def __call__(
         self,
@@ -78,7 +109,7 @@ class Decoder:
             rgb = images.decode(data, self.limits)
         except ImageDecodeError as error:
             return replace(read, error_kind=error.kind, error_message=error.message)
-        pixels, geometry = images.resize(rgb, self.size, self.resize)
+        pixels, geometry = self.fit(rgb)
         return replace(read, pixels=pixels, geometry=geometry, statistics=images.statistics(rgb))
 
 
@@ -95,12 +126,24 @@ def decode_samples(samples: Iterable[Sample], decoder: Decoder) -> Iterator[Deco
             return Decoded(sample.image_uri, error_kind=error.kind, error_message=str(error))
         return decoder(sample.image_uri, data, etag=hashlib.sha256(data).hexdigest())
 
-    return in_threads(decode, samples)
+    return in_threads(decode, samples, ahead=ahead_of(decoder))
 
 
-def in_threads(function: Callable[[T], U], items: Iterable[T]) -> Iterator[U]:
-    """`map` over threads, in order, at most a few items ahead of whoever takes the results."""
+def ahead_of(decoder: Decoder) -> int:
+    """How many decoded pictures may wait in memory."""
+    return _TILED_AHEAD if decoder.tiles else 4 * _THREADS
+
+
+def in_threads(
+    function: Callable[[T], U], items: Iterable[T], *, ahead: int = 4 * _THREADS
+) -> Iterator[U]:
+    """`map` over threads, in order, at most `ahead` items ahead of whoever takes the results."""
     queue = iter(items)
     with ThreadPoolExecutor(_THREADS) as executor:
-        while chunk := list(islice(queue, 4 * _THREADS)):
+        while chunk := list(islice(queue, ahead)):
             yield from executor.map(function, chunk)
+
+
+def map_policy(model: ModelConfig) -> Resize:
+    """How a picture lies on its stored map: one that was taken in tiles fills it."""
+    return "stretch" if model.tiles else model.resize

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -15,7 +15,8 @@ from torch.nn import functional as F
 from mrkd.config import PoolConfig
 from mrkd.model import MRKD, infer
 from mrkd.roi import Roi
-from mrkd.scoring.decoding import Decoded
+from mrkd.scoring.canvas import Canvas
+from mrkd.scoring.decoding import Decoded, Decoder
 from mrkd.scoring.regions import inside
 
 BATCH_SIZE = PoolConfig.batch_size
@@ -27,7 +28,8 @@ class Scored:
 
     Args:
         decoded: the image.
-        anomaly_map: float32 `[S, S]` at the model's size, letterbox borders included.
+        anomaly_map: float32 `[S, S]` at the model's size, letterbox borders included; where the
+            model takes a picture in tiles `[H, W]` at the canvas' size.
         image_score: a float32 value.
         reduced_map: the map at the size that is stored, float32 `[s, s]`.
         roi: the model's region of interest, bool `[S, S]`, letterbox borders outside; None: all.
@@ -61,37 +63,93 @@ def score_images(
 ) -> Iterator[Scored]:
     """Map and score of each image, in order, as they come.
 
+    Tiles of one image and the next share a batch; one image's map of all tiles is held at a time.
+
     Args:
         model: in eval mode, on the device to use.
         decoded: images without an error.
         batch_size: the one shape of all forward passes.
-        map_size: side of `reduced_map`; None, or more than the model's size: the full map.
+        map_size: longest side of `reduced_map`; None, or more than the map has: the full map.
         precision: float32, or bfloat16 by autocast.
 
     Raises:
         ValueError: an image has an error, another size than the model's, or an original of another
             size than the model's region of interest (`within` makes that an error).
     """
-    size = model.config.image_size
-    roi = None if model.pixel_roi is None else model.pixel_roi.cpu().numpy() > 0
-    place = next(model.parameters()).device
+    run = _Run(model, batch_size, precision)
     queue = iter(decoded)
+    if model.config.tiles:
+        yield from _tiled(run, queue, map_size)
+        return
+    roi = None if model.pixel_roi is None else model.pixel_roi.cpu().numpy() > 0
     while batch := list(islice(queue, batch_size)):
-        pixels_BHW3 = np.zeros((batch_size, size, size, 3), np.uint8)
-        for row, image in zip(pixels_BHW3, batch, strict=False):
-            if image.pixels is None or image.pixels.shape != row.shape:
-                raise ValueError(
-                    f"{image.image_uri}: {image.error_kind or 'pixels of another size'}"
-                )
-            if image is not within(model.roi, image):
-                raise ValueError(f"{image.image_uri}: not of the region of interest's size")
-            row[:] = image.pixels
-        with torch.autocast(place.type, precision, enabled=precision is not torch.float32):
-            map_BHW, score_B = infer(model, torch.from_numpy(pixels_BHW3).to(place))
+        map_BHW, score_B = run([_checked(model, image) for image in batch])
         reduced = _reduced(map_BHW, map_size)
         arrays = (map_BHW.float().cpu().numpy(), score_B.float().tolist(), reduced.cpu().numpy())
         for result in zip(batch, *arrays, strict=False):
             yield Scored(*result, roi)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Forward passes of one shape."""
+
+    model: MRKD
+    batch_size: int
+    precision: torch.dtype
+
+    @property
+    def place(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def __call__(self, squares: Sequence[NDArray[np.uint8]]) -> tuple[Tensor, Tensor]:
+        """`infer` of at most a batch of squares; more rows than squares come back."""
+        size = self.model.config.image_size
+        pixels_BHW3 = np.zeros((self.batch_size, size, size, 3), np.uint8)
+        for row, square in zip(pixels_BHW3, squares, strict=False):
+            row[:] = square
+        enabled = self.precision is not torch.float32
+        with torch.autocast(self.place.type, self.precision, enabled=enabled):
+            return infer(self.model, torch.from_numpy(pixels_BHW3).to(self.place))
+
+
+def _tiled(run: _Run, queue: Iterator[Decoded], map_size: int | None) -> Iterator[Scored]:
+    """Images that are scored in tiles."""
+    decoder = Decoder.of(run.model.config)
+    tiles = (
+        (image, number, square)
+        for image in queue
+        for number, square in enumerate(_checked(run.model, image))
+    )
+    while batch := list(islice(tiles, run.batch_size)):
+        map_BHW, _ = run([square for _, _, square in batch])
+        for (image, number, _), map_HW in zip(batch, map_BHW.float(), strict=False):
+            assert image.geometry is not None
+            tiling = decoder.tiling(image.geometry.original)
+            if number == 0:
+                canvas = Canvas(tiling, run.place)
+            canvas.add(number, map_HW)
+            if number + 1 == len(tiling):
+                whole = canvas.map_HW[None]
+                yield Scored(
+                    image,
+                    canvas.map_HW.cpu().numpy(),
+                    float(run.model.image_score(whole[None])),
+                    _reduced(whole, map_size)[0].cpu().numpy(),
+                )
+
+
+def _checked(model: MRKD, image: Decoded) -> NDArray[np.uint8]:
+    """The pixels of an image that the model can take."""
+    config = model.config
+    shape: tuple[int, ...] = (config.image_size, config.image_size, 3)
+    if config.tiles and image.geometry:
+        shape = (len(Decoder.of(config).tiling(image.geometry.original)), *shape)
+    if image.pixels is None or image.pixels.shape != shape:
+        raise ValueError(f"{image.image_uri}: {image.error_kind or 'pixels of another size'}")
+    if image is not within(model.roi, image):
+        raise ValueError(f"{image.image_uri}: not of the region of interest's size")
+    return image.pixels
 
 
 def within(roi: Roi | None, image: Decoded) -> Decoded:
@@ -104,6 +162,8 @@ def within(roi: Roi | None, image: Decoded) -> Decoded:
 
 def _reduced(map_BHW: Tensor, map_size: int | None) -> Tensor:
     """The mean over the area of each stored pixel, computed where the map lies."""
-    if map_size is None or map_size >= map_BHW.shape[-1]:
+    height, width = map_BHW.shape[-2:]
+    if map_size is None or map_size >= max(height, width):
         return map_BHW.float()
-    return F.interpolate(map_BHW[:, None].float(), (map_size, map_size), mode="area")[:, 0]
+    shape = (min(map_size, height), min(map_size, width))
+    return F.interpolate(map_BHW[:, None].float(), shape, mode="area")[:, 0]

@@ -30,11 +30,11 @@ def find_regions(
     """Connected regions strictly above the pixel threshold, the highest peak first.
 
     Args:
-        anomaly_map: float32 `[S, S]` at the model's size.
+        anomaly_map: float32 `[H, W]`, of `geometry.size`.
         geometry: of the image; what lies outside the picture is left out.
         threshold: of pixels.
         limit: how many at most.
-        roi: bool `[S, S]`, False where no pixel is above anything; None: the whole picture counts.
+        roi: bool `[H, W]`, False where no pixel is above anything; None: the whole picture counts.
 
     Returns:
         Rows of `schema.REGION`: 8-connected, boxes and areas in original pixels.

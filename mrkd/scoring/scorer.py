@@ -109,13 +109,15 @@ def _row(scored: Scored, loaded: LoadedModel, rows: RowsConfig) -> dict[str, Any
     if not (math.isfinite(scored.image_score) and np.isfinite(scored.anomaly_map).all()):
         message = "the model's map or score is not finite: train the category again"
         return _error_row(replace(image, error_kind="internal", error_message=message))
+    is_anomalous = scored.image_score > calibration.threshold
+    in_full = is_anomalous and rows.map_full == "anomalous"
     return {
         **_image_columns(image),
         "image_score": scored.image_score,
         "p_value": float(calibration.p_values(scored.image_score)),
         "threshold": calibration.threshold,
-        "is_anomalous": scored.image_score > calibration.threshold,
-        **schema.encode_map(scored.reduced_map, rows.map),
+        "is_anomalous": is_anomalous,
+        **schema.encode_map(scored.anomaly_map if in_full else scored.reduced_map, rows.map),
         "regions": find_regions(
             scored.anomaly_map,
             image.geometry,
