@@ -52,7 +52,8 @@ class Lease:
             content, etag = found
             if not self._free(content):
                 raise self._held_by(content)
-            log.info("lease_takeover uri=%s from=%s", self._uri, content["holder"])
+            if content["state"] != "released":
+                log.warning("lease_takeover uri=%s from=%s", self._uri, content["holder"])
             taken = self._put("held", etag=etag)
         if not taken:
             content, _ = self._found() or ({}, "")

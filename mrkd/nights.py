@@ -24,7 +24,7 @@ import hashlib
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -38,8 +38,15 @@ from mrkd import archive, plans, schema, storage
 from mrkd.config import ScoreConfig, check_name
 from mrkd.errors import ConfigError, NightError
 from mrkd.lease import Lease
-from mrkd.manifests import Manifest, Stored, Superseded, read_manifests, revisions_in
-from mrkd.plans import Pins, Plan, Shard
+from mrkd.manifests import (
+    Manifest,
+    Stored,
+    Superseded,
+    open_night,
+    read_manifests,
+    revisions_in,
+)
+from mrkd.plans import Pin, Pins, Plan, Shard
 
 log = logging.getLogger(__name__)
 
@@ -117,18 +124,26 @@ class Night:
             ConfigError: the archive holds no image at all, or `Plan.check_config`.
         """
         earlier = [self._plan(number) for number in self._numbers("plans")]
-        images = archive.list_images(config.archive)
+        held = pa.concat_tables([plan.rows for plan in earlier] or [schema.PLAN.empty_table()])
+        again = self._failed(config.retry_errors) if earlier and config.retry_errors else []
+        known = archive.known_tars(held, config.archive.tars)
+        for _, uri in again:
+            known.pop(uri, None)  # a tar that could not be read is opened again
+        images = archive.list_images(config.archive, known)
         if not earlier and not images.num_rows:
-            raise ConfigError(
-                f"archive.uri is {config.archive.uri!r}: there is no file below it that ends in "
-                f"{', '.join(config.archive.suffixes)}"
-            )
-        return plans.draft(images, earlier, config, pins)
+            place = config.archive.manifest or config.archive.uri
+            endings = ", ".join(config.archive.suffixes)
+            raise ConfigError(f"the archive is {place!r}: it names no file that ends in {endings}")
+        return plans.draft(images, earlier, config, pins, again=again)
 
     def todo(self, revision: int) -> list[Shard]:
         """The shards of a stored plan that are not committed, in the plan's order."""
         stored = self._files()
         return [shard for shard in self._plan(revision).shards() if shard.file not in stored]
+
+    def pins(self, revision: int) -> Mapping[str, Pin | None]:
+        """The model of each category of a stored plan."""
+        return self._plan(revision).pins
 
     def commit(self, shard: Shard, table: pa.Table) -> Commit:
         """Stores a shard's rows, all at once, unless rows of it stand there already.
@@ -196,7 +211,9 @@ class Night:
             counts=dict(sorted(sum((Counter(s.counts) for s in stored), Counter()).items())),
             shards=stored,
             pins=plan.pins,
-            superseded=tuple(Superseded(*row) for row in zip(*rows, strict=True)),
+            superseded=tuple(
+                Superseded(*row) for row in [*zip(*rows, strict=True), *plan.replaces]
+            ),
             config=plan.config,
             closed_at=datetime.now(UTC).isoformat(timespec="seconds"),
         )
@@ -220,6 +237,12 @@ class Night:
                 f"{self.uri}/scores holds files of no plan, {len(stray)}, the first {stray[0]}: "
                 "a plain reader would count their rows, so move them away"
             )
+
+    def _failed(self, kinds: Sequence[str]) -> list[tuple[int, str]]:
+        """Revision and URI of the rows that count and have an error of these kinds."""
+        wanted = pc.field("error_kind").cast(pa.string()).isin(list(kinds))
+        rows = open_night(self.uri).filter(wanted).to_table(columns=["revision", "image_uri"])
+        return list(zip(rows["revision"].to_pylist(), rows["image_uri"].to_pylist(), strict=True))
 
     def _stored(self, shard: Shard) -> Stored:
         """What stands under a shard's name, by its footer."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Self
@@ -21,6 +21,7 @@ from mrkd import schema
 from mrkd.archive import UNMATCHED
 from mrkd.config import RowsConfig, ScoreConfig
 from mrkd.errors import ArtefactError, ConfigError
+from mrkd.tables import flattened
 
 
 @dataclass(frozen=True)
@@ -31,12 +32,17 @@ class Pin:
         version: of the model.
         calibration: number of the version's calibration.
         teacher: name and digest, as the rows hold it.
+        tiles: side of the squares that it cuts an image into; 0: it takes the whole at once.
     """
 
     version: str
     calibration: int
     teacher: str
+    tiles: int = 0
 
+
+_DECODED = 16
+"""Times that an image cut into overlapping tiles is larger, decoded, than its file as a JPEG."""
 
 Pins = Callable[[str], Pin | None]
 """The model that scores a category from now on; None where it has none."""
@@ -68,6 +74,8 @@ class Shard:
     def error_table(self, kind: str, message: str) -> pa.Table:
         """One row (`schema.SCORES`) for each image: it was not scored, and why.
 
+        An image whose error was known when it was planned keeps that one.
+
         Args:
             kind: a member of `schema.ERROR_KINDS`.
             message: one line that says what to do.
@@ -77,7 +85,13 @@ class Shard:
             common |= {"model_version": self.pin.version, "calibration": self.pin.calibration}
             common |= {"teacher": self.pin.teacher}
         shared = ["image_uri", "revision", "attributes", "image_etag", "image_bytes"]
-        rows = [row | common for row in self.rows.select(shared).to_pylist()]
+        known = ["error_kind", "error_message"]
+        rows = [
+            {name: row[name] for name in shared}
+            | common
+            | {name: row[name] for name in known if row["error_kind"] is not None}
+            for row in self.rows.select([*shared, *known]).to_pylist()
+        ]
         return schema.score_table(rows, category=self.category, metadata={})
 
     def without_model(self) -> pa.Table:
@@ -97,12 +111,14 @@ class Plan:
         rows: one for each image (`schema.PLAN`), by category, then URI.
         pins: the model of each category in it.
         config: of the run, as plain values.
+        replaces: URI and revision of rows that no longer count and whose URI has no new row.
     """
 
     revision: int
     rows: pa.Table
     pins: Mapping[str, Pin | None]
     config: Mapping[str, Any]
+    replaces: tuple[tuple[str, int], ...] = ()
 
     def shards(self) -> list[Shard]:
         """The shards, in the order of the rows."""
@@ -138,6 +154,7 @@ class Plan:
             "revision": str(self.revision),
             "pins": json.dumps(pins),
             "config": json.dumps(self.config),
+            "replaces": json.dumps(self.replaces),
             "config_sha256": _digest(self.config),
             "planned_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
         }
@@ -165,6 +182,7 @@ class Plan:
                 rows=table,
                 pins={category: Pin(**pin) if pin else None for category, pin in pins},
                 config=json.loads(facts[b"config"]),
+                replaces=tuple((uri, n) for uri, n in json.loads(facts[b"replaces"])),
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ArtefactError(
@@ -173,7 +191,12 @@ class Plan:
 
 
 def draft(
-    images: pa.Table, earlier: Sequence[Plan], config: ScoreConfig, pins: Pins
+    images: pa.Table,
+    earlier: Sequence[Plan],
+    config: ScoreConfig,
+    pins: Pins,
+    *,
+    again: Sequence[tuple[int, str]] = (),
 ) -> Plan | None:
     """The plan of the images that are new or overwritten since the earlier plans.
 
@@ -182,6 +205,8 @@ def draft(
         earlier: all plans of the night, the newest last.
         config: of the run.
         pins: asked once for each category.
+        again: revision and URI of rows to be scored once more, as the archive now holds them, or,
+            where it says nothing of them, as they were planned.
 
     Returns:
         None where nothing is new.
@@ -191,7 +216,7 @@ def draft(
     """
     if earlier:
         earlier[-1].check_config(config)
-    rows = _fresh(images, earlier)
+    rows, replaces = _with_rows_again(images, earlier, again)
     if not rows.num_rows:
         return None
     revision = earlier[-1].revision + 1 if earlier else 1
@@ -200,14 +225,16 @@ def draft(
     settings = config.to_dict()
     deciding = _digest(_deciding(settings))
     shards: list[str] = []
-    for start, end in _cuts(rows, config.rows):
+    tiled = {name for name, pin in pinned.items() if pin and pin.tiles}
+    for start, end in _cuts(rows, config.rows, tiled):
         part = rows.slice(start, end - start).to_pylist()
         pin = pinned[part[0]["category"]]
         name = _digest([revision, pin and asdict(pin), deciding, part])[:32]
         shards += [name] * len(part)
     rows = rows.append_column("revision", pa.repeat(pa.scalar(revision, pa.int32()), len(rows)))
     rows = rows.append_column("shard", pa.array(shards, pa.string()))
-    return Plan(revision, rows.select(schema.PLAN.names).cast(schema.PLAN), pinned, settings)
+    rows = rows.select(schema.PLAN.names).cast(schema.PLAN)
+    return Plan(revision, rows, pinned, settings, replaces)
 
 
 def _fresh(images: pa.Table, earlier: Sequence[Plan]) -> pa.Table:
@@ -220,16 +247,61 @@ def _fresh(images: pa.Table, earlier: Sequence[Plan]) -> pa.Table:
     # The first position, so that of the newest plan: an image that was overwritten and then
     # restored is new again, as the row that counts is that of its other content.
     last = pc.index_in(images["image_uri"], value_set=held["image_uri"])
-    changed = pc.not_equal(images["image_etag"], held["image_etag"].take(last))
+    # A manifest may name no ETag; what it names once is not new the next time.
+    now, then = (pc.fill_null(one["image_etag"], "") for one in (images, held))
+    changed = pc.not_equal(now, then.take(last))
     images = images.append_column("supersedes", held["revision"].take(last))
     return images.filter(pc.fill_null(changed, True))
 
 
-def _cuts(rows: pa.Table, config: RowsConfig) -> Iterator[tuple[int, int]]:
+def _with_rows_again(
+    images: pa.Table, earlier: Sequence[Plan], again: Sequence[tuple[int, str]]
+) -> tuple[pa.Table, tuple[tuple[str, int], ...]]:
+    """The fresh rows and those wanted once more; and what has no successor of its own name.
+
+    The latter are tars that could not be read and now can: their members follow them.
+    """
+    fresh = _fresh(images, earlier)
+    if not again:
+        return fresh, ()
+    wanted = {uri: revision for revision, uri in again}
+    for uri in set(fresh["image_uri"].to_pylist()) & wanted.keys():
+        del wanted[uri]
+    listed = _among(images, wanted)
+    opened = _opened(images, wanted.keys() - set(listed["image_uri"].to_pylist()))
+    rest = wanted.keys() - set(listed["image_uri"].to_pylist()) - opened
+    planned = [
+        _among(plan.rows, [uri for uri in rest if wanted[uri] == plan.revision]) for plan in earlier
+    ]
+    parts = [fresh]
+    for table in (listed, *planned):
+        replaced = [wanted[uri] for uri in table["image_uri"].to_pylist()]
+        table = table.select(images.column_names)
+        table = table.append_column("supersedes", pa.array(replaced, pa.int32()))
+        parts.append(table.cast(fresh.schema))
+    rows = pa.concat_tables(parts).sort_by([("category", "ascending"), ("image_uri", "ascending")])
+    return rows, tuple(sorted((uri, wanted[uri]) for uri in opened))
+
+
+def _among(rows: pa.Table, uris: Iterable[str]) -> pa.Table:
+    return rows.filter(pc.is_in(rows["image_uri"], pa.array(sorted(uris), pa.string())))
+
+
+def _opened(images: pa.Table, uris: Iterable[str]) -> set[str]:
+    """Those of which the images are members."""
+    return {uri for uri in uris if pc.any(pc.starts_with(images["image_uri"], f"{uri}#")).as_py()}
+
+
+def _cuts(
+    rows: pa.Table, config: RowsConfig, tiled: Collection[str] = ()
+) -> Iterator[tuple[int, int]]:
     """Start and end of each shard: one category, bounded by count and, if not alone, by bytes."""
     start, num_bytes, last = 0, 0, None
     categories, sizes = rows["category"].to_pylist(), rows["image_bytes"].to_pylist()
-    for n, (category, size) in enumerate(zip(categories, sizes, strict=True)):
+    for n, (category, known) in enumerate(zip(categories, sizes, strict=True)):
+        size = known or 0  # a manifest may not say it
+        if category in tiled:
+            size *= _DECODED
         full = n - start == config.shard_rows or num_bytes + size > config.shard_bytes
         if n > start and (full or category != last):
             yield start, n
@@ -243,9 +315,7 @@ def _deciding(config: Mapping[str, Any]) -> dict[str, Any]:
     """The settings, by dotted name, that decide which rows there are and what is in them."""
     pool = {key: config["pool"][key] for key in ("batch_size", "precision")}
     sections = {"archive": config["archive"], "rows": config["rows"], "pool": pool}
-    return {
-        f"{name}.{key}": value for name, keys in sections.items() for key, value in keys.items()
-    }
+    return {"models": config.get("models", "")} | flattened(sections)
 
 
 def _digest(value: Any) -> str:

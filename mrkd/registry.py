@@ -104,6 +104,8 @@ def version_of(
     for section, names in _NOT_IN_VERSION.items():
         for name in names:
             del sections[section][name]
+    if not model.tiles:  # as it was named before there were tiles
+        del sections["model"]["tiles"], sections["model"]["overlap"]
     inputs = {
         **sections,
         "data": data_fingerprint,

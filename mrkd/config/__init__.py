@@ -4,10 +4,18 @@ A config file holds only what differs from the defaults below. `model.preset` na
 `mrkd/presets`, whose `[model]` and `[train]` tables come before the user's own keys.
 """
 
-from mrkd.config.data import NAME, DataConfig, Layout, check_name
-from mrkd.config.fleet import FleetConfig, PriceConfig, RoiConfig, TrainConfig, presets
+from mrkd.config.data import NAME, DataConfig, Layout, PriceConfig, check_name
+from mrkd.config.fleet import FleetConfig, RoiConfig, TrainConfig, presets
 from mrkd.config.network import Backbone, Device, FitConfig, ModelConfig, Precision, Resize
-from mrkd.config.night import ArchiveConfig, EvalConfig, PoolConfig, RowsConfig, ScoreConfig
+from mrkd.config.night import (
+    ArchiveConfig,
+    EvalConfig,
+    GoldenConfig,
+    PartsConfig,
+    PoolConfig,
+    RowsConfig,
+    ScoreConfig,
+)
 
 __all__ = [
     "NAME",
@@ -18,8 +26,10 @@ __all__ = [
     "EvalConfig",
     "FitConfig",
     "FleetConfig",
+    "GoldenConfig",
     "Layout",
     "ModelConfig",
+    "PartsConfig",
     "PoolConfig",
     "Precision",
     "PriceConfig",

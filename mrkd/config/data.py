@@ -1,4 +1,4 @@
-"""What images there are, and what may stand in a path."""
+"""What images there are, what may stand in a path, and what an hour costs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mrkd.errors import ConfigError
-from mrkd.tables import Config
+from mrkd.tables import Config, check_range
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -41,3 +41,16 @@ class DataConfig(Config):
     """URI of a `path,group,part` file; empty: `split.csv` in or beside the category, if there."""
     exclude: tuple[str, ...] = ()
     """Image URIs, or their ends, to leave out of training."""
+
+
+@dataclass(frozen=True)
+class PriceConfig(Config):
+    """What an hour costs, for `--plan`."""
+
+    cpu_hour: float = 0.0
+    gpu_hour: float = 0.0
+    currency: str = "USD"
+
+    def __post_init__(self) -> None:
+        check_range("price.cpu_hour", self.cpu_hour, 0, 10**6)
+        check_range("price.gpu_hour", self.gpu_hour, 0, 10**6)

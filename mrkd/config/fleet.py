@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from importlib import resources
 from typing import Any, Self
 
-from mrkd.config.data import DataConfig, check_name
+from mrkd.config.data import DataConfig, PriceConfig, check_name
 from mrkd.config.network import FitConfig, ModelConfig
 from mrkd.errors import ConfigError
 from mrkd.tables import Config, check_range, flattened, merged, nearest
@@ -83,19 +83,6 @@ class FleetConfig(Config):
 
 
 @dataclass(frozen=True)
-class PriceConfig(Config):
-    """What an hour costs, for `--plan`."""
-
-    cpu_hour: float = 0.0
-    gpu_hour: float = 0.0
-    currency: str = "USD"
-
-    def __post_init__(self) -> None:
-        check_range("price.cpu_hour", self.cpu_hour, 0, 10**6)
-        check_range("price.gpu_hour", self.gpu_hour, 0, 10**6)
-
-
-@dataclass(frozen=True)
 class TrainConfig(Config):
     """FLEET.toml: one training for each category of a data set."""
 
@@ -118,6 +105,8 @@ class TrainConfig(Config):
                 "train.augment is 'flips' with a region of interest, which does not flip with the "
                 "image: set it to none"
             )
+        if self.model.tiles and (self.roi.mask or self.roi.polygons):
+            raise ConfigError("model.tiles and roi exclude each other: crop the images, or set one")
         for pattern, table in self.category.items():
             for section in table:
                 if section not in _PER_CATEGORY:

@@ -37,6 +37,11 @@ class ModelConfig(Config):
     """Blocks whose outputs are the levels (EfficientNet-Lite only); empty: the backbone's own."""
     image_size: int = 256
     resize: Resize = "stretch"
+    tiles: int = 0
+    """Side, in original pixels, of the squares that a large image is cut into, each of which the
+    model sees by itself; 0: the whole image at once."""
+    overlap: int = 64
+    """Original pixels that neighbouring tiles share, where their maps are blended."""
     levels: tuple[int, ...] = ()
     """Levels used for loss and map, 1 the shallowest; empty: all (Table 7)."""
     scconv: bool = True
@@ -61,6 +66,9 @@ class ModelConfig(Config):
 
     def __post_init__(self) -> None:
         check_range("model.image_size", self.image_size, 32, 4096)
+        check_range("model.tiles", self.tiles, 0, 2**16)
+        if self.tiles:
+            check_range("model.overlap", self.overlap, 0, self.tiles // 2)
         check_range("model.sru_groups", self.sru_groups, 1, 4096)
         check_range("model.smooth", self.smooth, 0, 64)
         check_range("model.anchor", self.anchor, 0, 10)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from mrkd.config.data import DataConfig, check_name
+from mrkd.config.data import DataConfig, PriceConfig, check_name
 from mrkd.config.network import Device, Precision
 from mrkd.errors import ConfigError
 from mrkd.tables import Config, check_range
@@ -15,19 +15,24 @@ from mrkd.tables import Config, check_range
 class ArchiveConfig(Config):
     """The images of a night (system sections 4 and 8)."""
 
-    uri: str
+    uri: str = ""
+    """What is listed, or, beside a manifest, the base below which its keys are read."""
+    manifest: str = ""
+    """Parquet, CSV or an S3 Inventory's `manifest.json` instead of a listing."""
     template: str = "{category}/{name}"
     """How a key below `uri` is read; fields other than category and name become attributes."""
     suffixes: tuple[str, ...] = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+    tars: tuple[str, ...] = (".tar",)
+    """Suffixes of files whose members are the images."""
     truncated: Literal["error", "accept"] = "error"
     max_pixels: int = 100_000_000
     max_bytes: int = 64 * 2**20
 
     def __post_init__(self) -> None:
-        if "{category}" not in self.template or "{name}" not in self.template:
-            raise ConfigError(
-                f"archive.template is {self.template!r}: it must hold {{category}} and {{name}}"
-            )
+        if not self.uri and not self.manifest:
+            raise ConfigError("archive has neither uri nor manifest: name what is to be scored")
+        if "{name}" not in self.template:
+            raise ConfigError(f"archive.template is {self.template!r}: it must hold {{name}}")
         check_range("archive.max_pixels", self.max_pixels, 1, 2**31)
         check_range("archive.max_bytes", self.max_bytes, 1, 2**40)
 
@@ -39,6 +44,8 @@ class RowsConfig(Config):
     map: Literal["float16", "float32", "uint8", "none"] = "float16"
     map_size: int = 64
     """Side of the stored map in pixels; the model's own size is `model.image_size`."""
+    map_full: Literal["never", "anomalous"] = "never"
+    """Whose map is stored at the model's size instead."""
     max_regions: int = 32
     shard_rows: int = 256
     shard_bytes: int = 256 * 2**20
@@ -55,12 +62,15 @@ class PoolConfig(Config):
     """How the pipeline uses the cluster (system section 5)."""
 
     scorers: int = 0
-    """Scorer actors; 0: one a GPU, or one a node with CPUs alone."""
+    """Scorer actors; 0: one a GPU, or one a CPU where there is none. On a CPU each holds its own
+    teacher and models, some 0.6 GB."""
     gpus_per_scorer: float = 0.0
     batch_size: int = 16
     """The one fixed shape of every forward pass; the last batch is padded."""
     models_in_memory: int = 2
     max_shard_attempts: int = 5
+    gets_per_node: int = 64
+    """Images that a node asks of the archive at one time, at most."""
     device: Device = "auto"
     precision: Precision = "auto"
 
@@ -70,6 +80,32 @@ class PoolConfig(Config):
         check_range("pool.batch_size", self.batch_size, 1, 4096)
         check_range("pool.models_in_memory", self.models_in_memory, 1, 10**4)
         check_range("pool.max_shard_attempts", self.max_shard_attempts, 1, 1000)
+        check_range("pool.gets_per_node", self.gets_per_node, 1, 10**4)
+
+
+@dataclass(frozen=True)
+class GoldenConfig(Config):
+    """Reference parts, photographed anew and scored before each night."""
+
+    uri: str = ""
+    """Folder of their pictures; empty: none."""
+    template: str = "{category}/{label}/{name}"
+    """`label` is good or bad."""
+    tolerance: float = 3.0
+    """How far a score may leave the range first seen, in spreads of the held-out scores."""
+
+    def __post_init__(self) -> None:
+        if missing := [f for f in ("category", "label", "name") if f"{{{f}}}" not in self.template]:
+            raise ConfigError(f"golden.template is {self.template!r}: it lacks {missing}")
+        check_range("golden.tolerance", self.tolerance, 0, 1000)
+
+
+@dataclass(frozen=True)
+class PartsConfig(Config):
+    """One verdict a part, where the template names `part` and its `view`."""
+
+    views: tuple[str, ...] = ()
+    """Views that every part must have; empty: those seen in the night are expected."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +117,16 @@ class ScoreConfig(Config):
     archive: ArchiveConfig
     rows: RowsConfig = field(default_factory=RowsConfig)
     pool: PoolConfig = field(default_factory=PoolConfig)
+    golden: GoldenConfig = field(default_factory=GoldenConfig)
+    parts: PartsConfig = field(default_factory=PartsConfig)
+    price: PriceConfig = field(default_factory=PriceConfig)
+    models: str = ""
+    """Instead of the champions: a JSON or TOML file of category = version, or a fleet's folder,
+    whose versions score, held ones too. A category that it leaves out has its champion."""
+    retry_errors: tuple[str, ...] = ()
+    """Kinds of errors whose images are scored again, in a new revision."""
+    force: bool = False
+    """Scores even where the golden set lies outside its band."""
     max_error_share: float = 0.01
 
     def __post_init__(self) -> None:

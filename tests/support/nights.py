@@ -68,6 +68,8 @@ def _row(shard, planned, device):
         "calibration": shard.pin.calibration,
         "teacher": shard.pin.teacher,
     }
+    if planned["error_kind"] is not None:
+        return row | {name: planned[name] for name in ("error_kind", "error_message")}
     if planned["image_bytes"] == 0:
         return row | {"error_kind": "empty", "error_message": "0 bytes: copy the image again"}
     seed = hashlib.sha256(f"{planned['image_uri']} {planned['image_etag']}".encode()).digest()
@@ -112,3 +114,9 @@ def files(night):
 def uris(night):
     """Of the rows that count."""
     return sorted(open_night(night.uri).to_table()["image_uri"].to_pylist())
+
+
+def kinds(night):
+    """The error of each row that counts, by URI; None for one that was scored."""
+    rows = open_night(night.uri).to_table(columns=["image_uri", "error_kind"]).to_pylist()
+    return {row["image_uri"]: row["error_kind"] for row in rows}

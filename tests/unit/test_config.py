@@ -79,9 +79,14 @@ def test_a_wrong_value_is_refused_by_its_full_name(key, value, words):
         TrainConfig.from_dict(with_key(FLEET, key, value))
 
 
-def test_an_archive_template_must_say_where_category_and_name_stand():
-    with pytest.raises(ConfigError, match=r"it must hold \{category\} and \{name\}"):
-        ScoreConfig.from_dict(with_key(NIGHT, "archive.template", "{line}/{name}"))
+def test_an_archive_template_must_say_where_the_name_stands():
+    with pytest.raises(ConfigError, match=r"it must hold \{name\}"):
+        ScoreConfig.from_dict(with_key(NIGHT, "archive.template", "{category}/{line}"))
+
+
+def test_an_archive_is_listed_or_a_manifest():
+    with pytest.raises(ConfigError, match="neither uri nor manifest"):
+        ScoreConfig.from_dict(with_key(NIGHT, "archive", {"template": "{category}/{name}"}))
 
 
 def test_whole_numbers_may_stand_where_a_float_is_wanted():

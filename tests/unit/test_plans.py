@@ -16,7 +16,8 @@ def config(**values):
 
 def images(*rows):
     """A listing of (category, name, etag, bytes)."""
-    entries = [(f"file:///a/{c}/{n}", c, etag, size, [("line", "1")]) for c, n, etag, size in rows]
+    rest = ([("line", "1")], None, None, None)
+    entries = [(f"file:///a/{c}/{n}", c, etag, size, *rest) for c, n, etag, size in rows]
     columns = zip(*sorted(entries, key=lambda entry: (entry[1], entry[0])), strict=True)
     return pa.table(dict(zip(IMAGES.names, columns, strict=True)), schema=IMAGES)
 

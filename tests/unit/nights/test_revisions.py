@@ -3,9 +3,11 @@ import pytest
 from mrkd import storage
 from mrkd.archive import UNMATCHED
 from mrkd.errors import ConfigError, NightError, StorageError
-from mrkd.manifests import Manifest, open_night
+from mrkd.manifests import Manifest, Superseded, open_night
 from mrkd.nights import Night
-from tests.support.nights import add, files, pins, planned, run, score, uris
+from mrkd.plans import Pin
+from tests.support.nights import add, files, kinds, pins, planned, run, score, touch, uris
+from tests.support.tars import tar_bytes
 
 
 def test_a_night_has_one_row_for_each_image(night, settings, archive):
@@ -126,7 +128,7 @@ def test_another_config_does_not_go_on_with_a_night(night, settings):
 
 
 def test_an_archive_without_images_is_refused(night, settings, folder):
-    with pytest.raises(ConfigError, match=r"archive\.uri is .*empty.*\.png"):
+    with pytest.raises(ConfigError, match=r"the archive is .*empty.*\.png"):
         run(night, settings.with_values({"archive.uri": str(folder / "empty")}))
     assert files(night) == ["lease.json"]
 
@@ -158,3 +160,58 @@ def test_a_run_is_a_name(folder):
 def test_a_plan_that_vanished_is_named(night, settings):
     with pytest.raises(StorageError, match=r"plan-3\.parquet"):
         night.todo(3)
+
+
+def test_rows_with_errors_of_a_kind_are_scored_again(night, settings, archive):
+    (empty,) = add(archive, "plate/empty.png", content=b"")
+    (new,) = add(archive, "new/1.png")
+    run(night, settings)
+    again = settings.with_values({"retry_errors": ["empty", "missing"]})
+    for revision in (2, 3):
+        run(night, again)
+        manifest = Manifest.read(f"{night.uri}/_MANIFEST.json")
+        assert (manifest.revision, manifest.rows) == (revision, 1)
+        assert manifest.superseded == (Superseded(empty, revision - 1),)
+    assert run(night, settings) == []
+    assert sorted(uris(night)) == sorted(file.uri for file in storage.list_files(str(archive)))
+    rows = {row["image_uri"]: row for row in open_night(night.uri).to_table().to_pylist()}
+    assert (rows[empty]["revision"], rows[new]["revision"]) == (3, 1)
+
+
+def test_a_category_that_has_its_model_by_now_is_scored_by_it(night, settings, archive):
+    add(archive, "new/1.png", "new/2.png")
+    run(night, settings)
+    again = settings.with_values({"retry_errors": ["no_model"]})
+    run(night, again, pins=lambda category: Pin("v2", 1, "resnet18-0123456789ab"))
+    rows = open_night(night.uri).to_table(columns=["category", "error_kind", "model_version"])
+    new = [row for row in rows.to_pylist() if row["category"] == "new"]
+    assert [(row["error_kind"], row["model_version"]) for row in new] == [(None, "v2")] * 2
+
+
+def test_an_image_that_is_new_and_to_be_retried_is_planned_once(night, settings, archive):
+    (uri,) = add(archive, "plate/empty.png", content=b"")
+    run(night, settings)
+    add(archive, "plate/empty.png", content=b"image")
+    run(night, settings.with_values({"retry_errors": ["empty"]}))
+    assert Manifest.read(f"{night.uri}/_MANIFEST.json").rows == 1
+    rows = {row["image_uri"]: row for row in open_night(night.uri).to_table().to_pylist()}
+    assert rows[uri]["error_kind"] is None
+
+
+def test_a_tar_that_could_not_be_read_gives_way_to_its_members(night, settings, folder):
+    """The first start finds half of it; what was written over that has the same ETag."""
+    place = folder / "archive" / "plate"
+    whole = tar_bytes({"1.png": b"image", "2.png": b"image"})
+    add(folder / "archive", "plate/x.tar", content=whole[:1024] + b"\xff" * (len(whole) - 1024))
+    mtime = (place / "x.tar").stat().st_mtime_ns
+    run(night, settings)
+    before = kinds(night)
+    tar = storage.join(str(place), "x.tar")
+    assert before[tar] is not None
+    add(folder / "archive", "plate/x.tar", content=whole)
+    touch(folder / "archive", "plate/x.tar", mtime)
+    run(night, settings.with_values({"retry_errors": [before[tar]]}))
+    after = kinds(night)
+    assert tar not in after
+    assert {f"{tar}#1.png", f"{tar}#2.png"} <= after.keys()
+    assert Superseded(tar, 1) in Manifest.read(f"{night.uri}/_MANIFEST.json").superseded

@@ -1,0 +1,54 @@
+"""What a night would take, told before anything is started."""
+
+import pytest
+
+from mrkd import registry, storage
+from mrkd.night_forecast import forecast_night
+from tests.support.nights import add, config
+from tests.support.versions import store_version
+
+
+@pytest.fixture
+def settings(tmp_path):
+    """Two categories of which one has a model."""
+    workspace = str(tmp_path / "workspace")
+    store_version(workspace, "aa", "plate")
+    registry.promote(workspace, "plate", "aa", calibration=1, by="test", why="first")
+    add(tmp_path / "archive", *[f"plate/{n}.png" for n in range(7)], "ring/0.png")
+    return config(workspace, tmp_path / "archive")
+
+
+def test_it_counts_by_category_and_stores_nothing(settings):
+    before = storage.list_files(settings.workspace)
+    found = forecast_night(settings)
+    rows = {row.category: (row.num_images, row.shards, row.model_version) for row in found.rows}
+    assert rows == {"plate": (7, 3, "aa"), "ring": (1, 1, None)}
+    summary = found.summary("night-1")
+    assert summary.counts["no_model"] == 1
+    assert summary.counts["shard_bytes_in_memory"] == 3 * 3 * 64 * 64
+    assert "timed here" in summary.reasons[0]
+    assert storage.list_files(settings.workspace) == before
+
+
+def test_seconds_and_money_come_from_earlier_nights(settings):
+    starts = [
+        {"started_at": f"2026-11-2{n}", "images": 100 * n, "images_per_s": 10.0 * n, "cpus": 2.0}
+        for n in range(1, 5)
+    ]
+    uri = storage.join(settings.workspace, "nights", "earlier", "night.json")
+    storage.write_json(uri, {"schema": 1, "starts": starts})
+    found = forecast_night(settings.with_values({"price.cpu_hour": 3600.0}))
+    assert found.rate.image_s == pytest.approx(30 / 900)  # the last three: 10 s each
+    summary = found.summary("night-1")
+    assert summary.counts["cpu_seconds"] == round(2 * 7 * 30 / 900)
+    assert summary.reasons == [
+        "seconds by the last 3 starts of the workspace's nights",
+        "about 0.47 USD",
+    ]
+
+
+def test_a_night_with_nothing_to_score_takes_nothing(settings, tmp_path):
+    add(tmp_path / "other", "ring/1.png")
+    found = forecast_night(settings.with_values({"archive.uri": str(tmp_path / "other")}))
+    assert found.rate is None
+    assert found.summary("night-1").counts["images"] == 1
