@@ -1,7 +1,8 @@
 """Stored rows to pages: self-contained HTML that asks no network for anything.
 
-`evaluation_page` and `fleet_page` render values (`PageData`, `FleetData`), `load_page_data` and
-`load_fleet_data` read them from a run's folder; `write_page` does both and stores the page.
+`evaluation_page`, `fleet_page` and `night_page` render values (`PageData`, `FleetData`,
+`NightData`), `load_page_data`, `load_fleet_data` and `load_night_data` read them from a run's
+folder; `write_page` does both and stores the page.
 """
 
 from __future__ import annotations
@@ -10,50 +11,67 @@ from collections.abc import Callable
 
 from mrkd import storage
 from mrkd.errors import StorageError
-from mrkd.reports import load_evaluation, load_fleet
+from mrkd.reports import load_comparison, load_evaluation, load_fleet, load_night
+from mrkd.reports.comparison import comparison_page
+from mrkd.reports.comparison_content import ComparisonData
 from mrkd.reports.content import PageData
 from mrkd.reports.evaluation import evaluation_page
 from mrkd.reports.fleet import fleet_page
 from mrkd.reports.fleet_content import FleetData
+from mrkd.reports.load_comparison import load_comparison_data
 from mrkd.reports.load_evaluation import load_page_data
 from mrkd.reports.load_fleet import load_fleet_data
+from mrkd.reports.load_night import load_night_data
+from mrkd.reports.night import night_page
+from mrkd.reports.night_content import NightData
 
 __all__ = [
+    "ComparisonData",
     "FleetData",
+    "NightData",
     "PageData",
+    "comparison_page",
     "evaluation_page",
     "fleet_page",
+    "load_comparison_data",
     "load_fleet_data",
+    "load_night_data",
     "load_page_data",
+    "night_page",
+    "write_comparison_page",
     "write_evaluation_page",
     "write_fleet_page",
+    "write_night_page",
     "write_page",
 ]
 
 
 def write_page(run_uri: str) -> str:
-    """Writes `report.html` into the folder of an evaluation or a fleet, from what is stored there.
+    """Writes `report.html` into the folder of a run, from what is stored there.
 
     Args:
-        run_uri: `<workspace>/evaluations/<run>` or `<workspace>/fleets/<run>`.
+        run_uri: `<workspace>/evaluations/<run>`, `<workspace>/fleets/<run>` or
+            `<workspace>/nights/<run>`.
 
     Returns:
         URI of the page.
 
     Raises:
-        StorageError: there is no record of either in the folder.
-        MrkdError: as `load_page_data` and `load_fleet_data`, or the page cannot be written.
+        StorageError: there is no record of any of these in the folder.
+        MrkdError: as `load_page_data` and its like, or the page cannot be written.
     """
     writers: dict[str, Callable[[str], str]] = {
         load_evaluation.RECORD: write_evaluation_page,
         load_fleet.RECORD: write_fleet_page,
+        load_comparison.RECORD: write_comparison_page,
+        load_night.RECORD: write_night_page,
     }
     for name, write in writers.items():
         if storage.stat(storage.join(run_uri, name)):
             return write(run_uri)
     raise StorageError(
-        f"{run_uri} holds neither {' nor '.join(writers)}: give the folder of an evaluation or of "
-        "a fleet",
+        f"{run_uri} holds neither {' nor '.join(writers)}: give the folder of an evaluation, a "
+        "fleet or a closed night",
         "missing",
     )
 
@@ -89,6 +107,36 @@ def write_fleet_page(fleet_uri: str) -> str:
         MrkdError: as `load_fleet_data`, or the page cannot be written.
     """
     return _write(fleet_uri, fleet_page(load_fleet_data(fleet_uri)))
+
+
+def write_night_page(night_uri: str) -> str:
+    """Writes `report.html` into a night's folder, and its profile, if none of today stands there.
+
+    Args:
+        night_uri: `<workspace>/nights/<run>`.
+
+    Returns:
+        URI of the page.
+
+    Raises:
+        MrkdError: as `load_night_data`, or the page cannot be written.
+    """
+    return _write(night_uri, night_page(load_night_data(night_uri)))
+
+
+def write_comparison_page(comparison_uri: str) -> str:
+    """Writes `report.html` into a comparison's folder.
+
+    Args:
+        comparison_uri: `<workspace>/comparisons/<A>--<B>`.
+
+    Returns:
+        URI of the page.
+
+    Raises:
+        MrkdError: as `load_comparison_data`, or the page cannot be written.
+    """
+    return _write(comparison_uri, comparison_page(load_comparison_data(comparison_uri)))
 
 
 def _write(run_uri: str, page: str) -> str:

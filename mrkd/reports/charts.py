@@ -112,6 +112,63 @@ def losses(values: Losses) -> Spec:
     return {"data": data, "layout": layout}
 
 
+def history(
+    times: Sequence[str],
+    values: Sequence[float | None],
+    *,
+    title: str,
+    band: tuple[float, float, float] | None,
+    share: bool = False,
+) -> Spec:
+    """A value night by night, the last one marked, over what nine of ten nights keep to; small.
+
+    Args:
+        times: of the nights, ISO 8601, rising; the last is the page's own.
+        values: of each; None, a gap, where there is none.
+        title: of the value.
+        band: low end, median and high end; None where too few nights tell.
+        share: values are shares.
+    """
+    shown = [None if value is None else _short(value) for value in values]
+    text = "%{y:.2~%}" if share else "%{y:,}"
+    data: list[Spec] = [
+        {
+            "type": "scatter",
+            "mode": "lines+markers",
+            "name": "nights before",
+            "x": list(times[:-1]),
+            "y": shown[:-1],
+            "line": {"color": APART_COLOUR, "width": 1},
+            "marker": {"color": APART_COLOUR, "size": 5},
+            "hovertemplate": f"%{{x}}: {text}<extra></extra>",
+        },
+        {
+            "type": "scatter",
+            "mode": "markers",
+            "name": "this night",
+            "x": [times[-1]],
+            "y": [shown[-1]],
+            "marker": {"color": THRESHOLD_COLOUR, "size": 9, "symbol": "diamond"},
+            "hovertemplate": f"this night: {text}<extra></extra>",
+        },
+    ]
+    layout = _layout("", title, small=True)
+    layout["xaxis"] |= {"type": "date", "nticks": 5}
+    layout["yaxis"] |= {"rangemode": "tozero"} | ({"tickformat": ".2~%"} if share else {})
+    if band:
+        low, median, high = band
+        across: Spec = {"xref": "paper", "x0": 0, "x1": 1, "layer": "below"}
+        layout["shapes"] = [
+            across
+            | {"type": "rect", "y0": low, "y1": high, "fillcolor": GOOD_COLOUR}
+            | {"opacity": 0.18, "line": {"width": 0}},
+            across
+            | {"type": "line", "y0": median, "y1": median}
+            | {"line": {"color": GOOD_COLOUR, "width": 1, "dash": "dot"}},
+        ]
+    return {"data": data, "layout": layout}
+
+
 def roc(
     scores: NDArray[np.float32], gt_labels: NDArray[np.int8], *, threshold: float
 ) -> Spec | None:

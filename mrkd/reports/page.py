@@ -92,6 +92,16 @@ def score(value: float) -> str:
     return f"{value:.4g}"
 
 
+def count(value: float) -> str:
+    """A number of things, its thousands apart."""
+    return f"{value:,.0f}"
+
+
+def signed(value: float) -> str:
+    """A distance, two digits, always with its sign."""
+    return f"{value:+.2g}".replace("-", "\N{MINUS SIGN}")
+
+
 def percent(value: float) -> str:
     """A share."""
     return f"{value * 100:.2g}\u00a0%" if value < 0.1 else f"{value * 100:.0f}\u00a0%"
@@ -119,7 +129,7 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters = (figure, change, score, percent, duration, megabytes)
+    filters = (figure, change, score, count, percent, duration, megabytes)
     environment.filters |= {one.__name__: one for one in filters}
     return environment
 

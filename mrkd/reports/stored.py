@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -56,16 +56,27 @@ def table(uri: str, columns: Sequence[str]) -> pa.Table:
     return found.select(columns)
 
 
-def picture(row: Mapping[str, Any], *, image_size: int, resize: Policy) -> Picture:
+Read = Callable[[str], bytes]
+"""The bytes of an image's file by its URI; a StorageError where it cannot be read."""
+
+
+def picture(
+    row: Mapping[str, Any],
+    *,
+    image_size: int,
+    resize: Policy,
+    read: Read = datasets.read_image,
+) -> Picture:
     """A scored row as a card shows it, with its image and its map.
 
     Args:
         row: by column name; of the labels and the regions, what there is.
         image_size: side of the model's input in pixels.
         resize: how an image became that size.
+        read: where images are read from.
     """
     original = (row["image_height"], row["image_width"])
-    rgb, gt_mask = _read(row["image_uri"]), _read(row.get("gt_mask_uri"))
+    rgb, gt_mask = _read(row["image_uri"], read), _read(row.get("gt_mask_uri"), read)
     return Picture(
         image_uri=row["image_uri"],
         image_score=row["image_score"],
@@ -93,11 +104,11 @@ def map_box(geometry: Geometry) -> Box:
     return Box(-x * scale_x, -y * scale_y, geometry.size[1] * scale_x, geometry.size[0] * scale_y)
 
 
-def _read(uri: str | None) -> NDArray[np.uint8] | None:
+def _read(uri: str | None, read: Read) -> NDArray[np.uint8] | None:
     """The image's pixels; None where there is none, or it is gone or damaged by now."""
     if not uri:
         return None
     try:
-        return images.decode(datasets.read_image(uri))
+        return images.decode(read(uri))
     except (StorageError, ImageDecodeError):
         return None

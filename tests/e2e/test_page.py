@@ -9,6 +9,7 @@ from playwright.sync_api import sync_playwright
 from mrkd.reports import write_page
 from tests.support.evaluations import write_evaluation
 from tests.support.fleets import KINDS, write_fleet
+from tests.support.night_pages import Plant, write_plant
 
 CHROMIUM = shutil.which("chromium")
 
@@ -30,6 +31,13 @@ def large_fleet_uri(tmp_path_factory):
     """More categories than have their charts open."""
     kinds = {**KINDS, **{f"part-{n:02}": "passed" for n in range(24)}}
     return write_page(write_fleet(tmp_path_factory.mktemp("large"), kinds))
+
+
+@pytest.fixture(scope="module")
+def night_uri(tmp_path_factory):
+    """A night with a darker line and a silent one."""
+    plant = Plant(looks={("plate", "L2"): {"brightness": 0.85}}, silent=(("ring", "L2"),))
+    return write_page(write_plant(tmp_path_factory.mktemp("night"), plant))
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +66,7 @@ def opened(browser, uri, width, **options):
     context.close()
 
 
-@pytest.mark.parametrize("name", ["page_uri", "fleet_uri", "large_fleet_uri"])
+@pytest.mark.parametrize("name", ["page_uri", "fleet_uri", "large_fleet_uri", "night_uri"])
 @pytest.mark.parametrize("width", [1280, 400])
 def test_the_page_stands_alone_without_complaint_and_fits_its_window(browser, width, name, request):
     uri = request.getfixturevalue(name)
@@ -68,10 +76,11 @@ def test_the_page_stands_alone_without_complaint_and_fits_its_window(browser, wi
         assert page.evaluate("document.documentElement.scrollWidth") == width
 
 
-def test_every_picture_is_there_with_its_heat_map(browser, page_uri):
-    with opened(browser, page_uri, 1280) as (page, _, _):
+@pytest.mark.parametrize(("name", "count"), [("page_uri", 48), ("night_uri", 44)])
+def test_every_picture_is_there_with_its_heat_map(browser, name, count, request):
+    with opened(browser, request.getfixturevalue(name), 1280) as (page, _, _):
         cards = page.locator(".cards svg")
-        assert cards.count() == page.locator(".cards .heat").count() == 48
+        assert cards.count() == page.locator(".cards .heat").count() == count
         sizes = page.evaluate(
             """Promise.all([...document.querySelectorAll(".cards image")].map((image) => {
                 const loaded = new Image();
@@ -80,7 +89,7 @@ def test_every_picture_is_there_with_its_heat_map(browser, page_uri):
             }))"""
         )
         assert set(sizes) == {64}
-        boxes = [cards.nth(number).bounding_box() for number in (0, 47)]
+        boxes = [cards.nth(number).bounding_box() for number in (0, count - 1)]
         assert all(box["width"] > 100 for box in boxes)
 
 
@@ -165,4 +174,52 @@ def test_without_scripts_the_page_of_a_fleet_still_tells_all(browser, fleet_uri)
     assert len(names(page)) == 6
     assert page.locator(".cards svg").count() == 3
     assert not page.get_by_role("searchbox").is_visible()
+    context.close()
+
+
+def test_what_asks_for_people_leads_to_where_the_page_says_more(browser, night_uri):
+    with opened(browser, night_uri, 1280) as (page, _, _):
+        page.locator(".asks").get_by_role("link", name="plate, line L2: Pictures red").click()
+        place = page.locator("#line-plate-L2")
+        assert place.get_by_role("row", name="Brightness earlier nights").is_visible()
+        top = place.bounding_box()["y"]
+        assert 0 <= top < 900
+        assert top >= page.locator(".switches").bounding_box()["height"], "not behind the bar"
+
+
+def test_every_link_of_the_page_of_a_night_leads_somewhere(browser, night_uri):
+    with opened(browser, night_uri, 1280) as (page, _, _):
+        missing = page.evaluate(
+            """[...document.querySelectorAll("a[href^='#']")].map((a) => a.getAttribute("href"))
+                .filter((href) => !document.getElementById(decodeURIComponent(href.slice(1))))"""
+        )
+        assert missing == []
+
+
+def test_the_reddest_light_sorts_first_and_a_word_leaves_its_lines(browser, night_uri):
+    with opened(browser, night_uri, 1280) as (page, _, _):
+        page.locator("table.sortable thead th", has_text="Pictures").get_by_role("button").click()
+        first = page.locator("table.sortable tbody tr").first
+        assert "plate" in first.inner_text()
+        assert "L2" in first.inner_text()
+        page.get_by_role("searchbox").fill("silent")
+        assert names(page) == ["ring"]
+        page.get_by_role("searchbox").fill("red")
+        assert names(page) == ["plate"]
+
+
+def test_a_green_light_says_why_when_it_is_asked(browser, night_uri):
+    with opened(browser, night_uri, 400) as (page, _, _):
+        page.locator("table.sortable").get_by_role("link", name="plate").first.click()
+        row = page.locator("#line-plate-L1").get_by_role("row", name="Sharpness earlier nights")
+        assert row.is_visible()
+
+
+def test_without_scripts_the_page_of_a_night_still_tells_all(browser, night_uri):
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(night_uri)
+    assert len(names(page)) == 6
+    assert page.locator(".cards svg").count() == 44
+    assert page.locator("#line-plate-L2 .light.red").first.is_visible()
     context.close()

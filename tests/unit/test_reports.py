@@ -90,7 +90,7 @@ def test_the_page_of_a_run_is_told_by_its_record(tmp_path):
 
 
 def test_a_folder_without_a_record_has_no_page(tmp_path):
-    with pytest.raises(StorageError, match=r"neither evaluation\.json nor fleet\.json: give the"):
+    with pytest.raises(StorageError, match=r"neither evaluation\.json nor fleet\.json nor"):
         write_page(str(tmp_path))
 
 
