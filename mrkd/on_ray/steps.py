@@ -1,26 +1,32 @@
 """What becomes of one shard of a night in the workers: read, score, commit; one row each.
 
-An error that a user can mend ends its shard alone; it travels on and is told to the driver.
+An error that a user can mend ends its shard alone; it travels on and is told to the driver. So does
+a shard that processes have died of: it is not taken in hand again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
 
-from mrkd import checkpoint, schema, scoring, storage
-from mrkd.config import ArchiveConfig, ScoreConfig
-from mrkd.errors import MrkdError, StorageError
-from mrkd.images import DecodeLimits
+from mrkd import schema
+from mrkd.config import RowsConfig, ScoreConfig
+from mrkd.errors import MrkdError
 from mrkd.nights import Night
 from mrkd.on_ray import blocks, session
+from mrkd.on_ray.night_progress import ask_board
+from mrkd.on_ray.reading import Row, decode, decoder_of, read_images
 from mrkd.on_ray.session import READER_CPUS, Ask
+from mrkd.on_ray.tally import Meter, Took
 from mrkd.plans import Shard
-from mrkd.scoring import Decoded, Decoder, Scorer
+from mrkd.scoring import Decoded, Scorer, ahead_of
+from mrkd.storage import Fetched
+
+MAX_DEATHS = 2
+"""Of processes that have one step of a shard in hand; one may well be its machine's fault."""
 
 
 @dataclass(frozen=True)
@@ -32,95 +38,103 @@ class Work:
         images: read and decoded, in the shard's order.
         table: its rows (`schema.SCORES`).
         failure: what ended it before it was committed.
+        deaths: of processes that had it in hand, after which it was not tried once more.
+        counts: of the rows that stand in storage now, by `ok`, `nok` and each error kind.
+        took: what was spent on it so far.
     """
 
     shard: Shard
     images: Sequence[Decoded] = ()
     table: pa.Table | None = None
     failure: MrkdError | None = None
+    deaths: int = 0
+    counts: Mapping[str, int] = field(default_factory=dict)
+    took: Took = field(default_factory=Took)
 
 
-def read(row: pa.Table, *, config: ScoreConfig, last: bool) -> pa.Table:
+def read(row: pa.Table, *, config: ScoreConfig, threads: int, last: bool, board: Any) -> pa.Table:
     """Adds the images of a shard; on the last try one that cannot be reached is an error row."""
     session.enter_worker(Ask(READER_CPUS))
-    return _step(row, lambda work: replace(work, images=_read(work.shard, config, last=last)))
+
+    def images(work: Work, meter: Meter) -> Work:
+        if work.shard.pin is None:
+            return work
+        decoder = decoder_of(work.shard, config.workspace, config.archive)
+        at_once = min(threads, ahead_of(decoder))
+
+        def use(row: Row, got: Fetched) -> Decoded:
+            with inner.time("decode"):
+                return decode(decoder, row, got)
+
+        with meter.time_threads() as inner:
+            rows = work.shard.rows.to_pylist()
+            found = read_images(rows, config.archive, use, threads=at_once, last=last, meter=inner)
+        return replace(work, images=found)
+
+    return _step(row, "read", board, images)
 
 
 class Score:
     """Holds a scorer, and with it the models in use, for the life of its process."""
 
-    def __init__(self, config: ScoreConfig, ask: Ask) -> None:
+    def __init__(self, config: ScoreConfig, ask: Ask, board: Any) -> None:
         session.enter_worker(ask)
         self._scorer, self._rows = Scorer(config.workspace, config.pool), config.rows
+        self._board = board
 
     def __call__(self, row: pa.Table) -> pa.Table:
         """Puts the table of rows in the images' place."""
-        return _step(row, lambda work: Work(work.shard, table=self._score(work)))
+        return _step(row, "score", self._board, self._score)
 
-    def _score(self, work: Work) -> pa.Table:
-        shard, model = work.shard, work.shard.pin
-        if model is None:
-            return shard.without_model()
-        rows = self._scorer.score(
-            work.images,
-            category=shard.category,
-            version=model.version,
-            calibration=model.calibration,
-            rows=self._rows,
-        )
-        rows = [row | {"revision": shard.revision} for row in rows]
-        return schema.score_table(rows, category=shard.category, metadata={})
+    def _score(self, work: Work, meter: Meter) -> Work:
+        with meter.time("score"):
+            table = score_shard(self._scorer, work.shard, work.images, self._rows)
+        return replace(work, images=(), table=table)
 
 
-def commit(row: pa.Table, *, config: ScoreConfig) -> pa.Table:
-    """Stores the table; what comes out is the shard alone."""
+def score_shard(
+    scorer: Scorer, shard: Shard, images: Sequence[Decoded], rows: RowsConfig
+) -> pa.Table:
+    """The rows (`schema.SCORES`) of a shard whose images were read."""
+    model = shard.pin
+    if model is None:
+        return shard.without_model()
+    found = scorer.score(
+        images,
+        category=shard.category,
+        version=model.version,
+        calibration=model.calibration,
+        rows=rows,
+    )
+    found = [row | {"revision": shard.revision} for row in found]
+    return schema.score_table(found, category=shard.category, metadata={})
+
+
+def commit(row: pa.Table, *, config: ScoreConfig, board: Any) -> pa.Table:
+    """Stores the table; what comes out is the shard and the counts of its rows."""
     session.enter_worker(Ask(READER_CPUS))
 
-    def store(work: Work) -> Work:
-        Night(config.workspace, config.run).commit(work.shard, work.table)
-        return Work(work.shard)
+    def store(work: Work, meter: Meter) -> Work:
+        with meter.time("commit"):
+            done = Night(config.workspace, config.run).commit(work.shard, work.table)
+        return replace(work, table=None, counts=done.counts)
 
-    return _step(row, store)
+    return _step(row, "commit", board, store)
 
 
-def _step(row: pa.Table, do: Callable[[Work], Work]) -> pa.Table:
-    """One step of one shard, unless an earlier one failed."""
+def _step(row: pa.Table, name: str, board: Any, do: Callable[[Work, Meter], Work]) -> pa.Table:
+    """One step of one shard, unless an earlier one ended it."""
     work: Work = blocks.unpack(row)
-    if work.failure is None:
-        try:
-            work = do(work)
-        except MrkdError as error:
-            work = Work(work.shard, failure=error)
-    return blocks.pack(work)
-
-
-def _read(shard: Shard, config: ScoreConfig, *, last: bool) -> list[Decoded]:
-    """The shard's images, in its order; what is wrong with one stands in its place.
-
-    Raises:
-        ArtefactError: the model's card is damaged.
-        StorageError: an image cannot be reached, and this is not the last try.
-    """
-    if shard.pin is None:
-        return []
-    decoder = _decoder(config.workspace, shard.category, shard.pin.version, config.archive)
-
-    def read(image: dict[str, Any]) -> Decoded:
-        uri, etag, attributes = image["image_uri"], image["image_etag"], dict(image["attributes"])
-        try:
-            data, etag = storage.fetch(uri, if_match=etag, max_bytes=config.archive.max_bytes)
-        except StorageError as error:
-            if error.kind == "unreachable" and not last:
-                raise
-            size, reason = image["image_bytes"], str(error)
-            return Decoded(uri, etag, size, attributes, error_kind=error.kind, error_message=reason)
-        return decoder(uri, data, etag=etag, attributes=attributes)
-
-    return list(scoring.in_threads(read, shard.rows.to_pylist()))
-
-
-@lru_cache(maxsize=64)
-def _decoder(workspace: str, category: str, version: str, archive: ArchiveConfig) -> Decoder:
-    card = checkpoint.read_card(workspace, category, version)
-    limits = DecodeLimits(archive.max_pixels, archive.max_bytes, archive.truncated)
-    return Decoder(card.model.image_size, card.model.resize, limits)
+    if work.failure is not None or work.deaths:
+        return row
+    # Without a board it is done as if for the first time: Ray bounds its retries as well.
+    deaths = ask_board(board.begin.remote(work.shard.id, name), otherwise=1) - 1
+    if deaths >= MAX_DEATHS:
+        return blocks.pack(Work(work.shard, deaths=deaths, took=work.took))
+    meter = Meter()
+    try:
+        done = do(work, meter)
+    except MrkdError as error:
+        done = Work(work.shard, failure=error)
+    board.end.remote(work.shard.id, name)
+    return blocks.pack(replace(done, took=work.took + meter.took()))

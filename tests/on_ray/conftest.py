@@ -1,5 +1,6 @@
 """One local Ray of two CPUs for all tests here, and a small plant with models and an archive."""
 
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +13,16 @@ from mrkd.summary import Summary
 from tests.support.models import small_config
 from tests.support.parts import make_parts
 
+POISON = Path(__file__).parents[1] / "support" / "poison"
+
 
 @pytest.fixture(scope="session", autouse=True)
 def local_ray():
-    with session.connect(num_cpus=2):
-        yield
+    """Its workers die of an image with the marker of `tests/support/poison`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(POISON), prepend=os.pathsep)
+        with session.connect(num_cpus=2):
+            yield
 
 
 @dataclass(frozen=True)

@@ -101,19 +101,19 @@ def test_a_killed_scorer_changes_no_row(plant, archive, calm):
 
 
 def _kill_a_scorer(plant, run, killed):
-    """Kills the scorer's process once some shards of the night are committed."""
+    """Kills one scorer's process once some shards of the night are committed."""
     until = time.monotonic() + 120
     while time.monotonic() < until and not killed:
         if len(shards(plant, run)) >= 3:
             for process in Path("/proc").glob("[0-9]*"):
-                if _is_scorer(process):
+                if not killed and _is_scorer(process):
                     os.kill(int(process.name), signal.SIGKILL)
                     killed.append(int(process.name))
         time.sleep(0.02)
 
 
 def _is_scorer(process):
-    """Whether it is the scorer of this test's Ray, whose raylet is a child of this process."""
+    """Whether it is a scorer of this test's Ray, whose raylet is a child of this process."""
     try:
         title = (process / "cmdline").read_text()
         return title.startswith("ray::MapWorker(MapBatches(Score)") and (

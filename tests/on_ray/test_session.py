@@ -41,9 +41,9 @@ def test_an_ask_that_no_node_can_hold_is_refused_with_the_arithmetic():
 
 
 def test_scorers_leave_room_for_readers():
-    assert session.scorer_pool(TWO_CPUS, PoolConfig()) == Pool(1, Ask(1, 0, threads=2))
+    assert session.scorer_pool(TWO_CPUS, PoolConfig()) == Pool(2, Ask(0.5, 0, threads=1))
     assert session.scorer_pool([Node(1)], PoolConfig()) == Pool(1, Ask(0.5, 0, threads=1))
-    assert session.scorer_pool([Node(16)] * 3, PoolConfig()) == Pool(3, Ask(12, 0, threads=16))
+    assert session.scorer_pool([Node(16)] * 3, PoolConfig()) == Pool(48, Ask(0.5, 0, threads=1))
     assert session.scorer_pool([Node(16)], PoolConfig(scorers=4)) == Pool(4, Ask(3, 0, threads=4))
 
 

@@ -1,0 +1,157 @@
+"""How far a night is: which shards are in hand, its line every 30 s, gauges for Prometheus."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Self
+
+import ray
+from ray.exceptions import GetTimeoutError, RayActorError
+from ray.util.metrics import Gauge
+
+log = logging.getLogger(__name__)
+
+_LINE_S, _BAR_S = 30.0, 1.0
+_BAR = 30
+_ANSWER_S = 5.0
+
+
+class Board:
+    """What processes have in hand, so that one that dies leaves word; the actor's class."""
+
+    def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Forgets everything: a new pass begins."""
+        self._begins: Counter[tuple[str, str]] = Counter()
+        self._in_hand: set[tuple[str, str]] = set()
+        self._places: dict[str, tuple[str, int | None]] = {}
+
+    def begin(self, shard: str, step: str) -> int:
+        """Takes a step of a shard in hand; how many times it was, since a process died on it."""
+        self._begins[shard, step] += 1
+        self._in_hand.add((shard, step))
+        return self._begins[shard, step]
+
+    def end(self, shard: str, step: str) -> None:
+        """The step is done."""
+        self._in_hand.discard((shard, step))
+
+    def in_hand(self) -> dict[str, int]:
+        """The shards that a process has in hand, and how often it was begun with."""
+        return {shard: self._begins[shard, step] for shard, step in self._in_hand}
+
+    def start(self, task: str) -> bool:
+        """The first place of a task; False where it has run before, as Ray repeats some."""
+        if task in self._places:
+            return False
+        self._places[task] = ("start", None)
+        return True
+
+    def put(self, task: str, place: str, number: int | None) -> None:
+        """Where a task is: reading, decoding the image of that number, scoring."""
+        self._places[task] = (place, number)
+
+    def place(self, task: str) -> tuple[str, int | None]:
+        """Where a task was last; before its start where it never said so."""
+        return self._places.get(task, ("start", None))
+
+
+def start_board() -> Any:
+    """The actor's handle; it takes no CPU and is started anew when it dies, empty."""
+    return ray.remote(Board).options(num_cpus=0, max_restarts=-1).remote()
+
+
+def ask_board(answer: Any, *, otherwise: Any) -> Any:
+    """The board's answer to a call, or `otherwise` where it gives none, as it died."""
+    try:
+        return ray.get(answer, timeout=_ANSWER_S)
+    except (RayActorError, GetTimeoutError) as error:
+        log.warning("board_lost reason=%s", " ".join(str(error).split())[:200])
+        return otherwise
+
+
+class Progress:
+    """Tells, within a `with` block, how far a revision is; on a terminal as a bar.
+
+    Args:
+        run: name of the night.
+        num_images: that are to be scored.
+        every_s: seconds between two lines; None: 30 s, or 1 s on a terminal.
+    """
+
+    def __init__(self, run: str, num_images: int, every_s: float | None = None) -> None:
+        self._run, self._num_images = run, num_images
+        self._done = self._errors = 0
+        self._began = time.monotonic()
+        self._terminal = sys.stderr.isatty()
+        self._every_s = every_s or (_BAR_S if self._terminal else _LINE_S)
+        self._left = threading.Event()
+        self._ticker = threading.Thread(target=self._tick, name="mrkd-progress", daemon=True)
+        self._gauge = Gauge(
+            "mrkd_night_images",
+            description="Images of a night's revision by state.",
+            tag_keys=("run", "state"),
+        )
+        self._eta_gauge = Gauge(
+            "mrkd_night_eta_seconds", description="Seconds left of a night.", tag_keys=("run",)
+        )
+
+    def __enter__(self) -> Self:
+        self._ticker.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._left.set()
+        self._ticker.join()
+        self.tell()
+        if self._terminal:
+            sys.stderr.write("\n")
+
+    def add(self, counts: Mapping[str, int]) -> None:
+        """Counts the rows of a committed shard, by `ok`, `nok` and each error kind."""
+        self._done += sum(counts.values())
+        self._errors += sum(n for kind, n in counts.items() if kind not in ("ok", "nok"))
+
+    @property
+    def images_per_s(self) -> float:
+        """Since this start."""
+        return self._done / max(time.monotonic() - self._began, 1e-9)
+
+    def tell(self) -> None:
+        """Sets the gauges and tells the line."""
+        done, rate = self._done, self.images_per_s
+        left = self._num_images - done
+        states = {"done": done, "left": left, "errors": self._errors}
+        for state, number in states.items():
+            self._gauge.set(number, tags={"run": self._run, "state": state})
+        eta = "unknown"
+        if rate or not left:
+            eta_s = left / rate if left else 0.0
+            self._eta_gauge.set(eta_s, tags={"run": self._run})
+            eta = f"{eta_s:.0f}s"
+        facts = (
+            f"done={done} of={self._num_images} rate={rate:.1f}/s eta={eta} errors={self._errors}"
+        )
+        if self._terminal:
+            full = _BAR * done // max(1, self._num_images)
+            sys.stderr.write(f"\r[{'#' * full}{'.' * (_BAR - full)}] {facts}\x1b[K")
+            sys.stderr.flush()
+        else:
+            log.info("night %s", facts)
+
+    def _tick(self) -> None:
+        while not self._left.wait(self._every_s):
+            self.tell()

@@ -1,0 +1,131 @@
+"""The images of a shard, from wherever they lie: files by themselves, members of tars."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from functools import lru_cache
+from typing import Any, TypeVar
+
+from mrkd import archive, checkpoint, storage
+from mrkd.archive import Span
+from mrkd.config import ArchiveConfig
+from mrkd.errors import StorageError
+from mrkd.images import DecodeLimits
+from mrkd.on_ray.tally import Meter
+from mrkd.plans import Shard
+from mrkd.scoring import Decoded, Decoder
+from mrkd.storage import Fetched
+
+T = TypeVar("T")
+Row = Mapping[str, Any]
+"""Of a plan (`schema.PLAN`)."""
+
+
+def read_images(
+    rows: Sequence[Row],
+    config: ArchiveConfig,
+    use: Callable[[Row, Fetched], T],
+    *,
+    threads: int,
+    last: bool,
+    meter: Meter,
+) -> list[T | Decoded]:
+    """What `use` makes of each image's bytes, in order; what is wrong with one in its place.
+
+    Args:
+        rows: of a plan.
+        config: of the archive.
+        use: called in threads, for the images that could be read.
+        threads: requests that are under way at one time.
+        last: whether an image that cannot be reached is an error like any other.
+        meter: of what the reading takes.
+
+    Raises:
+        StorageError: an image cannot be reached, and this is not the last try.
+    """
+    found: dict[int, T | Decoded] = {}
+    used: dict[int, Future[T]] = {}
+
+    def take(number: int, got: Fetched | StorageError) -> None:
+        if isinstance(got, Fetched):
+            used[number] = pool.submit(use, rows[number], got)
+        elif got.kind == "unreachable" and not last:
+            raise got
+        else:
+            found[number] = error_of(rows[number], got.kind, str(got))
+
+    def file(number: int) -> None:
+        with meter.time("read"):
+            got = _fetch(rows[number], config.max_bytes)
+        take(number, got)
+
+    def span(one: Span) -> None:
+        with meter.time("read"):
+            members = list(one.read(max_bytes=config.max_bytes))
+        for row, got in members:
+            take(numbers[row["image_uri"]], got)
+
+    numbers = {row["image_uri"]: number for number, row in enumerate(rows)}
+    with ThreadPoolExecutor(threads) as pool:
+        reads = []
+        members = []
+        for number, row in enumerate(rows):
+            if row["error_kind"]:
+                found[number] = error_of(row, row["error_kind"], row["error_message"])
+            elif row["offset"] is None:
+                reads.append(pool.submit(file, number))
+            else:
+                members.append(row)
+        reads += [pool.submit(span, one) for one in archive.spans(members, config.tars)]
+        try:
+            for read in reads:
+                read.result()
+            wait(used.values())
+        finally:
+            pool.shutdown(cancel_futures=True)
+    return [
+        found[number] if number in found else used[number].result() for number in range(len(rows))
+    ]
+
+
+def error_of(row: Row, kind: str, message: str) -> Decoded:
+    """The error of an image that was planned and not decoded."""
+    return Decoded(
+        row["image_uri"],
+        row["image_etag"] or "",
+        row["image_bytes"] or 0,
+        dict(row["attributes"] or ()),
+        error_kind=kind,
+        error_message=message,
+    )
+
+
+def decode(decoder: Decoder, row: Row, got: Fetched) -> Decoded:
+    """The image at its model's size, or its error."""
+    attributes = dict(row["attributes"] or ())
+    return decoder(row["image_uri"], got.data, etag=got.etag, attributes=attributes)
+
+
+def decoder_of(shard: Shard, workspace: str, config: ArchiveConfig) -> Decoder:
+    """The decoder for the shard's model.
+
+    Raises:
+        ArtefactError: the model's card is damaged.
+    """
+    assert shard.pin is not None
+    return _decoder(workspace, shard.category, shard.pin.version, config)
+
+
+@lru_cache(maxsize=64)
+def _decoder(workspace: str, category: str, version: str, config: ArchiveConfig) -> Decoder:
+    card = checkpoint.read_card(workspace, category, version)
+    limits = DecodeLimits(config.max_pixels, config.max_bytes, config.truncated)
+    return Decoder.of(card.model, limits)
+
+
+def _fetch(row: Row, max_bytes: int) -> Fetched | StorageError:
+    try:
+        return storage.fetch(row["image_uri"], if_match=row["image_etag"], max_bytes=max_bytes)
+    except StorageError as error:
+        return error
