@@ -20,16 +20,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
-from mrkd import __version__
-from mrkd.commands import COMMANDS, GROUPS
+from mrkd import __version__, commands, night_commands
 from mrkd.config import EvalConfig, ScoreConfig, TrainConfig
 from mrkd.errors import ConfigError, MrkdError, StorageError
 from mrkd.summary import Summary, now
 from mrkd.tables import Config, flattened, put_values
 
+COMMANDS = {**commands.COMMANDS, **night_commands.COMMANDS}
+GROUPS = {**commands.GROUPS, **night_commands.GROUPS}
+
 RunConfig = TrainConfig | ScoreConfig | EvalConfig
 
-PLACES = ("workspace", "data.root", "data.split_csv", "archive.uri", "model.weights", "roi.mask")
+PLACES = (
+    "workspace",
+    "data.root",
+    "data.split_csv",
+    "archive.uri",
+    "archive.manifest",
+    "golden.uri",
+    "models",
+    "model.weights",
+    "roi.mask",
+)
 """Keys whose values are paths or URIs."""
 
 
@@ -102,13 +114,11 @@ def _plan_train(config: TrainConfig) -> Summary:
 
 
 def _plan_score(config: ScoreConfig) -> Summary:
-    """Counts the archive's images and their bytes."""
-    from mrkd import storage
+    from mrkd.night_forecast import forecast_night
 
-    started_at = now()
-    files = storage.list_files(config.archive.uri, suffixes=config.archive.suffixes)
-    counts = {"images": len(files), "bytes": sum(file.num_bytes for file in files)}
-    return Summary("score", config.run, 0, "planned", counts, {}, started_at, now())
+    found = forecast_night(config)
+    print("\n".join(found.lines()))
+    return found.summary(config.run)
 
 
 @dataclass(frozen=True)
@@ -181,7 +191,8 @@ def _add_config_flags(one: argparse.ArgumentParser, verb: Verb) -> None:
     group = one.add_argument_group("keys of the config")
     for key, hint in keys(verb.config):
         spellings = dict.fromkeys([f"--{key.replace('_', '-')}", f"--{key}"])
-        group.add_argument(*spellings, dest=key, default=absent, metavar=_metavar(hint))
+        switch: dict[str, Any] = {"nargs": "?", "const": "true"} if hint is bool else {}
+        group.add_argument(*spellings, dest=key, default=absent, metavar=_metavar(hint), **switch)
 
 
 def keys(config: type[Config], path: str = "") -> Iterator[tuple[str, Any]]:

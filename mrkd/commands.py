@@ -34,7 +34,15 @@ def _report(options: argparse.Namespace) -> Summary:
 
     started_at = now()
     page_uri = reports.write_page(options.run_uri)
-    return _done("report", started_at, uris={"report": page_uri})
+    return done("report", started_at, uris={"report": page_uri})
+
+
+def _manifest(options: argparse.Namespace) -> Summary:
+    from mrkd import archive
+
+    started_at = now()
+    counts = archive.write_manifest(options.uri, options.out, options.template)
+    return done("manifest", started_at, counts, uris={"manifest": options.out})
 
 
 def _list(options: argparse.Namespace) -> Summary:
@@ -42,13 +50,13 @@ def _list(options: argparse.Namespace) -> Summary:
 
     started_at = now()
     rows = catalogue.list_versions(options.workspace, options.category)
-    _print_table(rows)
+    print_table(rows)
     counts = {
         "categories": len({row["category"] for row in rows}),
         "versions": len(rows),
         "held": sum(row["state"] == "held" for row in rows),
     }
-    return _done("models list", started_at, counts)
+    return done("models list", started_at, counts)
 
 
 def _show(options: argparse.Namespace) -> Summary:
@@ -57,13 +65,13 @@ def _show(options: argparse.Namespace) -> Summary:
     started_at, shelf = now(), _shelf(options)
     version = shelf.require(options.version)
     facts = catalogue.facts(shelf, version)
-    _print_table([{"": name, version: value} for name, value in facts.items()])
+    print_table([{"": name, version: value} for name, value in facts.items()])
     calibrations, promotions = catalogue.calibrations(shelf, version), catalogue.promotions(shelf)
-    _print_table(calibrations)
-    _print_table(promotions)
+    print_table(calibrations)
+    print_table(promotions)
     counts = {"calibrations": len(calibrations), "promotions": len(promotions)}
     folder = checkpoint.folder_of(shelf.workspace, shelf.category, version)
-    return _done("models show", started_at, counts, uris={"model": folder})
+    return done("models show", started_at, counts, uris={"model": folder})
 
 
 def _compare(options: argparse.Namespace) -> Summary:
@@ -72,8 +80,8 @@ def _compare(options: argparse.Namespace) -> Summary:
     started_at = now()
     check_name("version", options.other)
     rows = catalogue.compare(_shelf(options), options.version, options.other)
-    _print_table(rows)
-    return _done("models compare", started_at, {"differences": len(rows)})
+    print_table(rows)
+    return done("models compare", started_at, {"differences": len(rows)})
 
 
 def _promote(options: argparse.Namespace) -> Summary:
@@ -87,9 +95,9 @@ def _promote(options: argparse.Namespace) -> Summary:
         by=_user(),
         why=_why(options),
     )
-    _print_table(catalogue.promotions(_shelf(options)))
+    print_table(catalogue.promotions(_shelf(options)))
     counts = {"promotion": promotion.number, "calibration": promotion.calibration}
-    return _done("models promote", started_at, counts)
+    return done("models promote", started_at, counts)
 
 
 def _set_threshold(options: argparse.Namespace) -> Summary:
@@ -106,7 +114,7 @@ def _set_threshold(options: argparse.Namespace) -> Summary:
     shelf, why = _shelf(options), _why(options)
     version = shelf.require(options.version)
     calibration, promotion = catalogue.set_threshold(shelf, version, rule, by=_user(), why=why)
-    _print_table(catalogue.calibrations(shelf, version))
+    print_table(catalogue.calibrations(shelf, version))
     counts = {"calibration": calibration.number}
     reasons = [calibration.warning] if calibration.warning else []
     if promotion is None:
@@ -116,7 +124,7 @@ def _set_threshold(options: argparse.Namespace) -> Summary:
         )
     else:
         counts["promotion"] = promotion.number
-    return _done("models set-threshold", started_at, counts, reasons=reasons)
+    return done("models set-threshold", started_at, counts, reasons=reasons)
 
 
 _Arguments = Mapping[str, Mapping[str, Any]]
@@ -157,7 +165,25 @@ COMMANDS: Mapping[str, Command] = {
     "report": Command(
         "the page of a run again, from what it stored",
         _report,
-        {"run_uri": {"metavar": "RUN_URI", "help": "folder of an evaluation or a fleet"}},
+        {
+            "run_uri": {
+                "metavar": "RUN_URI",
+                "help": "folder of a night, a fleet, an evaluation or a comparison",
+            }
+        },
+    ),
+    "manifest": Command(
+        "lists an archive once, for nights that name the file as archive.manifest",
+        _manifest,
+        {
+            "uri": {"metavar": "URI", "help": "of the archive, or of a folder of it"},
+            "--out": {"required": True, "metavar": "FILE.parquet", "help": "where it is written"},
+            "--template": {
+                "default": "",
+                "metavar": "TEXT",
+                "help": "of the keys, for its categories; else the night's own template reads them",
+            },
+        },
     ),
     "models list": Command(
         "all versions, each with its state and what its gate measured",
@@ -237,7 +263,7 @@ def _why(options: argparse.Namespace) -> str:
     return why
 
 
-def _done(
+def done(
     command: str,
     started_at: str,
     counts: Mapping[str, int] | None = None,
@@ -245,10 +271,11 @@ def _done(
     uris: Mapping[str, str] | None = None,
     reasons: Sequence[str] = (),
 ) -> Summary:
+    """The verdict of a command that did its work."""
     return Summary(command, None, 0, "done", counts or {}, uris or {}, started_at, now(), reasons)
 
 
-def _print_table(rows: Sequence[Mapping[str, Any]]) -> None:
+def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
     """The rows below their names, in columns, and an empty line."""
     if not rows:
         return

@@ -1,0 +1,84 @@
+"""`mrkd nights ...`: what stored nights say, nothing scored."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+
+from mrkd.commands import Command, done, print_table
+from mrkd.config import check_name
+from mrkd.summary import Summary, now
+from mrkd.tables import check_range
+
+_SHOWN = 20
+_WORKSPACE = {"--workspace": {"required": True, "metavar": "URI", "help": "of the nights"}}
+
+
+def _compare(options: argparse.Namespace) -> Summary:
+    from mrkd import comparison, reports, storage
+
+    started_at = now()
+    found = comparison.compare(options.workspace, options.run_a, options.run_b)
+    print_table(found.table())
+    uri = storage.join(found.uri, "summary.json")
+    uris = {"comparison": found.store(), "report": reports.write_comparison_page(found.uri)}
+    counts = found.counts
+    reasons = []
+    if counts["images"] == counts["only_a"] + counts["only_b"]:
+        reasons.append("the nights have no image in common: were they run over one archive?")
+    if counts["other_images"]:
+        reasons.append(f"{counts['other_images']} images have other bytes in the second night")
+    uris |= {"summary": uri}
+    summary = done("nights compare", started_at, counts, uris=uris, reasons=reasons)
+    storage.write_json(uri, summary.to_dict())
+    return summary
+
+
+def _try_threshold(options: argparse.Namespace) -> Summary:
+    from mrkd import rethreshold, storage
+
+    started_at = now()
+    check_name("run", options.run)
+    check_range("--threshold", options.threshold, -1e30, 1e30)
+    night_uri = storage.join(options.workspace, "nights", options.run)
+    trial = rethreshold.try_threshold(night_uri, options.category, options.threshold)
+    print_table(trial.models)
+    print_table(trial.flips.slice(0, _SHOWN).to_pylist())
+    reasons = []
+    if len(trial.models) > 1:
+        reasons.append(
+            f"{len(trial.models)} models or calibrations decided in this night, and scores of "
+            "different models have scales of their own"
+        )
+    if trial.flips.num_rows > _SHOWN:
+        reasons.append(
+            f"of {trial.flips.num_rows} images that would be judged otherwise the {_SHOWN} "
+            "nearest to the threshold are shown"
+        )
+    return done("nights try-threshold", started_at, trial.counts, reasons=reasons)
+
+
+GROUPS = {"nights": "stored nights: what differs, what another threshold would have decided"}
+
+COMMANDS: Mapping[str, Command] = {
+    "nights compare": Command(
+        "two nights over the same images: what their models say differently, with a page",
+        _compare,
+        {"run_a": {"metavar": "RUN_A"}, "run_b": {"metavar": "RUN_B"}, **_WORKSPACE},
+    ),
+    "nights try-threshold": Command(
+        "what another threshold would have decided, from the stored scores",
+        _try_threshold,
+        {
+            "run": {"metavar": "RUN"},
+            "--category": {"required": True, "metavar": "CATEGORY"},
+            "--threshold": {
+                "type": float,
+                "required": True,
+                "metavar": "X",
+                "help": "defective strictly above it",
+            },
+            **_WORKSPACE,
+        },
+    ),
+}
