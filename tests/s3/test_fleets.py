@@ -6,9 +6,10 @@ import sys
 
 from mrkd import storage
 from mrkd.forecast import forecast
-from tests.support.chaos import TOP, long_fleet, make_categories, run_under_fire, weights_digests
+from tests.support.chaos import long_fleet, make_categories, run_under_fire, weights_digests
 from tests.support.models import small_config
 from tests.support.parts import make_parts
+from tests.support.under_fire import TOP
 
 
 def upload(folder, uri):

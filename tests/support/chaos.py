@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,8 @@ from mrkd import checkpoint, registry, storage
 from mrkd.config import TrainConfig
 from tests.support.models import small_config
 from tests.support.parts import make_parts
+from tests.support.under_fire import ChaosError, UnderFire
 
-TOP = Path(__file__).parents[2]
 _TITLES = {
     # How the processes of a kind name themselves in /proc.
     "worker": ("ray::train\0", "ray::RayTrainWorker"),
@@ -76,11 +76,7 @@ def weights_digests(config: TrainConfig) -> dict[str, str]:
     return found
 
 
-class ChaosError(AssertionError):
-    """The fleet did not do what it was waited for."""
-
-
-class FleetUnderFire:
+class FleetUnderFire(UnderFire):
     """One fleet, its command and its victims.
 
     Args:
@@ -90,15 +86,13 @@ class FleetUnderFire:
         rng: of the moments.
 
     Attributes:
-        starts: of the driver.
         stopped: exit code and verdict of each start that was asked to end.
     """
 
     def __init__(self, toml: Path, fleet_uri: str, log: Path, rng: random.Random) -> None:
-        self.toml, self.fleet_uri, self.log, self.rng = toml, fleet_uri, log, rng
-        self.starts = 0
+        super().__init__([sys.executable, "-m", "jobs.train", str(toml)], _TITLES, log, rng)
+        self.fleet_uri = fleet_uri
         self.stopped: list[tuple[int, dict[str, Any]]] = []
-        self.driver: subprocess.Popen[bytes] | None = None
 
     def run(self, kinds: Sequence[str]) -> int:
         """Kills one process of each kind in turn, and returns the last start's exit code.
@@ -107,7 +101,7 @@ class FleetUnderFire:
             kinds: worker, controller, board, raylet, driver; `stop` asks the driver to end.
         """
         try:
-            self._start()
+            self.start()
             for kind in kinds:
                 self._kill_one(kind)
             try:
@@ -115,19 +109,10 @@ class FleetUnderFire:
             except subprocess.TimeoutExpired as error:
                 raise ChaosError(f"not done after {_END_S:g} s: {self.tail()}") from error
         finally:
-            self._end()
+            self.end()
 
-    def tail(self) -> str:
-        """The end of what the driver said."""
-        return self.log.read_text(errors="replace")[-3000:]
-
-    def _start(self) -> None:
-        self.starts += 1
-        command = [sys.executable, "-m", "jobs.train", str(self.toml)]
-        with self.log.open("ab") as log:
-            self.driver = subprocess.Popen(
-                command, cwd=TOP, stdout=log, stderr=log, start_new_session=True
-            )
+    def victims(self, kind: str) -> list[int]:
+        return super().victims("driver" if kind == "stop" else kind)
 
     def _kill_one(self, kind: str) -> None:
         """Waits until a training is under way and has a victim, and some moments more."""
@@ -136,19 +121,19 @@ class FleetUnderFire:
         while True:
             if self.driver.poll() is not None or time.monotonic() > until:
                 raise ChaosError(f"no {kind} to kill, driver {self.driver.poll()}: {self.tail()}")
-            if self._checkpoints() - before and self._victims(kind):
+            if self._checkpoints() - before and self.victims(kind):
                 break
             time.sleep(0.05)
         time.sleep(self.rng.uniform(0, 1))
-        victims = self._victims(kind)
+        victims = self.victims(kind)
         if victims:
             how = signal.SIGTERM if kind == "stop" else signal.SIGKILL
             os.kill(self.rng.choice(victims), how)
         if kind == "stop":
             self.stopped.append((self.driver.wait(_GONE_S), self._verdict()))
         if kind in ("driver", "raylet", "stop"):
-            self._end()
-            self._start()
+            self.end()
+            self.start()
 
     def _verdict(self) -> dict[str, Any]:
         found: dict[str, Any] = storage.read_json(f"{self.fleet_uri}/summary.json")
@@ -157,44 +142,3 @@ class FleetUnderFire:
     def _checkpoints(self) -> set[tuple[str, str]]:
         files = storage.list_files(f"{self.fleet_uri}/checkpoints", suffixes=(".safetensors",))
         return {(file.uri, file.etag) for file in files}
-
-    def _victims(self, kind: str) -> list[int]:
-        if kind in ("driver", "stop"):
-            return [self.driver.pid]
-        return [
-            pid
-            for pid, title in _descendants(self.driver.pid)
-            if any(name in title for name in _TITLES[kind])
-        ]
-
-    def _end(self) -> None:
-        """Ends what is left of a start: the driver's processes, and no others."""
-        left = [pid for pid, _ in _descendants(self.driver.pid)]
-        if self.driver.poll() is None:
-            self.driver.kill()
-        self.driver.wait(_GONE_S)
-        for pid in left:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
-
-
-def _descendants(root: int) -> Iterator[tuple[int, str]]:
-    """Process id and title of all processes below one."""
-    parents, titles = {}, {}
-    for folder in Path("/proc").iterdir():
-        if not folder.name.isdecimal():
-            continue
-        try:
-            stat = (folder / "stat").read_text()
-            titles[int(folder.name)] = (folder / "cmdline").read_bytes().decode(errors="replace")
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        parents[int(folder.name)] = int(stat.rpartition(")")[2].split()[1])
-    for pid, title in titles.items():
-        parent = parents[pid]
-        while parent not in (0, 1, root):
-            parent = parents.get(parent, 0)
-        if parent == root:
-            yield pid, title
