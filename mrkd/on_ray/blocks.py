@@ -10,20 +10,30 @@ from __future__ import annotations
 import pickle
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
-
-_SCHEMA = pa.schema([("pickled", pa.large_binary()), ("buffers", pa.list_(pa.large_binary()))])
 
 
 def pack(value: object) -> pa.Table:
-    """A table of one row that holds `value`."""
+    """A table of one row that holds `value`: its pickle, then the memory of its arrays."""
     buffers: list[pickle.PickleBuffer] = []
     pickled = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
-    return pa.table([[pickled], [[buffer.raw() for buffer in buffers]]], schema=_SCHEMA)
+    values = [_binary(pickled), *(_binary(buffer.raw()) for buffer in buffers)]
+    parts = pa.concat_arrays(values)
+    return pa.table({"parts": pa.ListArray.from_arrays([0, len(parts)], parts)})
 
 
 def unpack(row: pa.Table) -> Any:
     """The value of a table of one row; its arrays lie in the row, read-only where that is Ray's."""
     assert row.num_rows == 1, f"{row.num_rows} rows where one shard was put in"
-    pickled, buffers = row["pickled"][0], row["buffers"][0].values
-    return pickle.loads(pickled.as_buffer(), buffers=[buffer.as_buffer() for buffer in buffers])
+    pickled, *buffers = (part.as_buffer() for part in row["parts"][0].values)
+    return pickle.loads(pickled, buffers=buffers)
+
+
+def _binary(data: bytes | memoryview) -> pa.LargeBinaryArray:
+    """An array of one value, not copied.
+
+    `pa.array` would copy a memoryview and never let go of it (pyarrow 26.0).
+    """
+    ends = pa.py_buffer(np.array([0, len(data)], np.int64))
+    return pa.Array.from_buffers(pa.large_binary(), 1, [None, ends, pa.py_buffer(data)])

@@ -1,3 +1,5 @@
+import weakref
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -14,6 +16,14 @@ def test_an_object_comes_back_with_its_arrays_where_they_lie():
     assert found["name"] == "shard"
     np.testing.assert_equal(found["arrays"], arrays)
     assert not found["arrays"][0].flags.owndata
+
+
+def test_what_was_packed_is_let_go():
+    array = np.ones((64, 64, 3), np.uint8)
+    seen, packed = weakref.ref(array), blocks.pack([array, np.empty(0)])
+    del array
+    assert seen() is None
+    assert [len(found) for found in blocks.unpack(packed)] == [64, 0]
 
 
 def test_tables_keep_their_metadata_and_errors_their_kind():
