@@ -1,4 +1,4 @@
-"""The commands that need no config file: `mrkd demo`, `mrkd report` and `mrkd models ...`.
+"""The commands that need no config file: `mrkd demo`, `report`, `manifest` and `models ...`.
 
 Each takes its parsed arguments and returns its verdict; what people asked to see is printed first,
 as a table. Nothing heavy is imported before one runs.
@@ -38,11 +38,11 @@ def _report(options: argparse.Namespace) -> Summary:
 
 
 def _manifest(options: argparse.Namespace) -> Summary:
-    from mrkd import archive
+    from mrkd import archive, storage
 
     started_at = now()
     counts = archive.write_manifest(options.uri, options.out, options.template)
-    return done("manifest", started_at, counts, uris={"manifest": options.out})
+    return done("manifest", started_at, counts, uris={"manifest": storage.join(options.out)})
 
 
 def _list(options: argparse.Namespace) -> Summary:

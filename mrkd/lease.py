@@ -83,6 +83,11 @@ class Lease:
         """
         self._renew("held")
 
+    @property
+    def lost(self) -> bool:
+        """Whether a renewal found that another has taken it over."""
+        return self._lost is not None
+
     def check(self) -> None:
         """Does nothing while the lease is held.
 
@@ -134,7 +139,8 @@ class Lease:
         data, etag = storage.fetch(self._uri)
         try:
             content = json.loads(data)
-            datetime.fromisoformat(content["beat_at"])
+            _ = datetime.now(UTC) - datetime.fromisoformat(content["beat_at"])
+            _ = [content[name] for name in ("state", "holder", "machine", "process", "token")]
         except (ValueError, KeyError, TypeError) as error:
             raise NightError(f"{self._uri} is no lease: delete it if no run works there") from error
         return content, etag

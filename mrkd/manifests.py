@@ -7,7 +7,8 @@ image was overwritten has a successor. `open_night` gives the rows that count.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -18,6 +19,8 @@ import pyarrow.dataset as ds
 from mrkd import schema, storage
 from mrkd.errors import ArtefactError, NightError
 from mrkd.plans import Pin
+
+_DECIDED = ("error_kind", "is_anomalous")
 
 
 @dataclass(frozen=True)
@@ -142,6 +145,32 @@ def open_night(uri: str) -> ds.Dataset:
         among = pc.field("image_uri").isin(pa.array(uris, pa.string()))
         rows = rows.filter(~((pc.field("revision") == revision) & among))
     return rows
+
+
+def count_rows(uri: str, closed: Sequence[Manifest]) -> Counter[str]:
+    """How many rows of these revisions are `ok`, `nok` and of each error kind.
+
+    A row that a later one of them supersedes is left out: its image is counted by the later one.
+
+    Args:
+        uri: the night's folder.
+        closed: some of its manifests.
+
+    Raises:
+        NightError: as `open_night`, where rows are superseded.
+    """
+    revisions = {manifest.revision for manifest in closed}
+    replaced = (row.revision for manifest in closed for row in manifest.superseded)
+    if revisions.isdisjoint(replaced):
+        return sum((Counter(manifest.counts) for manifest in closed), Counter[str]())
+    theirs = pc.field("revision").isin(pa.array(sorted(revisions), pa.int32()))
+    return kinds_of(open_night(uri).to_table(columns=list(_DECIDED), filter=theirs))
+
+
+def kinds_of(table: pa.Table) -> Counter[str]:
+    """How many rows of a table with the columns of `SCORES` are `ok`, `nok`, of each error kind."""
+    columns = (table[name].to_pylist() for name in _DECIDED)
+    return Counter(kind or ("nok" if nok else "ok") for kind, nok in zip(*columns, strict=True))
 
 
 def read_manifests(uri: str) -> list[Manifest]:

@@ -42,6 +42,7 @@ from mrkd.manifests import (
     Manifest,
     Stored,
     Superseded,
+    kinds_of,
     open_night,
     read_manifests,
     revisions_in,
@@ -157,21 +158,26 @@ class Night:
             StorageError: they could not be stored; the shard is as it was.
         """
         _check_rows(shard, table)
+        counts = dict(sorted(kinds_of(table).items()))
         facts = {
             "shard": shard.id,
-            "counts": json.dumps(_counts(table), sort_keys=True),
+            "counts": json.dumps(counts),
             "content_sha256": _content_sha256(table),
         }
         metadata = {**(table.schema.metadata or {}), **{k.encode(): v for k, v in facts.items()}}
         data = schema.to_parquet(table.replace_schema_metadata(metadata))
         uri = storage.join(self.uri, "scores", shard.file)
         if storage.write(uri, data, if_absent=True):
-            return Commit("written", _counts(table))
+            return Commit("written", counts)
         stands = self._stored(shard)
         if stands.content_sha256 == facts["content_sha256"]:
             return Commit("already", stands.counts)
         log.warning("commit_conflict shard=%s stands=%s", uri, stands.content_sha256)
         return Commit("conflict", stands.counts)
+
+    def counts(self, shard: Shard) -> Mapping[str, int]:
+        """Of a committed shard's rows: `ok`, `nok` and each error kind."""
+        return self._stored(shard).counts
 
     def close(self, revision: int) -> Manifest:
         """Checks that every planned image has its one row, then puts the manifest.
@@ -291,11 +297,6 @@ def _check_rows(shard: Shard, table: pa.Table) -> None:
     for column in ("image_uri", "revision"):
         if not table[column].equals(planned[column]):
             raise ValueError(f"shard {shard.id}: {column} is not the plan's, row by row")
-
-
-def _counts(table: pa.Table) -> dict[str, int]:
-    columns = zip(table["error_kind"].to_pylist(), table["is_anomalous"].to_pylist(), strict=True)
-    return dict(sorted(Counter(kind or ("nok" if nok else "ok") for kind, nok in columns).items()))
 
 
 def _content_sha256(table: pa.Table) -> str:

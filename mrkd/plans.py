@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mrkd import schema
-from mrkd.archive import UNMATCHED
+from mrkd.archive import UNMATCHED, known_tars
 from mrkd.config import RowsConfig, ScoreConfig
 from mrkd.errors import ArtefactError, ConfigError
 from mrkd.tables import flattened
@@ -216,7 +216,7 @@ def draft(
     """
     if earlier:
         earlier[-1].check_config(config)
-    rows, replaces = _with_rows_again(images, earlier, again)
+    rows, replaces = _with_rows_again(images, earlier, again, config.archive.tars)
     if not rows.num_rows:
         return None
     revision = earlier[-1].revision + 1 if earlier else 1
@@ -255,7 +255,7 @@ def _fresh(images: pa.Table, earlier: Sequence[Plan]) -> pa.Table:
 
 
 def _with_rows_again(
-    images: pa.Table, earlier: Sequence[Plan], again: Sequence[tuple[int, str]]
+    images: pa.Table, earlier: Sequence[Plan], again: Sequence[tuple[int, str]], tars: Sequence[str]
 ) -> tuple[pa.Table, tuple[tuple[str, int], ...]]:
     """The fresh rows and those wanted once more; and what has no successor of its own name.
 
@@ -268,10 +268,11 @@ def _with_rows_again(
     for uri in set(fresh["image_uri"].to_pylist()) & wanted.keys():
         del wanted[uri]
     listed = _among(images, wanted)
-    opened = _opened(images, wanted.keys() - set(listed["image_uri"].to_pylist()))
-    rest = wanted.keys() - set(listed["image_uri"].to_pylist()) - opened
+    absent = wanted.keys() - set(listed["image_uri"].to_pylist())
+    opened = absent & known_tars(images, tars).keys()
     planned = [
-        _among(plan.rows, [uri for uri in rest if wanted[uri] == plan.revision]) for plan in earlier
+        _among(plan.rows, [uri for uri in absent - opened if wanted[uri] == plan.revision])
+        for plan in earlier
     ]
     parts = [fresh]
     for table in (listed, *planned):
@@ -285,11 +286,6 @@ def _with_rows_again(
 
 def _among(rows: pa.Table, uris: Iterable[str]) -> pa.Table:
     return rows.filter(pc.is_in(rows["image_uri"], pa.array(sorted(uris), pa.string())))
-
-
-def _opened(images: pa.Table, uris: Iterable[str]) -> set[str]:
-    """Those of which the images are members."""
-    return {uri for uri in uris if pc.any(pc.starts_with(images["image_uri"], f"{uri}#")).as_py()}
 
 
 def _cuts(

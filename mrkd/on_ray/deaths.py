@@ -27,8 +27,10 @@ class Death:
         first: number of the span's first image in the shard, from 0.
         last: of its last one.
         image_uri: of the image that was being decoded; None where it died elsewhere.
-        at: start, read, decode or score; pipeline for one that had the whole shard, at any step.
+        at: start, read, decode or score; pipeline for one that had the whole shard, at any step;
+            machine for one that went with its node.
         reason: as Ray has it.
+        low_memory: Ray ended it, as its node had no memory left; others may have used that up.
     """
 
     first: int
@@ -36,6 +38,7 @@ class Death:
     image_uri: str | None
     at: str
     reason: str
+    low_memory: bool = False
 
 
 def spans_left(
@@ -53,18 +56,19 @@ def spans_left(
     spans = [range(len(uris))] if uris else []
     counts: Counter[int] = Counter()
     blamed: dict[int, Death] = {}
-    # The pipeline's deaths are the first named image's: three by chance hit no one image.
+    # The pipeline's deaths are those of the first image that a process then dies of by itself.
     credit = min(DEATHS - 1, sum(death.at == "pipeline" for death in deaths))
     for death in deaths:
-        if death.at in ("start", "pipeline"):
+        if death.at in ("start", "pipeline", "machine"):
             continue
         hit = range(death.first, death.last + 1)
         number = uris.index(death.image_uri) if death.image_uri in uris else None
         if number is None and len(hit) == 1:
             number = death.first
         if number is not None:
-            counts[number] += 1 + credit
-            credit, blamed[number] = 0, death
+            counts[number], blamed[number] = counts[number] + 1, death
+            if not death.low_memory:
+                counts[number], credit = counts[number] + credit, 0
             spans = [part for span in spans for part in _alone(span, number)]
         else:
             spans = [part for span in spans for part in (_halves(span) if span == hit else [span])]

@@ -17,10 +17,10 @@ from typing import Any
 
 import pyarrow as pa
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import OutOfMemoryError, RayError, RayTaskError, WorkerCrashedError
 
 from mrkd.config import PoolConfig, ScoreConfig
-from mrkd.errors import MrkdError, NightError
+from mrkd.errors import MrkdError, NightError, StorageError
 from mrkd.nights import Night
 from mrkd.on_ray import session, steps
 from mrkd.on_ray.deaths import (
@@ -43,7 +43,7 @@ from mrkd.storage import Fetched
 log = logging.getLogger(__name__)
 
 _STARTS = 5
-"""Deaths, one after another, before any image was in hand: then it is no image's fault."""
+"""Deaths, one after another, before any image was in hand or with a machine: no image's fault."""
 _UNNAMED = 64
 """Deaths of one shard that named no image. One deadly image costs about 11 of them."""
 _BUGS = 16
@@ -81,6 +81,12 @@ class Isolation:
             NightError: processes die whatever image they have in hand.
             RayTaskError: the code fails outside of an image.
         """
+        try:
+            return self._isolate(work)
+        except StorageError as error:  # to be tried again, as in the pipeline
+            return Work(work.shard, failure=error)
+
+    def _isolate(self, work: Work) -> Work:
         shard, took = work.shard, Took()
         deaths = stored_deaths(self.night, shard)
         for _ in range(work.deaths):
@@ -99,7 +105,7 @@ class Isolation:
                 starts = 0
                 continue
             self._store(shard, end, deaths)
-            starts = starts + 1 if end.at == "start" else 0
+            starts = starts + 1 if end.at in ("start", "machine") else 0
             unnamed = sum(death.image_uri is None for death in deaths)
             if starts >= _STARTS or unnamed >= _UNNAMED:
                 raise NightError(
@@ -121,6 +127,7 @@ class Isolation:
         )
         part = replace(shard, rows=shard.rows.slice(span.start, len(span)))
         values = (part, name, self.config, self.ask, self.board, self.threads, self.last)
+        low_memory = False
         try:
             work: Work | None = ray.get(task.remote(*values))
             if work is not None:
@@ -132,14 +139,17 @@ class Isolation:
             if number is None or len(self._bugs) > _BUGS:
                 raise
             reason = f"{type(error.cause).__name__}: {error.cause}"
-        except RayError as error:
+        except (WorkerCrashedError, OutOfMemoryError) as error:
             at, number = self._place(name)
-            reason = str(error)
+            reason, low_memory = str(error), isinstance(error, OutOfMemoryError)
+        except RayError as error:  # its node, or what it had made
+            at, number, reason = "machine", None, f"{type(error).__name__}: {error}"
         else:
             at, number = self._place(name)
             reason = "Ray had started it again after it died"
         uri = None if number is None else part.rows["image_uri"][number].as_py()
-        death = Death(span.start, span.stop - 1, uri, at, " ".join(reason.split())[:300])
+        reason = " ".join(reason.split())[:300]
+        death = Death(span.start, span.stop - 1, uri, at, reason, low_memory)
         log.warning("died shard=%s %s", shard.id, asdict(death))
         return death
 

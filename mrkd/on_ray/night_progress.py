@@ -35,13 +35,17 @@ class Board:
         self._places: dict[str, tuple[str, int | None]] = {}
 
     def begin(self, shard: str, step: str) -> int:
-        """Takes a step of a shard in hand; how many times it was, since a process died on it."""
+        """Takes a step of a shard in hand; how often it was since it was last done, this once too.
+
+        Each time but this one a process died of it, or with its machine.
+        """
         self._begins[shard, step] += 1
         self._in_hand.add((shard, step))
         return self._begins[shard, step]
 
     def end(self, shard: str, step: str) -> None:
-        """The step is done."""
+        """The step is done; once more is not a death, but a block that was lost with its node."""
+        self._begins.pop((shard, step), None)
         self._in_hand.discard((shard, step))
 
     def in_hand(self) -> dict[str, int]:

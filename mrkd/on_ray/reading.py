@@ -58,7 +58,11 @@ def read_images(
     def file(number: int) -> None:
         with meter.time("read"):
             got = _fetch(rows[number], config.max_bytes)
-        take(number, got)
+        if isinstance(got, Fetched) and rows[number]["image_bytes"] is None:
+            # Its shard was not cut by bytes: used before the next is read, so that few are held.
+            found[number] = use(rows[number], got)
+        else:
+            take(number, got)
 
     def span(one: Span) -> None:
         with meter.time("read"):

@@ -14,14 +14,14 @@ import logging
 import math
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import ray.data
-from ray.data import ActorPoolStrategy, DataContext, Dataset
+from ray.data import ActorPoolStrategy, DataContext, Dataset, TaskPoolStrategy
 from ray.exceptions import RayError
 from ray.util.annotations import RayDeprecationWarning
 
@@ -90,8 +90,9 @@ class Committer:
         self, night: Night, config: ScoreConfig, pool: Pool, found: Sequence[Node], lease: Lease
     ) -> None:
         self._night, self._config, self._pool, self._lease = night, config, pool, lease
-        self._threads = reader_threads(found, config.pool.gets_per_node)
+        self._readers = readers(found, config.pool.gets_per_node)
         self._board = start_board()
+        self._counted: set[str] = set()
         self.done = Done()
 
     def commit_all(self, shards: Sequence[Shard]) -> None:
@@ -106,6 +107,7 @@ class Committer:
                     if failure and not isinstance(failure, StorageError | _ProcessDied):
                         raise failure
                     left = self._night.todo(shards[0].revision)
+                    self._count_untold(shards, left, progress)
                     idle = idle + 1 if len(left) == len(shards) else 0
                     if left and idle >= most:
                         raise failure or NightError(f"{len(left)} shards came to nothing")
@@ -126,9 +128,9 @@ class Committer:
 
         def take(work: Work) -> None:
             self._lease.check()
-            self.done.images += sum(work.counts.values())
             self.done.took += work.took
-            progress.add(work.counts)
+            if work.counts:
+                self._count(work.shard, work.counts, progress)
             left.pop(work.shard.id, None)
             if work.failure is not None:
                 failures.append(work.failure)
@@ -156,6 +158,21 @@ class Committer:
                     return failure
         return failures[0] if failures else None
 
+    def _count(self, shard: Shard, counts: Mapping[str, int], progress: Progress) -> None:
+        """Counts a committed shard."""
+        self._counted.add(shard.id)
+        self.done.images += sum(counts.values())
+        progress.add(counts)
+
+    def _count_untold(
+        self, shards: Sequence[Shard], left: Sequence[Shard], progress: Progress
+    ) -> None:
+        """Counts the shards of a pass that were committed and, as it broke off, never came back."""
+        uncounted = {shard.id for shard in shards} - {shard.id for shard in left} - self._counted
+        for shard in shards:
+            if shard.id in uncounted:
+                self._count(shard, self._night.counts(shard), progress)
+
     def _together(self, shards: Sequence[Shard], *, last: bool) -> Iterator[Work]:
         """The shards through the pipeline, in any order; those that kill come back as they were."""
         if not shards:
@@ -167,7 +184,7 @@ class Committer:
     def _apart(self, works: Sequence[Work], *, last: bool) -> Iterator[Work]:
         """The shards by spans, as many at once as there are scorers, in order."""
         isolate = Isolation(
-            self._night, self._config, self._pool.ask, self._board, self._threads, last
+            self._night, self._config, self._pool.ask, self._board, self._readers.threads, last
         )
         with ThreadPoolExecutor(self._pool.size) as threads:
             try:
@@ -191,13 +208,17 @@ class Committer:
         # It warns that its bars are off.
         logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
         config, ask, board = self._config, self._pool.ask, self._board
-        read = partial(steps.read, config=config, threads=self._threads, last=last, board=board)
+        threads, at_once = self._readers.threads, self._readers.at_once
+        read = partial(steps.read, config=config, threads=threads, last=last, board=board)
+        bound = TaskPoolStrategy(min(at_once, len(shards))) if at_once else None
         with warnings.catch_warnings():
             # Ray 2.60 deprecates `max_...` here and has no other way to bound the retries yet.
             warnings.simplefilter("ignore", RayDeprecationWarning)
             return (
                 ray.data.from_arrow([blocks.pack(Work(shard)) for shard in shards])
-                .map_batches(read, num_cpus=READER_CPUS, max_retries=_RETRIES, **_ONE_ROW)
+                .map_batches(
+                    read, compute=bound, num_cpus=READER_CPUS, max_retries=_RETRIES, **_ONE_ROW
+                )
                 .map_batches(
                     steps.Score,
                     fn_constructor_kwargs={"config": config, "ask": ask, "board": board},
@@ -221,7 +242,22 @@ class _ProcessDied(NightError):
     """Shards are left because a process died of one of them, or with its machine."""
 
 
-def reader_threads(found: Sequence[Node], gets_per_node: int) -> int:
-    """Requests that each reader has under way, so that those of a node stay within its bound."""
-    readers = max((math.floor(node.cpus / READER_CPUS) for node in found), default=1)
-    return max(1, min(_MAX_THREADS, gets_per_node // max(1, readers)))
+@dataclass(frozen=True)
+class Readers:
+    """How images are read, so that the requests of a node stay within its bound.
+
+    Args:
+        threads: of each reader, with one request each.
+        at_once: readers of the whole cluster; None: as many as find room.
+    """
+
+    threads: int
+    at_once: int | None = None
+
+
+def readers(found: Sequence[Node], gets_per_node: int) -> Readers:
+    """The readers of a cluster of these nodes; Ray Data spreads them evenly."""
+    room = [max(1, math.floor(node.cpus / READER_CPUS)) for node in found if node.cpus] or [1]
+    threads = max(1, min(_MAX_THREADS, gets_per_node // max(room)))
+    bounded = max(room) > gets_per_node
+    return Readers(threads, sum(min(n, gets_per_node) for n in room) if bounded else None)

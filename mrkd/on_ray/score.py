@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from types import TracebackType
@@ -19,9 +18,9 @@ from typing import Self
 
 from mrkd import archive, golden, parts, reports, storage, version_sets
 from mrkd.config import ScoreConfig
-from mrkd.errors import ConfigError, MrkdError
+from mrkd.errors import ConfigError, MrkdError, NightError
 from mrkd.lease import Lease
-from mrkd.manifests import Manifest
+from mrkd.manifests import Manifest, count_rows
 from mrkd.nights import Night
 from mrkd.on_ray import session
 from mrkd.on_ray.revision import Committer, Done
@@ -39,21 +38,29 @@ log = logging.getLogger(__name__)
 def run(config: ScoreConfig) -> Summary:
     """Scores what the archive holds and the night does not, by the champions of the workspace.
 
+    A signal (SIGTERM, SIGINT) ends it with a verdict.
+
     Raises:
         ConfigError: there is no archive or no model, the template or the pool cannot be, or the
             night was planned otherwise; nothing was started.
-        NightError: another run holds the night, or shards could not be committed; what was
-            committed stands, and the same command goes on from there.
+        NightError: another run holds the night, it was stopped, or shards could not be committed;
+            what was committed stands, and the same command goes on from there.
         ArtefactError: a model is damaged.
         StorageError: the workspace or the archive cannot be read or written.
     """
     versions = _check(config)
     night = Night(config.workspace, config.run)
-    with night.lease() as lease, Verdict("score", config.run, night.uri) as verdict:
-        with _Start(night, config, versions, lease) as start:
-            manifests = start.close_all()
-        uris, reasons = _tell(night, config, changed=bool(manifests))
-        return _end(verdict, manifests, config, uris, start.problems + reasons)
+    with night.lease() as lease, Verdict("score", config.run, night.uri, lease) as verdict:
+        try:
+            with session.stoppable():
+                with _Start(night, config, versions, lease) as start:
+                    manifests = start.close_all()
+                uris, reasons = _tell(night, config)
+                return _end(verdict, night, manifests, config, uris, start.problems + reasons)
+        except KeyboardInterrupt as error:
+            raise NightError(
+                "the night was stopped: start it again, which goes on; what is committed stands"
+            ) from error
 
 
 def _check(config: ScoreConfig) -> dict[str, str]:
@@ -126,6 +133,8 @@ class _Start:
             if shards := self._night.todo(revision):
                 self.problems += golden.check(self._config, self._night.pins(revision))
                 self._on_ray().commit_all(shards)
+            # So a page that stands is of all that is closed, also after a start that was killed.
+            storage.delete(_page_uri(self._night))
             with self._meter.time("close"):
                 manifests.append(self._night.close(revision))
 
@@ -159,13 +168,16 @@ def check_places(workspace: str, root: str) -> None:
         )
 
 
-def _tell(night: Night, config: ScoreConfig, *, changed: bool) -> tuple[dict[str, str], list[str]]:
-    """Parts and page, made anew where the night has changed; their URIs, and what went wrong.
+def _page_uri(night: Night) -> str:
+    return storage.join(night.uri, "report.html")
+
+
+def _tell(night: Night, config: ScoreConfig) -> tuple[dict[str, str], list[str]]:
+    """Parts and page, where no page stands any more; their URIs, and what went wrong.
 
     The rows are committed by then: whatever is wrong here is told, and fails no night.
     """
-    page_uri = storage.join(night.uri, "report.html")
-    if not changed and storage.stat(page_uri):
+    if storage.stat(_page_uri(night)):
         return {}, []
     try:
         uris = parts.store(night.uri, config.parts)
@@ -177,14 +189,14 @@ def _tell(night: Night, config: ScoreConfig, *, changed: bool) -> tuple[dict[str
 
 def _end(
     verdict: Verdict,
+    night: Night,
     closed: Sequence[Manifest],
     config: ScoreConfig,
     uris: Mapping[str, str],
     also: Sequence[str],
 ) -> Summary:
-    """The verdict over the revisions that this start has closed."""
-    night_uri = Night(config.workspace, config.run).uri
-    kinds = sum((Counter(manifest.counts) for manifest in closed), Counter[str]())
+    """The verdict over the images of the revisions that this start has closed."""
+    kinds = count_rows(night.uri, closed)
     num_images = kinds.total()
     errors = {kind: n for kind, n in sorted(kinds.items()) if kind not in ("ok", "nok")}
     num_errors = sum(errors.values())
@@ -194,8 +206,8 @@ def _end(
         3 if num_errors > config.max_error_share * num_images else 0,
         counts={"images": num_images, **dict.fromkeys(("ok", "nok"), 0), **kinds},
         uris={
-            "scores": storage.join(night_uri, "scores"),
-            "manifest": storage.join(night_uri, "_MANIFEST.json"),
+            "scores": storage.join(night.uri, "scores"),
+            "manifest": storage.join(night.uri, "_MANIFEST.json"),
             **uris,
         },
         reasons=[*reasons, *also],

@@ -78,6 +78,18 @@ def connect(*, num_cpus: int | None = None, dashboard: bool = False) -> Iterator
     if ray.is_initialized():
         yield
         return
+    before = signal.getsignal(signal.SIGTERM)
+    _start(num_cpus, dashboard=dashboard)
+    if callable(before) and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)  # Ray takes it; whoever had it gets it back
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _start(num_cpus: int | None, *, dashboard: bool) -> None:
+    """Connects to the cluster at `RAY_ADDRESS`, or to a local one that it starts."""
     address = os.environ.get("RAY_ADDRESS")
     if address:
         try:
@@ -96,10 +108,6 @@ def connect(*, num_cpus: int | None = None, dashboard: bool = False) -> Iterator
             include_dashboard=dashboard,
             logging_level=logging.WARNING,
         )
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 def nodes() -> list[Node]:

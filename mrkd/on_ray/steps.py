@@ -136,5 +136,6 @@ def _step(row: pa.Table, name: str, board: Any, do: Callable[[Work, Meter], Work
         done = do(work, meter)
     except MrkdError as error:
         done = Work(work.shard, failure=error)
+    packed = blocks.pack(replace(done, took=work.took + meter.took()))
     board.end.remote(work.shard.id, name)
-    return blocks.pack(replace(done, took=work.took + meter.took()))
+    return packed

@@ -9,6 +9,7 @@ from typing import Self
 
 from mrkd import storage
 from mrkd.errors import ConfigError, MrkdError, StorageError
+from mrkd.lease import Lease
 from mrkd.summary import Summary, now
 
 _STATES = {0: "done", 1: "failed", 3: "partial"}
@@ -17,16 +18,18 @@ _STATES = {0: "done", 1: "failed", 3: "partial"}
 class Verdict:
     """Stores the summary of the run inside a `with` block, also where an error ends it.
 
-    A `ConfigError` stores nothing: it says that nothing was started.
+    A `ConfigError` stores nothing: it says that nothing was started. Nor does the end of a run that
+    lost its lease: the verdict is that of the new holder.
 
     Args:
         command: the verb.
         run: name of the run.
         folder: URI of what the run writes; its `summary.json` is the verdict.
+        lease: that the run holds, if it needs one.
     """
 
-    def __init__(self, command: str, run: str, folder: str) -> None:
-        self._command, self._run = command, run
+    def __init__(self, command: str, run: str, folder: str, lease: Lease | None = None) -> None:
+        self._command, self._run, self._lease = command, run, lease
         self._uri = storage.join(folder, "summary.json")
         self._started_at = now()
 
@@ -39,7 +42,8 @@ class Verdict:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if isinstance(error, MrkdError) and not isinstance(error, ConfigError):
+        lost = self._lease is not None and self._lease.lost
+        if isinstance(error, MrkdError) and not isinstance(error, ConfigError) and not lost:
             with suppress(StorageError):  # the first error is the one to tell
                 self.end(error.exit_code, reasons=[str(error)])
 

@@ -8,9 +8,9 @@ from mrkd.on_ray.deaths import DEATHS, Death, spans_left
 URIS = [f"file:///archive/{n}.png" for n in range(8)]
 
 
-def died(span, at="score", image=None):
+def died(span, at="score", image=None, *, low_memory=False):
     uri = None if image is None else URIS[image]
-    return Death(span.start, span.stop - 1, uri, at, "a signal")
+    return Death(span.start, span.stop - 1, uri, at, "a signal", low_memory)
 
 
 def test_a_shard_of_which_nothing_died_is_one_span():
@@ -46,6 +46,22 @@ def test_deaths_in_the_pipeline_count_for_the_first_image_that_is_named():
     assert spans_left(URIS, deaths) == ([range(2), range(3, 8)], {2: deaths[-1]})
     deaths.append(died(range(3, 8), "decode", 6))
     assert spans_left(URIS, deaths)[0] == [range(2), range(3, 6), range(6, 7), range(7, 8)]
+
+
+def test_processes_that_go_with_their_node_are_no_image_s_fault():
+    deaths = [died(range(8), "decode", 2), *[died(range(2, 3), "machine")] * 9]
+    assert spans_left(URIS, deaths) == ([range(2), range(2, 3), range(3, 8)], {})
+
+
+def test_an_image_in_whose_turn_memory_ran_out_pays_for_no_death_but_its_own():
+    """Others may have used the memory up: those of the pipeline are not put on it too."""
+    deaths = [died(range(8), "pipeline")] * 2
+    deaths += [died(range(8), "decode", 2, low_memory=True)]
+    assert spans_left(URIS, deaths) == ([range(2), range(2, 3), range(3, 8)], {})
+    deaths += [died(range(2, 3), "decode", 2, low_memory=True)] * 2
+    assert spans_left(URIS, deaths) == ([range(2), range(3, 8)], {2: deaths[-1]})
+    deaths.append(died(range(3, 8), "decode", 6))
+    assert spans_left(URIS, deaths)[1].keys() == {2, 6}
 
 
 @given(st.sets(st.integers(0, 7)), st.sets(st.integers(0, 7)), st.randoms())

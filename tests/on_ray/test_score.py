@@ -3,6 +3,7 @@ import os
 import re
 import shutil
 import signal
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -14,6 +15,8 @@ from mrkd.manifests import open_night
 from mrkd.on_ray import score
 from mrkd.schema import read_map
 from tests.support.models import MODEL
+from tests.support.night_runs import command, environment
+from tests.support.under_fire import TOP
 
 NUM_IMAGES = 24
 
@@ -125,6 +128,29 @@ def _is_scorer(process):
 
 def _parent(process):
     return re.search(r"PPid:\s+(\d+)", Path(f"/proc/{process}/status").read_text())[1]
+
+
+def test_a_night_that_is_told_to_end_leaves_a_verdict_and_goes_on(plant, archive, tmp_path, calm):
+    config = plant.score_config(archive, "stopped", **{"rows.shard_rows": 1})
+    driver = subprocess.Popen(
+        command(config, tmp_path), cwd=TOP, env=environment(), stdout=subprocess.PIPE
+    )
+    until = time.monotonic() + 120
+    while not shards(plant, "stopped") and time.monotonic() < until:
+        time.sleep(0.02)
+    driver.send_signal(signal.SIGTERM)
+    out, _ = driver.communicate(timeout=120)
+    verdict = json.loads(out.splitlines()[-1])
+    assert (driver.returncode, verdict["exit_code"], verdict["state"]) == (1, 1, "failed")
+    assert "was stopped: start it again" in verdict["reasons"][0]
+    stored = json.loads((plant.night("stopped") / "summary.json").read_text())
+    assert stored["reasons"] == verdict["reasons"]
+    assert json.loads((plant.night("stopped") / "lease.json").read_text())["state"] == "released"
+    committed = shards(plant, "stopped")
+    assert 0 < len(committed) < NUM_IMAGES
+    assert score.run(config).counts == calm.counts
+    assert committed.items() <= shards(plant, "stopped").items()
+    assert rows(plant, "stopped") == rows(plant, "calm")
 
 
 def test_a_damaged_model_fails_its_night_and_the_other_categories_are_scored(

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mrkd import registry, storage
-from mrkd.errors import ConfigError, GoldenError
+from mrkd.errors import ConfigError, GoldenError, NightError
 from mrkd.manifests import open_night
 from mrkd.on_ray import score
 
@@ -56,6 +56,23 @@ def test_a_night_tells_its_parts_and_has_a_page(plant, archive, tmp_path, calm):
     assert b"part-0" in storage.read(summary.uris["report"])
     record = storage.read_json(f"{plant.night('parts')}/night.json")
     assert record["starts"][0]["images"] == 5
+
+
+def test_a_page_never_outlives_what_it_tells_of(plant, own_archive):
+    """A start that ends between the close and the page leaves none, and the next one writes it."""
+    config = plant.score_config(own_archive, "page")
+    page = plant.night("page") / "report.html"
+    score.run(config)
+    first = page.read_bytes()
+    shutil.copy(own_archive / "ring" / "good-000.png", own_archive / "ring" / "late.png")
+    stray = plant.night("page") / "scores" / "category=ring" / "copy.parquet"
+    stray.touch()
+    with pytest.raises(NightError, match="holds files of no plan"):
+        score.run(config)
+    assert not page.exists()
+    stray.unlink()
+    assert score.run(config).uris["report"] == f"file://{page}"
+    assert page.read_bytes() != first
 
 
 def test_a_night_whose_golden_set_is_off_scores_nothing_until_it_is_forced(

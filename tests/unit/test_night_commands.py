@@ -5,6 +5,8 @@ import json
 import pytest
 
 from mrkd import cli, storage
+from mrkd.archive import list_images
+from mrkd.config import ArchiveConfig
 from mrkd.reports import write_page
 from tests.support.closed_nights import failed, scored, write_night
 from tests.support.comparisons import write_comparison
@@ -78,6 +80,19 @@ def test_try_threshold_counts_and_lists_the_nearest_flips(nights):
 def test_several_models_in_one_night_are_told(nights):
     _, _, summary = nights("try-threshold", "b", "--category", "plate", "--threshold", "0.5")
     assert summary["reasons"][0].startswith("2 models or calibrations decided in this night")
+
+
+def test_manifest_lists_an_archive_into_a_file_that_a_night_reads(tmp_path, capsys, monkeypatch):
+    (tmp_path / "archive" / "plate").mkdir(parents=True)
+    for name in ("1.png", "2.png", "notes.txt"):
+        (tmp_path / "archive" / "plate" / name).write_bytes(b"image")
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["manifest", "archive", "--out", "list.parquet"]) == 0
+    summary = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert summary["counts"] == {"images": 2, "members": 0, "errors": 0, "bytes": 10}
+    assert summary["uris"] == {"manifest": f"file://{tmp_path}/list.parquet"}
+    config = ArchiveConfig("archive", manifest=summary["uris"]["manifest"])
+    assert list_images(config).num_rows == 2
 
 
 @pytest.mark.parametrize(

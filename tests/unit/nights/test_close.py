@@ -3,7 +3,7 @@ import pytest
 
 from mrkd import schema, storage
 from mrkd.errors import NightError
-from mrkd.manifests import Manifest, open_night
+from mrkd.manifests import Manifest, count_rows, open_night, read_manifests
 from tests.support.nights import add, files, pins, planned, run, score, uris
 
 
@@ -91,3 +91,20 @@ def test_manifests_that_were_lost_are_written_again_in_order(night, settings, ar
         night.close(2)
     assert run(night, settings) == []
     assert len(uris(night)) == 10
+
+
+def test_the_rows_of_some_revisions_are_counted_without_those_that_they_supersede(
+    night, settings, archive
+):
+    add(archive, "plate/3.png", content=b"")
+    run(night, settings)
+    add(archive, "plate/3.png", "plate/late.png", content=b"whole")
+    run(night, settings)
+    first, second = read_manifests(night.uri)
+    assert count_rows(night.uri, []) == {}
+    assert count_rows(night.uri, [first]) == first.counts
+    assert (first.rows, second.rows) == (9, 2)
+    assert first.counts["empty"] == 1
+    both = count_rows(night.uri, [first, second])
+    assert both["empty"] == 0
+    assert both.total() == 10
