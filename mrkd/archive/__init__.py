@@ -65,19 +65,25 @@ def write_manifest(uri: str, out: str, template: str = "") -> dict[str, int]:
         uri: the archive.
         out: the file, `.parquet`; it holds `IMAGES`, offsets of tar members too.
         template: of the keys; without one the file has no categories, and the night's own
-            template reads them.
+            template reads them. What JSONs in tars say of images is in it only with a template.
 
     Returns:
         How many `images` there are, `members` of tars among them, `errors` among them, `bytes`.
 
     Raises:
-        ConfigError: the template is wrong, or `out` has another suffix.
+        ConfigError: the template is wrong, or `out` has another suffix; there is no template, but
+            JSONs in tars that give categories.
         StorageError: the archive cannot be listed, or the file not written.
     """
     if not out.lower().endswith(".parquet"):
         raise ConfigError(f"{out!r} is no name of a manifest: let it end in .parquet")
     images = list_images(ArchiveConfig(uri=uri, template=template or "{name}"))
     if not template:
+        if pc.any(pc.not_equal(images["category"], UNMATCHED)).as_py():
+            raise ConfigError(
+                f"{uri} has tars with JSONs that give categories: write its manifest with the "
+                "night's template (--template), which says what goes before what"
+            )
         fields = [field.with_nullable(True) for field in IMAGES]
         none = pa.nulls(images.num_rows, pa.string())
         images = images.cast(pa.schema(fields)).set_column(1, fields[1], none)

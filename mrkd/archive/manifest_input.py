@@ -7,7 +7,7 @@ with a column too many are told with the file and, where there is one, the row.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 from urllib.parse import unquote_plus
@@ -54,12 +54,13 @@ class _Columns:
         return "uri" not in self.used
 
     @classmethod
-    def of(cls, names: Sequence[str], file: str) -> Self:
+    def of(cls, columns: pa.Schema, file: str) -> Self:
         """Those of a file.
 
         Raises:
             ConfigError: it does not say which images it means.
         """
+        names = columns.names
         plain = [name.lower().replace("_", "") for name in names]
         used = {
             use: plain.index(alias)
@@ -76,6 +77,8 @@ class _Columns:
             used = {
                 k: v for k, v in used.items() if k not in ("bucket", "key", "latest", "deleted")
             }
+        if "attributes" in used and not pa.types.is_map(columns.field(used["attributes"]).type):
+            del used["attributes"]  # it is one of them
         taken = set(used.values())
         rest = {name: at for at, name in enumerate(names) if at not in taken}
         if "uri" not in used:
@@ -122,7 +125,7 @@ class _Reader:
     def entries(self, batch: pa.RecordBatch) -> Iterator[Entry]:
         """Those of the next rows."""
         if self._columns is None:
-            self._columns = _Columns.of(batch.schema.names, self._file.uri)
+            self._columns = _Columns.of(batch.schema, self._file.uri)
         columns, first = self._columns, self._row + 1
         self._row += batch.num_rows
         values = {use: self._values(batch, use, at, first) for use, at in columns.used.items()}
@@ -143,7 +146,7 @@ class _Reader:
         Raises:
             ValueError: a value is none; (StorageError) its URI is of no place.
         """
-        given |= dict(row.get("attributes") or ())
+        given |= {name: text for name, text in row.get("attributes") or () if text is not None}
         if category := row.get("category"):
             given["category"] = category
         if "uri" in row:
@@ -159,7 +162,8 @@ class _Reader:
             raise ValueError(f"error_kind is {kind!r}, it may be {', '.join(schema.ERROR_KINDS)}")
         if offset is not None and row.get("size") is None:
             raise ValueError("a tar's member has no size")
-        problem = Problem(kind, row.get("message") or "") if kind is not None else None
+        said = (row.get("message") or "").strip() or "so its manifest says: list the archive again"
+        problem = Problem(kind, said) if kind is not None else None
         return Entry(
             uri, key, etag.strip('"') if etag else None, row.get("size"), given, offset, problem
         )
@@ -202,14 +206,18 @@ class _Reader:
     def _values(self, batch: pa.RecordBatch, use: str, at: int, first: int) -> list[Any]:
         """A column's values as what they are used for: whole numbers, pairs or text."""
         column = batch.column(at)
-        if use == "attributes" and pa.types.is_map(column.type):
-            pairs: list[Any] = column.cast(schema.ATTRIBUTES).to_pylist()
+        if use == "attributes":
+            try:
+                pairs: list[Any] = column.cast(schema.ATTRIBUTES).to_pylist()
+            except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+                what = f"attributes are of {column.type}, not of texts by name"
+                raise ConfigError(self._at(first, what)) from error
             return pairs
         if use not in ("size", "offset"):
             return _texts(column)
         try:
             numbers: list[Any] = column.cast(pa.int64()).to_pylist()
-        except pa.ArrowInvalid:
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
             numbers = [self._number(v, use, first + n) for n, v in enumerate(column.to_pylist())]
         for n, number in enumerate(numbers):
             if number is not None and number < 0:

@@ -148,6 +148,9 @@ def _headers(stream: RangeFile) -> Iterator[_Header]:
             if zeros:
                 return  # what stands behind the end mark is nobody's
             raise _no_header(file, position, block, error) from error
+        if block[257:265] == tarfile.GNU_MAGIC:
+            # Where ustar has a long name's beginning, `tar --incremental` has the file's times.
+            info.name = block[:100].partition(b"\0")[0].decode("utf-8", "surrogateescape")
         zeros = 0
         start = position + _BLOCK
         if info.type in (

@@ -50,6 +50,8 @@ __all__ = [
 ]
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
+_SECRETS = re.compile(r"(?<=//)[^/]*@|\?.*", re.DOTALL)
+"""Where the URI of another kind of place, as one that was signed, may hold some."""
 
 
 def open_uri(uri: str) -> tuple[fs.FileSystem, str]:
@@ -230,7 +232,8 @@ def _open(uri: str) -> tuple[Store, str]:
     path = uri.removeprefix(local.SCHEME)
     if (path != uri and not path.startswith("/")) or _SCHEME.match(path):
         raise StorageError(
-            f"{uri} is of no kind that can be opened: write a path, file:///... or s3://...",
+            f"{_SECRETS.sub('', uri)} is of no kind that can be opened: write a path, file:///... "
+            "or s3://...",
             "missing",
         )
     return LocalStore(), local.SCHEME + os.path.abspath(path)  # noqa: PTH100 (resolve follows links)

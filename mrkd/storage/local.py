@@ -120,8 +120,11 @@ def _walk(root: str) -> Iterator[FileEntry]:
                 if child.is_dir():
                     folders.append((child.path, above | {this}))
                 elif not child.name.startswith(_OWN):
-                    there = child.is_file()
-                    yield _entry(child.path, child.stat(follow_symlinks=there))
+                    try:
+                        status = child.stat(follow_symlinks=child.is_file())
+                    except FileNotFoundError:  # removed since the folder was read
+                        continue
+                    yield _entry(child.path, status)
 
 
 @contextmanager

@@ -142,10 +142,10 @@ def _get(
         headers["If-Match"] = request["IfMatch"] = f'"{if_match}"'
     if span is not None:
         headers["Range"] = request["Range"] = span
-    client, short_get = connection()
+    bucket, key = request["Bucket"], request["Key"]
     broken: Exception | None = None
     with explained(uri):
-        bucket, key = request["Bucket"], request["Key"]
+        client, short_get = connection()
         if (found := short_get.get(uri, bucket, key, headers, max_bytes)) is not None:
             return found
         for attempt in attempts():

@@ -10,6 +10,7 @@ import pytest
 
 from mrkd import schema, storage
 from mrkd.errors import StorageError
+from mrkd.storage.s3_client import connection
 from tests.support.s3_server import KEY, SECRET
 
 ODD_NAMES = [
@@ -152,6 +153,17 @@ def test_a_range_is_these_bytes_and_fewer_only_at_the_end(bucket):
     assert storage.fetch_range(uri, 100, 0, if_match=None) == (b"", etag)
     storage.write(f"{bucket}/in/empty", b"")
     assert storage.fetch_range(f"{bucket}/in/empty", 0, 5, if_match=None).data == b""
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_what_the_sdk_has_read_once_is_read_the_short_way(bucket, name):
+    place, key = bucket.removeprefix("s3://"), f"in/{name}"
+    uri, short_get = f"{bucket}/{key}", connection().short_get
+    storage.write(uri, b"123")
+    assert short_get.get(uri, place, key, {}, None) is None
+    found = storage.fetch(uri)
+    assert short_get.get(uri, place, key, {}, None) == found
+    assert short_get.get(uri, place, key, {"If-Match": '"0"'}, None) is None
 
 
 @pytest.mark.parametrize(("start", "length"), [(0, 2), (1, 0), (50, 2)])

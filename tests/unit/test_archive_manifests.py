@@ -81,6 +81,31 @@ def test_parquet_columns_may_be_of_any_type(tmp_path):
     assert attributes == {"n": "3", "good": "true", "tags": "['a', 'b']"}
 
 
+def test_attributes_may_be_a_map_or_a_column_like_any_other(tmp_path):
+    columns = {"uri": ["s3://bk/plate/1.png"]}
+    pairs = pa.array([[("line", "l1"), ("category", None)]], pa.map_(pa.string(), pa.string()))
+    row = only(parquet(tmp_path, columns | {"attributes": pairs}))
+    assert (row["category"], row["attributes"]) == ("plate", [("line", "l1")])
+    row = only(parquet(tmp_path, columns | {"attributes": ["as text"]}))
+    assert row["attributes"] == [("attributes", "as text")]
+    lists = pa.array([[("line", ["l1"])]], pa.map_(pa.string(), pa.list_(pa.string())))
+    refused(parquet(tmp_path, columns | {"attributes": lists}), "row 1: attributes are of map<")
+
+
+def test_an_error_that_a_manifest_knows_has_a_message_in_any_case(tmp_path):
+    text = "uri,error_kind,error_message\ns3://bk/plate/1.png,decode,no JPEG\n"
+    row = only(csv(tmp_path, text + "s3://bk/plate/1.png,decode,no JPEG\n"))
+    assert (row["error_kind"], row["error_message"]) == ("decode", "no JPEG")
+    row = only(csv(tmp_path, text.replace("no JPEG", " ")))
+    assert row["error_kind"] == "decode"
+    assert "list the archive again" in row["error_message"]
+
+
+def test_a_size_of_no_number_at_all_is_refused(tmp_path):
+    columns = {"uri": ["s3://bk/plate/1.png"], "size": [[1, 2]]}
+    refused(parquet(tmp_path, columns), r"row 1: size is '\[1, 2\]'")
+
+
 def test_the_template_reads_keys_below_the_uri(tmp_path):
     text = "uri\ns3://bk/archive/plate/l1/1.png\ns3://bk/elsewhere/plate/l1/2.png\n"
     table = images(csv(tmp_path, text), template="{category}/{line}/{name}", uri="s3://bk/archive")
@@ -226,6 +251,18 @@ def test_a_manifest_without_template_leaves_the_category_to_the_night(tmp_path):
     template = "{category}/{line}/{name}"
     listed = list_images(ArchiveConfig(uri=str(tmp_path / "a"), template=template))
     assert images(out, template=template, uri=str(tmp_path / "a")).equals(listed)
+
+
+def test_a_manifest_of_categories_that_jsons_give_needs_the_template(tmp_path):
+    members = {"1.png": b"x", "1.json": b'{"category": "nut", "line": "other"}', "2.png": b"y"}
+    put(tmp_path / "a", "l1/1.tar", tar_bytes(members))
+    out, template = str(tmp_path / "m.parquet"), "{line}/{name}"
+    with pytest.raises(ConfigError, match="--template"):
+        write_manifest(str(tmp_path / "a"), out)
+    write_manifest(str(tmp_path / "a"), out, template)
+    listed = list_images(ArchiveConfig(uri=str(tmp_path / "a"), template=template))
+    assert images(out, template=template, uri=str(tmp_path / "a")).equals(listed)
+    assert listed["category"].to_pylist() == ["nut", UNMATCHED]
 
 
 def test_a_manifest_is_written_under_a_name_that_says_what_it_is(tmp_path):

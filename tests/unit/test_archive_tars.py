@@ -57,6 +57,15 @@ def test_names_may_be_long_or_in_any_script(tmp_path, format):
         assert row["image_uri"] == f"{uri}#{content}"
 
 
+def test_the_times_in_an_incremental_tar_are_no_part_of_a_name(tmp_path):
+    data = bytearray(tar_bytes({"l1/a.png": b"x"}, format=tarfile.GNU_FORMAT))
+    data[345:369] = b"15301342630\0" * 2  # as tar --listed-incremental puts atime and ctime
+    data[148:156] = b" " * 8
+    data[148:156] = b"%06o\0 " % sum(data[:512])
+    uri = put(tmp_path, "plate/1.tar", bytes(data))
+    assert only(tmp_path)["image_uri"] == f"{uri}#l1/a.png"
+
+
 def test_a_hostile_name_is_only_text(tmp_path):
     names = ["../../etc/a.png", "/etc/a.png", "a\nb.png", "a#b.png", "c:\\a.png"]
     uri = put(tmp_path, "plate/1.tar", tar_bytes(dict.fromkeys(names, b"x")))

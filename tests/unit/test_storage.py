@@ -65,6 +65,13 @@ def test_credentials_in_a_uri_are_refused_and_not_repeated():
     assert "topsecret" not in str(caught.value)
 
 
+def test_a_signed_url_is_refused_and_its_signature_not_repeated():
+    uri = "https://key:topsecret@host/plate/1.png?X-Amz-Signature=topsecret"
+    with pytest.raises(StorageError, match=r"https://host/plate/1\.png is of no kind") as caught:
+        storage.read(uri)
+    assert "topsecret" not in str(caught.value)
+
+
 def test_a_bucket_is_no_file():
     with pytest.raises(StorageError, match="name a file"):
         storage.write("s3://bucket", b"")
@@ -221,6 +228,17 @@ def test_a_listing_may_be_taken_in_parts(tmp_path, root):
     assert parts == [1000, 5]
     assert list(storage.iter_files(f"{root}/none")) == []
     assert storage.requests() == before  # which are those of S3
+
+
+def test_a_file_that_goes_while_its_folder_is_listed_is_left_out(tmp_path, root):
+    for n in range(1020):
+        (tmp_path / f"{n:04}").touch()
+    parts = storage.iter_files(root)
+    found = [file.uri for file in next(parts)]
+    left = sorted(f"{root}/{n:04}" for n in range(1020) if f"{root}/{n:04}" not in found)
+    for uri in left[1:]:
+        storage.delete(uri)
+    assert [file.uri for part in parts for file in part] == left[:1]
 
 
 def test_what_is_no_file_is_missing_and_a_pipe_does_not_block(tmp_path, root):
