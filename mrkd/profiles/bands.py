@@ -15,12 +15,12 @@ MIN_NIGHTS = 5
 
 @dataclass(frozen=True)
 class Band:
-    """What nine of ten nights keep to.
+    """What at least nine of ten nights keep to.
 
     Args:
         median: of the nights.
-        low: their 5 % quantile.
-        high: their 95 % quantile.
+        low: the night at their 5 % quantile, or next below; under 21 nights the lowest.
+        high: the night at their 95 % quantile, or next above; under 21 nights the highest.
         num_nights: how many there are.
     """
 
@@ -35,8 +35,10 @@ class Band:
         found = np.array(list(values), np.float64)
         if len(found) < MIN_NIGHTS:
             return None
-        low, median, high = np.quantile(found, (0.05, 0.5, 0.95)).tolist()
-        return cls(median, low, high, len(found))
+        # Between two nights of five it would leave out two of the five.
+        low = float(np.quantile(found, 0.05, method="lower"))
+        high = float(np.quantile(found, 0.95, method="higher"))
+        return cls(float(np.median(found)), low, high, len(found))
 
     def side(self, value: float) -> int:
         """-1 below the band, 1 above it, 0 inside."""

@@ -12,6 +12,8 @@ from mrkd.profiles.profile import Profile, read
 NUM_NIGHTS = 30
 _AT_ONCE = 16
 """Profiles that are read at the same time."""
+_HELD = 64
+"""Profiles that are in memory beside the newest: a workspace may hold the nights of years."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,8 @@ class Earlier:
 def earlier(workspace: str, profile: Profile) -> Earlier:
     """The last nights of a workspace before the one that `profile` is of.
 
-    Nights that try other models out (`Profile.models`) are none of them.
+    Nights that try other models out (`Profile.models`) are none of them. The profile of every
+    night is read, as it alone says when the night began.
 
     Args:
         workspace: URI.
@@ -41,12 +44,19 @@ def earlier(workspace: str, profile: Profile) -> Earlier:
     """
     folder = storage.join(workspace, "nights")
     names = [name for name in storage.list_names(folder) if name != profile.run]
+    before: list[Profile] = []
+    without: list[str] = []
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        found = list(pool.map(lambda name: _read(storage.join(folder, name)), names))
-    before = [one for one in found if one and one.began_at < profile.began_at and not one.models]
-    before.sort(key=lambda one: (one.began_at, one.run))
-    without = [name for name, one in zip(names, found, strict=True) if one is None]
-    return Earlier(tuple(before[-NUM_NIGHTS:]), tuple(without))
+        for start in range(0, len(names), _HELD):
+            some = names[start : start + _HELD]
+            uris = [storage.join(folder, name) for name in some]
+            for name, one in zip(some, pool.map(_read, uris), strict=True):
+                if one is None:
+                    without.append(name)
+                elif one.began_at < profile.began_at and not one.models:
+                    before.append(one)
+            before = sorted(before, key=lambda one: (one.began_at, one.run))[-NUM_NIGHTS:]
+    return Earlier(tuple(before), tuple(without))
 
 
 def _read(night_uri: str) -> Profile | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -49,10 +50,11 @@ def measure(night_uri: str) -> Profile:
     """
     found: dict[str, list[pa.RecordBatch]] = defaultdict(list)
     # Uncached: pyarrow keeps 100 KB of each file's footer, which no one reads again.
-    scanner = open_night(night_uri).scanner(columns=_COLUMNS, cache_metadata=False)
-    for batch in scanner.to_batches():
-        if batch.num_rows:  # all of one file, and so of one category
-            found[batch["category"][0].as_py()].append(_narrow(batch))
+    with readable(night_uri):
+        scanner = open_night(night_uri).scanner(columns=_COLUMNS, cache_metadata=False)
+        for batch in scanner.to_batches():
+            if batch.num_rows:  # all of one file, and so of one category
+                found[batch["category"][0].as_py()].append(_narrow(batch))
     manifests = read_manifests(night_uri)
     return Profile(
         run=manifests[-1].run,
@@ -66,6 +68,23 @@ def measure(night_uri: str) -> Profile:
             for group in _groups(category, pa.Table.from_batches(found[category]), manifests)
         ),
     )
+
+
+@contextmanager
+def readable(night_uri: str) -> Iterator[None]:
+    """A block in which pyarrow reads rows of a night.
+
+    Raises:
+        StorageError: it cannot: a shard is gone, damaged or out of reach.
+    """
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        reason = str(error).partition("\n")[0]
+        raise StorageError(
+            f"the rows of {night_uri} cannot be read ({reason}): if its place can be reached, a "
+            "shard is gone or damaged"
+        ) from error
 
 
 def lines_of(batch: pa.RecordBatch) -> pa.Array:

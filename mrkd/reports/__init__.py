@@ -1,8 +1,8 @@
 """Stored rows to pages: self-contained HTML that asks no network for anything.
 
-`evaluation_page`, `fleet_page` and `night_page` render values (`PageData`, `FleetData`,
-`NightData`), `load_page_data`, `load_fleet_data` and `load_night_data` read them from a run's
-folder; `write_page` does both and stores the page.
+`evaluation_page`, `fleet_page`, `night_page` and `comparison_page` render values (`PageData`,
+`FleetData`, `NightData`, `ComparisonData`), `load_page_data`, `load_fleet_data` and their like read
+them from a run's folder; `write_page` does both and stores the page.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ def write_page(run_uri: str) -> str:
     """Writes `report.html` into the folder of a run, from what is stored there.
 
     Args:
-        run_uri: `<workspace>/evaluations/<run>`, `<workspace>/fleets/<run>` or
-            `<workspace>/nights/<run>`.
+        run_uri: `<workspace>/evaluations/<run>`, `<workspace>/fleets/<run>`,
+            `<workspace>/nights/<run>` or `<workspace>/comparisons/<A>--<B>`.
 
     Returns:
         URI of the page.
@@ -71,7 +71,7 @@ def write_page(run_uri: str) -> str:
             return write(run_uri)
     raise StorageError(
         f"{run_uri} holds neither {' nor '.join(writers)}: give the folder of an evaluation, a "
-        "fleet or a closed night",
+        "fleet, a comparison or a closed night",
         "missing",
     )
 

@@ -129,7 +129,7 @@ def history(
         band: low end, median and high end; None where too few nights tell.
         share: values are shares.
     """
-    shown = [None if value is None else _short(value) for value in values]
+    shown = [_short(value) if share and value is not None else value for value in values]
     text = "%{y:.2~%}" if share else "%{y:,}"
     data: list[Spec] = [
         {

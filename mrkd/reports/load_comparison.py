@@ -17,6 +17,7 @@ from mrkd.checkpoint import Calibration, ModelCard
 from mrkd.comparison import CategoryChange, Comparison
 from mrkd.errors import ArtefactError, NightError, StorageError
 from mrkd.manifests import open_night, read_manifests
+from mrkd.profiles import readable
 from mrkd.reports.comparison_content import ComparisonData, Pair, Seen
 from mrkd.reports.content import Picture
 from mrkd.reports.drawing import drawn
@@ -113,7 +114,9 @@ def _night(workspace: str, run: str, worst: Sequence[Row], gaps: list[str]) -> _
             pc.field(name).isin(pa.array({row[name] for row in worst}, pa.string()))
             for name in ("category", "image_uri")
         ]
-        rows = open_night(uri).to_table(columns=_COLUMNS, filter=among[0] & among[1]).to_pylist()
+        with readable(uri):
+            night = open_night(uri)
+            rows = night.to_table(columns=_COLUMNS, filter=among[0] & among[1]).to_pylist()
     except _UNREADABLE as error:
         gaps.append(str(error))
         return _Night()

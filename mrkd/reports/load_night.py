@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from mrkd import checkpoint, profiles, storage
+from mrkd.archive import UNMATCHED
 from mrkd.checkpoint import Calibration, ModelCard
 from mrkd.errors import ArtefactError, ConfigError, StorageError
 from mrkd.manifests import open_night, read_manifests
@@ -65,7 +66,8 @@ def load_night_data(night_uri: str) -> NightData:
     night_uri = storage.join(night_uri)
     # Not the workspace that a config names: it may be relative, or have been moved since.
     workspace = night_uri.rsplit("/", 2)[0]
-    rows = open_night(night_uri)
+    with profiles.readable(night_uri):
+        rows = open_night(night_uri)
     manifests = read_manifests(night_uri)
     config = manifests[-1].config
     archive = config.get("archive", {})
@@ -78,15 +80,17 @@ def load_night_data(night_uri: str) -> NightData:
         zip(sorted(pins), in_threads(partial(_model, workspace), sorted(pins.items())), strict=True)
     )
     compared = profiles.compare(profile, before.profiles)
-    choice = night_rows.choose(
-        rows,
-        spreads=_spreads(models, profile),
-        num_ok=sum(group.num_ok for group in profile.groups),
-        run=profile.run,
-    )
-    kinds = (choice.highest, choice.borderline, choice.audit)
     tars = tuple(archive.get("tars", ()))
-    shown = _shown(night_uri, rows.schema, [one for kind in kinds for one in kind], models, tars)
+    with profiles.readable(night_uri):
+        choice = night_rows.choose(
+            rows,
+            spreads=_spreads(models, profile),
+            num_ok=sum(group.num_ok for group in profile.groups),
+            run=profile.run,
+        )
+        kinds = (choice.highest, choice.borderline, choice.audit)
+        chosen = [one for kind in kinds for one in kind]
+        shown = _shown(night_uri, rows.schema, chosen, models, tars)
     pictures = [tuple(shown[one] for one in kind if one in shown) for kind in kinds]
     records = night_records.load(night_uri)
     return NightData(
@@ -116,7 +120,10 @@ def load_night_data(night_uri: str) -> NightData:
 def _model(workspace: str, pinned: tuple[str, Pin | None]) -> _Model:
     category, pin = pinned
     if pin is None:
-        return _Model(None, gap="it had no model: its images were not scored")
+        reason = "it had no model: its images were not scored"
+        if category == UNMATCHED:
+            reason = "archive.template finds no category in the keys of its images"
+        return _Model(None, gap=reason)
     try:
         card = checkpoint.read_card(workspace, category, pin.version)
         calibration = checkpoint.read_calibration(workspace, category, pin.version, pin.calibration)

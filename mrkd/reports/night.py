@@ -63,7 +63,7 @@ def _line(data: NightData, row: Compared) -> dict[str, Any]:
         "category": row.category,
         "line": row.line,
         "name": _name(row.category, row.line),
-        "anchor": f"line-{row.category}-{row.line}",
+        "anchor": f"line-{row.category}/{row.line}",  # no category holds a slash
         "silent": row.silent,
         "counts": (ok, nok, tonight.num_images - ok - nok if tonight else 0),
         "volume": _measured(tonight.num_images if tonight else 0, row.volume, page.count),
@@ -116,7 +116,7 @@ def _light(aspect: str, findings: Sequence[Finding]) -> dict[str, Any]:
 
 def _moved(finding: Finding) -> str:
     words = MEASURES[finding.measure]
-    return f"{words.figure(finding.figure)} {words.moved(finding.figure)}"
+    return f"{words.figure(finding.figure)} {words.moved(finding.figure)}".strip()
 
 
 def _finding(finding: Finding) -> dict[str, Any]:
@@ -132,7 +132,7 @@ def _finding(finding: Finding) -> dict[str, Any]:
         "usual": words.value(finding.usual) if known and words.value else "",
         "moved": _moved(finding) if known else "",
         "amber": words.limit(finding.amber) if known else "",
-        "red": words.limit(finding.red) if known and math.isfinite(finding.red) else "never",
+        "red": words.limit(finding.red) if math.isfinite(finding.red) else "never",
         "reason": finding.reason,
     }
 
@@ -167,7 +167,8 @@ def _asks(
 
     if data.golden and data.golden.state != "passed":
         off = sum(bool(image.problem) for image in data.golden.images)
-        yield ask(f"{off} reference parts do not score as they did: the night was forced", "golden")
+        parts = "1 reference part does" if off == 1 else f"{off} reference parts do"
+        yield ask(f"{parts} not score as it should: the night was forced", "golden")
     for line in lines:
         if line["silent"]:
             came = line["came"]
@@ -187,7 +188,8 @@ def _asks(
     if amber:
         yield ask(f"amber lights: {'; '.join(amber)}", "drift")
     if data.parts and data.parts.missing:
-        yield ask(f"{data.parts.missing} parts lack a view", "parts")
+        lack = "1 part lacks" if data.parts.missing == 1 else f"{data.parts.missing} parts lack"
+        yield ask(f"{lack} a view", "parts")
 
 
 def _pictures(data: NightData, usual: dict[str, float]) -> list[dict[str, Any]]:

@@ -71,12 +71,12 @@ class Start:
         revision: that it worked on.
         started_at: UTC, ISO 8601.
         finished_at: empty where it is not known.
-        images: that it scored.
-        images_per_s: over the whole of it.
+        images: whose rows it stored.
+        images_per_s: while shards were under way, without listing and Ray's start.
         seconds: by stage, summed over all workers.
         requests: to S3, by verb, and `retried` and `slowed`; empty where nothing was asked.
         peak_rss_bytes: of its largest process; None where it is not known.
-        attempts: passes that it took.
+        attempts: passes over the shards that it took.
     """
 
     revision: int

@@ -82,10 +82,9 @@ _PART_COLUMNS = ("category", "part", "verdict", "reason", "image_uri", "missing_
 
 def _parts(uri: str) -> Parts:
     table = stored.table(uri, _PART_COLUMNS)
-    calls = zip(table["category"].to_pylist(), table["verdict"].to_pylist(), strict=True)
     counts: dict[str, Counter[str]] = defaultdict(Counter)
-    for category, verdict in calls:
-        counts[category][verdict] += 1
+    for row in table.group_by(["category", "verdict"]).aggregate([([], "count_all")]).to_pylist():
+        counts[row["category"]][row["verdict"]] = row["count_all"]
     bad = table.filter(pc.field("verdict") != "OK").sort_by([("verdict", "descending")])
     lengths = pc.list_value_length(table["missing_views"])
     return Parts(

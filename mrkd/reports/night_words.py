@@ -27,9 +27,9 @@ class Aspect:
 
 _SPREADS = (
     "The figure is how far tonight's distribution lies from the reference's, in spreads of the "
-    "reference's images (5 to 95\u00a0% quantiles, on average). Amber above 0.5, red above 1, each "
-    "on top of what chance makes of so few calibration images, or of what the earlier nights "
-    "differ among themselves."
+    "reference's images (5 to 95\u00a0% quantiles, on average, each counted to 4 spreads at most). "
+    "Amber above 0.5, red above 1, each on top of what chance makes of so few images, or of what "
+    "the earlier nights differ among themselves if that is more."
 )
 ASPECTS = {
     "quality": Aspect(
@@ -51,8 +51,8 @@ ASPECTS = {
         "The share called defective. Against earlier nights of the same model and calibration: "
         "amber when it moved by more than three, red by more than six of its usual changes "
         "(between nights and by chance), and by a quarter, a half of the usual rate at least. "
-        "Against the calibration: amber when false calls at the rate that it supports do not "
-        "explain it; never red, as real defects are no drift.",
+        "Against the calibration: amber when neither false calls at the rate that it supports nor "
+        "what is usual by the nights explain it; never red, as real defects are no drift.",
         "If the other two are green, there are more, or fewer, defects than usual.",
     ),
 }
@@ -80,7 +80,9 @@ class Measure:
     up: str
 
     def moved(self, figure: float) -> str:
-        """Which way, in a word."""
+        """Which way, in a word; none where it did not move."""
+        if not figure:
+            return ""
         return self.down if figure < 0 else self.up
 
 
@@ -89,7 +91,8 @@ def _spreads(value: float) -> str:
 
 
 def _points(value: float) -> str:
-    return f"{abs(value) * 100:.2g} points"
+    points = abs(value) * 100
+    return f"{points:{page.digits(points)}} points"
 
 
 _QUALITY = (page.score, _spreads, _spreads)
@@ -130,11 +133,12 @@ ERROR_WORDS = {
     "truncated": (
         "cut off",
         "They end too early, mostly because they were listed while they were still written. Copy "
-        'them again; archive.truncated = "accept" scores what is there.',
+        'them again; archive.truncated = "accept" scores what is there, in a new run.',
     ),
     "too_large": (
         "too large",
-        "They exceed archive.max_pixels or archive.max_bytes: raise the bound if they are meant.",
+        "They exceed archive.max_pixels or archive.max_bytes: raise the bound if they are meant, "
+        "in a new run.",
     ),
     "unsupported": (
         "of a format that is not read",
@@ -142,8 +146,8 @@ ERROR_WORDS = {
     ),
     "no_model": (
         "of a category without a model",
-        "Train it, or correct the archive's template where the category is misread; then score "
-        "them in a new run.",
+        "Train it, then start the night again with --retry-errors no_model. Where the category is "
+        "misread, correct the archive's template and score them in a new run.",
     ),
     "changed": (
         "overwritten during the night",
@@ -151,8 +155,9 @@ ERROR_WORDS = {
         "there now.",
     ),
     "internal": (
-        "deadly to the process that decoded them",
-        "Keep one of them and report it: it crashes the decoder.",
+        "deadly to the processes that had them in hand",
+        "They crash what works on them, or ask for more memory than there is. Keep one of them and "
+        "report it.",
     ),
 }
 """By `schema.ERROR_KINDS`: what such images are, and what to do."""

@@ -98,8 +98,13 @@ def count(value: float) -> str:
 
 
 def signed(value: float) -> str:
-    """A distance, two digits, always with its sign."""
-    return f"{value:+.2g}".replace("-", "\N{MINUS SIGN}")
+    """A distance, two digits or all before the point, always with its sign."""
+    return f"{value:+{digits(value)}}".replace("-", "\N{MINUS SIGN}")
+
+
+def digits(value: float) -> str:
+    """The format of two digits, or of all before the point: 0.12, 1.2, 123."""
+    return ".2g" if abs(value) < 10 else ".0f"
 
 
 def percent(value: float) -> str:

