@@ -53,7 +53,7 @@ COMPARISON = pa.schema(
         pa.field("image_uri", pa.string(), nullable=False),
         pa.field("category", pa.string(), nullable=False),
         pa.field("change", pa.string(), metadata={"doc": "of CHANGES; null: the same verdict"}),
-        pa.field("same_image", pa.bool_(), metadata={"doc": "ETags equal; null: on one side only"}),
+        pa.field("same_image", pa.bool_(), metadata={"doc": "ETags equal; null: one is not known"}),
         *_sided(),
     ],
     metadata={"schema": "mrkd.comparison", "schema_version": str(COMPARISON_VERSION)},

@@ -10,8 +10,9 @@ first saw them. What is judged is the picture-taking: the parts are always the s
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import Any, Literal
 
 import numpy as np
@@ -23,7 +24,7 @@ from mrkd.config import RowsConfig, ScoreConfig
 from mrkd.errors import ArtefactError, ConfigError, GoldenError, StorageError
 from mrkd.images import DecodeLimits
 from mrkd.plans import Pin
-from mrkd.scoring import Decoded, Decoder, Scorer, in_threads
+from mrkd.scoring import Decoded, Decoder, Scorer, ahead_of, in_threads
 from mrkd.summary import now
 
 log = logging.getLogger(__name__)
@@ -170,14 +171,7 @@ def _check_category(
     scorer: Scorer,
 ) -> Iterator[dict[str, Any]]:
     """The reference parts of one category, each with its score and what is wrong with it."""
-    decoded = list(in_threads(_reader(config, category, pin), references))
-    rows = scorer.score(
-        decoded,
-        category=category,
-        version=pin.version,
-        calibration=pin.calibration,
-        rows=_NO_MAPS,
-    )
+    rows = _score(config, category, pin, references, scorer)
     calibration = checkpoint.read_calibration(
         config.workspace, category, pin.version, pin.calibration
     )
@@ -204,8 +198,14 @@ def _check_category(
             }
 
 
-def _reader(config: ScoreConfig, category: str, pin: Pin) -> Callable[[Reference], Decoded]:
-    """What reads and decodes a reference part's picture for a model; an error is a value."""
+def _score(
+    config: ScoreConfig,
+    category: str,
+    pin: Pin,
+    references: Sequence[Reference],
+    scorer: Scorer,
+) -> list[dict[str, Any]]:
+    """A night's row for each reference part, in order; what cannot be read is an error."""
     card = checkpoint.read_card(config.workspace, category, pin.version)
     limits = DecodeLimits(
         config.archive.max_pixels, config.archive.max_bytes, config.archive.truncated
@@ -220,7 +220,17 @@ def _reader(config: ScoreConfig, category: str, pin: Pin) -> Callable[[Reference
             return Decoded(uri, error_kind=error.kind, error_message=str(error))
         return decoder(uri, data, etag=etag)
 
-    return read
+    rows: list[dict[str, Any]] = []
+    queue, ahead = iter(references), ahead_of(decoder)
+    while chunk := list(islice(queue, ahead)):
+        rows += scorer.score(
+            list(in_threads(read, chunk)),
+            category=category,
+            version=pin.version,
+            calibration=pin.calibration,
+            rows=_NO_MAPS,
+        )
+    return rows
 
 
 def _wrong_side(row: Mapping[str, Any], label: Label) -> str:
@@ -256,8 +266,9 @@ def _band(config: ScoreConfig, category: str, pin: Pin, label: Label) -> Band | 
         return None
     try:
         content = storage.read_json(uri)
-        return Band(**{name: content[name] for name in Band.__dataclass_fields__})
-    except (KeyError, TypeError) as error:
+        numbers = {name: float(content[name]) for name in ("low", "high", "spread")}
+        return Band(**{name: content[name] for name in Band.__dataclass_fields__} | numbers)
+    except (KeyError, TypeError, ValueError) as error:
         raise ArtefactError(
             f"{uri} is no band of a golden set ({error!r}): delete it, and the next night sets it"
         ) from error

@@ -6,21 +6,27 @@ timed here on noise.
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
 from mrkd import checkpoint, device, storage, version_sets
 from mrkd.config import PriceConfig, ScoreConfig
+from mrkd.errors import StorageError
 from mrkd.model import infer
 from mrkd.nights import Night
 from mrkd.plans import Pin, Plan
+from mrkd.scoring import in_threads
 from mrkd.summary import Summary, now
+
+log = logging.getLogger(__name__)
 
 _NUM_NIGHTS = 3
 """Of the newest that a rate is taken from."""
@@ -148,6 +154,9 @@ def _rows(plan: Plan) -> list[Row]:
 def _pixel_bytes(config: ScoreConfig, row: Row) -> int:
     assert row.model_version is not None
     card = checkpoint.read_card(config.workspace, row.category, row.model_version)
+    if card.model.tiles:
+        # How many tiles an image has, only reading it tells: plans cut such shards by a guess.
+        return config.rows.shard_bytes
     return min(row.num_images, config.rows.shard_rows) * 3 * card.model.image_size**2
 
 
@@ -155,21 +164,32 @@ def _recorded(config: ScoreConfig) -> Rate | None:
     """From the newest nights of the workspace that scored anything; None where there is none."""
     root = storage.join(config.workspace, "nights")
     uris = [storage.join(root, name, "night.json") for name in storage.list_names(root)]
-    starts = [
-        start
-        for uri in uris
-        if storage.stat(uri)
-        for start in storage.read_json(uri)["starts"]
-        if start["images_per_s"]
-    ]
+    starts = [start for some in in_threads(_starts, uris) for start in some]
     newest = sorted(starts, key=lambda start: str(start["started_at"]))[-_NUM_NIGHTS:]
     if not newest:
         return None
     images = sum(start["images"] for start in newest)
     seconds = sum(start["images"] / start["images_per_s"] for start in newest)
-    cpus, gpus = newest[-1].get("cpus", 0.0), newest[-1].get("gpus", 0.0)
+    cpus, gpus = newest[-1]["cpus"], newest[-1]["gpus"]
     source = f"the last {len(newest)} starts of the workspace's nights"
     return Rate(seconds / images, cpus, gpus, source)
+
+
+def _starts(uri: str) -> list[Mapping[str, Any]]:
+    """The starts in a night's record that scored anything; none where there is no such record."""
+    try:
+        return [
+            {name: start[name] for name in ("started_at", "images", "images_per_s")}
+            | {name: start.get(name, 0.0) for name in ("cpus", "gpus")}
+            for start in storage.read_json(uri)["starts"]
+            if start["images_per_s"]
+        ]
+    except StorageError as error:
+        if error.kind != "missing":
+            raise
+    except (AttributeError, KeyError, TypeError) as error:
+        log.warning("night_left_out uri=%s reason=%r", uri, error)
+    return []
 
 
 def _timed(config: ScoreConfig, rows: Sequence[Row]) -> Rate:
@@ -185,9 +205,10 @@ def _timed(config: ScoreConfig, rows: Sequence[Row]) -> Rate:
     infer(model, pixels)
     began = time.perf_counter()
     infer(model, pixels)
+    what = "counted as one tile an image" if model.config.tiles else "without reading"
     return Rate(
         image_s=(time.perf_counter() - began) / batch,
         cpus=float(os.cpu_count() or 1),
         gpus=1.0 if place.type == "cuda" else 0.0,
-        source=f"a batch of {most.category} timed here, on {place}, without reading",
+        source=f"a batch of {most.category} timed here, on {place}, {what}",
     )

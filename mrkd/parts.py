@@ -42,6 +42,7 @@ PARTS = pa.schema(
 )
 """Rows of `parts.parquet`, by category, then part."""
 
+_AT_ONCE = 16_384
 _OK, _ERROR, _NOK = 0, 1, 2
 _VERDICTS = ("OK", "ERROR", "NOK")
 _COLUMNS = (
@@ -111,7 +112,7 @@ def part_table(night_uri: str, views: Sequence[str] = ()) -> pa.Table | None:
     # One category at a time: memory holds the largest, not the night.
     for category in sorted({stored.category for stored in shards}):
         images = _images(rows, category)
-        named = images.filter(pc.not_equal(pc.fill_null(images["part"], ""), ""))
+        named = images.filter(pc.is_valid(images["part"]))
         nameless += images.num_rows - named.num_rows
         if named.num_rows:
             tables.append(_category(category, named, views))
@@ -138,6 +139,8 @@ def _images(rows: ds.Dataset, category: str) -> pa.Table:
     attributes = table["attributes"]
     for name in ("part", "view"):
         values = pc.map_lookup(attributes, pa.scalar(name), "first")
+        # An empty cell of a manifest names nothing.
+        values = pc.if_else(pc.equal(values, ""), pa.scalar(None, pa.string()), values)
         table = table.append_column(name, values)
     failed = pc.is_valid(table["error_kind"])
     scored = pc.if_else(pc.fill_null(table["is_anomalous"], False), _NOK, _OK)
@@ -154,20 +157,22 @@ def _category(category: str, images: pa.Table, views: Sequence[str]) -> pa.Table
     groups = images.group_by("part", use_threads=False).aggregate(
         [("view", "distinct"), ("severity", "count")]
     )
-    ends = pc.cumulative_sum(groups["severity_count"])
-    worst = images.take(pc.subtract(ends, groups["severity_count"])).to_pylist()
-    seen, num_images = (groups[name].to_pylist() for name in ("view_distinct", "severity_count"))
-    parts = [
-        _part(*one, expected, needed=bool(views))
-        for one in zip(worst, seen, num_images, strict=True)
-    ]
-    return pa.Table.from_pylist([{"category": category, **part} for part in parts], schema=PARTS)
+    num_images = groups["severity_count"]
+    worst = images.take(pc.subtract(pc.cumulative_sum(num_images), num_images))
+    worst = worst.append_column("views", groups["view_distinct"])
+    worst = worst.append_column("num_images", num_images)
+    tables = []
+    # As Python objects a million parts would take two gigabytes.
+    for some in worst.to_batches(max_chunksize=_AT_ONCE):
+        parts = [_part(row, expected, needed=bool(views)) for row in some.to_pylist()]
+        rows = [{"category": category, **part} for part in parts]
+        tables.append(pa.Table.from_pylist(rows, schema=PARTS))
+    return pa.concat_tables(tables)
 
 
-def _part(
-    row: dict[str, Any], views: list[str], num_images: int, expected: list[str], *, needed: bool
-) -> dict[str, Any]:
-    """A part by its worst image and the views that there are of it."""
+def _part(row: dict[str, Any], expected: list[str], *, needed: bool) -> dict[str, Any]:
+    """A part by its worst image, with the `views` and `num_images` that there are of it."""
+    views = row["views"]
     missing = [view for view in expected if view not in views]
     severity, reason = row["severity"], None
     if severity == _NOK:
@@ -183,7 +188,7 @@ def _part(
         "verdict": _VERDICTS[severity],
         "reason": reason,
         **shown,
-        "num_views": len(views) or num_images,
+        "num_views": len(views) or row["num_images"],
         "missing_views": missing,
     }
 

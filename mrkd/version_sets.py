@@ -116,8 +116,8 @@ def _of_fleet(uri: str) -> dict[str, str]:
         )
     try:
         records = list(in_threads(storage.read_json, [file.uri for file in files]))
-        found = {r["category"]: r["version"] for r in records if "version" in r}
-        without = sorted(r["category"] for r in records if "version" not in r)
+        found = {str(r["category"]): str(r["version"]) for r in records if "version" in r}
+        without = sorted(str(r["category"]) for r in records if "version" not in r)
     except (KeyError, TypeError) as error:
         raise ArtefactError(
             f"{uri}/categories holds a file that is no record of a fleet ({error!r}): take it away"

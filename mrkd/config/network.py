@@ -66,8 +66,9 @@ class ModelConfig(Config):
 
     def __post_init__(self) -> None:
         check_range("model.image_size", self.image_size, 32, 4096)
-        check_range("model.tiles", self.tiles, 0, 2**16)
         if self.tiles:
+            # A side, not a number: tiles of a few pixels would be thousands of squares an image.
+            check_range("model.tiles", self.tiles, 32, 2**16)
             check_range("model.overlap", self.overlap, 0, self.tiles // 2)
         check_range("model.sru_groups", self.sru_groups, 1, 4096)
         check_range("model.smooth", self.smooth, 0, 64)

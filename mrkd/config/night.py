@@ -105,7 +105,11 @@ class PartsConfig(Config):
     """One verdict a part, where the template names `part` and its `view`."""
 
     views: tuple[str, ...] = ()
-    """Views that every part must have; empty: those seen in the night are expected."""
+    """Views that every part must have; empty: what others of its category have is named."""
+
+    def __post_init__(self) -> None:
+        if "" in self.views or len(set(self.views)) < len(self.views):
+            raise ConfigError(f"parts.views is {list(self.views)}: name each view once")
 
 
 @dataclass(frozen=True)

@@ -47,8 +47,8 @@ def find_regions(
     if not above.any() or not limit:
         return []
     num, labels, stats, _ = cv2.connectedComponentsWithStats(above.astype(np.uint8), connectivity=8)
-    numbers = np.asarray(labels, np.intp).reshape(-1)
-    values = picture.reshape(-1)
+    # Of the pixels above alone: a large picture's map has a hundred million.
+    numbers, values = np.asarray(labels[above], np.intp), picture[above]
     peaks = np.full(num, -np.inf, np.float32)
     np.maximum.at(peaks, numbers, values)
     sums = np.bincount(numbers, weights=values, minlength=num)

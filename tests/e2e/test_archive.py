@@ -3,6 +3,9 @@
 All images are solar cells of the installed package elpv-dataset, 64 and 256 px.
 """
 
+import os
+import random
+
 import duckdb
 import pandas as pd
 import pyarrow.dataset as ds
@@ -11,6 +14,7 @@ import pytest
 from mrkd import storage
 from tests.support import night_proofs as proofs
 from tests.support.archives import bad_counts
+from tests.support.night_chaos import KINDS
 
 SIZE = 2000
 
@@ -41,7 +45,7 @@ def test_new_images_become_a_revision_of_their_own(place, night):
 
 
 def test_of_two_starts_one_works_and_a_stale_lease_is_taken_over(place):
-    proofs.two_starts(place, 400)
+    proofs.two_starts(place, 600)
 
 
 def test_any_reader_of_parquet_sees_one_table_by_category(place, night, tmp_path):
@@ -62,3 +66,22 @@ def test_any_reader_of_parquet_sees_one_table_by_category(place, night, tmp_path
     assert by_duckdb == by_pandas
     assert table.num_rows == len(frame) == sum(count for count, _ in by_duckdb.values())
     assert by_duckdb["no-such-model"] == (2, 2)
+
+
+def test_a_night_whose_processes_are_killed_has_the_same_rows(place):
+    found = proofs.chaos(place, kills=6, size=600, shard_rows=16, seed=7)
+    assert sum(found["kills"].values()) >= 6
+    assert found["kills"].keys() == set(KINDS)
+
+
+def test_a_night_whose_requests_fail_has_the_same_rows(place):
+    found = proofs.faults(place, size=600, shard_rows=16, seed=5)
+    assert sum(found["spoilt"].values()) >= 6
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(5400)
+def test_fifty_kills_at_random_moments_change_no_row(place):
+    seed = int(os.environ.get("MRKD_SEED") or random.SystemRandom().randrange(2**32))
+    found = proofs.chaos(place, kills=50, size=10_000, seed=seed)
+    assert sum(found["kills"].values()) >= 50

@@ -7,6 +7,7 @@ from mrkd import checkpoint
 from mrkd.calibration import calibrate
 from mrkd.checkpoint import ModelCard
 from mrkd.images import Statistics
+from mrkd.model import MRKD
 from tests.support.models import FIT, small_model
 
 HELD_OUT = np.arange(19) / 16
@@ -20,15 +21,16 @@ def store_version(
     *,
     num_train: int = 32,
     rate: float = 0.05,
+    model: MRKD | None = None,
     **train: object,
 ) -> ModelCard:
-    """A version of a small model with its first calibration; `train` differs from `FIT`."""
+    """A version of a small model, or of this, with a first calibration; `train` is not as `FIT`."""
     calibration = calibrate(
         HELD_OUT, HELD_OUT * 2, [Statistics(0.5, 0.1, 1.0)] * len(HELD_OUT), false_call_rate=rate
     )
     return checkpoint.save(
         workspace,
-        small_model(),
+        small_model() if model is None else model,
         calibration,
         category=category,
         version=version,

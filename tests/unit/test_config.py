@@ -66,6 +66,8 @@ def test_a_missing_key_is_named(key):
         ("train.batch_size", 1, "it must lie between 2 and 4096"),
         ("model.backbone", "resnet19", r"model.backbone is 'resnet19', allowed: 'resnet18'"),
         ("model.image_size", 250, "it must be a multiple of 32"),
+        ("model.tiles", 4, "model.tiles is 4: it must lie between 32 and 65536"),
+        ("model.tiles", 100, "model.overlap is 64: it must lie between 0 and 50"),
         ("model.levels", [2, 1], "name each level once, rising"),
         ("model.levels", 2, "model.levels must be a list, found int"),
         ("model.levels", [1, "2"], r"model.levels\[1\] must be int, found '2'"),
@@ -87,6 +89,18 @@ def test_an_archive_template_must_say_where_the_name_stands():
 def test_an_archive_is_listed_or_a_manifest():
     with pytest.raises(ConfigError, match="neither uri nor manifest"):
         ScoreConfig.from_dict(with_key(NIGHT, "archive", {"template": "{category}/{name}"}))
+
+
+def test_tiles_and_a_region_of_interest_exclude_each_other():
+    raw = with_key(with_key(FLEET, "model.tiles", 256), "roi.mask", "mask.png")
+    with pytest.raises(ConfigError, match=r"model\.tiles and roi exclude each other"):
+        TrainConfig.from_dict(raw)
+
+
+@pytest.mark.parametrize("views", [["left", "left"], [""]])
+def test_the_views_of_a_part_are_named_once(views):
+    with pytest.raises(ConfigError, match=r"parts\.views is .* name each view once"):
+        ScoreConfig.from_dict(with_key(NIGHT, "parts.views", views))
 
 
 def test_whole_numbers_may_stand_where_a_float_is_wanted():

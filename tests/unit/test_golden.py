@@ -199,9 +199,11 @@ def test_a_golden_set_that_cannot_be_told_is_refused(config, tmp_path, key, word
         golden.check(config.with_values({"golden.uri": str(root)}), PINS)
 
 
-def test_a_damaged_band_says_what_to_do(config):
+@pytest.mark.parametrize("damage", [{"high": None}, {"low": "high"}, None])
+def test_a_damaged_band_says_what_to_do(config, damage):
     golden.check(config, PINS)
-    storage.write_json(bands(config)["aa-2-good.json"], {"low": 0.1})
+    uri = bands(config)["aa-2-good.json"]
+    storage.write_json(uri, damage and storage.read_json(uri) | damage)
     with pytest.raises(ArtefactError, match=r"is no band of a golden set.*delete it"):
         golden.check(config, PINS)
 

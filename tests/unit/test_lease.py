@@ -110,7 +110,19 @@ def test_a_process_killed_on_this_machine_holds_nothing(uri):
         lease.check()
 
 
-@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b'{"beat_at": "now"}', b"\xff"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{}",
+        b"[]",
+        b'{"beat_at": "now"}',
+        b'{"beat_at": "2020-01-01T00:00:00+00:00"}',
+        b'{"beat_at": "2020-01-01", "state": "held", "holder": "", "machine": "", "process": 1, '
+        b'"token": ""}',
+        b"\xff",
+    ],
+)
 def test_a_damaged_lease_is_named_and_not_taken(uri, content):
     storage.write(uri, content)
     with pytest.raises(NightError, match=r"lease\.json is no lease: delete it"), Lease(uri):

@@ -4,6 +4,7 @@ import pytest
 
 from mrkd import registry, storage
 from mrkd.night_forecast import forecast_night
+from tests.support.models import small_model
 from tests.support.nights import add, config
 from tests.support.versions import store_version
 
@@ -45,6 +46,23 @@ def test_seconds_and_money_come_from_earlier_nights(settings):
         "seconds by the last 3 starts of the workspace's nights",
         "about 0.47 USD",
     ]
+
+
+@pytest.mark.parametrize(
+    "record", [[], {"starts": None}, {"starts": [{"images_per_s": 1.0}]}, {"starts": ["soon"]}]
+)
+def test_a_record_that_is_none_of_a_night_is_left_out(settings, record):
+    storage.write_json(storage.join(settings.workspace, "nights", "odd", "night.json"), record)
+    assert "timed here" in forecast_night(settings).rate.source
+
+
+def test_of_a_model_with_tiles_it_says_what_it_cannot_know(settings):
+    tiled = small_model(tiles=64, overlap=16)
+    store_version(settings.workspace, "bb", "plate", model=tiled)
+    registry.promote(settings.workspace, "plate", "bb", by="test", why="tiles")
+    found = forecast_night(settings)
+    assert found.shard_bytes == settings.rows.shard_bytes
+    assert "one tile an image" in found.rate.source
 
 
 def test_a_night_with_nothing_to_score_takes_nothing(settings, tmp_path):

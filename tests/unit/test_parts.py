@@ -81,6 +81,13 @@ def test_a_part_without_a_configured_view_is_an_error_unless_it_is_defective(tmp
     assert found["p3"]["reason"].startswith("decode: ")
 
 
+def test_parts_that_are_decided_in_turns_are_all_there_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(parts, "_AT_ONCE", 2)
+    found = decided(tmp_path, *[view(f"p{n}", "left", n / 10) for n in (3, 9, 0, 4, 7)])
+    assert [found[part]["verdict"] for part in found] == ["OK", "OK", "OK", "NOK", "NOK"]
+    assert list(found) == ["p0", "p3", "p4", "p7", "p9"]
+
+
 def test_one_part_number_in_two_categories_is_two_parts(tmp_path):
     rows = [view("7", "left", 0.1), view("7", "left", 0.9, category="ring", uri="file:///r/7.png")]
     table = parts.part_table(write_night(str(tmp_path), "night-1", rows))
@@ -92,6 +99,14 @@ def test_views_without_a_name_are_counted_by_image(tmp_path):
     rows = [view("p1", "", 0.1, uri=f"file:///a/{n}.png") for n in range(3)]
     found = decided(tmp_path, *rows)["p1"]
     assert (found["num_views"], found["view"], found["missing_views"]) == (3, None, [])
+
+
+def test_an_empty_view_is_none(tmp_path):
+    nameless = scored("file:///a/2.png", 0.1, attributes={"part": "p2", "view": ""})
+    found = decided(tmp_path, view("p1", "left", 0.1), nameless)
+    assert found["p1"]["missing_views"] == []
+    assert (found["p2"]["view"], found["p2"]["num_views"]) == (None, 1)
+    assert found["p2"]["missing_views"] == ["left"]
 
 
 def test_a_view_that_was_taken_twice_is_one_view_and_both_images_count(tmp_path):

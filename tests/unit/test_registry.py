@@ -49,6 +49,7 @@ def test_a_version_is_16_hex_digits_that_no_machine_changes():
     [
         {"model": ModelConfig(simam=False)},
         {"model": ModelConfig(image_size=320)},
+        {"model": ModelConfig(tiles=256)},
         {"train": FitConfig(seed=1)},
         {"train": FitConfig(false_call_rate=0.02)},
         {"data_fingerprint": "e"},
@@ -70,6 +71,7 @@ def test_what_changes_the_model_changes_its_version(changes):
         {"train": FitConfig(micro_batch_size=2)},
         {"model": ModelConfig(weights="/a/path.pth", weights_sha256="0" * 64)},
         {"model": ModelConfig(preset="paper")},
+        {"model": ModelConfig(overlap=32)},
     ],
 )
 def test_what_does_not_change_the_model_leaves_its_version(changes):

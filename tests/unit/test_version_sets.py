@@ -104,6 +104,12 @@ def test_a_fleet_that_made_nothing_is_refused(workspace, tmp_path):
         version_sets.read(uri, workspace)
 
 
+def test_a_record_without_a_versions_name_is_refused(workspace, tmp_path):
+    uri = fleet(tmp_path, {"category": "plate", "version": None})
+    with pytest.raises(ConfigError, match="'None' of category 'plate'"):
+        version_sets.read(uri, workspace)
+
+
 def test_a_folder_of_other_files_is_no_fleet(workspace, tmp_path):
     put(tmp_path, "categories/x.json", json.dumps(["plate"]))
     put(tmp_path, "categories/y.json", json.dumps({"name": "plate"}))
