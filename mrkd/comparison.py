@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from mrkd import schema, storage
 from mrkd.config import check_name
 from mrkd.errors import ArtefactError, ConfigError
-from mrkd.manifests import open_night, read_manifests
+from mrkd.manifests import open_night, read_manifests, readable
 
 RECORD = "comparison.parquet"
 COMPARISON_VERSION = 1
@@ -210,12 +210,12 @@ def compare(workspace: str, run_a: str, run_b: str) -> Comparison:
     if run_a == run_b:
         raise ConfigError(f"both nights are {run_a!r}: name two")
     nights = [storage.join(workspace, "nights", run) for run in (run_a, run_b)]
-    rows = [open_night(night) for night in nights]
+    rows = [(night, open_night(night)) for night in nights]
     shards = [s for night in nights for manifest in read_manifests(night) for s in manifest.shards]
     categories, tables = [], []
     # One category at a time: memory holds what is compared, not both nights' whole rows.
     for category in sorted({stored.category for stored in shards}):
-        joined = _joined([_side(one, category) for one in rows], category)
+        joined = _joined([_side(*one, category) for one in rows], category)
         categories.append(_category_change(category, joined))
         tables.append(joined)
     return Comparison(
@@ -223,9 +223,10 @@ def compare(workspace: str, run_a: str, run_b: str) -> Comparison:
     )
 
 
-def _side(rows: ds.Dataset, category: str) -> pa.Table:
+def _side(night_uri: str, rows: ds.Dataset, category: str) -> pa.Table:
     """One night's rows of a category, each with its verdict."""
-    table = rows.to_table(columns=list(_READ), filter=pc.field("category") == category)
+    with readable(night_uri):
+        table = rows.to_table(columns=list(_READ), filter=pc.field("category") == category)
     scored = pc.if_else(pc.fill_null(table["is_anomalous"], False), "NOK", "OK")
     verdict = pc.if_else(pc.is_valid(table["error_kind"]), "ERROR", scored)
     kind = table["error_kind"].cast(pa.string())

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -17,10 +18,11 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from mrkd import schema, storage
-from mrkd.errors import ArtefactError, NightError
+from mrkd.errors import ArtefactError, NightError, StorageError
 from mrkd.plans import Pin
 
 _DECIDED = ("error_kind", "is_anomalous")
+_OUT_OF_REACH = ("forbidden", "missing", "unreachable")
 
 
 @dataclass(frozen=True)
@@ -147,6 +149,23 @@ def open_night(uri: str) -> ds.Dataset:
     return rows
 
 
+@contextmanager
+def readable(night_uri: str) -> Iterator[None]:
+    """A block in which pyarrow reads rows of a night.
+
+    Raises:
+        StorageError: it cannot: a shard is gone, damaged or out of reach.
+    """
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        reason = str(error).partition("\n")[0]
+        raise StorageError(
+            f"the rows of {night_uri} cannot be read ({reason}): if its place can be reached, a "
+            "shard is gone or damaged"
+        ) from error
+
+
 def count_rows(uri: str, closed: Sequence[Manifest]) -> Counter[str]:
     """How many rows of these revisions are `ok`, `nok` and of each error kind.
 
@@ -158,13 +177,43 @@ def count_rows(uri: str, closed: Sequence[Manifest]) -> Counter[str]:
 
     Raises:
         NightError: as `open_night`, where rows are superseded.
+        StorageError: they cannot be read.
     """
     revisions = {manifest.revision for manifest in closed}
     replaced = (row.revision for manifest in closed for row in manifest.superseded)
     if revisions.isdisjoint(replaced):
         return sum((Counter(manifest.counts) for manifest in closed), Counter[str]())
     theirs = pc.field("revision").isin(pa.array(sorted(revisions), pa.int32()))
-    return kinds_of(open_night(uri).to_table(columns=list(_DECIDED), filter=theirs))
+    with readable(uri):
+        return kinds_of(open_night(uri).to_table(columns=list(_DECIDED), filter=theirs))
+
+
+def failed(uri: str, kinds: Sequence[str]) -> list[tuple[int, str]]:
+    """Revision and URI of a night's rows that count and have an error of these kinds.
+
+    Raises:
+        NightError: as `open_night`.
+        StorageError: they cannot be read.
+    """
+    wanted = pc.field("error_kind").cast(pa.string()).isin(list(kinds))
+    with readable(uri):
+        rows = open_night(uri).filter(wanted).to_table(columns=["revision", "image_uri"])
+    return list(zip(rows["revision"].to_pylist(), rows["image_uri"].to_pylist(), strict=True))
+
+
+def unopened(uri: str, tars: Sequence[str]) -> list[str]:
+    """A night's tars that could not be opened: each is one row, and what it holds is unknown.
+
+    Args:
+        uri: the night's folder.
+        tars: suffixes of the archive's tars.
+
+    Raises:
+        NightError: as `open_night`.
+        StorageError: the rows cannot be read.
+    """
+    endings = tuple(suffix.lower() for suffix in tars)
+    return [name for _, name in failed(uri, _OUT_OF_REACH) if name.lower().endswith(endings)]
 
 
 def kinds_of(table: pa.Table) -> Counter[str]:

@@ -24,7 +24,7 @@ import hashlib
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -42,8 +42,8 @@ from mrkd.manifests import (
     Manifest,
     Stored,
     Superseded,
+    failed,
     kinds_of,
-    open_night,
     read_manifests,
     revisions_in,
 )
@@ -126,7 +126,7 @@ class Night:
         """
         earlier = [self._plan(number) for number in self._numbers("plans")]
         held = pa.concat_tables([plan.rows for plan in earlier] or [schema.PLAN.empty_table()])
-        again = self._failed(config.retry_errors) if earlier and config.retry_errors else []
+        again = failed(self.uri, config.retry_errors) if earlier and config.retry_errors else []
         known = archive.known_tars(held, config.archive.tars)
         for _, uri in again:
             known.pop(uri, None)  # a tar that could not be read is opened again
@@ -243,12 +243,6 @@ class Night:
                 f"{self.uri}/scores holds files of no plan, {len(stray)}, the first {stray[0]}: "
                 "a plain reader would count their rows, so move them away"
             )
-
-    def _failed(self, kinds: Sequence[str]) -> list[tuple[int, str]]:
-        """Revision and URI of the rows that count and have an error of these kinds."""
-        wanted = pc.field("error_kind").cast(pa.string()).isin(list(kinds))
-        rows = open_night(self.uri).filter(wanted).to_table(columns=["revision", "image_uri"])
-        return list(zip(rows["revision"].to_pylist(), rows["image_uri"].to_pylist(), strict=True))
 
     def _stored(self, shard: Shard) -> Stored:
         """What stands under a shard's name, by its footer."""

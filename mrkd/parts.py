@@ -20,7 +20,7 @@ import pyarrow.dataset as ds
 
 from mrkd import schema, storage
 from mrkd.config import PartsConfig
-from mrkd.manifests import open_night, read_manifests
+from mrkd.manifests import open_night, read_manifests, readable
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +111,8 @@ def part_table(night_uri: str, views: Sequence[str] = ()) -> pa.Table | None:
     tables, nameless = [], 0
     # One category at a time: memory holds the largest, not the night.
     for category in sorted({stored.category for stored in shards}):
-        images = _images(rows, category)
+        with readable(night_uri):
+            images = _images(rows, category)
         named = images.filter(pc.is_valid(images["part"]))
         nameless += images.num_rows - named.num_rows
         if named.num_rows:

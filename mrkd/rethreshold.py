@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mrkd.errors import NightError
-from mrkd.manifests import open_night, read_manifests
+from mrkd.manifests import open_night, read_manifests, readable
 from mrkd.tables import nearest
 
 _COLUMNS = [
@@ -72,7 +72,8 @@ def try_threshold(night_uri: str, category: str, threshold: float) -> Trial:
     known = sorted({stored.category for stored in shards})
     if category not in known:
         raise NightError(f"{night_uri} holds no category {category!r}{nearest(category, known)}")
-    table = rows.to_table(columns=_COLUMNS, filter=pc.field("category") == category)
+    with readable(night_uri):
+        table = rows.to_table(columns=_COLUMNS, filter=pc.field("category") == category)
     scored = table.filter(pc.is_null(table["error_kind"])).drop_columns(["error_kind"])
     limit = np.float32(threshold)
     then = pc.greater(scored["image_score"], pa.scalar(limit, pa.float32()))

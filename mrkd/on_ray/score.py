@@ -20,7 +20,7 @@ from mrkd import archive, golden, parts, reports, storage, version_sets
 from mrkd.config import ScoreConfig
 from mrkd.errors import ConfigError, MrkdError, NightError
 from mrkd.lease import Lease
-from mrkd.manifests import Manifest, count_rows
+from mrkd.manifests import Manifest, count_rows, unopened
 from mrkd.nights import Night
 from mrkd.on_ray import session
 from mrkd.on_ray.revision import Committer, Done
@@ -202,8 +202,14 @@ def _end(
     num_errors = sum(errors.values())
     listed = ", ".join(f"{kind} {n}" for kind, n in errors.items())
     reasons = [f"{num_errors} of {num_images} images have no score: {listed}"] if errors else []
+    shut = unopened(night.uri, config.archive.tars) if errors else []
+    if shut:
+        reasons.append(
+            f"{len(shut)} tars could not be opened ({shut[0]} is the first), and what they "
+            "hold is unknown: --retry-errors forbidden,missing,unreachable opens them again"
+        )
     return verdict.end(
-        3 if num_errors > config.max_error_share * num_images else 0,
+        3 if shut or num_errors > config.max_error_share * num_images else 0,
         counts={"images": num_images, **dict.fromkeys(("ok", "nok"), 0), **kinds},
         uris={
             "scores": storage.join(night.uri, "scores"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from mrkd.profiles.bands import MIN_NIGHTS, Band, Compared, compare
 from mrkd.profiles.before import NUM_NIGHTS, Earlier, earlier
 from mrkd.profiles.drift import Finding, Light, Lights, Reference, judge
-from mrkd.profiles.measured import current, measure, readable, store
+from mrkd.profiles.measured import current, measure, store
 from mrkd.profiles.profile import PROFILE, SHARES, Group, Profile, quantiles, read
 
 __all__ = [
@@ -33,6 +33,5 @@ __all__ = [
     "measure",
     "quantiles",
     "read",
-    "readable",
     "store",
 ]

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from mrkd import storage
 from mrkd.errors import ArtefactError, StorageError
-from mrkd.manifests import Manifest, open_night, read_manifests, revisions_in
+from mrkd.manifests import Manifest, open_night, read_manifests, readable, revisions_in
 from mrkd.profiles.profile import FILE, MAX_SIZES, QUANTITIES, Group, Profile, quantiles, read
 
 _LOOKS = QUANTITIES[1:]
@@ -68,23 +67,6 @@ def measure(night_uri: str) -> Profile:
             for group in _groups(category, pa.Table.from_batches(found[category]), manifests)
         ),
     )
-
-
-@contextmanager
-def readable(night_uri: str) -> Iterator[None]:
-    """A block in which pyarrow reads rows of a night.
-
-    Raises:
-        StorageError: it cannot: a shard is gone, damaged or out of reach.
-    """
-    try:
-        yield
-    except (OSError, pa.ArrowException) as error:
-        reason = str(error).partition("\n")[0]
-        raise StorageError(
-            f"the rows of {night_uri} cannot be read ({reason}): if its place can be reached, a "
-            "shard is gone or damaged"
-        ) from error
 
 
 def lines_of(batch: pa.RecordBatch) -> pa.Array:

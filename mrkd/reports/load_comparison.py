@@ -16,8 +16,7 @@ from mrkd import checkpoint, comparison, schema, storage
 from mrkd.checkpoint import Calibration, ModelCard
 from mrkd.comparison import CategoryChange, Comparison
 from mrkd.errors import ArtefactError, NightError, StorageError
-from mrkd.manifests import open_night, read_manifests
-from mrkd.profiles import readable
+from mrkd.manifests import open_night, read_manifests, readable
 from mrkd.reports.comparison_content import ComparisonData, Pair, Seen
 from mrkd.reports.content import Picture
 from mrkd.reports.drawing import drawn

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from mrkd import schema, storage
-from mrkd.manifests import open_night
+from mrkd.manifests import open_night, readable
 from mrkd.reports import stored
 from mrkd.reports.content import (
     Archive,
@@ -138,7 +138,8 @@ def _errors(rows: pa.Table) -> tuple[ImageError, ...]:
 
 def _archive(night_uri: str) -> Archive:
     columns = ["category", "image_uri", "is_anomalous", "error_kind", "error_message"]
-    rows = open_night(night_uri).to_table(columns=columns)
+    with readable(night_uri):
+        rows = open_night(night_uri).to_table(columns=columns)
     errors = rows.filter(pc.field("error_kind").is_valid())
     calls = Counter(
         zip(rows["category"].to_pylist(), rows["is_anomalous"].to_pylist(), strict=True)

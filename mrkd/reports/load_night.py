@@ -18,7 +18,7 @@ from mrkd import checkpoint, profiles, storage
 from mrkd.archive import UNMATCHED
 from mrkd.checkpoint import Calibration, ModelCard
 from mrkd.errors import ArtefactError, ConfigError, StorageError
-from mrkd.manifests import open_night, read_manifests
+from mrkd.manifests import open_night, read_manifests, readable
 from mrkd.plans import Pin
 from mrkd.profiles import Lights, Profile, Reference
 from mrkd.reports import night_records, night_rows
@@ -66,7 +66,7 @@ def load_night_data(night_uri: str) -> NightData:
     night_uri = storage.join(night_uri)
     # Not the workspace that a config names: it may be relative, or have been moved since.
     workspace = night_uri.rsplit("/", 2)[0]
-    with profiles.readable(night_uri):
+    with readable(night_uri):
         rows = open_night(night_uri)
     manifests = read_manifests(night_uri)
     config = manifests[-1].config
@@ -81,7 +81,7 @@ def load_night_data(night_uri: str) -> NightData:
     )
     compared = profiles.compare(profile, before.profiles)
     tars = tuple(archive.get("tars", ()))
-    with profiles.readable(night_uri):
+    with readable(night_uri):
         choice = night_rows.choose(
             rows,
             spreads=_spreads(models, profile),

@@ -6,10 +6,11 @@ import pytest
 
 from mrkd import storage
 from mrkd.errors import NightError
-from mrkd.manifests import Manifest, open_night
+from mrkd.manifests import Manifest, open_night, unopened
 from mrkd.nights import Night
 from tests.support.faulty_proxy import FaultyProxy
 from tests.support.nights import add, config, pins, run, score
+from tests.support.tars import tar_bytes
 
 KEYS = [
     "0012/a b.png",
@@ -61,6 +62,25 @@ def test_late_overwritten_and_restored_images_are_scored_again(night, settings, 
     assert len(found) == len(KEYS) + 1
     assert found[archive + "plate/late.png"][0] == 2
     assert found[uri] == (3, 5)
+
+
+def test_a_tar_out_of_reach_is_told_until_it_was_opened(
+    bucket, night, archive, s3_server, monkeypatch
+):
+    ours = config(night.workspace, archive, retry_errors=("forbidden",))
+    good, lost = (f"{archive}plate/{name}.tar" for name in ("good", "lost"))
+    for uri in (good, lost):
+        storage.write(uri, tar_bytes({f"{n}.png": b"image" for n in range(2)}))
+    with FaultyProxy(s3_server.endpoint) as proxy:
+        proxy.deny(lost)
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        run(night, ours)
+        assert unopened(night.uri, ours.archive.tars) == [lost]
+        assert len(rows(night)) == len(KEYS) + 3
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server.endpoint)
+    run(night, ours)
+    assert unopened(night.uri, ours.archive.tars) == []
+    assert len(rows(night)) == len(KEYS) + 4
 
 
 def test_workers_that_race_for_every_shard_commit_each_once(night, settings):
