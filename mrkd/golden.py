@@ -108,6 +108,12 @@ def check(config: ScoreConfig, pins: Mapping[str, Pin | None]) -> list[str]:
     problems = [
         f"{row['image_uri']} ({row['label']}) {row['problem']}" for row in found if row["problem"]
     ]
+    uri = storage.join(config.workspace, "nights", config.run, RECORD)
+    earlier = storage.read_json(uri) if storage.exists(uri) else {"images": [], "without": []}
+    # Of categories that only earlier revisions had; those went on, whatever was wrong.
+    kept = [row for row in earlier["images"] if row["category"] not in pins]
+    forced = any(row["problem"] for row in kept) or (bool(problems) and config.force)
+    images = sorted(kept + found, key=lambda row: row["category"])
     known = {one.category for one in references}
     record = {
         "schema": GOLDEN_VERSION,
@@ -115,13 +121,12 @@ def check(config: ScoreConfig, pins: Mapping[str, Pin | None]) -> list[str]:
         "at": now(),
         "uri": config.golden.uri,
         "tolerance": config.golden.tolerance,
-        "state": "failed" if problems else "passed",
-        "forced": bool(problems) and config.force,
-        "images": found,
-        "without": sorted(pins.keys() - known - {UNMATCHED}),
-        "unused": sorted(known - {row["category"] for row in found}),
+        "state": "failed" if any(row["problem"] for row in images) else "passed",
+        "forced": forced,
+        "images": images,
+        "without": sorted((pins.keys() | set(earlier["without"])) - known - {UNMATCHED}),
+        "unused": sorted(known - {row["category"] for row in images}),
     }
-    uri = storage.join(config.workspace, "nights", config.run, RECORD)
     storage.write_json(uri, record)
     log.info("golden images=%d problems=%d uri=%s", len(found), len(problems), uri)
     if problems and not config.force:

@@ -23,7 +23,7 @@ from mrkd.errors import StorageError
 from mrkd.model import infer
 from mrkd.nights import Night
 from mrkd.plans import Pin, Plan
-from mrkd.scoring import in_threads
+from mrkd.scoring import Decoder, in_threads
 from mrkd.summary import Summary, now
 
 log = logging.getLogger(__name__)
@@ -154,10 +154,9 @@ def _rows(plan: Plan) -> list[Row]:
 def _pixel_bytes(config: ScoreConfig, row: Row) -> int:
     assert row.model_version is not None
     card = checkpoint.read_card(config.workspace, row.category, row.model_version)
-    if card.model.tiles:
-        # How many tiles an image has, only reading it tells: plans cut such shards by a guess.
-        return config.rows.shard_bytes
-    return min(row.num_images, config.rows.shard_rows) * 3 * card.model.image_size**2
+    most = min(row.num_images, config.rows.shard_rows)
+    # Plans cut shards of tiles by a guess.
+    return Decoder.of(card.model).num_bytes(most) or config.rows.shard_bytes
 
 
 def _recorded(config: ScoreConfig) -> Rate | None:

@@ -21,7 +21,7 @@ from functools import partial
 from typing import Any
 
 import ray.data
-from ray.data import ActorPoolStrategy, DataContext, Dataset, TaskPoolStrategy
+from ray.data import ActorPoolStrategy, DataContext, Dataset, ExecutionResources, TaskPoolStrategy
 from ray.exceptions import RayError
 from ray.util.annotations import RayDeprecationWarning
 
@@ -33,10 +33,12 @@ from mrkd.on_ray import blocks, steps
 from mrkd.on_ray.deaths import shards_with_deaths
 from mrkd.on_ray.isolate import Isolation
 from mrkd.on_ray.night_progress import Progress, ask_board, start_board
+from mrkd.on_ray.reading import decoder_of
 from mrkd.on_ray.session import READER_CPUS, Node, Pool
 from mrkd.on_ray.steps import Work
 from mrkd.on_ray.tally import Took
 from mrkd.plans import Shard
+from mrkd.scoring import in_threads
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +50,8 @@ _RESTARTS = 20
 _SUSPECTS = 16
 """Shards that are isolated after a death of which the board knows nothing."""
 _MAX_THREADS = 32
+_MIN_AHEAD = 128 * 2**20
+"""Bytes of the object store that a pass may fill at least."""
 
 
 @dataclass
@@ -91,6 +95,9 @@ class Committer:
     ) -> None:
         self._night, self._config, self._pool, self._lease = night, config, pool, lease
         self._readers = readers(found, config.pool.gets_per_node)
+        free = sum(node.cpus for node in found) - pool.size * pool.ask.cpus
+        # Each reader has a shard in hand; each scorer one, and one that waits for it.
+        self._in_flight = max(1, math.floor(free / READER_CPUS)) + 2 * pool.size
         self._board = start_board()
         self._counted: set[str] = set()
         self.done = Done()
@@ -204,6 +211,10 @@ class Committer:
         """The way of each shard; nothing runs before it is iterated."""
         context = DataContext.get_current()
         context.enable_progress_bars = context.print_on_execution_start = False
+        # Unbounded, readers fill a third of the machine's memory with what scorers come to later.
+        ahead = max(_MIN_AHEAD, self._in_flight * pixel_bytes(shards, self._config))
+        limits = ExecutionResources.for_limits(object_store_memory=ahead)
+        context.execution_options.resource_limits = limits
         logging.getLogger("ray.data").setLevel(logging.WARNING)
         # It warns that its bars are off.
         logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
@@ -236,6 +247,24 @@ class Committer:
                     **_ONE_ROW,
                 )
             )
+
+
+def pixel_bytes(shards: Sequence[Shard], config: ScoreConfig) -> int:
+    """The most that the pixels of one of these shards take in memory, as far as models tell."""
+    largest: dict[str, Shard] = {}
+    for shard in shards:
+        held = largest.get(shard.category)
+        if shard.pin and (held is None or len(shard.rows) > len(held.rows)):
+            largest[shard.category] = shard
+
+    def size(shard: Shard) -> int:
+        try:
+            decoder = decoder_of(shard, config.workspace, config.archive)
+        except MrkdError:  # its readers will tell
+            return 0
+        return decoder.num_bytes(len(shard.rows)) or config.rows.shard_bytes
+
+    return max(in_threads(size, largest.values()), default=0)
 
 
 class _ProcessDied(NightError):

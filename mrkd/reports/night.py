@@ -168,7 +168,8 @@ def _asks(
     if data.golden and data.golden.state != "passed":
         off = sum(bool(image.problem) for image in data.golden.images)
         parts = "1 reference part does" if off == 1 else f"{off} reference parts do"
-        yield ask(f"{parts} not score as it should: the night was forced", "golden")
+        end = "was forced" if data.golden.forced else "stopped"
+        yield ask(f"{parts} not score as it should: the night {end}", "golden")
     for line in lines:
         if line["silent"]:
             came = line["came"]

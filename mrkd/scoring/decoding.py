@@ -95,6 +95,10 @@ class Decoder:
         """How a picture of that size (H0, W0) is cut."""
         return Tiling(original, self.tiles, self.overlap, self.size, self.resize)
 
+    def num_bytes(self, num_images: int) -> int | None:
+        """Of the pixels of so many images; None with tiles, whose number only reading tells."""
+        return None if self.tiles else num_images * self.size**2 * 3
+
     def __call__(
         self,
         image_uri: str,

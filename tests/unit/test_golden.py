@@ -139,6 +139,18 @@ def test_force_tells_what_is_wrong_and_goes_on(config, root):
     assert (record(config)["state"], record(config)["forced"]) == ("failed", True)
 
 
+def test_a_later_revision_of_other_categories_hides_nothing(config, root, made):
+    golden.check(config, PINS)
+    go_dark(root)
+    forced = config.with_values({"golden.tolerance": 0, "force": True})
+    golden.check(forced, PINS)
+    put(root, "good", "x", picture(made[1][0]), category="ring")
+    golden.check(config.with_values({"force": True}), {"ring": Pin(VERSION, 1, "t")})
+    found = record(config)
+    assert {row["category"] for row in found["images"]} == {"plate", "ring"}
+    assert (found["state"], found["forced"]) == ("failed", True)
+
+
 @pytest.mark.parametrize(
     ("label", "seed_rank", "words"),
     [("good", NUM - 1, ", above the threshold"), ("bad", 0, ", not above the threshold")],
