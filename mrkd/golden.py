@@ -23,8 +23,8 @@ from mrkd.checkpoint import Calibration
 from mrkd.config import RowsConfig, ScoreConfig
 from mrkd.errors import ArtefactError, ConfigError, GoldenError, StorageError
 from mrkd.images import DecodeLimits
-from mrkd.plans import Pin
 from mrkd.scoring import Decoded, Decoder, Scorer, ahead_of, in_threads
+from mrkd.shards import Pin
 from mrkd.summary import now
 
 log = logging.getLogger(__name__)

@@ -19,7 +19,7 @@ import pyarrow.dataset as ds
 
 from mrkd import schema, storage
 from mrkd.errors import ArtefactError, NightError, StorageError
-from mrkd.plans import Pin
+from mrkd.shards import Pin
 
 _DECIDED = ("error_kind", "is_anomalous")
 _OUT_OF_REACH = ("forbidden", "missing", "unreachable")

@@ -22,8 +22,9 @@ from mrkd.config import PriceConfig, ScoreConfig
 from mrkd.errors import StorageError
 from mrkd.model import infer
 from mrkd.nights import Night
-from mrkd.plans import Pin, Plan
-from mrkd.scoring import Decoder, in_threads
+from mrkd.plans import Plan
+from mrkd.scoring import in_threads
+from mrkd.shards import Pin, most_pixels
 from mrkd.summary import Summary, now
 
 log = logging.getLogger(__name__)
@@ -132,7 +133,7 @@ def forecast_night(config: ScoreConfig) -> NightForecast:
     plan = Night(config.workspace, config.run).draft(config, pin)
     rows = [] if plan is None else _rows(plan)
     scored = [row for row in rows if row.model_version]
-    shard_bytes = max((_pixel_bytes(config, row) for row in scored), default=0)
+    shard_bytes = most_pixels(plan.shards(), config.rows) if plan else 0
     rate = (_recorded(config) or _timed(config, scored)) if scored else None
     return NightForecast(rows, shard_bytes, rate, config.price, started_at)
 
@@ -149,14 +150,6 @@ def _rows(plan: Plan) -> list[Row]:
         version = pin.version if pin else None
         rows.append(Row(name, row["image_uri_count"], size, shards[name], version))
     return rows
-
-
-def _pixel_bytes(config: ScoreConfig, row: Row) -> int:
-    assert row.model_version is not None
-    card = checkpoint.read_card(config.workspace, row.category, row.model_version)
-    most = min(row.num_images, config.rows.shard_rows)
-    # Plans cut shards of tiles by a guess.
-    return Decoder.of(card.model).num_bytes(most) or config.rows.shard_bytes
 
 
 def _recorded(config: ScoreConfig) -> Rate | None:

@@ -47,7 +47,8 @@ from mrkd.manifests import (
     read_manifests,
     revisions_in,
 )
-from mrkd.plans import Pin, Pins, Plan, Shard
+from mrkd.plans import Pins, Plan
+from mrkd.shards import Pin, Shard
 
 log = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""What a night scores: plans, their shards, and the models pinned for them.
+"""What a night scores: its plans, and the models pinned for them.
 
 A plan is made from what an archive holds and earlier plans do not, and is stored before anything
 is scored. From then on it decides everything: which images form a shard, by which model, under
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Self
@@ -19,87 +19,13 @@ import pyarrow.compute as pc
 
 from mrkd import schema
 from mrkd.archive import UNMATCHED, known_tars
-from mrkd.config import RowsConfig, ScoreConfig
+from mrkd.config import ScoreConfig
 from mrkd.errors import ArtefactError, ConfigError
+from mrkd.shards import Pin, Shard, cuts
 from mrkd.tables import flattened
-
-
-@dataclass(frozen=True)
-class Pin:
-    """The model that scores a category for a whole revision, whatever is promoted meanwhile.
-
-    Args:
-        version: of the model.
-        calibration: number of the version's calibration.
-        teacher: name and digest, as the rows hold it.
-        tiles: side of the squares that it cuts an image into; 0: it takes the whole at once.
-    """
-
-    version: str
-    calibration: int
-    teacher: str
-    tiles: int = 0
-
-
-_DECODED = 16
-"""Times that an image cut into overlapping tiles is larger, decoded, than its file as a JPEG."""
 
 Pins = Callable[[str], Pin | None]
 """The model that scores a category from now on; None where it has none."""
-
-
-@dataclass(frozen=True)
-class Shard:
-    """A unit of work: images of one category, scored together and stored as one file.
-
-    Args:
-        id: hash of all that decides the file's rows.
-        category: of every image.
-        revision: number of the plan.
-        pin: the model; None where the category has none, see `without_model`.
-        rows: its part of the plan (`schema.PLAN`), sorted by URI.
-    """
-
-    id: str
-    category: str
-    revision: int
-    pin: Pin | None
-    rows: pa.Table
-
-    @property
-    def file(self) -> str:
-        """The name of its file below the night's `scores`."""
-        return f"category={self.category}/shard-{self.id}.parquet"
-
-    def error_table(self, kind: str, message: str) -> pa.Table:
-        """One row (`schema.SCORES`) for each image: it was not scored, and why.
-
-        An image whose error was known when it was planned keeps that one.
-
-        Args:
-            kind: a member of `schema.ERROR_KINDS`.
-            message: one line that says what to do.
-        """
-        common: dict[str, Any] = {"error_kind": kind, "error_message": message}
-        if self.pin is not None:
-            common |= {"model_version": self.pin.version, "calibration": self.pin.calibration}
-            common |= {"teacher": self.pin.teacher}
-        shared = ["image_uri", "revision", "attributes", "image_etag", "image_bytes"]
-        known = ["error_kind", "error_message"]
-        rows = [
-            {name: row[name] for name in shared}
-            | common
-            | {name: row[name] for name in known if row["error_kind"] is not None}
-            for row in self.rows.select([*shared, *known]).to_pylist()
-        ]
-        return schema.score_table(rows, category=self.category, metadata={})
-
-    def without_model(self) -> pa.Table:
-        """The rows of a shard for whose category there was no model."""
-        reason = f"category {self.category!r} had no model when the night was planned: train it"
-        if self.category == UNMATCHED:
-            reason = "archive.template finds no category in its key: correct the one or the other"
-        return self.error_table("no_model", f"{reason}, then score it in a new run")
 
 
 @dataclass(frozen=True)
@@ -225,8 +151,7 @@ def draft(
     settings = config.to_dict()
     deciding = _digest(_deciding(settings))
     shards: list[str] = []
-    tiled = {name for name, pin in pinned.items() if pin and pin.tiles}
-    for start, end in _cuts(rows, config.rows, tiled):
+    for start, end in cuts(rows, config.rows, pinned):
         part = rows.slice(start, end - start).to_pylist()
         pin = pinned[part[0]["category"]]
         name = _digest([revision, pin and asdict(pin), deciding, part])[:32]
@@ -286,25 +211,6 @@ def _with_rows_again(
 
 def _among(rows: pa.Table, uris: Iterable[str]) -> pa.Table:
     return rows.filter(pc.is_in(rows["image_uri"], pa.array(sorted(uris), pa.string())))
-
-
-def _cuts(
-    rows: pa.Table, config: RowsConfig, tiled: Collection[str] = ()
-) -> Iterator[tuple[int, int]]:
-    """Start and end of each shard: one category, bounded by count and, if not alone, by bytes."""
-    start, num_bytes, last = 0, 0, None
-    categories, sizes = rows["category"].to_pylist(), rows["image_bytes"].to_pylist()
-    for n, (category, known) in enumerate(zip(categories, sizes, strict=True)):
-        size = known or 0  # a manifest may not say it
-        if category in tiled:
-            size *= _DECODED
-        full = n - start == config.shard_rows or num_bytes + size > config.shard_bytes
-        if n > start and (full or category != last):
-            yield start, n
-            start, num_bytes = n, 0
-        num_bytes += size
-        last = category
-    yield start, len(categories)
 
 
 def _deciding(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,8 +16,8 @@ from typing import Any
 from mrkd import catalogue, checkpoint, registry, storage
 from mrkd.config import check_name
 from mrkd.errors import ArtefactError, ConfigError
-from mrkd.plans import Pin
-from mrkd.scoring import in_threads
+from mrkd.scoring import Decoder, in_threads
+from mrkd.shards import Pin
 from mrkd.tables import nearest
 
 log = logging.getLogger(__name__)
@@ -80,7 +80,8 @@ def pin(workspace: str, category: str, versions: Mapping[str, str] | None = None
     else:
         calibration = catalogue.shelf(workspace, category).calibration(version)
     card = checkpoint.read_card(workspace, category, version)
-    return Pin(version, calibration, card.teacher.name, card.model.tiles)
+    pixels = Decoder.of(card.model).num_bytes(1) or 0
+    return Pin(version, calibration, card.teacher.name, pixels)
 
 
 def _of_file(uri: str) -> dict[str, str]:

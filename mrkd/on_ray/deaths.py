@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from mrkd import storage
 from mrkd.errors import NightError
 from mrkd.nights import Night
-from mrkd.plans import Shard
+from mrkd.shards import Shard
 
 DEATHS = 3
 """Processes that an image may end before it is given up."""

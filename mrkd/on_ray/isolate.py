@@ -36,8 +36,8 @@ from mrkd.on_ray.reading import Row, decode, decoder_of, read_images
 from mrkd.on_ray.session import Ask
 from mrkd.on_ray.steps import Work
 from mrkd.on_ray.tally import Meter, Took
-from mrkd.plans import Shard
 from mrkd.scoring import Scorer
+from mrkd.shards import Shard
 from mrkd.storage import Fetched
 
 log = logging.getLogger(__name__)

@@ -13,8 +13,8 @@ from mrkd.config import ArchiveConfig
 from mrkd.errors import StorageError
 from mrkd.images import DecodeLimits
 from mrkd.on_ray.tally import Meter
-from mrkd.plans import Shard
 from mrkd.scoring import Decoded, Decoder
+from mrkd.shards import Shard
 from mrkd.storage import Fetched
 
 T = TypeVar("T")

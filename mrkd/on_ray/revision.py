@@ -33,12 +33,10 @@ from mrkd.on_ray import blocks, steps
 from mrkd.on_ray.deaths import shards_with_deaths
 from mrkd.on_ray.isolate import Isolation
 from mrkd.on_ray.night_progress import Progress, ask_board, start_board
-from mrkd.on_ray.reading import decoder_of
 from mrkd.on_ray.session import READER_CPUS, Node, Pool
 from mrkd.on_ray.steps import Work
 from mrkd.on_ray.tally import Took
-from mrkd.plans import Shard
-from mrkd.scoring import in_threads
+from mrkd.shards import Shard, most_pixels
 
 log = logging.getLogger(__name__)
 
@@ -212,7 +210,7 @@ class Committer:
         context = DataContext.get_current()
         context.enable_progress_bars = context.print_on_execution_start = False
         # Unbounded, readers fill a third of the machine's memory with what scorers come to later.
-        ahead = max(_MIN_AHEAD, self._in_flight * pixel_bytes(shards, self._config))
+        ahead = max(_MIN_AHEAD, self._in_flight * most_pixels(shards, self._config.rows))
         limits = ExecutionResources.for_limits(object_store_memory=ahead)
         context.execution_options.resource_limits = limits
         logging.getLogger("ray.data").setLevel(logging.WARNING)
@@ -247,24 +245,6 @@ class Committer:
                     **_ONE_ROW,
                 )
             )
-
-
-def pixel_bytes(shards: Sequence[Shard], config: ScoreConfig) -> int:
-    """The most that the pixels of one of these shards take in memory, as far as models tell."""
-    largest: dict[str, Shard] = {}
-    for shard in shards:
-        held = largest.get(shard.category)
-        if shard.pin and (held is None or len(shard.rows) > len(held.rows)):
-            largest[shard.category] = shard
-
-    def size(shard: Shard) -> int:
-        try:
-            decoder = decoder_of(shard, config.workspace, config.archive)
-        except MrkdError:  # its readers will tell
-            return 0
-        return decoder.num_bytes(len(shard.rows)) or config.rows.shard_bytes
-
-    return max(in_threads(size, largest.values()), default=0)
 
 
 class _ProcessDied(NightError):

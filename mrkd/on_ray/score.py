@@ -27,8 +27,8 @@ from mrkd.on_ray.revision import Committer, Done
 from mrkd.on_ray.session import Node
 from mrkd.on_ray.tally import Meter, add_start
 from mrkd.on_ray.verdict import Verdict
-from mrkd.plans import Pin
 from mrkd.schema import ERROR_KINDS
+from mrkd.shards import Pin
 from mrkd.summary import Summary, now
 from mrkd.tables import nearest
 

@@ -21,8 +21,8 @@ from mrkd.on_ray.night_progress import ask_board
 from mrkd.on_ray.reading import Row, decode, decoder_of, read_images
 from mrkd.on_ray.session import READER_CPUS, Ask
 from mrkd.on_ray.tally import Meter, Took
-from mrkd.plans import Shard
 from mrkd.scoring import Decoded, Scorer, ahead_of
+from mrkd.shards import Shard
 from mrkd.storage import Fetched
 
 MAX_DEATHS = 2

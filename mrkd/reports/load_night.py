@@ -19,7 +19,6 @@ from mrkd.archive import UNMATCHED
 from mrkd.checkpoint import Calibration, ModelCard
 from mrkd.errors import ArtefactError, ConfigError, StorageError
 from mrkd.manifests import open_night, read_manifests, readable
-from mrkd.plans import Pin
 from mrkd.profiles import Lights, Profile, Reference
 from mrkd.reports import night_records, night_rows
 from mrkd.reports.content import Model
@@ -27,6 +26,7 @@ from mrkd.reports.drawing import drawn
 from mrkd.reports.night_content import NightData, Scoring, Shown
 from mrkd.reports.night_rows import Chosen, Row
 from mrkd.scoring import in_threads
+from mrkd.shards import Pin
 
 RECORD = "_MANIFEST.json"
 

@@ -10,8 +10,7 @@ from mrkd.nights import Night
 from mrkd.on_ray import session
 from mrkd.on_ray.isolate import Isolation
 from mrkd.on_ray.night_progress import start_board
-from mrkd.on_ray.reading import decoder_of
-from mrkd.on_ray.revision import Committer, Readers, pixel_bytes, readers
+from mrkd.on_ray.revision import Committer, Readers, readers
 from mrkd.on_ray.session import Ask, Node
 from mrkd.on_ray.steps import Work
 
@@ -46,14 +45,6 @@ def test_the_readers_of_a_node_have_no_more_requests_under_way_than_it_may(
     for each in cpus:
         at_once = min(2 * each, gets_per_node if found.at_once else 2 * each)
         assert at_once * found.threads <= gets_per_node
-
-
-def test_the_pixels_of_the_largest_shard_are_what_a_night_reads_ahead(plant, archive):
-    config = plant.score_config(archive, "ahead", **{"rows.shard_rows": 5})
-    _, shards = planned(config)
-    size = decoder_of(shards[0], config.workspace, config.archive).size
-    assert pixel_bytes(shards, config) == 5 * size * size * 3
-    assert pixel_bytes(shards[:0], config) == 0
 
 
 def test_a_night_with_fewer_requests_than_readers_is_read(plant, archive):

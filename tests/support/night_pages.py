@@ -23,8 +23,8 @@ from mrkd.category.scores import TRAINING_SCORES
 from mrkd.checkpoint import Calibration, ModelCard, TeacherCard, sealed
 from mrkd.config import FitConfig, ModelConfig, ScoreConfig
 from mrkd.nights import Night
-from mrkd.plans import Pin, Shard
 from mrkd.profiles import Group, Profile, quantiles
+from mrkd.shards import Pin, Shard
 from tests.support.parts import make_parts
 
 RUN = "night-2026-11-23"

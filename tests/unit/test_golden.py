@@ -9,8 +9,8 @@ from mrkd import checkpoint, golden, storage
 from mrkd.calibration import at_threshold
 from mrkd.config import ScoreConfig
 from mrkd.errors import ArtefactError, ConfigError, GoldenError, NightError
-from mrkd.plans import Pin
 from mrkd.scoring import Decoder, Scorer
+from mrkd.shards import Pin
 from tests.support.pictures import pillow, smooth
 from tests.support.versions import store_version
 

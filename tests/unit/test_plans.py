@@ -6,7 +6,8 @@ import pytest
 from mrkd import plans, schema
 from mrkd.archive import IMAGES, UNMATCHED
 from mrkd.errors import ArtefactError, ConfigError
-from mrkd.plans import Pin, Plan
+from mrkd.plans import Plan
+from mrkd.shards import Pin, most_pixels
 from tests.support import nights as support
 
 
@@ -47,6 +48,20 @@ def test_shards_are_cut_by_bytes_and_an_image_above_them_stands_alone():
         ("a", 1),
         ("a", 1),
     ]
+
+
+@pytest.mark.parametrize(
+    ("pixels", "expected"),
+    [(8 * 2**20, [3, 2]), (12 * 2**20, [2, 2, 1]), (2**30, [1] * 5), (0, [1, 3, 1])],
+)
+def test_shards_are_cut_by_the_pixels_of_their_images(pixels, expected):
+    listing = images(*[("a", f"{n}.png", "e", size) for n, size in enumerate([50, 50, 5, 5, 5])])
+    pin = Pin("a-v1", 1, "t", pixels)  # 0: tiles, by a guess of 16 times the file
+    ours = config(**{"rows.shard_bytes": 1000})
+    plan = plans.draft(listing, (), ours, lambda category: pin)
+    assert [size for _, size in sizes(plan)] == expected
+    most = max(n * pixels for n in expected) or 1000
+    assert most_pixels(plan.shards(), ours.rows) == most
 
 
 def test_the_same_inputs_give_the_same_shards():

@@ -5,7 +5,7 @@ from mrkd.archive import UNMATCHED
 from mrkd.errors import ConfigError, NightError, StorageError
 from mrkd.manifests import Manifest, Superseded, open_night
 from mrkd.nights import Night
-from mrkd.plans import Pin
+from mrkd.shards import Pin
 from tests.support.nights import add, files, kinds, pins, planned, run, score, touch, uris
 from tests.support.tars import tar_bytes
 
