@@ -46,6 +46,7 @@ def test_a_fleet_whose_processes_are_killed_ends_with_the_same_weights(root, und
     assert not list((tmp_path / "workspace" / "fleets").rglob("*.safetensors"))
 
 
+@pytest.mark.chaos
 def test_a_group_whose_controller_and_worker_are_killed_ends_with_the_same_weights(root, tmp_path):
     values = {"fleet.workers_per_category": 2, "data.categories": ["a"], "train.max_steps": 150}
     calm = long_fleet(root, tmp_path / "calm", **values)

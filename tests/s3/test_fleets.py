@@ -4,6 +4,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from mrkd import storage
 from mrkd.forecast import forecast
 from tests.support.chaos import long_fleet, make_categories, run_under_fire, weights_digests
@@ -63,6 +65,7 @@ def test_a_fleet_on_s3_isolates_a_failure_and_is_up_to_date_after(bucket, s3_ser
         assert not any(secret in text for text in texts), name
 
 
+@pytest.mark.chaos
 def test_a_fleet_on_s3_whose_processes_are_killed_ends_with_the_same_weights(bucket, tmp_path):
     root = make_categories(tmp_path / "parts")
     values = {"data.categories": ["a", "b"], "train.max_steps": 200}
