@@ -17,8 +17,10 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 
 
 @pytest.fixture
-def bucket(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
+def bucket(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """URI of an empty bucket, with the environment that reaches it."""
     for name, value in s3_server.environment.items():
         monkeypatch.setenv(name, value)
-    return s3_server.new_bucket()
+    uri = s3_server.new_bucket()
+    yield uri
+    s3_server.remove_bucket(uri)

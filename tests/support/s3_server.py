@@ -64,6 +64,14 @@ class S3Server:
         self.client().create_bucket(Bucket=name)
         return f"s3://{name}"
 
+    def remove_bucket(self, uri: str) -> None:
+        """Removes a bucket and what it holds: the server has room for some hundred at a time."""
+        client, name = self.client(), uri.removeprefix("s3://")
+        for page in client.get_paginator("list_objects_v2").paginate(Bucket=name):
+            if keys := [{"Key": entry["Key"]} for entry in page.get("Contents", ())]:
+                client.delete_objects(Bucket=name, Delete={"Objects": keys})
+        client.delete_bucket(Bucket=name)
+
     def cpu_seconds(self) -> float:
         """What the server has computed since its start."""
         assert self._process is not None, "the server does not run"
