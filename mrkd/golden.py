@@ -212,15 +212,12 @@ def _score(
 ) -> list[dict[str, Any]]:
     """A night's row for each reference part, in order; what cannot be read is an error."""
     card = checkpoint.read_card(config.workspace, category, pin.version)
-    limits = DecodeLimits(
-        config.archive.max_pixels, config.archive.max_bytes, config.archive.truncated
-    )
-    decoder = Decoder.of(card.model, limits)
+    decoder = Decoder.of(card.model, DecodeLimits.of(config.archive))
 
     def read(reference: Reference) -> Decoded:
         uri = reference.image_uri
         try:
-            data, etag = storage.fetch(uri, max_bytes=limits.max_bytes)
+            data, etag = storage.fetch(uri, max_bytes=config.archive.max_bytes)
         except StorageError as error:
             return Decoded(uri, error_kind=error.kind, error_message=str(error))
         return decoder(uri, data, etag=etag)

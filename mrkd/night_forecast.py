@@ -24,7 +24,7 @@ from mrkd.model import infer
 from mrkd.nights import Night
 from mrkd.plans import Plan
 from mrkd.scoring import in_threads
-from mrkd.shards import Pin, most_pixels
+from mrkd.shards import Pin, Shard, most_pixels
 from mrkd.summary import Summary, now
 
 log = logging.getLogger(__name__)
@@ -131,15 +131,16 @@ def forecast_night(config: ScoreConfig) -> NightForecast:
         return version_sets.pin(config.workspace, category, versions)
 
     plan = Night(config.workspace, config.run).draft(config, pin)
-    rows = [] if plan is None else _rows(plan)
+    shards = plan.shards() if plan else []
+    rows = _rows(plan, shards) if plan else []
     scored = [row for row in rows if row.model_version]
-    shard_bytes = most_pixels(plan.shards(), config.rows) if plan else 0
+    shard_bytes = most_pixels(shards, config.rows)
     rate = (_recorded(config) or _timed(config, scored)) if scored else None
     return NightForecast(rows, shard_bytes, rate, config.price, started_at)
 
 
-def _rows(plan: Plan) -> list[Row]:
-    shards = Counter(shard.category for shard in plan.shards())
+def _rows(plan: Plan, shards: Sequence[Shard]) -> list[Row]:
+    num_shards = Counter(shard.category for shard in shards)
     table = plan.rows.group_by("category").aggregate(
         [("image_uri", "count"), ("image_bytes", "sum")]
     )
@@ -148,7 +149,7 @@ def _rows(plan: Plan) -> list[Row]:
         name, pin = row["category"], plan.pins[row["category"]]
         size = row["image_bytes_sum"] or 0
         version = pin.version if pin else None
-        rows.append(Row(name, row["image_uri_count"], size, shards[name], version))
+        rows.append(Row(name, row["image_uri_count"], size, num_shards[name], version))
     return rows
 
 

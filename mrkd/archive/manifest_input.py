@@ -23,6 +23,8 @@ from mrkd.archive.tars import Problem
 from mrkd.config import ArchiveConfig
 from mrkd.errors import ConfigError, StorageError
 
+_NO_CAST = (pa.ArrowInvalid, pa.ArrowNotImplementedError)
+"""What pyarrow raises for values that have no place in the type that is wanted."""
 _ABSOLUTE = re.compile(r"/|[A-Za-z][A-Za-z0-9+.-]*:/")
 _NAMES: Mapping[str, tuple[str, ...]] = {
     "uri": ("imageuri", "uri"),
@@ -47,11 +49,6 @@ class _Columns:
 
     used: Mapping[str, int]
     attributes: Mapping[str, int]
-
-    @property
-    def are_inventory(self) -> bool:
-        """Whether the rows are objects of a bucket, of which images are only some."""
-        return "uri" not in self.used
 
     @classmethod
     def of(cls, columns: pa.Schema, file: str) -> Self:
@@ -209,7 +206,7 @@ class _Reader:
         if use == "attributes":
             try:
                 pairs: list[Any] = column.cast(schema.ATTRIBUTES).to_pylist()
-            except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            except _NO_CAST as error:
                 what = f"attributes are of {column.type}, not of texts by name"
                 raise ConfigError(self._at(first, what)) from error
             return pairs
@@ -217,7 +214,7 @@ class _Reader:
             return _texts(column)
         try:
             numbers: list[Any] = column.cast(pa.int64()).to_pylist()
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        except _NO_CAST:
             numbers = [self._number(v, use, first + n) for n, v in enumerate(column.to_pylist())]
         for n, number in enumerate(numbers):
             if number is not None and number < 0:
@@ -255,6 +252,6 @@ def _texts(column: pa.Array) -> list[str | None]:
         column = column.dictionary_decode()
     try:
         texts: list[str | None] = column.cast(pa.string()).to_pylist()
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+    except _NO_CAST:
         texts = [None if value is None else str(value) for value in column.to_pylist()]
     return texts

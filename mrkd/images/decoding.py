@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal, Self, cast
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from mrkd.config import ArchiveConfig
 from mrkd.errors import ImageDecodeError
 from mrkd.images.headers import Header, read_header
 
@@ -34,6 +35,11 @@ class DecodeLimits:
     max_pixels: int = 100_000_000
     max_bytes: int = 64 * 2**20
     truncated: Literal["error", "accept"] = "error"
+
+    @classmethod
+    def of(cls, archive: ArchiveConfig) -> Self:
+        """Those of an archive."""
+        return cls(archive.max_pixels, archive.max_bytes, archive.truncated)
 
 
 @dataclass(frozen=True)

@@ -124,8 +124,7 @@ def decoder_of(shard: Shard, workspace: str, config: ArchiveConfig) -> Decoder:
 @lru_cache(maxsize=64)
 def _decoder(workspace: str, category: str, version: str, config: ArchiveConfig) -> Decoder:
     card = checkpoint.read_card(workspace, category, version)
-    limits = DecodeLimits(config.max_pixels, config.max_bytes, config.truncated)
-    return Decoder.of(card.model, limits)
+    return Decoder.of(card.model, DecodeLimits.of(config))
 
 
 def _fetch(row: Row, max_bytes: int) -> Fetched | StorageError:

@@ -131,7 +131,8 @@ class _Start:
                 return manifests
             self._revision = revision
             if shards := self._night.todo(revision):
-                self.problems += golden.check(self._config, self._night.pins(revision))
+                if self._config.golden.uri:  # else the plan need not be read again
+                    self.problems += golden.check(self._config, self._night.pins(revision))
                 self._on_ray().commit_all(shards)
             # So a page that stands is of all that is closed, also after a start that was killed.
             storage.delete(_page_uri(self._night))

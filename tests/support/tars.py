@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mrkd import storage
+from mrkd.archive import list_images
+from mrkd.config import ArchiveConfig
 
 Content = bytes | tarfile.TarInfo
 
@@ -50,3 +52,20 @@ def put(folder: Path | str, key: str, data: bytes) -> str:
 def block_of(data: bytes, content: bytes) -> int:
     """Where the header of the member with that content begins."""
     return data.index(content) - tarfile.BLOCKSIZE
+
+
+def images(folder, template="{category}/{tar}/{name}", known=None, **values):
+    """What an archive holds, one dict a row (`archive.IMAGES`)."""
+    config = ArchiveConfig(uri=str(folder), template=template, **values)
+    return list_images(config, known or {}).to_pylist()
+
+
+def only(folder, **values):
+    """Its one row."""
+    (row,) = images(folder, **values)
+    return row
+
+
+def problems(folder):
+    """The error kind of each row, by the last part of its URI."""
+    return {row["image_uri"].rpartition("/")[2]: row["error_kind"] for row in images(folder)}

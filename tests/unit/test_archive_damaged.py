@@ -5,21 +5,7 @@ import pytest
 
 from mrkd.archive import UNMATCHED, known_tars, list_images
 from mrkd.config import ArchiveConfig
-from tests.support.tars import block_of, put, tar_bytes
-
-
-def images(folder, template="{category}/{tar}/{name}", known=None, **values):
-    config = ArchiveConfig(uri=str(folder), template=template, **values)
-    return list_images(config, known or {}).to_pylist()
-
-
-def only(folder, **values):
-    (row,) = images(folder, **values)
-    return row
-
-
-def problems(folder):
-    return {row["image_uri"].rpartition("/")[2]: row["error_kind"] for row in images(folder)}
+from tests.support.tars import block_of, images, only, problems, put, tar_bytes
 
 
 def test_a_tar_may_follow_another_ones_end(tmp_path):
