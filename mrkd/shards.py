@@ -12,7 +12,7 @@ from mrkd import schema
 from mrkd.archive import UNMATCHED
 from mrkd.config import RowsConfig
 
-_SHARD_PIXELS = 24 * 2**20
+_SHARD_PIXELS = 12 * 2**20
 """Bytes that the images of a shard take, decoded: there are several shards in each one's hands."""
 _DECODED = 16
 """Times that an image cut into overlapping tiles is larger, decoded, than its file as a JPEG."""

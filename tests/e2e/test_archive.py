@@ -45,7 +45,7 @@ def test_new_images_become_a_revision_of_their_own(place, night):
 
 
 def test_of_two_starts_one_works_and_a_stale_lease_is_taken_over(place):
-    proofs.two_starts(place, 600)
+    proofs.two_starts(place, 300)
 
 
 def test_any_reader_of_parquet_sees_one_table_by_category(place, night, tmp_path):
@@ -69,7 +69,7 @@ def test_any_reader_of_parquet_sees_one_table_by_category(place, night, tmp_path
 
 
 def test_a_night_whose_processes_are_killed_has_the_same_rows(place):
-    found = proofs.chaos(place, kills=6, size=600, shard_rows=16, seed=7)
+    found = proofs.chaos(place, kills=6, size=400, shard_rows=8, seed=7)
     assert sum(found["kills"].values()) >= 6
     assert found["kills"].keys() == set(KINDS)
 

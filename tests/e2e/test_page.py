@@ -50,8 +50,8 @@ def browser():
 
 
 @contextmanager
-def opened(browser, uri, width, **options):
-    """The page after its open charts are drawn, what it asked for and what it complained of."""
+def opened(browser, uri, width, *, charts=False, **options):
+    """The page, with `charts` after all that are open are drawn; its requests and complaints."""
     context = browser.new_context(viewport={"width": width, "height": 900}, **options)
     page = context.new_page()
     asked, complaints = [], []
@@ -59,7 +59,7 @@ def opened(browser, uri, width, **options):
     page.on("console", lambda message: complaints.append(message.text))
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.goto(uri)
-    for chart in page.locator(".chart:visible").all():
+    for chart in page.locator(".chart:visible").all() if charts else ():
         chart.scroll_into_view_if_needed()
         chart.locator("svg.main-svg").first.wait_for()
     yield page, asked, complaints
@@ -70,7 +70,7 @@ def opened(browser, uri, width, **options):
 @pytest.mark.parametrize("width", [1280, 400])
 def test_the_page_stands_alone_without_complaint_and_fits_its_window(browser, width, name, request):
     uri = request.getfixturevalue(name)
-    with opened(browser, uri, width) as (page, asked, complaints):
+    with opened(browser, uri, width, charts=True) as (page, asked, complaints):
         assert [url for url in asked if not url.startswith("data:")] == [uri]
         assert complaints == []
         assert page.evaluate("document.documentElement.scrollWidth") == width
@@ -105,7 +105,7 @@ def test_the_switches_show_and_hide_what_lies_over_the_pictures(browser, page_ur
 def test_text_in_charts_follows_a_dark_page(browser, page_uri):
     colours = set()
     for scheme in ("light", "dark"):
-        with opened(browser, page_uri, 1280, color_scheme=scheme) as (page, _, _):
+        with opened(browser, page_uri, 1280, charts=True, color_scheme=scheme) as (page, _, _):
             tick = page.locator(".js-plotly-plot .xtick text").first
             colour = "[getComputedStyle(e).fill, getComputedStyle(document.body).color]"
             fill, ink = tick.evaluate(f"e => {colour}")

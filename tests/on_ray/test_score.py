@@ -1,12 +1,8 @@
 import json
-import os
-import re
 import shutil
 import signal
 import subprocess
-import threading
 import time
-from pathlib import Path
 
 import pytest
 
@@ -90,44 +86,6 @@ def test_an_interrupted_night_goes_on_and_late_images_become_a_second_revision(p
     assert [row for row in found if row["revision"] == 1] == expected
     (late,) = (row for row in found if row["revision"] == 2)
     assert late["image_uri"] == f"file://{own_archive}/ring/late.png"
-
-
-def test_a_killed_scorer_changes_no_row(plant, archive, calm):
-    killed: list[int] = []
-    killer = threading.Thread(target=_kill_a_scorer, args=(plant, "killed", killed))
-    killer.start()
-    summary = score.run(plant.score_config(archive, "killed", **{"rows.shard_rows": 2}))
-    killer.join()
-    assert len(killed) == 1
-    assert (summary.exit_code, summary.counts) == (0, calm.counts)
-    assert rows(plant, "killed") == rows(plant, "calm")
-
-
-def _kill_a_scorer(plant, run, killed):
-    """Kills one scorer's process once some shards of the night are committed."""
-    until = time.monotonic() + 120
-    while time.monotonic() < until and not killed:
-        if len(shards(plant, run)) >= 3:
-            for process in Path("/proc").glob("[0-9]*"):
-                if not killed and _is_scorer(process):
-                    os.kill(int(process.name), signal.SIGKILL)
-                    killed.append(int(process.name))
-        time.sleep(0.02)
-
-
-def _is_scorer(process):
-    """Whether it is a scorer of this test's Ray, whose raylet is a child of this process."""
-    try:
-        title = (process / "cmdline").read_text()
-        return title.startswith("ray::MapWorker(MapBatches(Score)") and (
-            _parent(_parent(process.name)) == str(os.getpid())
-        )
-    except OSError:  # it has ended
-        return False
-
-
-def _parent(process):
-    return re.search(r"PPid:\s+(\d+)", Path(f"/proc/{process}/status").read_text())[1]
 
 
 def test_a_night_that_is_told_to_end_leaves_a_verdict_and_goes_on(plant, archive, tmp_path, calm):

@@ -6,7 +6,7 @@ import os
 import random
 import signal
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,7 +22,6 @@ _TITLES = {
 }
 _MOVE_S = 180.0
 """By then a start has committed a shard, or ended."""
-_VICTIM_S = 5.0
 _DONE = (0, 3)
 _MAX_STARTS_UNHARMED = 5
 
@@ -48,19 +47,24 @@ class NightUnderFire(UnderFire):
     def run(self, kinds: Sequence[str]) -> int:
         """Kills one process of each kind in turn, as long as the night lasts; its last exit code.
 
-        Between two kills at least one shard is committed.
+        Between two kills at least one shard is committed. A kind of which nothing runs just then
+        waits for the next shard, so that a night does not end with fewer kills than it was to have.
         """
+        left = deque(kinds)
         try:
             self.start()
-            for kind in kinds:
-                if not self._kill_one(kind):
-                    break
+            while left and self._wait_for_a_shard():
+                time.sleep(self.rng.uniform(0, 1))
+                if self._kill_one(left[0]):
+                    left.popleft()
+                else:
+                    left.rotate(-1)
             return self._finish()
         finally:
             self.end()
 
-    def _kill_one(self, kind: str) -> bool:
-        """False where the night was done before there was a victim."""
+    def _wait_for_a_shard(self) -> bool:
+        """False where the night was done before another one was committed."""
         before, until = self._rows.files(), time.monotonic() + _MOVE_S
         while not self._rows.files() - before:
             if self._over():
@@ -68,17 +72,17 @@ class NightUnderFire(UnderFire):
             if time.monotonic() > until:
                 raise ChaosError(f"no shard in {_MOVE_S:g} s: {self.tail()}")
             time.sleep(0.05)
-        time.sleep(self.rng.uniform(0, 1))
-        until = time.monotonic() + _VICTIM_S
-        while not (victims := self.victims(kind)):
-            if self._over():
-                return False
-            if time.monotonic() > until:
-                return True
+        return True
+
+    def _kill_one(self, kind: str) -> bool:
+        """False where nothing of the kind was there to be killed."""
+        victims = self.victims(kind)
+        if not victims:
+            return False
         try:
             os.kill(self.rng.choice(victims), signal.SIGKILL)
         except ProcessLookupError:
-            return True
+            return False
         self.killed[kind] += 1
         return True
 

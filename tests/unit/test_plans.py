@@ -52,7 +52,7 @@ def test_shards_are_cut_by_bytes_and_an_image_above_them_stands_alone():
 
 @pytest.mark.parametrize(
     ("pixels", "expected"),
-    [(8 * 2**20, [3, 2]), (12 * 2**20, [2, 2, 1]), (2**30, [1] * 5), (0, [1, 3, 1])],
+    [(4 * 2**20, [3, 2]), (6 * 2**20, [2, 2, 1]), (2**30, [1] * 5), (0, [1, 3, 1])],
 )
 def test_shards_are_cut_by_the_pixels_of_their_images(pixels, expected):
     listing = images(*[("a", f"{n}.png", "e", size) for n, size in enumerate([50, 50, 5, 5, 5])])
