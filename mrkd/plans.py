@@ -151,7 +151,7 @@ def draft(
     settings = config.to_dict()
     deciding = _digest(_deciding(settings))
     shards: list[str] = []
-    for start, end in cuts(rows, config.rows, pinned):
+    for start, end in cuts(rows, config.rows, pinned, batch_size=config.pool.batch_size):
         part = rows.slice(start, end - start).to_pylist()
         pin = pinned[part[0]["category"]]
         name = _digest([revision, pin and asdict(pin), deciding, part])[:32]

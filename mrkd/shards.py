@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +14,7 @@ from mrkd import schema
 from mrkd.archive import UNMATCHED
 from mrkd.config import RowsConfig
 
-_SHARD_PIXELS = 12 * 2**20
+_SHARD_PIXELS = 9 * 2**20
 """Bytes that the images of a shard take, decoded: there are several shards in each one's hands."""
 _DECODED = 16
 """Times that an image cut into overlapping tiles is larger, decoded, than its file as a JPEG."""
@@ -53,6 +55,14 @@ class Shard:
     pin: Pin | None
     rows: pa.Table
 
+    def __getstate__(self) -> dict[str, Any]:
+        # All shards of a night wait in the object store, which every worker maps: compressed, the
+        # rows of a plan take a fifth.
+        return {**self.__dict__, "rows": zlib.compress(pickle.dumps(self.rows), 1)}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self.__dict__.update(state, rows=pickle.loads(zlib.decompress(state["rows"])))
+
     @property
     def file(self) -> str:
         """The name of its file below the night's `scores`."""
@@ -90,12 +100,15 @@ class Shard:
 
 
 def cuts(
-    rows: pa.Table, config: RowsConfig, pins: Mapping[str, Pin | None]
+    rows: pa.Table, config: RowsConfig, pins: Mapping[str, Pin | None], *, batch_size: int
 ) -> Iterator[tuple[int, int]]:
-    """Start and end of each shard: one category, bounded by count and, if not alone, by bytes."""
+    """Start and end of each shard: one category, bounded by count and, if not alone, by bytes.
+
+    By pixels in whole batches, and one at least: what pads the last batch is scored for nothing.
+    """
     pixels = {name: pin.pixels for name, pin in pins.items() if pin}
     most = {
-        name: min(config.shard_rows, max(1, _SHARD_PIXELS // size))
+        name: min(config.shard_rows, batch_size * max(1, _SHARD_PIXELS // (size * batch_size)))
         for name, size in pixels.items()
         if size
     }

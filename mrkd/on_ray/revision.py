@@ -48,7 +48,7 @@ _RESTARTS = 20
 _SUSPECTS = 16
 """Shards that are isolated after a death of which the board knows nothing."""
 _MAX_THREADS = 32
-_MIN_AHEAD = 128 * 2**20
+_MIN_AHEAD = 64 * 2**20
 """Bytes of the object store that a pass may fill at least."""
 
 

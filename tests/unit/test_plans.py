@@ -51,13 +51,22 @@ def test_shards_are_cut_by_bytes_and_an_image_above_them_stands_alone():
 
 
 @pytest.mark.parametrize(
-    ("pixels", "expected"),
-    [(4 * 2**20, [3, 2]), (6 * 2**20, [2, 2, 1]), (2**30, [1] * 5), (0, [1, 3, 1])],
+    ("pixels", "batch_size", "expected"),
+    [
+        (3 * 2**20, 1, [3, 2]),
+        (3 * 2**20, 2, [2, 2, 1]),
+        (4 * 2**20, 1, [2, 2, 1]),
+        (4 * 2**20, 3, [3, 2]),
+        (2**30, 1, [1] * 5),
+        (0, 1, [1, 3, 1]),
+    ],
 )
-def test_shards_are_cut_by_the_pixels_of_their_images(pixels, expected):
+def test_shards_are_cut_by_the_pixels_of_their_images_into_whole_batches(
+    pixels, batch_size, expected
+):
     listing = images(*[("a", f"{n}.png", "e", size) for n, size in enumerate([50, 50, 5, 5, 5])])
     pin = Pin("a-v1", 1, "t", pixels)  # 0: tiles, by a guess of 16 times the file
-    ours = config(**{"rows.shard_bytes": 1000})
+    ours = config(**{"rows.shard_bytes": 1000, "pool.batch_size": batch_size})
     plan = plans.draft(listing, (), ours, lambda category: pin)
     assert [size for _, size in sizes(plan)] == expected
     most = max(n * pixels for n in expected) or 1000
