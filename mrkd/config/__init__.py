@@ -16,7 +16,6 @@ from mrkd.config.night import (
     RowsConfig,
     ScoreConfig,
 )
-from mrkd.config.search import SearchConfig, SearchOptions
 
 __all__ = [
     "NAME",
@@ -38,8 +37,6 @@ __all__ = [
     "RoiConfig",
     "RowsConfig",
     "ScoreConfig",
-    "SearchConfig",
-    "SearchOptions",
     "TrainConfig",
     "check_name",
     "presets",

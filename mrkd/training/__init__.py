@@ -11,7 +11,6 @@
 
 from mrkd.training.batches import num_micro_batches
 from mrkd.training.fit import FitResult, Report, fit
-from mrkd.training.held_out import calibrate_levels
 from mrkd.training.masks import feature_masks
 from mrkd.training.state import Checkpoint, digest
 
@@ -19,7 +18,6 @@ __all__ = [
     "Checkpoint",
     "FitResult",
     "Report",
-    "calibrate_levels",
     "digest",
     "feature_masks",
     "fit",
