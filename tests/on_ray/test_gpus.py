@@ -4,6 +4,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from tests.support.models import small_config
 
 SCRIPT = """
@@ -53,9 +55,10 @@ def test_scorers_that_share_a_gpu_leave_the_cpus_to_the_readers(plant, archive, 
     assert counts == dict(calm.counts)
 
 
-def test_as_many_categories_train_at_once_as_the_gpus_hold(tmp_path):
-    """Of nine that take a quarter of two GPUs one waits for eight."""
-    assert int(run(CROWD, tmp_path, 0.25, 9, 8)) == 8
+@pytest.mark.parametrize(("gpus", "number", "crowd"), [(1, 3, 2), (0.25, 9, 8)])
+def test_as_many_categories_train_at_once_as_the_gpus_hold(tmp_path, gpus, number, crowd):
+    """Of three at a whole GPU one waits for two; of nine at a quarter one waits for eight."""
+    assert int(run(CROWD, tmp_path, gpus, number, crowd)) == crowd
 
 
 def test_a_fleet_trains_on_fractions_of_a_gpu(plant, tmp_path):
