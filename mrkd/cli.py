@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 from mrkd import __version__, commands, night_commands
-from mrkd.config import EvalConfig, ScoreConfig, TrainConfig
+from mrkd.config import EvalConfig, ScoreConfig, SearchConfig, TrainConfig
 from mrkd.errors import ConfigError, MrkdError, StorageError
 from mrkd.summary import Summary, now
 from mrkd.tables import Config, flattened, put_values
@@ -58,12 +58,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             summary = COMMANDS[command].work(options)
         else:
             verb = VERBS[command]
-            config = _config(verb.config, options)
-            run = config.run
-            if options.show_config:
-                print(config.to_toml(), end="")
-                return 0
-            summary = verb.plan(config) if verb.plan and options.plan else verb.work(config)
+            if verb.listing and getattr(options, verb.listing.name):
+                summary = verb.listing.work()
+            else:
+                config = _config(verb.config, options)
+                run = config.run
+                if options.show_config:
+                    print(config.to_toml(), end="")
+                    return 0
+                summary = verb.plan(config) if verb.plan and options.plan else verb.work(config)
     except MrkdError as error:
         reason = " ".join(str(error).split())
         print(f"mrkd: {reason}", file=sys.stderr)
@@ -93,6 +96,12 @@ def _train(config: TrainConfig) -> Summary:
     return train.run(config)
 
 
+def _tune(config: SearchConfig) -> Summary:
+    from mrkd.on_ray import tune
+
+    return tune.run(config)
+
+
 def _score(config: ScoreConfig) -> Summary:
     from mrkd.on_ray import score
 
@@ -113,12 +122,42 @@ def _plan_train(config: TrainConfig) -> Summary:
     return found.summary(config.run)
 
 
+def _plan_tune(config: SearchConfig) -> Summary:
+    from mrkd.forecast import forecast_search
+
+    found = forecast_search(config)
+    print("\n".join(found.lines()))
+    return found.summary(config.run)
+
+
+def _spaces() -> Summary:
+    from mrkd.on_ray import spaces
+
+    started_at = now()
+    rows = [
+        {"space": name, "key": key, "from": domain}
+        for name in spaces.names()
+        for key, domain in spaces.described(spaces.load(name)).items()
+    ]
+    commands.print_table(rows)
+    return commands.done("tune --spaces", started_at, {"spaces": len(spaces.names())})
+
+
 def _plan_score(config: ScoreConfig) -> Summary:
     from mrkd.night_forecast import forecast_night
 
     found = forecast_night(config)
     print("\n".join(found.lines()))
     return found.summary(config.run)
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A flag of a verb that needs no config: it lists what may stand in one."""
+
+    name: str
+    help: str
+    work: Callable[[], Summary]
 
 
 @dataclass(frozen=True)
@@ -129,10 +168,18 @@ class Verb:
     config: type[RunConfig]
     work: Callable[[Any], Summary]
     plan: Callable[[Any], Summary] | None = None
+    listing: Listing | None = None
 
 
 VERBS: Mapping[str, Verb] = {
     "train": Verb("one model for each category of a data set", TrainConfig, _train, _plan_train),
+    "tune": Verb(
+        "the config that serves best, searched on Ray Tune, with a page",
+        SearchConfig,
+        _tune,
+        _plan_tune,
+        Listing("spaces", "list the search spaces with their keys and stop", _spaces),
+    ),
     "score": Verb("an archive of images to rows in Parquet", ScoreConfig, _score, _plan_score),
     "evaluate": Verb("the champions on labelled images: metrics and a page", EvalConfig, _evaluate),
 }
@@ -174,12 +221,16 @@ def _add(
 
 
 def _add_config_flags(one: argparse.ArgumentParser, verb: Verb) -> None:
-    one.add_argument("file", metavar="FILE.toml", help="path or URI of the config")
+    if verb.listing:
+        flag, text = f"--{verb.listing.name}", verb.listing.help
+        one.add_argument(flag, action="store_true", help=text)
+    optional: dict[str, Any] = {"nargs": "?"} if verb.listing else {}
+    one.add_argument("file", metavar="FILE.toml", help="path or URI of the config", **optional)
     one.add_argument("--show-config", action="store_true", help="print the whole config and stop")
     if verb.plan:
         one.add_argument("--plan", action="store_true", help="count images and bytes and stop")
     absent = argparse.SUPPRESS
-    if verb.config is TrainConfig:
+    if issubclass(verb.config, TrainConfig):
         one.add_argument(
             "--force",
             dest="fleet.force",
@@ -224,6 +275,8 @@ def _unknown_flag(unknown: Sequence[str], command: str) -> str:
 
 
 def _config(kind: type[RunConfig], options: argparse.Namespace) -> RunConfig:
+    if options.file is None:
+        raise ConfigError(f"name the TOML file of its config (see `mrkd {options.command} --help`)")
     text = _text(options.file)
     try:
         raw = tomllib.loads(text)

@@ -5,11 +5,14 @@ Shape letters: N images, B batch, C channels, h w a level's size, H W the input'
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import math
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -36,6 +39,8 @@ class TeacherFeatures:
         budget_bytes: of memory.
         roi: `MRKD.pixel_roi` of the model that is trained with them; None: it has no region of
             interest.
+        folder: on this machine, where processes share what they compute, whatever the budget; its
+            files stay. Empty: none.
 
     Attributes:
         seconds: that the teacher's pass took; 0 before it.
@@ -48,9 +53,10 @@ class TeacherFeatures:
         *,
         budget_bytes: int,
         roi: Tensor | None = None,
+        folder: str = "",
     ) -> None:
         self.teacher, self.pixels, self.budget_bytes = teacher, pixels_NHW3, budget_bytes
-        self.roi = roi
+        self.roi, self.folder = roi, folder
         self.seconds = 0.0
 
     def __len__(self) -> int:
@@ -60,17 +66,49 @@ class TeacherFeatures:
     def levels(self) -> list[Tensor]:
         """float16 `[N, C_l, h_l, w_l]`, shallow to deep, on the CPU."""
         began = time.perf_counter()
-        levels: list[Tensor] = []
-        for start in range(0, len(self), _BATCH):
-            batch = self.compute(self.pixels[start : start + _BATCH])
-            if not levels:
-                shapes = [(len(self), *t.shape[1:]) for t in batch]
-                on_disk = 2 * sum(math.prod(shape) for shape in shapes) > self.budget_bytes
-                levels = [_storage(shape, on_disk=on_disk) for shape in shapes]
-            for level, t in zip(levels, batch, strict=True):
-                level[start : start + len(t)] = t
+        height, width = self.pixels.shape[1:3]
+        shapes = [
+            (len(self), channels, height // stride, width // stride)
+            for channels, stride in zip(self.teacher.channels, self.teacher.strides, strict=True)
+        ]
+        if self.folder:
+            levels = self._shared(shapes)
+        else:
+            on_disk = 2 * sum(math.prod(shape) for shape in shapes) > self.budget_bytes
+            levels = [_storage(shape, on_disk=on_disk) for shape in shapes]
+            self._fill(levels)
         self.seconds = time.perf_counter() - began
         return levels
+
+    def _fill(self, levels: Sequence[Tensor]) -> None:
+        for start in range(0, len(self), _BATCH):
+            batch = self.compute(self.pixels[start : start + _BATCH])
+            for level, t in zip(levels, batch, strict=True):
+                level[start : start + len(t)] = t
+
+    def _shared(self, shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
+        """The levels in files of the folder, computed by whoever comes first; the others wait."""
+        folder, name = Path(self.folder), self._digest()
+        folder.mkdir(parents=True, exist_ok=True)
+        paths = [folder / f"{name}-{n}" for n in range(len(shapes))]
+        with (folder / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # given back with the file, also by a killed process
+            if not all(path.exists() for path in paths):
+                parts = [path.with_suffix(".part") for path in paths]
+                self._fill(
+                    [_mapped(str(part), shape) for part, shape in zip(parts, shapes, strict=True)]
+                )
+                for part, path in zip(parts, paths, strict=True):
+                    part.rename(path)
+        return [_mapped(str(path), shape) for path, shape in zip(paths, shapes, strict=True)]
+
+    def _digest(self) -> str:
+        """Of all that decides the features."""
+        digest = hashlib.sha256(f"{self.teacher.digest} {self.teacher.taps}".encode())
+        digest.update(np.ascontiguousarray(self.pixels).data)
+        if self.roi is not None:
+            digest.update(self.roi.cpu().numpy().tobytes())
+        return digest.hexdigest()
 
     @property
     def device(self) -> torch.device:
@@ -123,8 +161,11 @@ class TeacherFeatures:
 def _storage(shape: tuple[int, ...], *, on_disk: bool) -> Tensor:
     if not on_disk:
         return torch.empty(shape, dtype=torch.float16)
-    size = math.prod(shape)
     with tempfile.NamedTemporaryFile(prefix="mrkd-features-") as file:
-        file.truncate(2 * size)
-        mapped = torch.from_file(file.name, shared=True, size=size, dtype=torch.float16)
-        return mapped.view(shape)
+        return _mapped(file.name, shape)
+
+
+def _mapped(path: str, shape: tuple[int, ...]) -> Tensor:
+    """A file's content, which it is made long enough for."""
+    size = math.prod(shape)
+    return torch.from_file(path, shared=True, size=size, dtype=torch.float16).view(shape)

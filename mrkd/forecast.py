@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ import torch
 from mrkd import datasets, device, scoring, storage, training
 from mrkd.backbones import teacher_of
 from mrkd.category import good_samples, inputs_of_all, standing, steps_of, work_of
-from mrkd.config import PriceConfig, TrainConfig
+from mrkd.config import PriceConfig, SearchConfig, TrainConfig
 from mrkd.datasets import Sample
 from mrkd.feature_cache import TeacherFeatures
 from mrkd.model import build, infer
@@ -65,6 +65,7 @@ class Forecast:
         rate: that the seconds are made with.
         price: of an hour.
         started_at: when it was made.
+        command: that would do it.
     """
 
     rows: Sequence[Row]
@@ -72,6 +73,7 @@ class Forecast:
     rate: Rate
     price: PriceConfig
     started_at: str
+    command: str = "train"
 
     @property
     def seconds(self) -> float:
@@ -106,7 +108,7 @@ class Forecast:
         reasons = [f"seconds by {self.rate.source}"]
         if self.price.cpu_hour or self.price.gpu_hour:
             reasons.append(f"about {self.cost:.2f} {self.price.currency}")
-        return Summary("train", run, 0, "planned", counts, {}, self.started_at, now(), reasons)
+        return Summary(self.command, run, 0, "planned", counts, {}, self.started_at, now(), reasons)
 
 
 def forecast(config: TrainConfig) -> Forecast:
@@ -132,6 +134,18 @@ def forecast(config: TrainConfig) -> Forecast:
     rows = sorted(scoring.in_threads(row, samples), key=lambda r: (-(r.seconds or 0), r.category))
     num_bytes = _num_bytes(config.data.root, samples)
     return Forecast(rows, num_bytes, rate, config.price, started_at)
+
+
+def forecast_search(config: SearchConfig) -> Forecast:
+    """What `mrkd tune` would do if no trial were ended at a rung; arguments as `forecast`.
+
+    Every trial counts with a teacher's pass of its own, though those of one machine share it.
+    """
+    found = forecast(config.base().with_values({"fleet.force": True}))
+    options = config.search
+    number = options.trials + (options.refit_best + 1) * options.refit_seeds
+    rows = [replace(row, seconds=number * (row.seconds or 0.0)) for row in found.rows]
+    return replace(found, rows=rows, command="tune")
 
 
 def _seconds(config: TrainConfig, samples: Sequence[Sample], rate: Rate) -> float:

@@ -14,11 +14,11 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from mrkd import checkpoint, datasets, images, registry, schema, scoring
+from mrkd import checkpoint, datasets, registry, schema, scoring
 from mrkd.checkpoint import ModelCard
 from mrkd.config import EvalConfig, ModelConfig, RowsConfig
 from mrkd.datasets import Sample
-from mrkd.errors import CategoryError, ImageDecodeError
+from mrkd.errors import CategoryError
 from mrkd.evaluation import PixelItem, evaluate_category
 from mrkd.images import Geometry
 from mrkd.registry import Promotion
@@ -184,29 +184,9 @@ def _pixels(scored: Sequence[_Judged], roi: Roi | None) -> Iterator[PixelItem]:
             continue
         uri, gt_mask = one.sample.gt_mask_uri, None
         if uri is not None:
-            gt_mask = inside(read_gt_mask(uri, one.geometry), one.geometry)
+            gt_mask = inside(datasets.read_gt_mask(uri, one.geometry), one.geometry)
         region = None if roi is None else inside(roi.at(one.geometry), one.geometry)
         yield PixelItem(number, inside(one.anomaly_map, one.geometry), gt_mask, region)
-
-
-def read_gt_mask(uri: str, geometry: Geometry) -> NDArray[np.bool_]:
-    """The mask at the map's size: bool `[H, W]`, True where the file is brighter than half.
-
-    Half of its own brightest pixel, so that masks of 0 and 1 are read like those of 0 and 255.
-
-    Raises:
-        CategoryError: it is no image, or not of its image's size.
-    """
-    try:
-        gt_mask = images.to_mask(images.decode(datasets.read_image(uri)))
-    except ImageDecodeError as error:
-        raise CategoryError(f"its gt_mask {uri!r} cannot be read: {error}") from error
-    if gt_mask.shape != geometry.original:
-        raise CategoryError(
-            f"its gt_mask {uri!r} is {gt_mask.shape}, its image {geometry.original}: they must be "
-            "of one size"
-        )
-    return images.resize_mask(gt_mask, geometry)
 
 
 def _labelled(one: _Judged) -> dict[str, Any]:

@@ -4,12 +4,14 @@ read and hash -> version (stop here if it stands) -> decode -> fit -> calibrate 
 promote or hold
 """
 
+from mrkd.category.probe import Probe
 from mrkd.category.result import CategoryResult
 from mrkd.category.standing import good_samples, inputs_of_all, standing, steps_of, work_of
 from mrkd.category.train import assist, train_category
 
 __all__ = [
     "CategoryResult",
+    "Probe",
     "assist",
     "good_samples",
     "inputs_of_all",

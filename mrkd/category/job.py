@@ -15,7 +15,7 @@ from mrkd.backbones import Teacher, teacher_of
 from mrkd.category.images import GoodImage, check_sides, count_sides, fingerprint, read_good
 from mrkd.category.standing import good_samples, inputs_of
 from mrkd.config import RoiConfig, TrainConfig
-from mrkd.datasets import Sample
+from mrkd.datasets import Sample, Side
 from mrkd.errors import ArtefactError
 from mrkd.model import MODEL_VERSION
 from mrkd.parallel import Group
@@ -63,6 +63,10 @@ class Job:
     stands: bool
     group: Group
     clock: Clock
+
+    def samples_on(self, side: Side) -> list[Sample]:
+        """Its good images that stand on a side."""
+        return [one.sample for one in self.good if one.side == side]
 
 
 def prepare(config: TrainConfig, category: str, samples: Sequence[Sample], group: Group) -> Job:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -22,6 +23,7 @@ class CategoryResult:
         supported_false_call_rate: the share that its number of held-out images supports.
         steps: of its training.
         gate: what decided on its promotion: `state` (first, passed, held), `reason` and figures.
+        marks: what a search measured, instead of a gate.
         images_per_s: training images through the student; None where nothing was trained.
         skipped: images that cannot be decoded, each with its reason.
         warnings: what a person should know of, one line each.
@@ -41,6 +43,7 @@ class CategoryResult:
     supported_false_call_rate: float
     steps: int
     gate: dict[str, Any] = field(default_factory=dict)
+    marks: Mapping[str, Any] = field(default_factory=dict)
     images_per_s: float | None = None
     skipped: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)

@@ -7,8 +7,7 @@ hold), the record of the inputs. A start finds how far an earlier one came and d
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -16,7 +15,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from mrkd import checkpoint, device, gate, registry, training
-from mrkd.backbones import Teacher
+from mrkd.category import facts
 from mrkd.category.images import (
     DecodedImages,
     check_sides,
@@ -25,8 +24,9 @@ from mrkd.category.images import (
     fingerprint,
 )
 from mrkd.category.job import Checkpoints, Job, prepare
+from mrkd.category.probe import Probe
 from mrkd.category.result import CategoryResult
-from mrkd.category.scores import GoodScores, score_good
+from mrkd.category.scores import score_good
 from mrkd.category.standing import standing
 from mrkd.checkpoint import Calibration, LoadedModel, ModelCard
 from mrkd.config import RoiConfig, TrainConfig
@@ -52,6 +52,7 @@ def train_category(
     report: Report | None = None,
     checkpoints_uri: str = "",
     group: Group | None = None,
+    probe: Probe | None = None,
 ) -> CategoryResult:
     """Trains, calibrates, stores and judges the model of one category.
 
@@ -65,6 +66,8 @@ def train_category(
             none.
         group: the workers that share this training, of which this is the first; the others call
             `assist`. None: this one alone.
+        probe: of a search, which measures the model itself: no gate judges the version, which is
+            neither promoted nor held.
 
     Raises:
         CategoryError: too few images, images that change meanwhile, a region of interest that does
@@ -79,13 +82,17 @@ def train_category(
     else:
         checkpoints = Checkpoints(checkpoints_uri, job.version)
         images = _decode(job)
-        model, fitted = _fit(job, images, report, checkpoints)
+        model, fitted = _fit(job, images, report, checkpoints, probe)
         loaded, result = _save(job, images, model, fitted)
         checkpoints.clear()
-    with job.clock("gate"):
-        result = replace(result, gate=_decide(job, samples, loaded))
-    if standing(config.workspace, category, job.inputs) is None:
-        registry.record_inputs(config.workspace, category, job.inputs, result.to_dict())
+    if probe:
+        with job.clock("measure"):
+            result = replace(result, marks=_marks(job, loaded, probe))
+    else:
+        with job.clock("gate"):
+            result = replace(result, gate=_decide(job, samples, loaded))
+        if standing(config.workspace, category, job.inputs) is None:
+            registry.record_inputs(config.workspace, category, job.inputs, result.to_dict())
     log.info("category_end category=%s status=%s version=%s", category, result.status, job.version)
     return replace(
         result,
@@ -119,7 +126,11 @@ def _decode(job: Job) -> DecodedImages:
 
 
 def _fit(
-    job: Job, images: DecodedImages, report: Report | None, checkpoints: Checkpoints
+    job: Job,
+    images: DecodedImages,
+    report: Report | None,
+    checkpoints: Checkpoints,
+    probe: Probe | None = None,
 ) -> tuple[MRKD, FitResult]:
     """The trained model, from the last checkpoint if there is one."""
     config = job.config.train
@@ -130,10 +141,16 @@ def _fit(
         model.to(device.choose(config.device, "float32").device)
         features, held_out = (
             TeacherFeatures(
-                model.teacher, part, budget_bytes=config.cache_bytes, roi=model.pixel_roi
+                model.teacher,
+                part,
+                budget_bytes=config.cache_bytes,
+                roi=model.pixel_roi,
+                folder=probe.features_folder if probe else "",
             )
             for part in (images.squares("train"), images.squares("validation"))
         )
+        if probe and report:
+            report = probe.reporting(report, model, held_out, job.samples_on("validation"))
         fitted = training.fit(
             model,
             features,
@@ -146,7 +163,7 @@ def _fit(
             save=checkpoints.save if checkpoints.uri else None,
             checkpoint_s=job.config.fleet.checkpoint_s,
         )
-        check_converged(fitted)
+        facts.check_converged(fitted)
     return model, fitted
 
 
@@ -159,20 +176,6 @@ def _roi(config: RoiConfig, images: DecodedImages) -> Roi | None:
         if roi and (misfit := roi.misfit(image.geometry.original)):
             raise CategoryError(f"{image.image_uri}: {misfit}")
     return roi
-
-
-def check_converged(fitted: FitResult) -> None:
-    """Whether the weights that a training kept are of an epoch whose losses were numbers.
-
-    Raises:
-        CategoryError: they are the initial ones: not one epoch had a finite validation loss.
-    """
-    best = fitted.history[fitted.best_epoch]
-    if not (math.isfinite(best["loss"]) and math.isfinite(best["validation_loss"])):
-        raise CategoryError(
-            f"the training diverged: after {fitted.steps} steps no epoch has a finite loss; lower "
-            "train.learning_rate, or set train.precision to float32"
-        )
 
 
 def _save(
@@ -195,7 +198,7 @@ def _save(
                 "num_images": num_images,
                 "skipped": images.skipped[:MAX_SKIPPED_STORED],
             },
-            metrics=_metrics(fitted),
+            metrics=facts.metrics(fitted),
             history=pa.Table.from_pylist(fitted.history),
             training_scores=scores.table,
         )
@@ -204,7 +207,7 @@ def _save(
         _result(job, "trained", loaded.card, loaded.calibration),
         images_per_s=fitted.images_per_s,
         skipped=images.skipped,
-        warnings=_warnings(images, scores, fitted, job.teacher),
+        warnings=facts.warnings(images, scores, fitted, job.teacher),
     )
     return loaded, result
 
@@ -234,6 +237,19 @@ def _result(
     )
 
 
+def _marks(job: Job, loaded: LoadedModel | None, probe: Probe) -> Mapping[str, Any]:
+    loaded = loaded or _load(job)
+    samples = job.samples_on("validation")
+    return probe.marks(loaded.model, samples, loaded.calibration.threshold)
+
+
+def _load(job: Job) -> LoadedModel:
+    """A version that an earlier start saved, on the device to score on."""
+    loaded = checkpoint.load(job.config.workspace, job.category, job.version)
+    loaded.model.to(device.choose(job.config.train.device, "float32").device)
+    return loaded
+
+
 def _decide(job: Job, samples: Sequence[Sample], loaded: LoadedModel | None) -> dict[str, Any]:
     """What the gate says of a version, and then stands: it is promoted, or held.
 
@@ -247,13 +263,10 @@ def _decide(job: Job, samples: Sequence[Sample], loaded: LoadedModel | None) -> 
     held = registry.holds(workspace, category)
     if version in held:
         return dict(held[version].gate)
-    if loaded is None:
-        # Saved by a start that was ended before it came here.
-        loaded = checkpoint.load(workspace, category, version)
-        loaded.model.to(device.choose(job.config.train.device, "float32").device)
     verdict = gate.judge(
         workspace,
-        loaded,
+        # None: saved by a start that was ended before it came here.
+        loaded or _load(job),
         past[-1] if past else None,
         samples=samples,
         good=[(one.sample, one.key) for one in job.good],
@@ -277,40 +290,3 @@ def _decide(job: Job, samples: Sequence[Sample], loaded: LoadedModel | None) -> 
             after=past[-1].number if past else 0,
         )
     return verdict.record
-
-
-def _metrics(fitted: FitResult) -> dict[str, Any]:
-    """What `model.json` says of the training; no times: equal trainings give equal figures."""
-    best = fitted.history[fitted.best_epoch]
-    return {
-        "steps": fitted.steps,
-        "epochs": len(fitted.history),
-        "best_epoch": fitted.best_epoch,
-        "loss": best["loss"],
-        "validation_loss": best["validation_loss"],
-        "num_micro_batches": fitted.num_micro_batches,
-        "device": str(fitted.placement.device),
-        "precision": str(fitted.placement.precision).removeprefix("torch."),
-    }
-
-
-def _warnings(
-    images: DecodedImages, scores: GoodScores, fitted: FitResult, teacher: Teacher
-) -> list[str]:
-    found = list(fitted.warnings)
-    if scores.calibration.warning:
-        found.append(scores.calibration.warning)
-    if images.skipped:
-        num_skipped, num_good = len(images.skipped), len(images.good)
-        found.append(
-            f"{num_skipped} of {num_skipped + num_good} good images cannot be decoded and were "
-            f"left out: {images.skipped[0]}"
-        )
-    if scores.num_suspects:
-        found.append(
-            f"{scores.num_suspects} images that were trained on lie above the threshold: look at "
-            "them, they may be defects"
-        )
-    if teacher.random:
-        found.append("the teacher's weights are random: good for a test, for nothing else")
-    return found

@@ -16,6 +16,7 @@ from mrkd.config.night import (
     RowsConfig,
     ScoreConfig,
 )
+from mrkd.config.search import SearchConfig, SearchOptions
 
 __all__ = [
     "NAME",
@@ -37,6 +38,8 @@ __all__ = [
     "RoiConfig",
     "RowsConfig",
     "ScoreConfig",
+    "SearchConfig",
+    "SearchOptions",
     "TrainConfig",
     "check_name",
     "presets",

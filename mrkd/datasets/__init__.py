@@ -15,13 +15,17 @@ import hashlib
 from collections.abc import Callable
 from typing import Literal
 
-from mrkd import storage
+import numpy as np
+from numpy.typing import NDArray
+
+from mrkd import images, storage
 from mrkd.config import DataConfig
 from mrkd.datasets.cifar10 import cifar10, read_member
 from mrkd.datasets.elpv import elpv
 from mrkd.datasets.folders import folder, mvtec
 from mrkd.datasets.sample import GOOD, Part, Sample, place_of
-from mrkd.errors import ConfigError, ImageDecodeError, StorageError
+from mrkd.errors import CategoryError, ConfigError, ImageDecodeError, StorageError
+from mrkd.images import Geometry
 
 __all__ = [
     "GOOD",
@@ -30,6 +34,7 @@ __all__ = [
     "Sample",
     "Side",
     "load",
+    "read_gt_mask",
     "read_image",
     "side",
     "side_key",
@@ -75,6 +80,26 @@ def read_image(image: Sample | str) -> bytes:
     uri = image.image_uri if isinstance(image, Sample) else image
     member = read_member(uri)
     return storage.read(uri) if member is None else member
+
+
+def read_gt_mask(uri: str, geometry: Geometry) -> NDArray[np.bool_]:
+    """The mask at the map's size: bool `[H, W]`, True where the file is brighter than half.
+
+    Half of its own brightest pixel, so that masks of 0 and 1 are read like those of 0 and 255.
+
+    Raises:
+        CategoryError: it is no image, or not of its image's size.
+    """
+    try:
+        gt_mask = images.to_mask(images.decode(read_image(uri)))
+    except ImageDecodeError as error:
+        raise CategoryError(f"its gt_mask {uri!r} cannot be read: {error}") from error
+    if gt_mask.shape != geometry.original:
+        raise CategoryError(
+            f"its gt_mask {uri!r} is {gt_mask.shape}, its image {geometry.original}: they must be "
+            "of one size"
+        )
+    return images.resize_mask(gt_mask, geometry)
 
 
 def side_key(sample: Sample, data: bytes) -> str:

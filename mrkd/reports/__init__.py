@@ -1,7 +1,7 @@
 """Stored rows to pages: self-contained HTML that asks no network for anything.
 
-`evaluation_page`, `fleet_page`, `night_page` and `comparison_page` render values (`PageData`,
-`FleetData`, `NightData`, `ComparisonData`), `load_page_data`, `load_fleet_data` and their like read
+`evaluation_page`, `fleet_page`, `night_page`, `comparison_page` and `search_page` render values
+(`PageData`, `FleetData`, `NightData`, ...), `load_page_data`, `load_fleet_data` and their like read
 them from a run's folder; `write_page` does both and stores the page.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from mrkd import storage
 from mrkd.errors import StorageError
-from mrkd.reports import load_comparison, load_evaluation, load_fleet, load_night
+from mrkd.reports import load_comparison, load_evaluation, load_fleet, load_night, load_search
 from mrkd.reports.comparison import comparison_page
 from mrkd.reports.comparison_content import ComparisonData
 from mrkd.reports.content import PageData
@@ -22,14 +22,18 @@ from mrkd.reports.load_comparison import load_comparison_data
 from mrkd.reports.load_evaluation import load_page_data
 from mrkd.reports.load_fleet import load_fleet_data
 from mrkd.reports.load_night import load_night_data
+from mrkd.reports.load_search import load_search_data
 from mrkd.reports.night import night_page
 from mrkd.reports.night_content import NightData
+from mrkd.reports.search import search_page
+from mrkd.reports.search_content import SearchData
 
 __all__ = [
     "ComparisonData",
     "FleetData",
     "NightData",
     "PageData",
+    "SearchData",
     "comparison_page",
     "evaluation_page",
     "fleet_page",
@@ -37,12 +41,15 @@ __all__ = [
     "load_fleet_data",
     "load_night_data",
     "load_page_data",
+    "load_search_data",
     "night_page",
+    "search_page",
     "write_comparison_page",
     "write_evaluation_page",
     "write_fleet_page",
     "write_night_page",
     "write_page",
+    "write_search_page",
 ]
 
 
@@ -51,7 +58,8 @@ def write_page(run_uri: str) -> str:
 
     Args:
         run_uri: `<workspace>/evaluations/<run>`, `<workspace>/fleets/<run>`,
-            `<workspace>/nights/<run>` or `<workspace>/comparisons/<A>--<B>`.
+            `<workspace>/nights/<run>`, `<workspace>/searches/<run>` or
+            `<workspace>/comparisons/<A>--<B>`.
 
     Returns:
         URI of the page.
@@ -65,13 +73,14 @@ def write_page(run_uri: str) -> str:
         load_fleet.RECORD: write_fleet_page,
         load_comparison.RECORD: write_comparison_page,
         load_night.RECORD: write_night_page,
+        load_search.RECORD: write_search_page,
     }
     for name, write in writers.items():
         if storage.stat(storage.join(run_uri, name)):
             return write(run_uri)
     raise StorageError(
         f"{run_uri} holds neither {' nor '.join(writers)}: give the folder of an evaluation, a "
-        "fleet, a comparison or a closed night",
+        "fleet, a search, a comparison or a closed night",
         "missing",
     )
 
@@ -137,6 +146,21 @@ def write_comparison_page(comparison_uri: str) -> str:
         MrkdError: as `load_comparison_data`, or the page cannot be written.
     """
     return _write(comparison_uri, comparison_page(load_comparison_data(comparison_uri)))
+
+
+def write_search_page(search_uri: str) -> str:
+    """Writes `report.html` into a search's folder.
+
+    Args:
+        search_uri: `<workspace>/searches/<run>`.
+
+    Returns:
+        URI of the page.
+
+    Raises:
+        MrkdError: as `load_search_data`, or the page cannot be written.
+    """
+    return _write(search_uri, search_page(load_search_data(search_uri)))
 
 
 def _write(run_uri: str, page: str) -> str:

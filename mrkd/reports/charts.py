@@ -67,7 +67,7 @@ def histogram(
         "cliponaxis": False,
         "hovertemplate": "threshold %{x:.4g}<extra></extra>",
     }
-    layout = _layout("image score", "share of images" if share else "images", small=small)
+    layout = layout_of("image score", "share of images" if share else "images", small=small)
     if share:
         layout["yaxis"]["tickformat"] = ".0%"
     return {"data": [*bars, line], "layout": layout | {"barmode": "overlay", "bargap": 0.04}}
@@ -87,7 +87,7 @@ def losses(values: Losses) -> Spec:
             "mode": "lines" if len(shown) > 1 else "markers",
             "name": name,
             "x": values.epochs[shown].tolist(),
-            "y": [_short(value) for value in loss[shown]],
+            "y": [short(value) for value in loss[shown]],
             "line": {"color": colour, "width": 2, "dash": dash},
             "hovertemplate": f"epoch %{{x}}, {name} %{{y:.4g}}<extra></extra>",
         }
@@ -99,12 +99,12 @@ def losses(values: Losses) -> Spec:
             "mode": "markers",
             "name": "kept",
             "x": [int(values.epochs[kept])],
-            "y": [_short(values.validation[kept])],
+            "y": [short(values.validation[kept])],
             "marker": {"color": THRESHOLD_COLOUR, "size": 9, "symbol": "diamond"},
             "hovertemplate": "epoch %{x} was kept, %{y:.4g}<extra></extra>",
         }
     )
-    layout = _layout("epoch", "loss", small=True)
+    layout = layout_of("epoch", "loss", small=True)
     finite = np.concatenate([loss[np.isfinite(loss)] for *_, loss in lines])
     if (finite > 0).all():
         # Most of the fall is in the first epochs: on a plain scale the rest is one flat line.
@@ -129,7 +129,7 @@ def history(
         band: low end, median and high end; None where too few nights tell.
         share: values are shares.
     """
-    shown = [_short(value) if share and value is not None else value for value in values]
+    shown = [short(value) if share and value is not None else value for value in values]
     text = "%{y:.2~%}" if share else "%{y:,}"
     data: list[Spec] = [
         {
@@ -152,7 +152,7 @@ def history(
             "hovertemplate": f"this night: {text}<extra></extra>",
         },
     ]
-    layout = _layout("", title, small=True)
+    layout = layout_of("", title, small=True)
     layout["xaxis"] |= {"type": "date", "nticks": 5}
     layout["yaxis"] |= {"rangemode": "tozero"} | ({"tickformat": ".2~%"} if share else {})
     if band:
@@ -211,7 +211,7 @@ def roc(
     hover = "%{y:.1%} of defects found<br>%{x:.1%} of good parts called defective<extra></extra>"
     for trace, values in ((every, curve), (used, point)):
         trace |= values | {"hovertemplate": hover}
-    layout = _layout("good parts called defective", "defects found")
+    layout = layout_of("good parts called defective", "defects found")
     layout["xaxis"] |= {"tickformat": ".0%", "range": [-0.02, 1.02]}
     layout["yaxis"] |= {"tickformat": ".0%", "range": [-0.02, 1.04]}
     return {
@@ -239,7 +239,8 @@ def _bars(series: Series, edges: NDArray[np.float64], *, share: bool) -> Spec:
     }
 
 
-def _layout(x_title: str, y_title: str, *, small: bool = False) -> Spec:
+def layout_of(x_title: str, y_title: str, *, small: bool = False) -> Spec:
+    """The look that all charts share."""
     size = 11 if small else 13
     axes = (("xaxis", x_title), ("yaxis", y_title))
     return {
@@ -272,6 +273,6 @@ def _spread(count: int, most: int) -> NDArray[np.int64]:
     return np.linspace(0, count - 1, min(count, most)).round().astype(np.int64)
 
 
-def _short(value: float) -> float | None:
+def short(value: float) -> float | None:
     """Four digits, which is more than a chart shows; None, a gap, for what is no number."""
     return float(f"{value:.4g}") if np.isfinite(value) else None

@@ -11,6 +11,7 @@
 
 from mrkd.training.batches import num_micro_batches
 from mrkd.training.fit import FitResult, Report, fit
+from mrkd.training.held_out import calibrate_levels
 from mrkd.training.masks import feature_masks
 from mrkd.training.state import Checkpoint, digest
 
@@ -18,6 +19,7 @@ __all__ = [
     "Checkpoint",
     "FitResult",
     "Report",
+    "calibrate_levels",
     "digest",
     "feature_masks",
     "fit",

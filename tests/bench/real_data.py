@@ -30,7 +30,6 @@ from mrkd.category.images import decode_good, read_good
 from mrkd.config import DataConfig, TrainConfig
 from mrkd.datasets import GOOD
 from mrkd.feature_cache import TeacherFeatures
-from mrkd.labelled import read_gt_mask
 from mrkd.metrics import (
     Metric,
     PixelHistogram,
@@ -185,7 +184,7 @@ def pixel_figures(part: Part, maps: Sequence[np.ndarray]) -> dict[str, np.ndarra
     for number, (sample, decoded) in enumerate(zip(part.samples, part.decoded, strict=True)):
         gt_mask = None
         if sample.gt_mask_uri:
-            gt_mask = read_gt_mask(sample.gt_mask_uri, decoded.geometry)
+            gt_mask = datasets.read_gt_mask(sample.gt_mask_uri, decoded.geometry)
             if not gt_mask.any():
                 continue
         histogram.add(maps[number], gt_mask)

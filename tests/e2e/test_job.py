@@ -1,4 +1,4 @@
-"""A fleet and a night as a plant runs them: `ray job submit` to a cluster that asks for a token."""
+"""Fleet, search and night as a plant runs them: `ray job submit` to a cluster that asks a token."""
 
 import json
 import os
@@ -18,6 +18,7 @@ from mrkd.config import ArchiveConfig, ScoreConfig
 from mrkd.manifests import open_night
 from tests.support.models import small_config
 from tests.support.parts import make_parts
+from tests.support.searches import small_search
 
 TOP = Path(__file__).parents[2]
 RAY = Path(sys.executable).with_name("ray")
@@ -108,7 +109,7 @@ def run_job(verb, config, tmp_path, environment):
     excludes = ["--runtime-env-json", '{"excludes": ["tests"]}']
     command = [RAY, "job", "submit", "--working-dir", TOP, *excludes, "--", *entrypoint]
     job = submit(command, environment)
-    folder = {"train": "fleets", "score": "nights"}[verb]
+    folder = {"train": "fleets", "score": "nights", "tune": "searches"}[verb]
     place = Path(config.workspace) / folder / config.run / "summary.json"
     assert place.exists(), job.stdout + job.stderr
     verdict = json.loads(place.read_text())
@@ -116,11 +117,16 @@ def run_job(verb, config, tmp_path, environment):
     return job, verdict
 
 
-def test_a_submitted_fleet_and_night_end_with_their_verdicts_in_the_workspace(tmp_path, cluster):
+def test_a_submitted_fleet_search_and_night_end_with_their_verdicts_in_the_workspace(
+    tmp_path, cluster
+):
     root, workspace = make_parts(tmp_path / "parts", 1), tmp_path / "workspace"
     fleet = small_config(str(root), str(workspace), run="fleet-1")
     job, verdict = run_job("train", fleet, tmp_path, cluster)
     assert (job.returncode, verdict["counts"]["trained"]) == (0, 1)
+    search = small_search(tmp_path, root, **{"search.trials": 2, "search.refit_seeds": 1})
+    job, verdict = run_job("tune", search, tmp_path, cluster)
+    assert (job.returncode, verdict["counts"]["trials"]) == (0, 2)
     archive = tmp_path / "archive"
     archive.mkdir()
     (root / "plate" / "test" / "good").rename(archive / "plate")

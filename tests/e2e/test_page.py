@@ -10,6 +10,7 @@ from mrkd.reports import write_page
 from tests.support.evaluations import write_evaluation
 from tests.support.fleets import KINDS, write_fleet
 from tests.support.night_pages import Plant, write_plant
+from tests.support.searches import write_search
 
 CHROMIUM = shutil.which("chromium")
 
@@ -41,6 +42,11 @@ def night_uri(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def search_uri(tmp_path_factory):
+    return write_page(write_search(tmp_path_factory.mktemp("search")))
+
+
+@pytest.fixture(scope="module")
 def browser():
     with sync_playwright() as playwright:
         quiet = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
@@ -66,7 +72,9 @@ def opened(browser, uri, width, *, charts=False, **options):
     context.close()
 
 
-@pytest.mark.parametrize("name", ["page_uri", "fleet_uri", "large_fleet_uri", "night_uri"])
+@pytest.mark.parametrize(
+    "name", ["page_uri", "fleet_uri", "large_fleet_uri", "night_uri", "search_uri"]
+)
 @pytest.mark.parametrize("width", [1280, 400])
 def test_the_page_stands_alone_without_complaint_and_fits_its_window(browser, width, name, request):
     uri = request.getfixturevalue(name)

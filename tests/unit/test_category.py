@@ -5,7 +5,7 @@ import pytest
 
 from mrkd import checkpoint, datasets, device, registry, schema, scoring, storage
 from mrkd.category import train_category
-from mrkd.category.train import check_converged
+from mrkd.category.facts import check_converged
 from mrkd.config import PoolConfig, RowsConfig
 from mrkd.errors import CategoryError, StorageError, TeacherError
 from mrkd.training import FitResult

@@ -1,0 +1,267 @@
+"""What a search asks of a model under way: how well does it tell good from defective by now?
+
+The images that ask are none that it was trained or calibrated on, and none of those that the
+winner is tested on. With labels they are the category's `val` part; without, defects drawn on the
+good images of the validation side. A teacher sees them once: what it says of them is kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mrkd import datasets, images, metrics, scoring, synthetic
+from mrkd.datasets import Sample, Side
+from mrkd.datasets.sample import place_of
+from mrkd.errors import CategoryError, ImageDecodeError
+from mrkd.feature_cache import TeacherFeatures
+from mrkd.images import Geometry
+from mrkd.model import MRKD
+from mrkd.roi import Roi
+from mrkd.scoring import Decoded, Decoder
+from mrkd.scoring.regions import inside
+
+By = Literal["labels", "synthetic"]
+
+# A picture's made defects are the same in every trial of every search.
+_SEED = 1
+_BINS = 1024
+
+
+@dataclass(frozen=True)
+class Marks:
+    """What an exam says of a model.
+
+    Args:
+        image_auroc: over its images.
+        aupro: over its defective regions; None where no image has a mask.
+        false_call_rate: share of its good images above the threshold; None without a threshold.
+        scores: of its images.
+    """
+
+    image_auroc: float
+    aupro: float | None = None
+    false_call_rate: float | None = None
+    scores: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Questions:
+    """Images with their answers.
+
+    Args:
+        decoded: at a model's size.
+        labels: int64 `[N]`, 0 good, 1 defective; both are there.
+        groups: `[N]`, what resamples draw as one.
+        gt_masks: bool of the map's size inside the picture; None where there is none.
+        num_left_out: images that cannot be read.
+    """
+
+    decoded: Sequence[Decoded]
+    labels: NDArray[np.int64]
+    groups: Sequence[str | None]
+    gt_masks: Sequence[NDArray[np.bool_] | None]
+    num_left_out: int = 0
+
+
+def labelled_parts(samples: Sequence[Sample]) -> tuple[list[Sample], list[Sample]]:
+    """The labelled images to choose by, and those to report.
+
+    A category whose data set has no `val` part with both labels is cut in two by the hash of its
+    groups or, without them, of its images' URIs.
+
+    Returns:
+        Two lists, with good and defective images in each; two empty ones where there are not.
+    """
+    there = [one for one in samples if one.split != "train" and one.headline]
+    chosen = [one for one in there if one.split == "val"]
+    if not _has_both(chosen):
+        chosen = [one for one in there if place_of(one.group or one.image_uri) < 0.5]
+    uris = {one.image_uri for one in chosen}
+    rest = [one for one in there if one.image_uri not in uris]
+    return (chosen, rest) if _has_both(chosen) and _has_both(rest) else ([], [])
+
+
+def on_side(good: Sequence[Sample], side: Side, shares: Mapping[str, float]) -> list[Sample]:
+    """The good images that stand on a side of a training.
+
+    Args:
+        good: images of the training part.
+        side: where.
+        shares: `validation_share` and `calibration_share` of the training.
+    """
+
+    def is_there(sample: Sample) -> bool:
+        key = sample.group or datasets.side_key(sample, datasets.read_image(sample))
+        return datasets.side(key, **shares) == side
+
+    found = scoring.in_threads(is_there, good)
+    return [sample for sample, there in zip(good, found, strict=True) if there]
+
+
+def ask_labelled(samples: Sequence[Sample], model: MRKD, *, max_images: int) -> Questions:
+    """Labelled images, at most `max_images` of each label, chosen by the hash of their URIs.
+
+    Raises:
+        CategoryError: those that can be read are of one label alone.
+        StorageError: a place cannot be reached now.
+    """
+    decoder = Decoder.of(model.config)
+    ranked = sorted(samples, key=lambda one: (place_of(one.image_uri), one.image_uri))
+    some = [one for label in (0, 1) for one in _of_label(ranked, label)[:max_images]]
+    found = []
+    for sample, read in zip(some, scoring.decode_samples(some, decoder), strict=True):
+        image = scoring.within(model.roi, read)
+        if image.pixels is not None and image.geometry is not None:
+            found.append((image, sample.gt_label, sample.group, _gt_mask(sample, image.geometry)))
+    return _questions(found, num_left_out=len(some) - len(found))
+
+
+def ask_synthetic(
+    good: Sequence[Sample], model: MRKD, *, max_images: int, seed: int = _SEED
+) -> Questions:
+    """Good images, and each again with a defect of each kind; arguments and errors as there.
+
+    Args:
+        good: images without a defect that the model has not learnt.
+        model: whose size and region of interest they take.
+        max_images: of each label, at most.
+        seed: of the defects.
+    """
+    ranked = sorted(good, key=lambda one: (place_of(one.image_uri), one.image_uri))
+    num_damaged = max_images // len(synthetic.KINDS)
+
+    def look(number: int) -> list[tuple[Decoded, int, str | None, NDArray[np.bool_] | None]]:
+        sample = ranked[number]
+        try:
+            data = datasets.read_image(sample)
+            rgb = images.decode(data)
+        except ImageDecodeError:
+            return []
+        roi: Roi | None = model.roi
+        if roi and roi.misfit(rgb.shape[:2]):
+            return []
+        key, region = hashlib.sha256(data).hexdigest(), roi.mask if roi else None
+        shown = [(0, rgb, np.zeros(rgb.shape[:2], bool))]
+        if number < num_damaged:
+            made = synthetic.defects([rgb], seed=seed, keys=[key], inside=region)
+            shown += [(1, one.pixels, one.gt_mask) for one in made]
+        fitted = [(label, *decoder.fit(pixels), mask) for label, pixels, mask in shown]
+        return [
+            (
+                Decoded(sample.image_uri, pixels=pixels, geometry=geometry),
+                label,
+                key,
+                inside(images.resize_mask(mask, geometry), geometry),
+            )
+            for label, pixels, geometry, mask in fitted
+        ]
+
+    decoder = Decoder.of(model.config)
+    numbers = range(min(len(ranked), max_images))
+    looked = list(scoring.in_threads(look, numbers, ahead=scoring.ahead_of(decoder)))
+    found = [one for some in looked for one in some]
+    return _questions(found, num_left_out=sum(not some for some in looked))
+
+
+class Exam:
+    """Questions put to models of one teacher, size and region of interest.
+
+    Args:
+        questions: for models of that kind.
+        model: one of them, on the device to score on.
+        folder: of this machine, where the teacher's features are kept and shared (float16); empty:
+            every model scores the pictures themselves, as a night does.
+    """
+
+    def __init__(self, questions: Questions, model: MRKD, *, folder: str = "") -> None:
+        self.questions = questions
+        self._features: TeacherFeatures | None = None
+        if folder and not model.config.tiles:
+            shown = [image.pixels for image in questions.decoded if image.pixels is not None]
+            self._features = TeacherFeatures(
+                model.teacher, np.stack(shown), budget_bytes=0, roi=model.pixel_roi, folder=folder
+            )
+
+    def marks(
+        self, model: MRKD, *, threshold: float | None = None, with_pixels: bool = True
+    ) -> Marks:
+        """What it says of a model in eval mode.
+
+        Args:
+            model: of the exam's kind.
+            threshold: of image scores; None: not known yet.
+            with_pixels: whether its maps are measured too.
+
+        Raises:
+            CategoryError: a score is not finite.
+        """
+        asked = self.questions
+        scores = np.zeros(len(asked.labels))
+        pixels = metrics.PixelHistogram(_BINS)
+        region = None if model.pixel_roi is None else model.pixel_roi.cpu().numpy() > 0
+        for n, (image_score, anomaly_map) in enumerate(self._answers(model)):
+            if not np.isfinite(image_score) or not np.isfinite(anomaly_map).all():
+                raise CategoryError(
+                    f"the score of {asked.decoded[n].image_uri} is not finite: the training "
+                    "diverged; lower train.learning_rate"
+                )
+            scores[n] = image_score
+            geometry, gt_mask = asked.decoded[n].geometry, asked.gt_masks[n]
+            assert geometry is not None
+            if with_pixels and gt_mask is not None:
+                roi = None if region is None else inside(region, geometry)
+                pixels.add(inside(anomaly_map, geometry), gt_mask, roi)
+        image_auroc = metrics.image_auroc(scores, asked.labels).value
+        assert image_auroc is not None
+        above = None
+        if threshold is not None:
+            above = float((scores[asked.labels == 0] > threshold).mean())
+        aupro = pixels.aupro(0.3).value if len(pixels) else None
+        return Marks(image_auroc, aupro, above, tuple(scores.tolist()))
+
+    @torch.inference_mode()
+    def _answers(self, model: MRKD) -> Iterator[tuple[float, NDArray[np.float32]]]:
+        """Score and map of each image, in order."""
+        if self._features is None:
+            for scored in scoring.score_images(model, self.questions.decoded):
+                yield scored.image_score, scored.anomaly_map
+            return
+        for levels in self._features.batches():
+            map_B1HW = model.anomaly_map(model.pairs(levels))
+            scores = model.image_score(map_B1HW).tolist()
+            yield from zip(scores, map_B1HW[:, 0].cpu().numpy(), strict=True)
+
+
+def _questions(
+    found: Sequence[tuple[Decoded, int, str | None, NDArray[np.bool_] | None]], *, num_left_out: int
+) -> Questions:
+    labels = np.array([label for _, label, _, _ in found], np.int64)
+    if reason := metrics.one_class(labels):
+        raise CategoryError(
+            f"a search cannot measure it: {reason}, and {num_left_out} cannot be read"
+        )
+    decoded, _, groups, gt_masks = zip(*found, strict=True)
+    return Questions(decoded, labels, groups, gt_masks, num_left_out)
+
+
+def _gt_mask(sample: Sample, geometry: Geometry) -> NDArray[np.bool_] | None:
+    """None where nobody has drawn one; of a good image it is empty."""
+    if sample.gt_mask_uri is not None:
+        return inside(datasets.read_gt_mask(sample.gt_mask_uri, geometry), geometry)
+    _, _, width, height = geometry.valid
+    return None if sample.gt_label else np.zeros((height, width), bool)
+
+
+def _has_both(samples: Sequence[Sample]) -> bool:
+    return {one.gt_label for one in samples} == {0, 1}
+
+
+def _of_label(samples: Sequence[Sample], label: int) -> list[Sample]:
+    return [one for one in samples if one.gt_label == label]

@@ -1,0 +1,133 @@
+"""Search spaces: what stands in `tune_spaces`, or in a file of the user's own."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import pkgutil
+import random
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ray.tune.search.sample import Categorical, Domain
+
+from mrkd.config import SearchConfig
+from mrkd.errors import ConfigError
+from mrkd.tables import nearest
+
+Space = Mapping[str, Domain]
+
+_PACKAGE = "tune_spaces"
+_DRAWS = 20
+
+
+def names() -> list[str]:
+    """The spaces that come with mrkd."""
+    try:
+        package = importlib.import_module(_PACKAGE)
+    except ModuleNotFoundError:
+        return []
+    return sorted(module.name for module in pkgutil.iter_modules(package.__path__))
+
+
+def load(name: str) -> Space:
+    """A space by its name, or by the path of a Python file.
+
+    Raises:
+        ConfigError: there is none, or it is no mapping of keys to `ray.tune` domains.
+    """
+    module = _file(name) if name.endswith(".py") else _module(name)
+    space = getattr(module, "SPACE", None)
+    if not isinstance(space, Mapping) or not space:
+        raise ConfigError(f"search.space {name!r} has no SPACE, a mapping of keys to domains")
+    for key, domain in space.items():
+        if not isinstance(domain, Domain):
+            raise ConfigError(
+                f"search.space {name!r}: {key} is {domain!r}, no domain: take tune.choice, "
+                "tune.uniform or their like"
+            )
+    return space
+
+
+def check(space: Space, config: SearchConfig) -> None:
+    """Whether every key of a space is one of the config, and the config takes its values.
+
+    Raises:
+        ConfigError: it does not, naming the key; or a key would change nothing.
+    """
+    for key, domain in space.items():
+        section = key.partition(".")[0]
+        if section not in ("model", "train") or key == "train.seed":
+            raise ConfigError(
+                f"search.space: {key} cannot be searched, keys of [model] and [train]"
+            )
+        for value in _edges(domain):
+            try:
+                config.trial({key: value}, seed=0)
+            except ConfigError as error:
+                raise ConfigError(f"search.space: {key} = {value!r} is refused: {error}") from error
+    with_fmm = config.model.fmm or "model.fmm" in space
+    masks = [key for key in space if key.startswith("train.mask")]
+    if masks and not with_fmm:
+        raise ConfigError(
+            f"search.space varies {masks[0]}, which does nothing while model.fmm is false: set "
+            "model.preset to masked or paper, or model.fmm to true"
+        )
+
+
+def draw(space: Space, rng: random.Random) -> dict[str, Any]:
+    """One config of a space; for tests and forecasts, as a search draws its own."""
+    # Domains draw from numpy's generators, seeded by a number.
+    return {key: domain.sample(random_state=rng.randrange(2**31)) for key, domain in space.items()}
+
+
+def described(space: Space) -> dict[str, str]:
+    """Each key of a space with its domain in words."""
+    return {key: _words(domain) for key, domain in space.items()}
+
+
+def choices(space: Space, key: str) -> list[Any]:
+    """What a key may be, where it is one of several; none where it is a range or is not there."""
+    domain = space.get(key)
+    return list(domain.categories) if isinstance(domain, Categorical) else []
+
+
+def _edges(domain: Domain) -> Iterator[Any]:
+    """Values that a config must take: every choice, of a range its ends and some between."""
+    if isinstance(domain, Categorical):
+        yield from domain.categories
+        return
+    lower = getattr(domain, "lower", None)
+    if lower is not None:
+        yield lower
+    rng = random.Random(0)
+    yield from (domain.sample(random_state=rng.randrange(2**31)) for _ in range(_DRAWS))
+
+
+def _words(domain: Domain) -> str:
+    if isinstance(domain, Categorical):
+        return " | ".join(map(str, domain.categories))
+    lower, upper = getattr(domain, "lower", None), getattr(domain, "upper", None)
+    sampler = domain.get_sampler()  # type: ignore[no-untyped-call]
+    kind = type(sampler).__name__.strip("_")
+    return f"{lower:g} to {upper:g}" + (", log" if kind.startswith("Log") else "")
+
+
+def _module(name: str) -> ModuleType:
+    known = names()
+    if name not in known:
+        raise ConfigError(
+            f"search.space is {name!r}{nearest(name, known)}; or a Python file with a SPACE"
+        )
+    return importlib.import_module(f"{_PACKAGE}.{name}")
+
+
+def _file(path: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+    if spec is None or spec.loader is None or not Path(path).is_file():
+        raise ConfigError(f"search.space {path!r} is not there: check the path")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

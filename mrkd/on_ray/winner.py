@@ -1,0 +1,166 @@
+"""Who wins a search: its best configs trained anew with other seeds, and one look at the test."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import ray
+
+from mrkd.errors import CategoryError
+from mrkd.on_ray import trial
+from mrkd.on_ray.tasks import run_each
+from mrkd.on_ray.trial import Order
+from mrkd.searches import Trial, importances, key_of, objectives, ranked
+
+log = logging.getLogger(__name__)
+
+DEFAULT = key_of({})
+"""The config that a search begins with."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a group of categories was searched for.
+
+    Args:
+        categories: that share a config.
+        best: refitted configs with their mean rank, the best first.
+        values: of the winner, by dotted key; none where it is the default, or there is none.
+        winner: its name; None where no training came to its end.
+        tests: of each category, `trial.test`.
+    """
+
+    categories: Sequence[str]
+    best: Sequence[tuple[str, float]]
+    values: Mapping[str, Any]
+    winner: str | None
+    tests: Mapping[str, Mapping[str, Any]]
+
+    def to_dict(self, trials: Sequence[Trial], space: Sequence[str], seed: int) -> dict[str, Any]:
+        """Plain values for `search.json`, with what each key of the space decides.
+
+        Args:
+            trials: of the whole search.
+            space: its keys.
+            seed: of the search's own trainings.
+        """
+        tried = [one for one in trials if one.seed == seed and one.category in self.categories]
+        means = {
+            key: sum(of_key.values()) / len(of_key)
+            for key, of_key in objectives(tried).items()
+            if len(of_key) == len(self.categories)
+        }
+        values = {one.key: one.values for one in tried}
+        shares, why_not = importances([values[key] for key in means], list(means.values()))
+        return {
+            "categories": list(self.categories),
+            "winner": self.winner,
+            "values": dict(self.values),
+            "best": [{"config": key, "mean_rank": rank} for key, rank in self.best],
+            "default": DEFAULT,
+            "tests": {name: dict(test) for name, test in self.tests.items()},
+            "importance": shares,
+            "no_importance": why_not,
+        }
+
+
+def find(order: Order, groups: Sequence[Sequence[str]]) -> list[Found]:
+    """Trains the best of each group and the default with other seeds, and tests the winners.
+
+    Args:
+        order: of the search.
+        groups: categories that share a config.
+    """
+    search, options = order.search, order.config.search
+    tried = [one for one in search.trials() if one.seed == order.config.train.seed]
+    values = {one.key: one.values for one in tried} | {DEFAULT: {}}
+    chosen: list[list[str]] = []
+    for categories in groups:
+        mine = [one for one in tried if one.category in categories]
+        keys = [key for key, _ in ranked(objectives(mine), categories)[: options.refit_best]]
+        chosen.append([*keys, *([DEFAULT] if DEFAULT not in keys else [])])
+    first = order.config.train.seed + 1
+    wanted = [
+        Trial(category, values[key], first + n)
+        for n in range(options.refit_seeds)
+        for categories, keys in zip(groups, chosen, strict=True)
+        for key in keys
+        for category in categories
+    ]
+    refits = _train(order, wanted)
+    found = []
+    for categories, keys in zip(groups, chosen, strict=True):
+        mine = [one for one in refits if one.category in categories and one.key in keys]
+        best = ranked(objectives(mine), categories)
+        winner = best[0][0] if best else None
+        own = values[winner] if winner else {}
+        found.append(Found(categories, best, own, winner, {}))
+    tests = _test(order, found, refits)
+    return [
+        replace(one, tests={name: tests[name] for name in one.categories if name in tests})
+        for one in found
+    ]
+
+
+def _train(order: Order, wanted: Sequence[Trial]) -> list[Trial]:
+    """The trainings that are wanted, as they ended; those that stand are not made again."""
+    search, fleet = order.search, order.config.fleet
+    stored = [search.get(one.category, one.key, one.seed) for one in wanted]
+    ended = [one for one in stored if one and one.has_ended]
+    todo = {
+        f"{one.category}-{one.key}-{one.seed}": one
+        for one, before in zip(wanted, stored, strict=True)
+        if before is None or not before.has_ended
+    }
+    shared = ray.put(order)
+    attempts = run_each(
+        trial.try_one,
+        {name: (shared, one) for name, one in todo.items()},
+        order.ask,
+        max_failures=fleet.max_failures,
+        backoff_s=fleet.backoff_s,
+        at_once=order.config.search.trials_at_once or None,
+    )
+    for attempt in attempts:
+        if not attempt.last:
+            continue
+        one = attempt.result or todo[attempt.category]
+        if attempt.error:
+            one.state, one.error = "failed", attempt.error
+            search.put(one)
+        ended.append(one)
+        log.info(
+            "refit config=%s state=%s done=%d of=%d", one.key, one.state, len(ended), len(wanted)
+        )
+    return ended
+
+
+def _test(
+    order: Order, found: Sequence[Found], refits: Sequence[Trial]
+) -> dict[str, dict[str, Any]]:
+    """What the winners and the default do on the images kept for the end, by category."""
+    search = order.search
+    tests: dict[str, dict[str, Any]] = {}
+    arguments: dict[str, tuple[Any, ...]] = {}
+    shared = ray.put(order)
+    for one in found:
+        for name in one.categories if one.winner else ():
+            if stored := search.get_test(name):
+                tests[name] = stored
+                continue
+            done = [t for t in refits if t.category == name and t.state == "done"]
+            sides = {"winner": one.winner, "default": DEFAULT}
+            models = {side: [t for t in done if t.key == key] for side, key in sides.items()}
+            arguments[name] = (shared, name, models)
+    for attempt in run_each(
+        trial.test, arguments, order.ask, max_failures=order.config.fleet.max_failures
+    ):
+        if attempt.last and attempt.error:
+            raise CategoryError(f"category {attempt.category} cannot be tested: {attempt.error}")
+        if attempt.last:
+            tests[attempt.category] = attempt.result
+            search.put_test(attempt.category, attempt.result)
+    return tests

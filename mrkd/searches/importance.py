@@ -1,0 +1,61 @@
+"""How much each key of a space decides, by the trials: fANOVA (Hutter et al. 2014), by Optuna."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+MIN_TRIALS = 8
+"""Fewer tell of no key."""
+
+
+def importances(
+    values: Sequence[Mapping[str, Any]], objectives: Sequence[float]
+) -> tuple[dict[str, float], str]:
+    """Share of the objective's variance that each key explains by itself, the largest first.
+
+    Args:
+        values: of the space, one mapping a trial, all with the same keys.
+        objectives: of these trials.
+
+    Returns:
+        The shares, which add up to one; where there are none, why.
+    """
+    if len(values) < MIN_TRIALS:
+        return {}, f"{len(values)} finished trials tell nothing of single keys: {MIN_TRIALS} may"
+    if len(set(objectives)) == 1:
+        return {}, "all trials have the same objective"
+    try:
+        import optuna
+        import sklearn  # noqa: F401  # what Optuna's fANOVA grows its trees with
+    except ImportError:
+        return {}, "Optuna is not installed: pip install 'mrkd[tune]'"
+    study = optuna.create_study(direction="maximize")
+    varied = {key: [one[key] for one in values] for key in values[0]}
+    distributions = {key: _distribution(column) for key, column in varied.items()}
+    for one, objective in zip(values, objectives, strict=True):
+        params = {key: _scalar(value) for key, value in one.items()}
+        study.add_trial(
+            optuna.trial.create_trial(params=params, distributions=distributions, value=objective)
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
+        found = optuna.importance.get_param_importances(study, evaluator=evaluator)
+    return {key: float(share) for key, share in found.items()}, ""
+
+
+def _distribution(column: Sequence[Any]) -> Any:
+    """Of what was drawn: numbers by their range, on a log scale where it spans a decade or more."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution
+
+    if all(isinstance(value, float) for value in column) and min(column) < max(column):
+        low, high = min(column), max(column)
+        return FloatDistribution(low, high, log=low > 0 and math.log10(high / low) >= 1)
+    return CategoricalDistribution(sorted({_scalar(value) for value in column}, key=repr))
+
+
+def _scalar(value: Any) -> Any:
+    return repr(value) if isinstance(value, list | tuple) else value

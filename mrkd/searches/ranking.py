@@ -1,0 +1,43 @@
+"""Which config is best, by what its trials say."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from mrkd.searches.trials import Trial
+
+Objectives = Mapping[str, Mapping[str, float]]
+"""By config, then by category."""
+
+
+def objectives(trials: Sequence[Trial]) -> dict[str, dict[str, float]]:
+    """Each config's objective of each category, a mean over seeds, as far as there is one."""
+    found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for trial in trials:
+        if trial.objective is not None:
+            found[trial.key][trial.category].append(trial.objective)
+    return {
+        key: {category: float(np.mean(values)) for category, values in of_key.items()}
+        for key, of_key in found.items()
+    }
+
+
+def ranked(found: Objectives, categories: Sequence[str]) -> list[tuple[str, float]]:
+    """Configs that have an objective in every category with their mean rank, the best first.
+
+    Of equal ranks, as of one category, the higher mean objective goes first, then the name.
+    """
+    keys = [key for key, of_key in found.items() if all(c in of_key for c in categories)]
+    if not keys:
+        return []
+    values = np.array([[found[key][c] for c in categories] for key in keys])
+    # 1 and the number of those above, ties at half.
+    above = (values[None] > values[:, None]).sum(1) + (
+        (values[None] == values[:, None]).sum(1) - 1
+    ) / 2
+    mean_ranks = 1 + above.mean(1)
+    order = sorted(range(len(keys)), key=lambda n: (mean_ranks[n], -values[n].mean(), keys[n]))
+    return [(keys[n], float(mean_ranks[n])) for n in order]

@@ -1,0 +1,75 @@
+"""One training of a search: what was tried on a category, and what came of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, Self
+
+State = Literal["running", "done", "pruned", "failed", "out_of_memory"]
+
+
+def key_of(values: Mapping[str, Any]) -> str:
+    """The name of a config by what it changes: 12 hex digits; of no change too."""
+    text = json.dumps(dict(values), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+@dataclass
+class Trial:
+    """A config, a category and a seed.
+
+    Args:
+        category: its name.
+        values: of the space, by dotted key.
+        seed: that it was trained with.
+        state: `pruned`: ended at a rung.
+        rows: one an epoch (`training.fit`); those at a rung hold its marks too.
+        marks: of the model that was kept: `objective`, `image_auroc`, `aupro`, ...
+        version: of that model.
+        model_bytes: of its files, without the teacher.
+        seconds: of the trial.
+        error: one line; empty where there was none.
+    """
+
+    category: str
+    values: dict[str, Any]
+    seed: int
+    state: State = "running"
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    marks: dict[str, Any] = field(default_factory=dict)
+    version: str = ""
+    model_bytes: int = 0
+    seconds: float = 0.0
+    error: str = ""
+
+    @property
+    def key(self) -> str:
+        """The name of its config."""
+        return key_of(self.values)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it is never to be trained again."""
+        return self.state != "running"
+
+    @property
+    def objective(self) -> float | None:
+        """What it is judged by; None where it did not come to its end."""
+        return self.marks.get("objective") if self.state == "done" else None
+
+    @property
+    def rungs(self) -> list[dict[str, Any]]:
+        """Rows of the epochs after which it was measured."""
+        return [row for row in self.rows if "objective" in row]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> Self:
+        """What `to_dict` gave, read from JSON."""
+        return cls(**raw)

@@ -1,0 +1,75 @@
+import random
+from pathlib import Path
+
+import pytest
+from ray import tune
+
+from mrkd.config import SearchConfig
+from mrkd.errors import ConfigError
+from mrkd.on_ray import spaces
+from tests.support.searches import small_search
+
+SPACES = sorted(path.stem for path in Path("tune_spaces").glob("[a-z]*.py"))
+
+
+def config_of(preset="masked"):
+    tables = {"data": {"root": "parts"}, "model": {"preset": preset}}
+    return SearchConfig.from_dict({"workspace": "w", "run": "r", **tables})
+
+
+def test_every_space_is_listed_with_its_keys():
+    assert spaces.names() == SPACES == ["full", "paper", "quick"]
+    words = spaces.described(spaces.load("quick"))
+    assert words == {
+        "train.mask_rate": "0 to 0.9",
+        "train.learning_rate": "0.001 to 0.01, log",
+        "model.backbone": "efficientnet_lite0 | efficientnet_lite1 | efficientnet_lite2",
+    }
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_a_hundred_samples_of_a_space_are_configs(name):
+    space, config, rng = spaces.load(name), config_of(), random.Random(3)
+    spaces.check(space, config)
+    drawn = [spaces.draw(space, rng) for _ in range(100)]
+    assert len({repr(values) for values in drawn}) == 100
+    for values in drawn:
+        trial = config.trial(values, seed=1)
+        for key, value in values.items():
+            section, _, field = key.partition(".")
+            found = getattr(getattr(trial, section), field)
+            assert found == (tuple(value) if isinstance(value, list) else value)
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        ({"train.mask_rat": tune.uniform(0, 1)}, "unknown key 'train.mask_rat'"),
+        ({"train.mask_rate": tune.uniform(0.5, 1.5)}, "train.mask_rate = .* is refused"),
+        ({"model.backbone": tune.choice(["resnet18", "vgg"])}, "model.backbone = 'vgg' is refused"),
+        ({"train.seed": tune.randint(0, 9)}, "train.seed cannot be searched"),
+        ({"fleet.force": tune.choice([True])}, "fleet.force cannot be searched"),
+    ],
+)
+def test_a_space_with_a_key_or_a_value_that_no_config_has_is_refused_by_name(space, message):
+    with pytest.raises(ConfigError, match=message):
+        spaces.check(space, config_of())
+
+
+def test_a_mask_rate_that_would_do_nothing_is_refused():
+    space = {"train.mask_rate": tune.uniform(0, 0.9)}
+    with pytest.raises(ConfigError, match=r"does nothing while model\.fmm is false"):
+        spaces.check(space, config_of("default"))
+    spaces.check(space | {"model.fmm": tune.choice([True])}, config_of("default"))
+
+
+def test_an_unknown_space_is_refused_with_the_nearest_and_a_file_of_ones_own_is_read(tmp_path):
+    with pytest.raises(ConfigError, match=r"search\.space is 'quik'; did you mean 'quick'"):
+        spaces.load("quik")
+    with pytest.raises(ConfigError, match="is not there"):
+        spaces.load(str(tmp_path / "none.py"))
+    (tmp_path / "empty.py").write_text("SPACE = {'train.mask_rate': 0.5}")
+    with pytest.raises(ConfigError, match=r"train\.mask_rate is 0\.5, no domain"):
+        spaces.load(str(tmp_path / "empty.py"))
+    own = spaces.load(small_search(tmp_path, tmp_path).search.space)
+    assert list(own) == ["train.mask_rate", "train.learning_rate", "model.simam"]

@@ -1,0 +1,210 @@
+"""Searches on a real Ray Tune, of trainings of a few steps on drawn parts."""
+
+import json
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from mrkd import storage
+from mrkd.config import SearchConfig, TrainConfig
+from mrkd.errors import ConfigError
+from mrkd.on_ray import train, tune
+from mrkd.searches import Search
+from tests.support.parts import make_parts
+from tests.support.searches import small_search
+from tests.support.under_fire import UnderFire
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return make_parts(tmp_path_factory.mktemp("parts"), test_good=12, test_defect=12)
+
+
+@pytest.fixture(scope="module")
+def calm(root, tmp_path_factory):
+    """A search of two categories that nothing disturbed."""
+    config = small_search(tmp_path_factory.mktemp("calm"), root)
+    return config, tune.run(config)
+
+
+def trials_of(config: SearchConfig):
+    return {
+        (one.category, one.key, one.seed): (one.state, one.marks) for one in Search(config).trials()
+    }
+
+
+def test_a_search_leaves_trials_winner_test_and_page(calm):
+    config, summary = calm
+    assert (summary.exit_code, summary.state) == (0, "done")
+    # Two refits each of the best and of the default, for two categories.
+    assert summary.counts == {
+        "categories": 2,
+        "trials": 6,
+        "refits": 8,
+        "done": 14,
+        "pruned": 0,
+        "failed": 0,
+        "out_of_memory": 0,
+    }
+    folder = Path(config.workspace) / "searches" / "search-1"
+    assert json.loads((folder / "summary.json").read_text()) == summary.to_dict()
+    assert {path.name for path in folder.iterdir()} >= {
+        "best.toml",
+        "report.html",
+        "search.json",
+        "tests",
+        "trials",
+        "trials.parquet",
+    }
+    left = [
+        path for name in ("models", "teachers", "checkpoints") for path in folder.rglob(f"{name}/*")
+    ]
+    assert not [path for path in left if path.is_file()]
+    record = json.loads((folder / "search.json").read_text())
+    for group in record["groups"]:
+        (test,) = group["tests"].values()
+        assert 0 <= test["winner"]["image_auroc"]["value"] <= 1
+        assert test["by"] == "labels"
+        assert test["num_good"] + test["num_defective"] > 4
+
+
+def test_categories_are_searched_with_the_same_configs(calm):
+    rows = pq.read_table(
+        f"{Search(calm[0]).uri}/trials.parquet".removeprefix("file://")
+    ).to_pylist()
+    tried = {
+        name: {
+            row["config"] for row in rows if row["category"] == name and row["stage"] == "search"
+        }
+        for name in ("plate", "ring")
+    }
+    assert tried["plate"] == tried["ring"]
+    assert len(tried["plate"]) == 3
+
+
+def test_a_finished_search_is_not_searched_again(calm):
+    config, summary = calm
+    folder = Path(config.workspace) / "searches" / "search-1" / "trials"
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.json")}
+    began = time.monotonic()
+    again = tune.run(config)
+    assert again.counts == summary.counts
+    assert time.monotonic() - began < 10
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.json")} == before
+
+
+def test_the_best_config_trains_a_fleet_as_it_is(calm):
+    config, _ = calm
+    best = TrainConfig.from_toml(storage.read(f"{Search(config).uri}/best.toml").decode())
+    summary = train.run(best)
+    assert (summary.exit_code, summary.counts["trained"]) == (0, 2)
+
+
+def test_a_search_whose_driver_is_killed_twice_ends_as_an_undisturbed_one(calm, root, tmp_path):
+    config = small_search(tmp_path, root)
+    toml = tmp_path / "search.toml"
+    toml.write_text(config.to_toml())
+    command = [sys.executable, "-m", "jobs.tune", str(toml)]
+    fire = UnderFire(command, {}, tmp_path / "log", random.Random(0))
+    search = Search(config)
+    try:
+        for number in (1, 4):
+            fire.start()
+            until = time.monotonic() + 120
+            while len(search.trials()) < number:
+                assert fire.driver.poll() is None, fire.tail()
+                assert time.monotonic() < until, fire.tail()
+                time.sleep(0.1)
+            fire.driver.send_signal(signal.SIGKILL)
+            fire.end()
+        fire.start()
+        assert fire.driver.wait(200) == 0, fire.tail()
+    finally:
+        fire.end()
+    assert trials_of(config) == trials_of(calm[0])
+    winners = [
+        [group["winner"] for group in storage.read_json(f"{Search(one).uri}/search.json")["groups"]]
+        for one in (config, calm[0])
+    ]
+    assert winners[0] == winners[1]
+
+
+def test_a_config_that_fails_is_a_row_with_its_error_and_the_others_go_on(root, tmp_path):
+    # The deepest level of lite1's blocks is not among lite0's: half of the configs cannot be built.
+    space = tmp_path / "wild.py"
+    space.write_text(
+        "from ray import tune\n"
+        "SPACE = {'train.weight_decay': tune.uniform(0, 1e-5),"
+        " 'model.levels': tune.choice([(), (3,)])}\n"
+    )
+    values = {"search.trials": 6, "search.refit_seeds": 1, "data.categories": ["plate"]}
+    config = small_search(tmp_path, root, **values).with_values({"search.space": str(space)})
+    summary = tune.run(config)
+    assert (summary.exit_code, summary.counts["trials"]) == (0, 6)
+    failed = [one for one in Search(config).trials() if one.state == "failed"]
+    assert 0 < len(failed) == summary.counts["failed"] < 6
+    assert {one.error for one in failed} == {
+        "model.levels is [3]: efficientnet_lite0 has 2",
+    }
+
+
+def test_a_joint_search_chooses_one_config_for_all(root, tmp_path):
+    config = small_search(
+        tmp_path,
+        root,
+        **{"search.scope": "joint", "search.trials": 2, "search.refit_seeds": 1},
+    )
+    summary = tune.run(config)
+    assert (summary.exit_code, summary.counts["trials"], summary.counts["refits"]) == (0, 4, 4)
+    (group,) = storage.read_json(f"{Search(config).uri}/search.json")["groups"]
+    assert group["categories"] == ["plate", "ring"]
+    assert set(group["tests"]) == {"plate", "ring"}
+    best = TrainConfig.from_toml(storage.read(f"{Search(config).uri}/best.toml").decode())
+    assert best.category == {}
+
+
+def test_asha_ends_trials_at_its_rungs_and_optuna_draws_them(root, tmp_path):
+    config = small_search(
+        tmp_path,
+        root,
+        **{
+            "data.categories": ["plate"],
+            "search.searcher": "tpe",
+            "search.scheduler": "asha",
+            "search.trials": 6,
+            "search.refit_seeds": 1,
+            "train.max_steps": 24,
+            "search.objective": "synthetic",
+        },
+    )
+    summary = tune.run(config)
+    assert summary.exit_code == 0
+    assert summary.counts["pruned"] >= 1
+    assert summary.counts["pruned"] + summary.counts["done"] == 6 + 2
+    rows = pq.read_table(f"{Search(config).uri}/trials.parquet".removeprefix("file://")).to_pylist()
+    rungs = [row["epoch"] for row in rows if row["state"] == "pruned" and not row["last"]]
+    assert set(rungs) <= {0, 1, 3, 7}
+    assert 0 in rungs
+    (group,) = storage.read_json(f"{Search(config).uri}/search.json")["groups"]
+    assert group["tests"]["plate"]["by"] == "synthetic"
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"search.space": "none"}, "search.space is 'none'"),
+        ({"model.fmm": False}, "does nothing while model.fmm is false"),
+        ({"category": {"plate": {"train": {"mask_rate": 0.1}}}}, "search.space varies it"),
+        ({"data.categories": ["nut"]}, "fits none"),
+    ],
+)
+def test_what_cannot_be_searched_is_refused_and_nothing_is_written(root, tmp_path, values, message):
+    config = small_search(tmp_path, root, **values)
+    with pytest.raises(ConfigError, match=message):
+        tune.run(config)
+    assert not (tmp_path / "workspace").exists()
