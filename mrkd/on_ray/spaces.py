@@ -88,6 +88,11 @@ def described(space: Space) -> dict[str, str]:
     return {key: _words(domain) for key, domain in space.items()}
 
 
+def log_keys(space: Space) -> list[str]:
+    """Keys that are drawn on a log scale."""
+    return [key for key, domain in space.items() if _is_log(domain)]
+
+
 def choices(space: Space, key: str) -> list[Any]:
     """What a key may be, where it is one of several; none where it is a range or is not there."""
     domain = space.get(key)
@@ -110,9 +115,15 @@ def _words(domain: Domain) -> str:
     if isinstance(domain, Categorical):
         return " | ".join(map(str, domain.categories))
     lower, upper = getattr(domain, "lower", None), getattr(domain, "upper", None)
+    if lower is None or upper is None:
+        return "drawn by a function"
+    return f"{lower:g} to {upper:g}" + (", log" if _is_log(domain) else "")
+
+
+def _is_log(domain: Domain) -> bool:
     sampler = domain.get_sampler()  # type: ignore[no-untyped-call]
-    kind = type(sampler).__name__.strip("_")
-    return f"{lower:g} to {upper:g}" + (", log" if kind.startswith("Log") else "")
+    sampler = getattr(sampler, "sampler", sampler)  # of one that rounds
+    return type(sampler).__name__.strip("_").startswith("Log")
 
 
 def _module(name: str) -> ModuleType:

@@ -265,14 +265,22 @@ def _close(order: Order, found: Sequence[Found], space: Space, verdict: Verdict)
     trials = search.trials()
     keys = list(space)
     uris = {"trials": search.put_table(trials, keys)}
-    groups = [one.to_dict(trials, keys, config.train.seed) for one in found]
+    log_keys = spaces.log_keys(space)
+    groups = [one.to_dict(trials, config.train.seed, log_keys) for one in found]
     lost = [name for one in found if one.winner is None for name in one.categories]
     if len(lost) < len(order.samples):
         uris["best"] = search.put_best(
             {name: one.values for one in found for name in one.categories if one.winner},
             joint=config.search.scope == "joint",
         )
-    search.store({"state": "done", "space": spaces.described(space), "groups": groups})
+    search.store(
+        {
+            "state": "done",
+            "space": spaces.described(space),
+            "log_keys": log_keys,
+            "groups": groups,
+        }
+    )
     search.clear()
     uris["report"] = reports.write_search_page(search.uri)
     states = Counter(one.state for one in trials)

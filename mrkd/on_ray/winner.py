@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -39,13 +39,15 @@ class Found:
     winner: str | None
     tests: Mapping[str, Mapping[str, Any]]
 
-    def to_dict(self, trials: Sequence[Trial], space: Sequence[str], seed: int) -> dict[str, Any]:
+    def to_dict(
+        self, trials: Sequence[Trial], seed: int, log_keys: Collection[str]
+    ) -> dict[str, Any]:
         """Plain values for `search.json`, with what each key of the space decides.
 
         Args:
             trials: of the whole search.
-            space: its keys.
             seed: of the search's own trainings.
+            log_keys: of the space, drawn on a log scale.
         """
         tried = [one for one in trials if one.seed == seed and one.category in self.categories]
         means = {
@@ -54,7 +56,9 @@ class Found:
             if len(of_key) == len(self.categories)
         }
         values = {one.key: one.values for one in tried}
-        shares, why_not = importances([values[key] for key in means], list(means.values()))
+        shares, why_not = importances(
+            [values[key] for key in means], list(means.values()), log_keys
+        )
         return {
             "categories": list(self.categories),
             "winner": self.winner,

@@ -51,13 +51,14 @@ def load_search_data(search_uri: str) -> SearchData:
         finished_at=record["finished_at"],
         metric=config["search"]["metric"],
         space=record["space"],
-        groups=tuple(_group(one, trials, config) for one in record["groups"]),
+        groups=tuple(_group(one, trials, record) for one in record["groups"]),
         best_toml=storage.read(best_uri).decode() if has_best else "",
         config=config,
     )
 
 
-def _group(record: Mapping[str, Any], trials: Sequence[Trial], config: Mapping[str, Any]) -> Group:
+def _group(record: Mapping[str, Any], trials: Sequence[Trial], whole: Mapping[str, Any]) -> Group:
+    config = whole["config"]
     categories, seed = record["categories"], config["train"]["seed"]
     mine = [one for one in trials if one.category in categories]
     tried = [one for one in mine if one.seed == seed]
@@ -87,7 +88,9 @@ def _group(record: Mapping[str, Any], trials: Sequence[Trial], config: Mapping[s
         ),
         importance=record["importance"],
         no_importance=record["no_importance"],
-        effects=tuple(effects([values[key] for key in configs], list(configs.values()))),
+        effects=tuple(
+            effects([values[key] for key in configs], list(configs.values()), whole["log_keys"])
+        ),
     )
 
 

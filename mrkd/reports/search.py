@@ -8,6 +8,7 @@ from typing import Any
 
 from mrkd.reports import page, search_charts
 from mrkd.reports.search_content import Candidate, Group, SearchData, Test
+from mrkd.searches.effects import label
 
 _METRICS = {"image_auroc": "image AUROC", "aupro": "AUPRO"}
 _BY = {
@@ -68,7 +69,10 @@ def _group(group: Group, data: SearchData) -> dict[str, Any]:
     states = [one.state for one in group.trials]
     charts: dict[str, Any] = {"parallel": None, "responses": [], "pareto": []}
     if configs:
-        charts["parallel"] = search_charts.parallel(configs, found, metric=metric)
+        log_keys = {effect.key for effect in group.effects if effect.is_log}
+        charts["parallel"] = search_charts.parallel(
+            configs, found, log_keys=log_keys, metric=metric
+        )
         charts["responses"] = [
             search_charts.response(
                 effect, [one[effect.key] for one in configs], found, metric=metric
@@ -129,7 +133,7 @@ def _row(one: Candidate, place: int) -> dict[str, Any]:
 
 
 def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    return f"{value:.3g}" if isinstance(value, float) else label(value)
 
 
 def _test(one: Test) -> Mapping[str, Any]:

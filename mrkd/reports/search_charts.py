@@ -7,7 +7,7 @@ page's policy forbids.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,25 +22,32 @@ from mrkd.reports.charts import (
     short,
 )
 from mrkd.searches import Trial
-from mrkd.searches.effects import Effect
+from mrkd.searches.effects import Effect, Part, label
 
 MOST_LINES = 150
 """Configs that parallel coordinates and learning curves show, the best first."""
 
 
 def parallel(
-    configs: Sequence[Mapping[str, Any]], objectives: Sequence[float], *, metric: str
+    configs: Sequence[Mapping[str, Any]],
+    objectives: Sequence[float],
+    *,
+    log_keys: Collection[str],
+    metric: str,
 ) -> Spec:
     """A line a config through its values to its objective; the best fifth stands out.
 
     Args:
         configs: values by key, all with the same keys.
         objectives: of these.
-        metric: what they are.
+        log_keys: that are drawn on a log scale.
+        metric: what the objectives are.
     """
     keys = [*configs[0], metric]
     columns = [[one[key] for one in configs] for key in configs[0]] + [list(objectives)]
-    axes = [_Axis(column) for column in columns]
+    axes = [
+        _Axis(column, is_log=key in log_keys) for key, column in zip(keys, columns, strict=True)
+    ]
     best = set(np.argsort(objectives)[-max(1, len(objectives) // 5) :].tolist())
     order = [n for n in range(len(configs)) if n not in best] + sorted(best)
     data: list[Spec] = []
@@ -95,10 +102,7 @@ def response(
     title = effect.key.rpartition(".")[2].replace("_", " ")
     ranges = effect.parts[0].low is not None
     data: list[Spec] = []
-    middles: list[Any] = [
-        _middle(part.low or 0.0, part.high or 0.0, column) if ranges else part.label
-        for part in effect.parts
-    ]
+    middles = [_middle(part, effect.is_log) for part in effect.parts]
     judged = [n for n, part in enumerate(effect.parts) if math.isfinite(part.error)]
     means = [effect.parts[n].mean for n in judged]
     errors = [1.96 * effect.parts[n].error for n in judged]
@@ -124,7 +128,7 @@ def response(
             "type": "scatter",
             "mode": "markers",
             "name": "trials",
-            "x": list(column) if ranges else [_choice(value) for value in column],
+            "x": list(column) if ranges else [label(value) for value in column],
             "y": [short(value) for value in objectives],
             "marker": {"color": APART_COLOUR, "size": 6},
             "hovertemplate": f"{title} %{{x}}: %{{y:.3f}}<extra></extra>",
@@ -144,7 +148,7 @@ def response(
         mean["error_y"] = {"array": [short(e) for e in errors], "color": GOOD_COLOUR}
     data.append(mean)
     spec = layout_of(title, metric.replace("_", " "), small=True)
-    if ranges and _is_log(column):
+    if ranges and effect.is_log:
         spec["xaxis"] |= {"type": "log", "dtick": "D2", "tickformat": ".1~g"}
     return {"data": data, "layout": spec | {"height": 240}}
 
@@ -254,19 +258,18 @@ def pareto(
 class _Axis:
     """Places of a column's values between 0 and 1."""
 
-    def __init__(self, column: Sequence[Any]) -> None:
-        self._log = False
+    def __init__(self, column: Sequence[Any], *, is_log: bool) -> None:
+        self._log = is_log
         self._numeric = all(isinstance(value, float) for value in column)
         if self._numeric:
-            self._log = _is_log(column)
             self._low, self._high = min(column), max(column)
         else:
-            self._names = sorted({_choice(value) for value in column})
+            self._names = sorted({label(value) for value in column})
 
     def place(self, value: Any) -> float:
         """Of a value."""
         if not self._numeric:
-            return self._names.index(_choice(value)) / max(1, len(self._names) - 1)
+            return self._names.index(label(value)) / max(1, len(self._names) - 1)
         low, high = self._scaled(self._low), self._scaled(self._high)
         return (self._scaled(value) - low) / (high - low) if high > low else 0.5
 
@@ -281,21 +284,11 @@ class _Axis:
         return math.log10(value) if self._log else value
 
 
-def _is_log(column: Sequence[float]) -> bool:
-    """Whether a range spans a decade, as what was drawn on a log scale does."""
-    low, high = min(column), max(column)
-    return low > 0 and high / low >= 5 and high < 1
-
-
-def _middle(low: float, high: float, column: Sequence[float]) -> float:
-    return math.sqrt(low * high) if _is_log(column) else (low + high) / 2
-
-
-def _choice(value: Any) -> str:
-    if isinstance(value, list | tuple):
-        return ", ".join(map(str, value)) or "all"
-    return str(value).lower() if isinstance(value, bool) else str(value)
+def _middle(part: Part, is_log: bool) -> float | str:
+    if part.low is None or part.high is None:
+        return part.label
+    return math.sqrt(part.low * part.high) if is_log else (part.low + part.high) / 2
 
 
 def _text(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else _choice(value)
+    return f"{value:.3g}" if isinstance(value, float) else label(value)

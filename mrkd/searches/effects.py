@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,25 +54,36 @@ class Effect:
         key: dotted.
         parts: rising by value where they are ranges.
         words: one sentence.
+        is_log: whether its values were drawn on a log scale.
     """
 
     key: str
     parts: tuple[Part, ...]
     words: str
+    is_log: bool = False
 
 
-def effects(values: Sequence[Mapping[str, Any]], objectives: Sequence[float]) -> list[Effect]:
-    """The effect of each key, one mapping of values a finished trial; none without trials.
+def effects(
+    values: Sequence[Mapping[str, Any]],
+    objectives: Sequence[float],
+    log_keys: Collection[str] = (),
+) -> list[Effect]:
+    """The effect of each key; none without trials.
 
     Numbers are cut into up to five parts of equally many trials; two parts differ where their
     means lie further apart than 1.96 standard errors of the difference.
+
+    Args:
+        values: of the space, one mapping a finished trial, all with the same keys.
+        objectives: of these trials.
+        log_keys: that were drawn on a log scale.
     """
     found = []
     for key in values[0] if values else ():
         column = [one[key] for one in values]
         numeric = all(isinstance(v, float) for v in column) and len(set(column)) > 1
         parts = (_ranges if numeric else _choices)(column, objectives)
-        found.append(Effect(key, tuple(parts), _words(key, parts)))
+        found.append(Effect(key, tuple(parts), _words(key, parts), key in log_keys))
     return found
 
 
@@ -81,25 +93,20 @@ def _ranges(column: Sequence[float], objectives: Sequence[float]) -> list[Part]:
     parts = []
     for rows in np.array_split(order, number):
         low, high = column[rows[0]], column[rows[-1]]
-        label = f"{low:.2g} to {high:.2g}"
-        parts.append(Part(label, low, high, tuple(objectives[n] for n in rows)))
+        own = tuple(objectives[n] for n in rows)
+        parts.append(Part(f"{low:.2g} to {high:.2g}", low, high, own))
     return parts
 
 
 def _choices(column: Sequence[Any], objectives: Sequence[float]) -> list[Part]:
-    labels = [_label(value) for value in column]
-    return [
-        Part(
-            label,
-            None,
-            None,
-            tuple(o for own, o in zip(labels, objectives, strict=True) if own == label),
-        )
-        for label in sorted(set(labels))
-    ]
+    by_label: dict[str, list[float]] = defaultdict(list)
+    for value, objective in zip(column, objectives, strict=True):
+        by_label[label(value)].append(objective)
+    return [Part(name, None, None, tuple(own)) for name, own in sorted(by_label.items())]
 
 
-def _label(value: Any) -> str:
+def label(value: Any) -> str:
+    """A choice in words."""
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value)) or "all"
     return str(value).lower() if isinstance(value, bool) else str(value)

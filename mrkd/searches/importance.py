@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 MIN_TRIALS = 8
@@ -12,13 +11,16 @@ MIN_TRIALS = 8
 
 
 def importances(
-    values: Sequence[Mapping[str, Any]], objectives: Sequence[float]
+    values: Sequence[Mapping[str, Any]],
+    objectives: Sequence[float],
+    log_keys: Collection[str] = (),
 ) -> tuple[dict[str, float], str]:
     """Share of the objective's variance that each key explains by itself, the largest first.
 
     Args:
         values: of the space, one mapping a trial, all with the same keys.
         objectives: of these trials.
+        log_keys: that were drawn on a log scale.
 
     Returns:
         The shares, which add up to one; where there are none, why.
@@ -32,9 +34,10 @@ def importances(
         import sklearn  # noqa: F401  # what Optuna's fANOVA grows its trees with
     except ImportError:
         return {}, "Optuna is not installed: pip install 'mrkd[tune]'"
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(direction="maximize")
     varied = {key: [one[key] for one in values] for key in values[0]}
-    distributions = {key: _distribution(column) for key, column in varied.items()}
+    distributions = {key: _distribution(column, key in log_keys) for key, column in varied.items()}
     for one, objective in zip(values, objectives, strict=True):
         params = {key: _scalar(value) for key, value in one.items()}
         study.add_trial(
@@ -47,13 +50,12 @@ def importances(
     return {key: float(share) for key, share in found.items()}, ""
 
 
-def _distribution(column: Sequence[Any]) -> Any:
-    """Of what was drawn: numbers by their range, on a log scale where it spans a decade or more."""
+def _distribution(column: Sequence[Any], is_log: bool) -> Any:
+    """Of what was drawn: numbers by their range."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution
 
     if all(isinstance(value, float) for value in column) and min(column) < max(column):
-        low, high = min(column), max(column)
-        return FloatDistribution(low, high, log=low > 0 and math.log10(high / low) >= 1)
+        return FloatDistribution(min(column), max(column), log=is_log)
     return CategoricalDistribution(sorted({_scalar(value) for value in column}, key=repr))
 
 

@@ -27,6 +27,17 @@ def test_every_space_is_listed_with_its_keys():
     }
 
 
+def test_keys_on_a_log_scale_are_known():
+    space = {
+        "train.learning_rate": tune.loguniform(1e-4, 1e-2),
+        "train.weight_decay": tune.qloguniform(1e-5, 1e-2, 1e-5),
+        "train.mask_rate": tune.uniform(0.1, 0.9),
+        "model.smooth": tune.sample_from(lambda config: 4.0),
+    }
+    assert spaces.log_keys(space) == ["train.learning_rate", "train.weight_decay"]
+    assert spaces.described(space)["model.smooth"] == "drawn by a function"
+
+
 @pytest.mark.parametrize("name", SPACES)
 def test_a_hundred_samples_of_a_space_are_configs(name):
     space, config, rng = spaces.load(name), config_of(), random.Random(3)

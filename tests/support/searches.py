@@ -24,6 +24,9 @@ SPACE = {
 """
 
 
+_LOG_KEYS = ["train.learning_rate"]
+
+
 def small_search(folder: Path, root: Path | str, **values: object) -> SearchConfig:
     """A search of trainings of a few steps; `values` by dotted paths."""
     space = folder / "space.py"
@@ -75,7 +78,8 @@ def write_search(
         refits = [one for one in search.trials() if one.category == category and one.seed]
         board = ranked(objectives(refits), [category])
         found = {key: of[category] for key, of in objectives(tried).items()}
-        shares, why_not = importances([values[key] for key in found], list(found.values()))
+        tried_values = [values[key] for key in found]
+        shares, why_not = importances(tried_values, list(found.values()), _LOG_KEYS)
         groups.append(
             {
                 "categories": [category],
@@ -92,7 +96,7 @@ def write_search(
     search.put_table(trials, keys)
     search.put_best({g["categories"][0]: g["values"] for g in groups}, joint=False)
     space = dict.fromkeys(keys, "as drawn")
-    search.store({"state": "done", "space": space, "groups": groups})
+    search.store({"state": "done", "space": space, "log_keys": _LOG_KEYS, "groups": groups})
     return storage.join(search.uri)
 
 

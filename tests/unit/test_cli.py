@@ -160,7 +160,7 @@ def test_a_bad_flag_is_exit_2_and_one_clear_line(verdict, fleet_toml, flags, wor
     ("argv", "words"),
     [
         ([], "the following arguments are required: VERB"),
-        (["tune"], "invalid choice: 'tune' (choose from 'train', 'score', 'evaluate', "),
+        (["review"], "invalid choice: 'review' (choose from 'train', 'tune', 'score', "),
         (["train"], "the following arguments are required: FILE.toml"),
         (["train", "absent.toml"], "cannot read the config 'absent.toml'"),
         (["demo", "--ou", "x"], "unknown argument '--ou'; did you mean '--out'?"),

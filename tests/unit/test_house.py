@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mrkd.config import EvalConfig, ScoreConfig, TrainConfig, presets
+from mrkd.config import EvalConfig, ScoreConfig, SearchConfig, TrainConfig, presets
 from mrkd.tables import Config
 
 TOP = Path(__file__).parents[2]
@@ -19,6 +19,7 @@ CODE = sorted(
 )
 CONFIGS: dict[str, type[Config]] = {
     "train.toml": TrainConfig,
+    "search.toml": SearchConfig,
     "score.toml": ScoreConfig,
     "evaluate.toml": EvalConfig,
 }

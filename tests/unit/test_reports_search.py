@@ -7,6 +7,7 @@ import pytest
 from mrkd import storage
 from mrkd.errors import ArtefactError
 from mrkd.reports import load_search_data, search_page, write_page
+from mrkd.reports.search_charts import response
 from mrkd.searches import Search
 from tests.support.searches import small_search, write_search
 
@@ -61,6 +62,21 @@ def test_every_chart_is_one_that_plotly_draws(html):
     assert len(charts) == 16
     for chart in charts:
         go.Figure(json.loads(chart))
+
+
+def test_an_axis_is_on_a_log_scale_where_its_key_was_drawn_on_one(written):
+    _, data = written
+    group = data.groups[0]
+    kinds = {}
+    for effect in group.effects:
+        column = [one.values[effect.key] for one in group.trials]
+        spec = response(effect, column, [0.5] * len(column), metric="image AUROC")
+        kinds[effect.key] = spec["layout"]["xaxis"].get("type")
+    assert kinds == {
+        "train.mask_rate": None,
+        "train.learning_rate": "log",
+        "model.simam": None,
+    }
 
 
 def test_a_search_that_is_not_done_has_no_page_yet(tmp_path):
