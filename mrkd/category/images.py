@@ -60,6 +60,12 @@ class DecodedImages:
         rows = [n for n, one in enumerate(self.good) if one.side == side]
         return slice(rows[0], rows[-1] + 1) if rows else slice(0, 0)
 
+    def only(self, side: Side) -> DecodedImages:
+        """Those of a side alone."""
+        rows = self.on(side)
+        good, decoded = self.good[rows], self.decoded[rows]
+        return replace(self, good=good, decoded=decoded, pixels=self.squares(side))
+
     def squares(self, side: Side) -> NDArray[np.uint8]:
         """The pixels of a side, as a network takes them: uint8 `[rows, S, S, 3]`."""
         images = self.on(side)

@@ -83,7 +83,9 @@ def train_category(
         checkpoints = Checkpoints(checkpoints_uri, job.version)
         images = _decode(job)
         model, fitted = _fit(job, images, report, checkpoints, probe)
-        loaded, result = _save(job, images, model, fitted)
+        # Nobody looks for defects among a trial's training images.
+        scored = images.only("calibration") if probe else images
+        loaded, result = _save(job, images, scored, model, fitted)
         checkpoints.clear()
     if probe:
         with job.clock("measure"):
@@ -179,11 +181,11 @@ def _roi(config: RoiConfig, images: DecodedImages) -> Roi | None:
 
 
 def _save(
-    job: Job, images: DecodedImages, model: MRKD, fitted: FitResult
+    job: Job, images: DecodedImages, scored: DecodedImages, model: MRKD, fitted: FitResult
 ) -> tuple[LoadedModel, CategoryResult]:
-    """A complete version in the workspace, and what is to be said of it."""
+    """A complete version in the workspace, calibrated by `scored`; what is to be said of it."""
     with job.clock("calibrate"):
-        scores = score_good(model, images, job.config.train)
+        scores = score_good(model, scored, job.config.train)
     with job.clock("save"):
         num_images = count_sides(images.good)
         card = checkpoint.save(
