@@ -71,7 +71,7 @@ def run_each(
         tick_s: see `tick`.
 
     Yields:
-        Every attempt as it ends.
+        Every attempt as it ends. Whoever leaves before the last ends the calls under way.
     """
     # Retried here, not by Ray, so that every attempt is seen and counted.
     task = ray.remote(function).options(
@@ -85,25 +85,34 @@ def run_each(
     waiting = [(0.0, next(order), category, 1) for category in arguments]
     running: dict[ray.ObjectRef[Any], tuple[str, int]] = {}
     ticked = time.monotonic()
-    while waiting or running:
-        now = time.monotonic()
-        while waiting and waiting[0][0] <= now and (at_once is None or len(running) < at_once):
-            _, _, category, number = heapq.heappop(waiting)
-            running[task.remote(*arguments[category])] = category, number
-        done, _ = _wait(running, min(tick_s, max(0.0, waiting[0][0] - now)) if waiting else tick_s)
-        for one in done:
-            category, number = running.pop(one)
-            attempt = _attempt(one, category, number, max_failures)
-            if attempt.error:
-                log.error("failed category=%s attempt=%d error=%s", category, number, attempt.error)
-            if not attempt.last:
-                delay = min(backoff_s * 2 ** (number - 1), _MAX_BACKOFF_S)
-                entry = (time.monotonic() + delay, next(order), category, number + 1)
-                heapq.heappush(waiting, entry)
-            yield attempt
-        if tick and time.monotonic() - ticked >= tick_s:
-            ticked = time.monotonic()
-            tick()
+    try:
+        while waiting or running:
+            now = time.monotonic()
+            while waiting and waiting[0][0] <= now and (at_once is None or len(running) < at_once):
+                _, _, category, number = heapq.heappop(waiting)
+                running[task.remote(*arguments[category])] = category, number
+            done, _ = _wait(
+                running, min(tick_s, max(0.0, waiting[0][0] - now)) if waiting else tick_s
+            )
+            for one in done:
+                category, number = running.pop(one)
+                attempt = _attempt(one, category, number, max_failures)
+                if attempt.error:
+                    log.error(
+                        "failed category=%s attempt=%d error=%s", category, number, attempt.error
+                    )
+                if not attempt.last:
+                    delay = min(backoff_s * 2 ** (number - 1), _MAX_BACKOFF_S)
+                    entry = (time.monotonic() + delay, next(order), category, number + 1)
+                    heapq.heappush(waiting, entry)
+                yield attempt
+            if tick and time.monotonic() - ticked >= tick_s:
+                ticked = time.monotonic()
+                tick()
+    finally:
+        # Of a run that was stopped: its calls would go on until this process ends.
+        for one in running:
+            ray.cancel(one, force=True)
 
 
 def _wait(running: Mapping[ray.ObjectRef[Any], Any], timeout_s: float) -> Any:

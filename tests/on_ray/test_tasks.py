@@ -1,6 +1,7 @@
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -40,6 +41,13 @@ def out_of_reach(starts, kind):
 
 def wait_a_while():
     time.sleep(0.5)
+
+
+def stay(folder, category):
+    """Leaves its process's number; every other than `short` has no end."""
+    (folder / category).write_text(str(os.getpid()))
+    while category != "short":
+        time.sleep(0.1)
 
 
 def test_a_category_whose_worker_died_is_started_again(tmp_path):
@@ -107,3 +115,19 @@ def test_it_ticks_while_it_waits():
 @pytest.mark.timeout(60)
 def test_no_category_is_no_work():
     assert list(run_each(complain, {}, ASK, max_failures=0)) == []
+
+
+def test_whoever_leaves_before_the_last_ends_the_calls_under_way(tmp_path):
+    calls = run_each(
+        stay, {name: (tmp_path, name) for name in ("long", "short")}, ASK, max_failures=0
+    )
+    assert next(calls).category == "short"
+    long = tmp_path / "long"
+    until = time.monotonic() + 60
+    while not long.exists() or not long.read_text():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    calls.close()
+    while Path(f"/proc/{long.read_text()}").exists():
+        assert time.monotonic() < until
+        time.sleep(0.05)
