@@ -7,7 +7,7 @@ import itertools
 import logging
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,7 +55,7 @@ def run_each(
     environment: Mapping[str, str] | None = None,
     tick: Callable[[], None] | None = None,
     tick_s: float = 30.0,
-) -> Iterator[Attempt]:
+) -> Generator[Attempt, None, None]:
     """Calls a function in a worker for each category, as many at once as the cluster holds.
 
     Args:

@@ -13,7 +13,7 @@ from mrkd.errors import CategoryError
 from mrkd.on_ray import trial
 from mrkd.on_ray.tasks import run_each
 from mrkd.on_ray.trial import Order
-from mrkd.searches import Trial, importances, key_of, objectives, ranked
+from mrkd.searches import Trial, comparable, importances, key_of, objectives, ranked
 
 log = logging.getLogger(__name__)
 
@@ -50,14 +50,10 @@ class Found:
             log_keys: of the space, drawn on a log scale.
         """
         tried = [one for one in trials if one.seed == seed and one.category in self.categories]
-        means = {
-            key: sum(of_key.values()) / len(of_key)
-            for key, of_key in objectives(tried).items()
-            if len(of_key) == len(self.categories)
-        }
+        found, _ = comparable(tried, self.categories)
         values = {one.key: one.values for one in tried}
         shares, why_not = importances(
-            [values[key] for key in means], list(means.values()), log_keys
+            [values[key] for key in found], list(found.values()), log_keys
         )
         return {
             "categories": list(self.categories),

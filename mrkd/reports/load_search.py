@@ -13,7 +13,7 @@ from mrkd.reports import stored
 from mrkd.reports.fleet_content import Measure
 from mrkd.reports.search_content import Candidate, Group, SearchData, Test
 from mrkd.scoring import in_threads
-from mrkd.searches import SEARCH_VERSION, Trial, objectives
+from mrkd.searches import SEARCH_VERSION, Trial, comparable, objectives
 from mrkd.searches.effects import effects
 
 RECORD = "search.json"
@@ -67,6 +67,7 @@ def _group(record: Mapping[str, Any], trials: Sequence[Trial], whole: Mapping[st
         for key, of_key in objectives(tried).items()
         if len(of_key) == len(categories)
     }
+    compared, epochs = comparable(tried, categories)
     values = {one.key: one.values for one in tried}
     refits = [one for one in mine if one.seed != seed and one.state == "done"]
     board = tuple(
@@ -81,6 +82,8 @@ def _group(record: Mapping[str, Any], trials: Sequence[Trial], whole: Mapping[st
         categories=tuple(categories),
         trials=tuple(tried),
         configs=configs,
+        compared=compared,
+        compared_epochs=epochs,
         board=board,
         tests=tuple(
             _test(name, test, won[name], config["search"]["metric"])
@@ -89,7 +92,7 @@ def _group(record: Mapping[str, Any], trials: Sequence[Trial], whole: Mapping[st
         importance=record["importance"],
         no_importance=record["no_importance"],
         effects=tuple(
-            effects([values[key] for key in configs], list(configs.values()), whole["log_keys"])
+            effects([values[key] for key in compared], list(compared.values()), whole["log_keys"])
         ),
     )
 

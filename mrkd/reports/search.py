@@ -32,7 +32,8 @@ def search_page(data: SearchData) -> str:
         workspace=data.workspace,
         root=data.root,
         began=f"{began.astimezone(UTC):%Y-%m-%d %H:%M} UTC",
-        took=(ended - began).total_seconds(),
+        ended=f"{ended.astimezone(UTC):%Y-%m-%d %H:%M} UTC",
+        trained_s=sum(one.seconds for group in data.groups for one in group.trials),
         metric=_METRICS[data.metric],
         space=data.space,
         fixed=_fixed(data),
@@ -62,23 +63,25 @@ def _group(group: Group, data: SearchData) -> dict[str, Any]:
     metric = _METRICS[data.metric]
     values = {one.key: one.values for one in group.trials}
     keys = list(group.configs)
-    configs, found = [values[key] for key in keys], [group.configs[key] for key in keys]
+    found = [group.configs[key] for key in keys]
     finished = {key: [t for t in group.trials if t.key == key] for key in keys}
     seconds = [sum(t.seconds for t in finished[key]) for key in keys]
     sizes = [sum(t.model_bytes for t in finished[key]) / 1e6 for key in keys]
     states = [one.state for one in group.trials]
     charts: dict[str, Any] = {"parallel": None, "responses": [], "pareto": []}
-    if configs:
+    if group.compared:
+        compared, alike = [values[key] for key in group.compared], list(group.compared.values())
         log_keys = {effect.key for effect in group.effects if effect.is_log}
         charts["parallel"] = search_charts.parallel(
-            configs, found, log_keys=log_keys, metric=metric
+            compared, alike, log_keys=log_keys, metric=metric
         )
         charts["responses"] = [
             search_charts.response(
-                effect, [one[effect.key] for one in configs], found, metric=metric
+                effect, [one[effect.key] for one in compared], alike, metric=metric
             )
             for effect in group.effects
         ]
+    if keys:
         charts["pareto"] = [
             search_charts.pareto(costs, found, keys, title=title, metric=metric)
             for costs, title in ((seconds, "seconds of a trial"), (sizes, "model, MB"))
@@ -98,6 +101,7 @@ def _group(group: Group, data: SearchData) -> dict[str, Any]:
         "tests": [_test(one) for one in group.tests],
         "by": _BY[group.tests[0].by] if group.tests else "",
         "effects": [one.words for one in group.effects],
+        "compared": _compared(group),
         "importance": search_charts.importance(group.importance) if group.importance else None,
         "no_importance": group.no_importance,
         "learning": [
@@ -112,6 +116,18 @@ def _group(group: Group, data: SearchData) -> dict[str, Any]:
         ],
         **charts,
     }
+
+
+def _compared(group: Group) -> str:
+    """Which trials charts and words of the keys are drawn from."""
+    if group.compared_epochs is None:
+        return "Of the trials that came to their end, at one seed each"
+    after = f"{group.compared_epochs} epoch" + ("s" if group.compared_epochs > 1 else "")
+    return (
+        f"Of all {len(group.compared)} trials, as they were measured after {after}: only "
+        f"{len(group.configs)} came to their end, and those the scheduler had chosen. What learns "
+        "fast looks better here than what learns long"
+    )
 
 
 def _row(one: Candidate, place: int) -> dict[str, Any]:

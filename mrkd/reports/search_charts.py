@@ -77,7 +77,9 @@ def parallel(
     }
     spec["yaxis"] |= {"visible": False, "range": [-0.06, 1.06]}
     spec["annotations"] = [
-        {"x": n, "y": place, "text": text, "showarrow": False, "xanchor": "left", "xshift": 4}
+        # Above the lines that end there.
+        {"x": n, "y": place, "text": text, "showarrow": False, "xanchor": "left"}
+        | {"xshift": 4, "yshift": 8}
         for n, axis in enumerate(axes)
         for place, text in axis.ticks()
     ]
@@ -113,6 +115,7 @@ def response(
         data.append(
             {
                 "type": "scatter",
+                "mode": "lines",
                 "name": "95 % band",
                 "x": [*x, *x[::-1]],
                 "y": [short(v) for v in [*upper, *lower[::-1]]],
@@ -148,7 +151,9 @@ def response(
         mean["error_y"] = {"array": [short(e) for e in errors], "color": GOOD_COLOUR}
     data.append(mean)
     spec = layout_of(title, metric.replace("_", " "), small=True)
-    if ranges and effect.is_log:
+    if not ranges:
+        spec["xaxis"] |= {"categoryorder": "category ascending"}
+    elif effect.is_log:
         spec["xaxis"] |= {"type": "log", "dtick": "D2", "tickformat": ".1~g"}
     return {"data": data, "layout": spec | {"height": 240}}
 

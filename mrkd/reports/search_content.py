@@ -72,7 +72,10 @@ class Group:
     Args:
         categories: that share a config.
         trials: of the search itself, of every category.
-        configs: of those the objective by config, a mean over the categories.
+        configs: of those that came to their end the objective by config, a mean over the
+            categories.
+        compared: objective by config where all were measured alike, `searches.comparable`.
+        compared_epochs: after which they were; None: at the end.
         board: refitted configs, the best first.
         tests: one a category.
         importance: share of the variance that each key explains.
@@ -83,6 +86,8 @@ class Group:
     categories: tuple[str, ...]
     trials: tuple[Trial, ...]
     configs: Mapping[str, float]
+    compared: Mapping[str, float]
+    compared_epochs: int | None
     board: tuple[Candidate, ...]
     tests: tuple[Test, ...]
     importance: Mapping[str, float]

@@ -66,7 +66,6 @@ class Search:
     def __init__(self, config: SearchConfig) -> None:
         self.config = config
         self.uri = storage.join(config.workspace, "searches", config.run)
-        self._started_at = now()
 
     def begin(self) -> None:
         """Opens the folder for a start.
@@ -94,17 +93,19 @@ class Search:
 
     def store(self, found: Mapping[str, Any]) -> None:
         """Stores `search.json`: `state`, and at the end what was found."""
+        uri = storage.join(self.uri, "search.json")
+        started_at = storage.read_json(uri)["started_at"] if storage.stat(uri) else now()
         content = {
             "schema": SEARCH_VERSION,
             "run": self.config.run,
             "workspace": self.config.workspace,
             "root": self.config.data.root,
-            "started_at": self._started_at,
+            "started_at": started_at,
             "finished_at": "" if found["state"] == "running" else now(),
             "config": self.config.to_dict(),
             **found,
         }
-        storage.write_json(storage.join(self.uri, "search.json"), content)
+        storage.write_json(uri, content)
 
     def put(self, trial: Trial) -> None:
         """Stores how far a trial is."""

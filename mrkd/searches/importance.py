@@ -26,7 +26,7 @@ def importances(
         The shares, which add up to one; where there are none, why.
     """
     if len(values) < MIN_TRIALS:
-        return {}, f"{len(values)} finished trials tell nothing of single keys: {MIN_TRIALS} may"
+        return {}, f"{len(values)} trials tell nothing of single keys: {MIN_TRIALS} may"
     if len(set(objectives)) == 1:
         return {}, "all trials have the same objective"
     try:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from mrkd.searches.importance import MIN_TRIALS
 from mrkd.searches.trials import Trial
 
 Objectives = Mapping[str, Mapping[str, float]]
@@ -23,6 +24,33 @@ def objectives(trials: Sequence[Trial]) -> dict[str, dict[str, float]]:
         key: {category: float(np.mean(values)) for category, values in of_key.items()}
         for key, of_key in found.items()
     }
+
+
+def comparable(
+    trials: Sequence[Trial], categories: Sequence[str]
+) -> tuple[dict[str, float], int | None]:
+    """Objective of each config, a mean over the categories, where all were measured alike.
+
+    Of the configs that came to their end or, where a scheduler has left too few of these, of all at
+    their first rung.
+
+    Args:
+        trials: of the categories, by one seed.
+        categories: that share a config.
+
+    Returns:
+        Objectives by config; the epochs after which they were measured, None: at the end.
+    """
+    ended = {
+        key: float(np.mean(list(of_key.values())))
+        for key, of_key in objectives(trials).items()
+        if len(of_key) == len(categories)
+    }
+    rungs = {one.key: one.rungs[0] for one in trials if one.rungs}
+    if len(categories) > 1 or len(ended) >= MIN_TRIALS or len(rungs) <= len(ended):
+        return ended, None
+    epoch = min(row["epoch"] for row in rungs.values())
+    return {key: row["objective"] for key, row in rungs.items() if row["epoch"] == epoch}, epoch + 1
 
 
 def ranked(found: Objectives, categories: Sequence[str]) -> list[tuple[str, float]]:

@@ -45,6 +45,7 @@ def test_the_page_says_who_won_and_how_sure_that_is(html):
     said = words(html)
     assert "16 configs tried: 13 came to their end, 2 were ended early, 1 failed" in said
     assert "The winner is better than the default on the test" in said
+    assert "Of the trials that came to their end, at one seed each" in said
     assert "can show no difference between the winner and the default" in said
     assert "the training diverged; lower train.learning_rate" in said
 
@@ -89,6 +90,16 @@ def test_a_search_that_is_not_done_has_no_page_yet(tmp_path):
 def test_the_page_is_built_again_from_what_is_stored(written):
     page_uri = write_page(written[0])
     assert storage.read(page_uri) == search_page(load_search_data(written[0])).encode()
+
+
+def test_a_search_goes_on_from_when_it_began(tmp_path):
+    config = small_search(tmp_path, tmp_path)
+    search = Search(config)
+    search.begin()
+    uri = storage.join(search.uri, "search.json")
+    storage.write_json(uri, storage.read_json(uri) | {"started_at": "2026-11-01T00:00:00+00:00"})
+    Search(config).begin()
+    assert storage.read_json(uri)["started_at"] == "2026-11-01T00:00:00+00:00"
 
 
 def test_two_categories_without_a_winner_still_have_a_page(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 from mrkd import storage
 from mrkd.config import SearchConfig, TrainConfig
 from mrkd.errors import ConfigError
-from mrkd.searches import Search, Trial, importances, key_of, objectives, ranked
+from mrkd.searches import Search, Trial, comparable, importances, key_of, objectives, ranked
 from mrkd.searches.effects import effects
 from tests.support.searches import small_search, write_search
 
@@ -47,6 +47,24 @@ def test_equal_objectives_share_their_ranks():
     assert ranked({}, ["a"]) == []
 
 
+def test_where_few_trials_came_to_their_end_all_are_compared_at_their_first_rung():
+    def tried(number, state):
+        rows = [{"epoch": n, "loss": 1.0} for n in range(3)]
+        rows[1] |= {"objective": number / 10}
+        rows[2] |= {"objective": 0.99}
+        marks = {"objective": 0.9} if state == "done" else {}
+        return Trial("a", {"train.mask_rate": number / 10}, 0, state, rows, marks)
+
+    few = [tried(n, "done" if n < 2 else "pruned") for n in range(6)]
+    found, epochs = comparable([*few, Trial("a", {}, 0, "failed", error="no")], ["a"])
+    assert sorted(found.values()) == [0.0, 0.1, 0.2, 0.3, 0.4, 0.5]
+    assert epochs == 2
+    many = [tried(n, "done" if n < 8 else "pruned") for n in range(9)]
+    found, epochs = comparable(many, ["a"])
+    assert (len(found), set(found.values()), epochs) == (8, {0.9}, None)
+    assert comparable([], ["a"]) == ({}, None)
+
+
 def test_the_key_that_decides_has_the_largest_importance():
     values = [
         {"train.mask_rate": n / 20, "train.learning_rate": (n * 7 % 20) / 2e3 + 1e-3}
@@ -61,7 +79,7 @@ def test_the_key_that_decides_has_the_largest_importance():
 def test_few_or_equal_trials_have_no_importance_and_a_reason():
     assert importances([{"a": 0.1}] * 3, [1, 2, 3]) == (
         {},
-        "3 finished trials tell nothing of single keys: 8 may",
+        "3 trials tell nothing of single keys: 8 may",
     )
     assert importances([{"a": n / 9} for n in range(9)], [0.5] * 9)[0] == {}
 
