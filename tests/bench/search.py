@@ -68,7 +68,7 @@ def lines(data: SearchData, seconds: Mapping[str, float]) -> Iterator[str]:
     yield ""
     yield "`python -m tests.bench.search`: quick space, ASHA, preset `masked`, labels, image AUROC."
     took = ", ".join(f"{stage} {added / 60:.0f} min" for stage, added in seconds.items())
-    yield f"Added up, two at a time: {took}."
+    yield f"Added up over trainings, of which two ran at a time: {took}."
     for group in data.groups:
         states = [one.state for one in group.trials]
         yield ""
