@@ -234,12 +234,7 @@ def _pixel_figures(
     def measure(metric: PixelMetric, defect: str | None) -> Measured:
         chosen = shown.headline if defect is None else shown.defects == defect
         rows = shown.with_good(chosen)
-        figure = histogram.figure(metric, rows, fpr_limit=fpr_limit)
-        if figure.value is None:
-            return figure, np.zeros(0)
-        drawn = np.zeros_like(weights_RN)
-        drawn[:, rows] = weights_RN[:, rows]
-        return figure, histogram.distribution(metric, drawn, fpr_limit=fpr_limit)
+        return histogram.resampled(metric, rows, weights_RN, fpr_limit=fpr_limit)
 
     for metric in get_args(PixelMetric):
         figures.append((metric, None, _with_interval(*measure(metric, None))))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Self
 
 import numpy as np
@@ -18,6 +19,11 @@ from mrkd import seeds
 
 Floats = NDArray[np.float64]
 Weights = NDArray[np.uint16]
+
+# Values that differ by less are equal.
+_SAME = 1e-12
+# Beyond, the correction would turn around.
+_MAX_ACCELERATION = 0.15
 
 
 @dataclass(frozen=True)
@@ -31,16 +37,42 @@ class Metric:
 
     @classmethod
     def of(cls, value: float, distribution: ArrayLike = (), *, level: float = 0.95) -> Self:
-        """The value with the interval that holds the middle `level` of its resampled values.
+        """The value with the interval that `level` of all data sets would have it in.
 
+        Quantiles of the resampled values, corrected for their bias and their skewness: near 1,
+        where an AUROC cannot rise but can fall, the plain ones hold the truth too seldom.
         Resamples that lack one class, where the metric is NaN, are left out.
+
+        Args:
+            value: of the data themselves.
+            distribution: of the metric over resamples.
+            level: as a share.
+
+        Source: Efron 1987, BCa; the acceleration is a sixth of the resampled values' skewness, as
+        it is for a mean, which AUROC and AUPRO nearly are.
         """
         resampled = np.asarray(distribution, np.float64)
         resampled = resampled[~np.isnan(resampled)]
         if not resampled.size:
             return cls(float(value))
-        low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
+        low, high = np.quantile(resampled, _levels(float(value), resampled, level))
         return cls(float(value), float(low), float(high))
+
+
+def _levels(value: float, resampled: Floats, level: float) -> list[float]:
+    """Which quantiles of the resampled values bound the interval."""
+    normal, most = NormalDist(), 1 - 1 / (len(resampled) + 1)
+    lower = np.mean(resampled < value - _SAME) + np.mean(abs(resampled - value) <= _SAME) / 2
+    bias = normal.inv_cdf(min(max(float(lower), 1 - most), most))
+    away = resampled - resampled.mean()
+    spread = float(np.sqrt(np.mean(away**2)))
+    skewness = float(np.mean(away**3)) / spread**3 if spread > _SAME else 0.0
+    acceleration = min(max(skewness / 6, -_MAX_ACCELERATION), _MAX_ACCELERATION)
+    found = []
+    for share_below in ((1 - level) / 2, (1 + level) / 2):
+        moved = bias + normal.inv_cdf(share_below)
+        found.append(normal.cdf(bias + moved / (1 - acceleration * moved)))
+    return found
 
 
 def resample_weights(

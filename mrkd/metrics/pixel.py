@@ -168,6 +168,36 @@ class PixelHistogram:
         steps = np.repeat(found / found[-1], 2)
         return Metric.of(float(area(fpr, np.concatenate([[0, 0], steps]), limit)))
 
+    def resampled(
+        self,
+        metric: PixelMetric,
+        images: NDArray[np.int64],
+        weights_RN: Weights,
+        *,
+        fpr_limit: float = 0.3,
+    ) -> tuple[Metric, Floats]:
+        """The metric over the numbered images, and its values over resamples of them.
+
+        The metric is exact, what is resampled is binned; an interval would take the difference for
+        a bias, so that it is taken off.
+
+        Args:
+            metric: its name.
+            images: `[<= N]`, in order of adding.
+            weights_RN: of all images; those of others count as 0.
+            fpr_limit: of `aupro`.
+
+        Returns:
+            The figure without an interval; float64 `[R]`, empty where there is no figure.
+        """
+        figure = self.figure(metric, images, fpr_limit=fpr_limit)
+        if figure.value is None:
+            return figure, np.zeros(0)
+        drawn = np.zeros((len(weights_RN) + 1, len(self)), np.uint16)
+        drawn[0, images], drawn[1:, images] = 1, weights_RN[:, images]
+        binned = self.distribution(metric, drawn, fpr_limit=fpr_limit)
+        return figure, binned[1:] + (figure.value - binned[0])
+
     def distribution(
         self, metric: PixelMetric, weights_RN: Weights, *, fpr_limit: float = 0.3
     ) -> Floats:

@@ -198,11 +198,9 @@ def pixel_figures(part: Part, maps: Sequence[np.ndarray]) -> dict[str, np.ndarra
         rows = []
         for defect in sorted(set(defects) - {GOOD}):
             chosen = np.flatnonzero((defects == defect) | (defects == GOOD))
-            drawn = np.zeros_like(weights)
-            drawn[:, chosen] = weights[:, chosen]
-            value = histogram.figure(metric, chosen).value
-            assert value is not None
-            rows.append(np.append(value, histogram.distribution(metric, drawn)))
+            figure, resampled = histogram.resampled(metric, chosen, weights)
+            assert figure.value is not None
+            rows.append(np.append(figure.value, resampled))
         found[metric] = np.stack(rows)
     return found
 

@@ -1,4 +1,5 @@
 import time
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -203,18 +204,36 @@ def test_intervals_hold_the_value_and_narrow_with_more_images():
     assert width(many) < width(few) / 3
 
 
-def test_an_interval_covers_the_truth_about_as_often_as_it_says():
-    # Normal scores one apart: the true AUROC is Phi(1 / sqrt 2) = 0.76025.
+@pytest.mark.parametrize("auroc", [0.7, 0.9, 0.97])
+def test_intervals_hold_the_truth_about_as_often_as_they_say(auroc):
+    # Normal scores: the true AUROC is Phi(apart / sqrt 2).
+    apart = NormalDist().inv_cdf(auroc) * 2**0.5
+    labels = np.repeat([0, 1], 100)
+    rng = np.random.default_rng(round(100 * auroc))
     hits = 0
-    for seed in range(100):
-        rng = np.random.default_rng(seed)
-        labels = np.repeat([0, 1], 60)
+    for seed in range(2000):
         found = metrics.bootstrap_interval(
-            "image_auroc", rng.normal(size=120) + labels, labels, resamples=200, seed=seed
+            "image_auroc", rng.normal(labels * apart), labels, resamples=300, seed=seed
         )
-        low, _, high = ends(found)
-        hits += low <= 0.76025 <= high
-    assert 88 <= hits <= 99
+        hits += found.low <= auroc <= found.high
+    assert 0.93 <= hits / 2000 <= 0.97
+
+
+def test_an_interval_of_a_perfect_score_is_that_score():
+    found = metrics.bootstrap_interval("image_auroc", [1, 2, 3, 4], [0, 0, 1, 1])
+    assert ends(found).tolist() == [1, 1, 1]
+
+
+def test_a_binned_distribution_lies_around_the_exact_figure():
+    maps, gt_masks = maps_and_masks(12, 64)
+    histogram = PixelHistogram()
+    for anomaly_map, gt_mask in zip(maps, gt_masks, strict=True):
+        histogram.add(anomaly_map, gt_mask)
+    itself = np.zeros((1, 12), np.uint16)
+    itself[0, :8] = 1
+    figure, (same,) = histogram.resampled("aupro", np.arange(8), itself)
+    assert figure.value == pytest.approx(same, abs=1e-12)
+    assert figure == histogram.figure("aupro", range(8))
 
 
 def test_groups_drawn_as_one_give_a_wider_interval():
