@@ -21,6 +21,7 @@ from mrkd.datasets import Sample
 from mrkd.errors import CategoryError
 from mrkd.evaluation import PixelItem, evaluate_category
 from mrkd.images import Geometry
+from mrkd.leaks import Leak, find_leaks
 from mrkd.registry import Promotion
 from mrkd.roi import Roi
 from mrkd.scoring import Decoded, Decoder, Scorer
@@ -50,11 +51,13 @@ class Measured:
         scores: one row for each image (`LABELLED`).
         metrics: rows of `schema.METRICS`.
         model: which model it was and what its threshold promises, plain values.
+        leaks: images that show a part that training saw; none where nobody asked.
     """
 
     scores: pa.Table
     metrics: pa.Table
     model: Mapping[str, Any]
+    leaks: Sequence[Leak] = ()
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,13 @@ def measure_category(config: EvalConfig, category: str, samples: Sequence[Sample
         scores=pa.Table.from_pylist([_labelled(one) for one in judged], schema=LABELLED),
         metrics=pa.Table.from_pylist(metrics, schema=schema.METRICS),
         model=_facts(config.workspace, promotion, card),
+        leaks=_leaks(samples, chosen) if config.check_leaks else (),
     )
+
+
+def _leaks(samples: Sequence[Sample], chosen: Sequence[Sample]) -> list[Leak]:
+    trained = [sample for sample in samples if sample.split == "train"]
+    return find_leaks([one.image_uri for one in trained], [one.image_uri for one in chosen])
 
 
 def _judge(

@@ -149,6 +149,8 @@ class EvalConfig(Config):
     """Which part of the labelled images is evaluated."""
     resamples: int = 1000
     """Bootstrap resamples behind each 95 % interval."""
+    check_leaks: bool = False
+    """Whether to look for pictures of one part among those that train and those that judge."""
     seed: int = 0
     pool: PoolConfig = field(default_factory=PoolConfig)
     max_failed_share: float = 0.0

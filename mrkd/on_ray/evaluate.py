@@ -2,6 +2,7 @@
 
     evaluations/<run>/scores.parquet   one row an image (`labelled.LABELLED`)
                       metrics.parquet  every figure with its interval (`schema.METRICS`)
+                      leaks.parquet    pictures of one part on both sides, if looked for
                       evaluation.json  the resolved config; each category's model, or its failure
                       report.html      the page
                       summary.json     the verdict
@@ -11,7 +12,9 @@ A category that cannot be measured stands there with its reason.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
@@ -26,6 +29,17 @@ from mrkd.on_ray.session import Ask
 from mrkd.on_ray.tasks import run_each
 from mrkd.on_ray.verdict import Verdict
 from mrkd.summary import Summary, now
+
+log = logging.getLogger(__name__)
+
+LEAKS = pa.schema(
+    [
+        pa.field("category", pa.string(), nullable=False),
+        pa.field("image_uri", pa.string(), nullable=False),
+        pa.field("training_uri", pa.string(), nullable=False),
+        pa.field("similarity", pa.float64(), nullable=False),
+    ]
+)
 
 _MAX_FAILURES = 1
 """Times that a category is started again after its worker died."""
@@ -63,6 +77,9 @@ def run(config: EvalConfig) -> Summary:
         _store(folder, config, measured, failed)
         num_images = sum(one.scores.num_rows for one in measured.values())
         num_errors = sum(one.scores["image_score"].null_count for one in measured.values())
+        leaks = {name: one.leaks for name, one in measured.items() if one.leaks}
+        for name, found in leaks.items():
+            log.warning("leaks category=%s images=%d first=%s", name, len(found), found[0])
         too_many = len(failed) > config.max_failed_share * len(samples)
         return verdict.end(
             3 if too_many else 0,
@@ -71,13 +88,22 @@ def run(config: EvalConfig) -> Summary:
                 "failed": len(failed),
                 "images": num_images,
                 "errors": num_errors,
+                **({"leaks": sum(map(len, leaks.values()))} if config.check_leaks else {}),
             },
             uris={
                 "metrics": storage.join(folder, "metrics.parquet"),
                 "scores": storage.join(folder, "scores.parquet"),
                 "report": reports.write_evaluation_page(folder),
             },
-            reasons=[f"category {name}: {error}" for name, error in sorted(failed.items())],
+            reasons=[
+                *(f"category {name}: {error}" for name, error in sorted(failed.items())),
+                *(
+                    f"category {name}: {len(found)} of its images "
+                    f"{'show' if len(found) > 1 else 'shows'} a part that training saw, see "
+                    "leaks.parquet: its figures promise too much"
+                    for name, found in sorted(leaks.items())
+                ),
+            ],
         )
 
 
@@ -106,4 +132,12 @@ def _store(
     }
     storage.write(storage.join(folder, "scores.parquet"), schema.to_parquet(scores))
     storage.write(storage.join(folder, "metrics.parquet"), schema.to_parquet(metrics))
+    if config.check_leaks:
+        leaks = [
+            {"category": name, **asdict(leak)}
+            for name in sorted(measured)
+            for leak in measured[name].leaks
+        ]
+        table = pa.Table.from_pylist(leaks, schema=LEAKS)
+        storage.write(storage.join(folder, "leaks.parquet"), schema.to_parquet(table))
     storage.write_json(storage.join(folder, "evaluation.json"), record)

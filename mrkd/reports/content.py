@@ -67,6 +67,17 @@ class ImageError:
 
 
 @dataclass(frozen=True)
+class LeakPair:
+    """A picture that judged, and one of the same part that trained; None where it is gone."""
+
+    image_uri: str
+    training_uri: str
+    similarity: float
+    pixels: NDArray[np.uint8] | None
+    training_pixels: NDArray[np.uint8] | None
+
+
+@dataclass(frozen=True)
 class Model:
     """Which model scored a category and what its threshold promises.
 
@@ -121,6 +132,8 @@ class Category:
         errors: images that could not be scored.
         highest: the highest-scored images, the highest first.
         nearest: those nearest the threshold, the nearest first.
+        leaks: pairs of pictures of one part, the most alike first.
+        num_leaks: how many there are in all; None where nobody looked.
     """
 
     name: str
@@ -134,6 +147,8 @@ class Category:
     errors: tuple[ImageError, ...] = ()
     highest: tuple[Picture, ...] = ()
     nearest: tuple[Picture, ...] = ()
+    leaks: tuple[LeakPair, ...] = ()
+    num_leaks: int | None = None
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrkd.evaluation import LEFT_OUT, MEAN
-from mrkd.reports import charts, page
-from mrkd.reports.content import Category, MetricRow, Model, PageData, Picture
+from mrkd.reports import charts, page, pictures
+from mrkd.reports.content import Category, LeakPair, MetricRow, Model, PageData, Picture
 
 # In the order of the page: metric -> title, explanation.
 METRIC_WORDS = {
@@ -114,6 +114,8 @@ def _category(category: Category) -> dict[str, Any]:
         "aupro": means.get("aupro", overall.get("aupro")),
         "figures": _figures(overall.values()),
         "without_gt_mask": sum(int(r.value or 0) for r in category.metrics if r.metric == LEFT_OUT),
+        "num_leaks": category.num_leaks,
+        "leaks": [_leak(pair) for pair in category.leaks],
         "apart": sorted(set(category.defects[~category.headline].tolist())),
     }
     view |= _by_defect(category, called) | _charts(category, model.threshold)
@@ -122,6 +124,21 @@ def _category(category: Category) -> dict[str, Any]:
         shown: Sequence[Picture] = getattr(category, name)
         view[name] = [_card(picture, model, usual) for picture in shown]
     return view
+
+
+def _leak(pair: LeakPair) -> dict[str, Any]:
+    sides = ((pair.image_uri, pair.pixels), (pair.training_uri, pair.training_pixels))
+    return {
+        "similarity": page.figure(pair.similarity),
+        "sides": [
+            {
+                "uri": uri,
+                "name": uri.rpartition("/")[2],
+                "jpeg": None if pixels is None else pictures.jpeg_uri(pixels),
+            }
+            for uri, pixels in sides
+        ],
+    }
 
 
 def _figures(rows: Iterable[MetricRow]) -> list[dict[str, Any]]:

@@ -21,6 +21,7 @@ from mrkd.reports.content import (
     Archive,
     Category,
     ImageError,
+    LeakPair,
     MetricRow,
     Model,
     PageData,
@@ -58,6 +59,10 @@ def load_page_data(evaluation_uri: str, *, night_uri: str = "") -> PageData:
     scores = ds.dataset(path, filesystem=filesystem, format="parquet")
     rows = scores.to_table(columns=_ROW + _LABELS)
     facts = record["categories"]
+    leaks = None
+    if record["config"].get("check_leaks"):
+        leaks_uri = storage.join(evaluation_uri, "leaks.parquet")
+        leaks = schema.from_parquet(storage.read(leaks_uri), name=leaks_uri)
     # Of each kind, the highest and the nearest: more categories than pictures have figures alone.
     in_all = stored.PICTURES_IN_ALL // max(len(facts), 1)
     num_pictures = min(stored.PICTURES_PER_CATEGORY, in_all)
@@ -67,7 +72,7 @@ def load_page_data(evaluation_uri: str, *, night_uri: str = "") -> PageData:
         part=record["config"]["part"],
         root=record["config"]["data"]["root"],
         categories=tuple(
-            _category(name, facts[name], metrics, rows, scores, num_pictures)
+            _category(name, facts[name], metrics, rows, scores, leaks, num_pictures)
             for name in sorted(facts)
         ),
         config=record["config"],
@@ -81,6 +86,7 @@ def _category(
     metrics: pa.Table,
     rows: pa.Table,
     scores: ds.Dataset,
+    leaks: pa.Table | None,
     num_pictures: int,
 ) -> Category:
     if facts["status"] == "failed":
@@ -93,6 +99,7 @@ def _category(
     distance = np.abs(image_scores - np.float32(model.threshold))
     nearest = np.argsort(distance, kind="stable")[:num_pictures]
     uris = scored["image_uri"].to_pylist()
+    pairs = None if leaks is None else leaks.filter(pc.field("category") == name)
     drawn = _pictures(name, facts, scores, [uris[n] for n in {*highest, *nearest}])
     return Category(
         name,
@@ -108,6 +115,8 @@ def _category(
         errors=_errors(own.filter(pc.field("error_kind").is_valid())),
         highest=tuple(drawn[uris[n]] for n in highest),
         nearest=tuple(drawn[uris[n]] for n in nearest),
+        leaks=() if pairs is None else _leaks(pairs.slice(0, num_pictures)),
+        num_leaks=None if pairs is None else pairs.num_rows,
     )
 
 
@@ -126,6 +135,19 @@ def _pictures(
         row["image_uri"]: stored.picture(row, image_size=size, resize=resize)
         for row in table.to_pylist()
     }
+
+
+def _leaks(rows: pa.Table) -> tuple[LeakPair, ...]:
+    return tuple(
+        LeakPair(
+            row["image_uri"],
+            row["training_uri"],
+            row["similarity"],
+            stored.thumbnail(row["image_uri"]),
+            stored.thumbnail(row["training_uri"]),
+        )
+        for row in rows.to_pylist()
+    )
 
 
 def _errors(rows: pa.Table) -> tuple[ImageError, ...]:

@@ -76,7 +76,7 @@ def picture(
         read: where images are read from.
     """
     original = (row["image_height"], row["image_width"])
-    rgb, gt_mask = _read(row["image_uri"], read), _read(row.get("gt_mask_uri"), read)
+    rgb, gt_mask = thumbnail(row["image_uri"], read), _read(row.get("gt_mask_uri"), read)
     return Picture(
         image_uri=row["image_uri"],
         image_score=row["image_score"],
@@ -87,7 +87,7 @@ def picture(
         gt_label=row.get("gt_label"),
         defect=row.get("defect", ""),
         headline=row.get("headline", True),
-        pixels=None if rgb is None else pictures.thumbnail(rgb),
+        pixels=rgb,
         anomaly_map=schema.read_map(row),
         map_box=map_box(Geometry(original, (image_size, image_size), resize)),
         regions=tuple(
@@ -95,6 +95,12 @@ def picture(
         ),
         gt_mask=None if gt_mask is None else images.to_mask(gt_mask),
     )
+
+
+def thumbnail(uri: str, read: Read = datasets.read_image) -> NDArray[np.uint8] | None:
+    """An image at a card's size: uint8 `[h, w, 3]`; None where it is gone or damaged by now."""
+    rgb = _read(uri, read)
+    return None if rgb is None else pictures.thumbnail(rgb)
 
 
 def map_box(geometry: Geometry) -> Box:

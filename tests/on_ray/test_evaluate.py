@@ -1,4 +1,6 @@
 import json
+import shutil
+from pathlib import Path
 
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -50,6 +52,28 @@ def test_categories_can_be_chosen_and_failures_allowed(plant):
     assert evaluate.run(config(plant, "one", "plate")).exit_code == 0
     values = {"max_failed_share": 0.5}
     assert evaluate.run(config(plant, "most", "plate", "broken", **values)).exit_code == 0
+
+
+def test_images_of_parts_that_training_saw_are_named_with_their_twins(plant, tmp_path):
+    root = Path(shutil.copytree(plant.root, tmp_path / "parts"))
+    good = root / "plate" / "test" / "good"
+    shutil.copy(root / "plate" / "train" / "good" / "003.png", good / "again.png")
+    found = config(plant, "leaks", "plate", "ring", check_leaks=True)
+    summary = evaluate.run(found.with_values({"data.root": str(root)}))
+    assert (summary.exit_code, summary.counts["leaks"]) == (0, 1)
+    (reason,) = summary.reasons
+    assert reason.startswith("category plate: 1 of its images shows a part that training saw")
+
+    folder = plant.workspace / "evaluations" / "leaks"
+    (row,) = pq.read_table(folder / "leaks.parquet").to_pylist()
+    assert row["image_uri"].endswith("test/good/again.png")
+    assert row["training_uri"].endswith("train/good/003.png")
+    plate, ring = load_page_data(str(folder)).categories
+    assert (plate.num_leaks, ring.num_leaks) == (1, 0)
+    assert (plate.leaks[0].pixels == plate.leaks[0].training_pixels).all()
+    html = (folder / "report.html").read_text()
+    assert "Parts that training saw" in html
+    assert "No image was found that shows a part that training saw" in html
 
 
 def test_a_workspace_without_models_is_refused(plant, tmp_path):
