@@ -19,8 +19,9 @@ from mrkd import datasets, images
 from mrkd.errors import ImageDecodeError
 from mrkd.scoring import in_threads
 
-# Of few pictures the mirrored ones say little: below it no pair counts, whatever they say.
-_MIN_SIMILARITY = 0.4
+# Of few pictures the mirrored ones say little: below the first no pair counts, whatever they say,
+# and above the second every one.
+_LEAST, _SAME = 0.4, 0.95
 # Side of a thumbnail, and pixels of it above which structure is light and shape, which parts share.
 _SIDE, _FINE = 96, 2.0
 _CHUNK = 512
@@ -61,11 +62,14 @@ def find_leaks(trained: Sequence[str], judged: Sequence[str]) -> list[Leak]:
     if not train_uris or not judge_uris:
         return []
     similarity_M, nearest_M = _nearest(judge_MD, train_ND)
-    mirrored_ND = train_ND.reshape(-1, _SIDE, _SIDE)[..., ::-1].reshape(train_ND.shape)
-    strangers_M, _ = _nearest(judge_MD, mirrored_ND)
+    squares = train_ND.reshape(-1, _SIDE, _SIDE)
+    mirrored = [squares[..., ::-1], squares[:, ::-1, ::-1]]
+    strangers = np.concatenate(
+        [_nearest(judge_MD, one.reshape(train_ND.shape))[0] for one in mirrored]
+    )
     # The highest of equally many strangers would lie above theirs half of the time.
-    beyond = (strangers_M.max() - np.median(strangers_M)) / 2
-    least = max(_MIN_SIMILARITY, float(strangers_M.max() + beyond))
+    beyond = (strangers.max() - np.median(strangers)) / 2
+    least = min(max(_LEAST, float(strangers.max() + beyond)), _SAME)
     found = [
         Leak(judge_uris[row], train_uris[nearest_M[row]], float(similarity_M[row]))
         for row in np.flatnonzero(similarity_M > least)

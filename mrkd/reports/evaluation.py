@@ -97,6 +97,7 @@ def _category(category: Category) -> dict[str, Any]:
         "model": model,
         "errors": errors,
         "counts": (0, 0, len(errors)),
+        "num_leaks": category.num_leaks,
     }
     if model is None:
         return view
@@ -114,7 +115,6 @@ def _category(category: Category) -> dict[str, Any]:
         "aupro": means.get("aupro", overall.get("aupro")),
         "figures": _figures(overall.values()),
         "without_gt_mask": sum(int(r.value or 0) for r in category.metrics if r.metric == LEFT_OUT),
-        "num_leaks": category.num_leaks,
         "leaks": [_leak(pair) for pair in category.leaks],
         "apart": sorted(set(category.defects[~category.headline].tolist())),
     }

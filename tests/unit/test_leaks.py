@@ -41,8 +41,9 @@ def test_other_parts_are_not(shoot):
     assert find_leaks(trained, [shoot(f"test-{part}.png", part) for part in range(20, 60)]) == []
 
 
-def test_parts_of_one_shape_are_not_taken_for_one_part(tmp_path):
-    root = make_parts(tmp_path, 3, train=40, test_good=20, test_defect=20)
+@pytest.mark.parametrize("sizes", [(24, 6, 6), (40, 20, 20)])
+def test_parts_of_one_shape_are_not_taken_for_one_part(sizes, tmp_path):
+    root = make_parts(tmp_path, 3, *sizes)
     for category in root.iterdir():
         trained = [str(path) for path in sorted(category.glob("train/good/*.png"))]
         judged = [str(path) for path in sorted(category.glob("test/*/*.png"))]
