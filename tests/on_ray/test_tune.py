@@ -41,12 +41,12 @@ def trials_of(config: SearchConfig):
 def test_a_search_leaves_trials_winner_test_and_page(calm):
     config, summary = calm
     assert (summary.exit_code, summary.state) == (0, "done")
-    # Two refits each of the best and of the default, for two categories.
+    # A refit each of the best and of the default, for two categories.
     assert summary.counts == {
         "categories": 2,
         "trials": 6,
-        "refits": 8,
-        "done": 14,
+        "refits": 4,
+        "done": 10,
         "pruned": 0,
         "failed": 0,
         "out_of_memory": 0,

@@ -32,7 +32,7 @@ def small_search(folder: Path, root: Path | str, **values: object) -> SearchConf
     space = folder / "space.py"
     space.write_text(SPACE)
     tables = {"model": MODEL.to_dict(), "train": FIT.to_dict()}
-    search = {"space": str(space), "trials": 3, "refit_best": 1, "refit_seeds": 2}
+    search = {"space": str(space), "trials": 3, "refit_best": 1, "refit_seeds": 1}
     config = SearchConfig.from_dict(
         {
             "workspace": str(folder / "workspace"),
