@@ -2,7 +2,7 @@
 
 Two pictures are compared by their fine structure, what grinding, grain or handling has left on a
 part: whatever all parts share, and how bright a picture was taken, is taken off before. How alike
-strangers come is read off the mirrored training pictures: no part is its own mirror image, and what
+strangers come is read off mirrored pictures: no part is its own mirror image, and what
 is symmetric about all parts is so in the mirror too.
 """
 
@@ -47,7 +47,7 @@ class Leak:
 def find_leaks(trained: Sequence[str], judged: Sequence[str]) -> list[Leak]:
     """Pairs of pictures of one part, the most alike first, at most one for each that judges.
 
-    A pair counts that is clearly more alike than any that judges is to a mirrored one that trains.
+    A pair counts that is clearly more alike than any with a mirrored picture that judges.
     Pictures that cannot be decoded are left out. Each takes 36 KiB until the end.
 
     Args:
@@ -61,12 +61,15 @@ def find_leaks(trained: Sequence[str], judged: Sequence[str]) -> list[Leak]:
     judge_uris, judge_MD = _structures(judged)
     if not train_uris or not judge_uris:
         return []
-    similarity_M, nearest_M = _nearest(judge_MD, train_ND)
-    squares = train_ND.reshape(-1, _SIDE, _SIDE)
-    mirrored = [squares[..., ::-1], squares[:, ::-1, ::-1]]
-    strangers = np.concatenate(
-        [_nearest(judge_MD, one.reshape(train_ND.shape))[0] for one in mirrored]
+    shared_D, spread_D = train_ND.mean(0), train_ND.std(0) + np.float32(1e-6)
+    train_ND = _unit((train_ND - shared_D) / spread_D)
+    squares = judge_MD.reshape(-1, _SIDE, _SIDE)
+    itself, *mirrored = (
+        _nearest(_unit((one.reshape(judge_MD.shape) - shared_D) / spread_D), train_ND)
+        for one in (squares, squares[..., ::-1], squares[:, ::-1, ::-1])
     )
+    similarity_M, nearest_M = itself
+    strangers = np.concatenate([similarity for similarity, _ in mirrored])
     # The highest of equally many strangers would lie above theirs half of the time.
     beyond = (strangers.max() - np.median(strangers)) / 2
     least = min(max(_LEAST, float(strangers.max() + beyond)), _SAME)
@@ -79,8 +82,6 @@ def find_leaks(trained: Sequence[str], judged: Sequence[str]) -> list[Leak]:
 
 def _nearest(judge_MD: Floats, train_ND: Floats) -> tuple[Floats, NDArray[np.int64]]:
     """Of each that judges the highest similarity, and to which it is: `[M]` both."""
-    shared_D, spread_D = train_ND.mean(0), train_ND.std(0) + np.float32(1e-6)
-    train_ND, judge_MD = (_unit((rows - shared_D) / spread_D) for rows in (train_ND, judge_MD))
     highest = np.zeros(len(judge_MD), np.float32)
     nearest = np.zeros(len(judge_MD), np.int64)
     for start in range(0, len(judge_MD), _CHUNK):

@@ -13,7 +13,7 @@ from mrkd.reports import stored
 from mrkd.reports.fleet_content import Measure
 from mrkd.reports.search_content import Candidate, Group, SearchData, Test
 from mrkd.scoring import in_threads
-from mrkd.searches import SEARCH_VERSION, Trial, comparable, objectives
+from mrkd.searches import SEARCH_VERSION, Trial, comparable, finished
 from mrkd.searches.effects import effects
 
 RECORD = "search.json"
@@ -62,11 +62,6 @@ def _group(record: Mapping[str, Any], trials: Sequence[Trial], whole: Mapping[st
     categories, seed = record["categories"], config["train"]["seed"]
     mine = [one for one in trials if one.category in categories]
     tried = [one for one in mine if one.seed == seed]
-    configs = {
-        key: float(np.mean(list(of_key.values())))
-        for key, of_key in objectives(tried).items()
-        if len(of_key) == len(categories)
-    }
     compared, epochs = comparable(tried, categories)
     values = {one.key: one.values for one in tried}
     refits = [one for one in mine if one.seed != seed and one.state == "done"]
@@ -81,7 +76,7 @@ def _group(record: Mapping[str, Any], trials: Sequence[Trial], whole: Mapping[st
     return Group(
         categories=tuple(categories),
         trials=tuple(tried),
-        configs=configs,
+        configs=finished(tried, categories),
         compared=compared,
         compared_epochs=epochs,
         board=board,

@@ -8,7 +8,7 @@ importance.py  trials -> what each key decides
 
 from mrkd.searches.folder import SEARCH_VERSION, TRIALS, Search
 from mrkd.searches.importance import importances
-from mrkd.searches.ranking import comparable, objectives, ranked
+from mrkd.searches.ranking import comparable, finished, objectives, ranked
 from mrkd.searches.trials import Trial, key_of
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "Search",
     "Trial",
     "comparable",
+    "finished",
     "importances",
     "key_of",
     "objectives",

@@ -26,6 +26,15 @@ def objectives(trials: Sequence[Trial]) -> dict[str, dict[str, float]]:
     }
 
 
+def finished(trials: Sequence[Trial], categories: Sequence[str]) -> dict[str, float]:
+    """Objective of each config that came to its end in all categories, a mean over these."""
+    return {
+        key: float(np.mean(list(of_key.values())))
+        for key, of_key in objectives(trials).items()
+        if len(of_key) == len(categories)
+    }
+
+
 def comparable(
     trials: Sequence[Trial], categories: Sequence[str]
 ) -> tuple[dict[str, float], int | None]:
@@ -41,11 +50,7 @@ def comparable(
     Returns:
         Objectives by config; the epochs after which they were measured, None: at the end.
     """
-    ended = {
-        key: float(np.mean(list(of_key.values())))
-        for key, of_key in objectives(trials).items()
-        if len(of_key) == len(categories)
-    }
+    ended = finished(trials, categories)
     rungs = {one.key: one.rungs[0] for one in trials if one.rungs}
     if len(categories) > 1 or len(ended) >= MIN_TRIALS or len(rungs) <= len(ended):
         return ended, None
