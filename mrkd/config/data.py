@@ -11,7 +11,7 @@ from mrkd.tables import Config, check_range
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
-Layout = Literal["mvtec", "folder", "elpv", "cifar10"]
+Layout = Literal["mvtec", "folder", "elpv", "cifar10", "visa"]
 
 
 def check_name(kind: str, name: str) -> str:

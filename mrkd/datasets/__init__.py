@@ -5,6 +5,7 @@
 - `folder`: `<category>/*.png`, all good, all for training
 - `elpv`: the data folder of the package elpv_dataset
 - `cifar10`: sheets, python or binary batches; ten categories, in each of which one class is good
+- `visa`: the folder of VisA_20220922.tar, parts and labels by its `split_csv/1cls.csv`
 
 A new layout is a function from DataConfig to samples by category, and a row in `LAYOUTS`.
 """
@@ -24,6 +25,7 @@ from mrkd.datasets.cifar10 import cifar10, read_member
 from mrkd.datasets.elpv import elpv
 from mrkd.datasets.folders import folder, mvtec
 from mrkd.datasets.sample import GOOD, Part, Sample, place_of
+from mrkd.datasets.visa import read_gt_numbers, visa
 from mrkd.errors import CategoryError, ConfigError, ImageDecodeError, StorageError
 from mrkd.images import Geometry
 
@@ -45,6 +47,7 @@ LAYOUTS: dict[str, Callable[[DataConfig], dict[str, list[Sample]]]] = {
     "folder": folder,
     "elpv": elpv,
     "cifar10": cifar10,
+    "visa": visa,
 }
 
 Side = Literal["train", "validation", "calibration"]
@@ -71,15 +74,20 @@ def load(config: DataConfig) -> dict[str, list[Sample]]:
 
 
 def read_image(image: Sample | str) -> bytes:
-    """The image's file as stored; a member of a CIFAR-10 batch as a PNG file with its pixels.
+    """The file at an image's or gt_mask's URI as stored, or a PNG file where the URI names a part.
+
+    That is a member of a CIFAR-10 batch, or what is not 0 in a mask of VisA.
 
     Raises:
         StorageError: it cannot be read.
-        ImageDecodeError: its batch is damaged, or has no such member.
+        ImageDecodeError: its batch or mask is damaged, or has no such member.
     """
     uri = image.image_uri if isinstance(image, Sample) else image
-    member = read_member(uri)
-    return storage.read(uri) if member is None else member
+    for read in (read_member, read_gt_numbers):
+        data = read(uri)
+        if data is not None:
+            return data
+    return storage.read(uri)
 
 
 def read_gt_mask(uri: str, geometry: Geometry) -> NDArray[np.bool_]:
