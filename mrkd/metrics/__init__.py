@@ -17,13 +17,16 @@ from mrkd.metrics.image import (
     one_class,
     paired_bootstrap,
 )
+from mrkd.metrics.operating import OperatingPoint, Rate, operating_points, rare_defects
 from mrkd.metrics.pixel import PixelHistogram, PixelMetric, aupro, pixel_auroc
 
 __all__ = [
     "IMAGE_METRICS",
     "Metric",
+    "OperatingPoint",
     "PixelHistogram",
     "PixelMetric",
+    "Rate",
     "Weights",
     "aupro",
     "average_precision",
@@ -33,7 +36,9 @@ __all__ = [
     "image_auroc",
     "image_distribution",
     "one_class",
+    "operating_points",
     "paired_bootstrap",
     "pixel_auroc",
+    "rare_defects",
     "resample_weights",
 ]

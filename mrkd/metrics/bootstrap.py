@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import NormalDist
 from typing import Self
 
@@ -22,18 +22,27 @@ Weights = NDArray[np.uint16]
 
 # Values that differ by less are equal.
 _SAME = 1e-12
+# Resamples that are drawn at one time.
+_BLOCK = 64
 # Beyond, the correction would turn around.
 _MAX_ACCELERATION = 0.15
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A figure, its 95 % interval where one was asked for, or the reason why there is none."""
+    """A figure, its 95 % interval where one was asked for, or the reason why there is none.
+
+    Attributes:
+        draws: float64 `[R]`, the figure over the resamples behind its interval, NaN where one lacks
+            a class; empty without. Figures on the same images and seed have the same resamples,
+            so that means and differences of figures are those of their draws.
+    """
 
     value: float | None
     low: float | None = None
     high: float | None = None
     reason: str | None = None
+    draws: Floats = field(default_factory=lambda: np.zeros(0), repr=False, compare=False)
 
     @classmethod
     def of(cls, value: float, distribution: ArrayLike = (), *, level: float = 0.95) -> Self:
@@ -51,12 +60,12 @@ class Metric:
         Source: Efron 1987, BCa; the acceleration is a sixth of the resampled values' skewness, as
         it is for a mean, which AUROC and AUPRO nearly are.
         """
-        resampled = np.asarray(distribution, np.float64)
-        resampled = resampled[~np.isnan(resampled)]
+        draws = np.asarray(distribution, np.float64)
+        resampled = draws[~np.isnan(draws)]
         if not resampled.size:
             return cls(float(value))
         low, high = np.quantile(resampled, _levels(float(value), resampled, level))
-        return cls(float(value), float(low), float(high))
+        return cls(float(value), float(low), float(high), draws=draws)
 
 
 def _levels(value: float, resampled: Floats, level: float) -> list[float]:
@@ -109,11 +118,17 @@ def resample_weights(
         alike[frozenset(held[number])].append(number)
     rng = seeds.stream(seed, "bootstrap")
     counts = np.zeros((resamples, len(numbers)), np.uint16)
-    rows = np.arange(resamples)[:, None]
     for members in alike.values():
-        draws = rng.integers(len(members), size=(resamples, len(members)))
-        flat = np.bincount((rows * len(members) + draws).ravel(), minlength=draws.size)
-        counts[:, members] = flat.reshape(draws.shape)
+        # By blocks of resamples, so that what is drawn takes no more than the weights do; rows are
+        # drawn in order, whatever the block.
+        for start in range(0, resamples, _BLOCK):
+            block = counts[start : start + _BLOCK]
+            draws = rng.integers(len(members), size=(len(block), len(members)))
+            rows = np.arange(len(block))[:, None] * len(members)
+            flat = np.bincount((rows + draws).ravel(), minlength=draws.size)
+            block[:, members] = flat.reshape(draws.shape)
+    if len(numbers) == len(strata):  # every image by itself, in order
+        return counts
     return counts[:, group_of_N]
 
 

@@ -1,13 +1,12 @@
 """Metrics of anomaly maps, exact or from bins of equal count, each image kept by itself.
 
-Legend: N images, R resamples, G cells of the grid that the images share.
+Legend: N images, C of them at once, R resamples, G cells of the grid that the images share.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,15 +16,22 @@ from mrkd.metrics.bootstrap import Floats, Metric, Weights, area, share
 
 PixelMetric = Literal["pixel_auroc", "aupro"]
 
-# Values of the good pixels between which the shared grid has its cells.
+# Values of the good pixels between which the grid that resamples share has its cells.
 _GRID = 1024
+
+# Values of defects that the curve of a figure from bins has vertices at: it goes straight between
+# them, within 1e-7 of one with a vertex at each.
+_VERTICES = 2**16
+
+# C: cells of so many images are held, 17 MB for each of three curves.
+_CHUNK = 2048
 
 
 def pixel_auroc(maps: Iterable[NDArray[Any]], gt_masks: Iterable[NDArray[Any] | None]) -> Metric:
     """Chance that a defective pixel lies above a good one, over all pixels of all images, exact.
 
     Args:
-        maps: float `[H, W]` each, sizes may differ; 4 bytes a pixel are kept, 12 for a moment.
+        maps: float `[H, W]` each, sizes may differ; 4 bytes a pixel are kept.
         gt_masks: bool `[H, W]` each, True where defective; None: nowhere.
 
     Raises:
@@ -60,21 +66,38 @@ def _exact(maps: Iterable[NDArray[Any]], gt_masks: Iterable[NDArray[Any] | None]
     return pixels
 
 
-@dataclass(frozen=True)
-class _Pixels:
-    """What is kept of one image's map; a value may stand for several pixels."""
+class _Values(NamedTuple):
+    """Map values of the good pixels of an image or of one of its regions, in rising order."""
 
-    good: NDArray[Any]
-    good_weight: float
-    """Good pixels that each value of `good` stands for."""
-    defect: NDArray[Any]
-    defect_weights: Floats
-    defect_shares: Floats
-    """Share of its region that each value of `defect` stands for; they add up to the regions."""
+    values: NDArray[Any]
+    weight: float = 1.0
+    """Pixels that each of the values stands for."""
 
-    def found_by(self, metric: PixelMetric) -> Floats:
-        """What each value of `defect` adds to the curve of the metric."""
-        return self.defect_shares if metric == "aupro" else self.defect_weights
+    def thinned(self, bins: int | None) -> _Values:
+        """At most `bins` of the values, evenly spaced by rank."""
+        if bins is None or len(self.values) <= bins:
+            return self
+        return _Values(_evenly(self.values, bins), self.weight * len(self.values) / bins)
+
+    def found_by(self, metric: PixelMetric) -> float:
+        """What each value of a region adds to the curve of the metric."""
+        return 1 / len(self.values) if metric == "aupro" else self.weight
+
+
+class _Image(NamedTuple):
+    """What is kept of one image's map."""
+
+    good: _Values
+    regions: tuple[_Values, ...]
+
+    def thinned(self, bins: int | None) -> _Image:
+        """With at most `bins` values for the good pixels and for each region."""
+        return _Image(self.good.thinned(bins), tuple(r.thinned(bins) for r in self.regions))
+
+    @property
+    def num_bytes(self) -> int:
+        """That its values take."""
+        return self.good.values.nbytes + sum(r.values.nbytes for r in self.regions)
 
 
 class PixelHistogram:
@@ -84,14 +107,22 @@ class PixelHistogram:
     equally many pixels: with 4096, 16 KB an image, and figures within 1e-3 of the exact ones
     whatever the values are. With None it keeps all.
 
+    Values of all images take at most `kept_bytes`, as far as one for each region allows: beyond,
+    all go on with a third of the bins, so that 10,000 images of float32 have 4096, 100,000 have
+    455. An image takes less than 1 KB besides; a figure or an interval, for a moment, as many
+    bytes again, an interval also as many as the weights and, with 1000 resamples, 300 MB.
+
     Nothing is summed up before the end, so that a figure can be taken over some of the images and
     its interval by drawing images anew.
     """
 
-    def __init__(self, bins: int | None = 4096) -> None:
+    def __init__(self, bins: int | None = 4096, *, kept_bytes: int = 2**28) -> None:
         self._bins = bins
-        self._images: list[_Pixels] = []
-        self._grid: dict[str, NDArray[np.float32]] | None = None
+        self._kept_bytes = kept_bytes
+        self._num_bytes = 0
+        self._images: list[_Image] = []
+        self._edges: NDArray[Any] | None = None
+        self._chunk: tuple[int, dict[str, NDArray[np.float32]]] | None = None
 
     def __len__(self) -> int:
         return len(self._images)
@@ -122,18 +153,16 @@ class PixelHistogram:
         if inside is not None:
             gt_mask = gt_mask & inside
         good_pixels = ~gt_mask if inside is None else inside & ~gt_mask
-        good, good_weight = _thin(anomaly_map[good_pixels], self._bins)
-        regions = [_thin(values, self._bins) for values in _regions(anomaly_map, gt_mask)]
-        self._images.append(
-            _Pixels(
-                good=good,
-                good_weight=good_weight,
-                defect=_concatenate(values for values, _ in regions),
-                defect_weights=_concatenate(np.full(len(v), weight) for v, weight in regions),
-                defect_shares=_concatenate(np.full(len(v), 1 / len(v)) for v, _ in regions),
-            )
-        )
-        self._grid = None
+        regions = tuple(_Values(np.sort(values)) for values in _regions(anomaly_map, gt_mask))
+        image = _Image(_Values(np.sort(anomaly_map[good_pixels])), regions).thinned(self._bins)
+        self._images.append(image)
+        self._num_bytes += image.num_bytes
+        self._edges = self._chunk = None
+        # A third: of three values the middle one keeps its rank, two have none in the middle.
+        while self._bins and self._bins >= 3 and self._num_bytes > self._kept_bytes:
+            self._bins //= 3
+            self._images = [image.thinned(self._bins) for image in self._images]
+            self._num_bytes = sum(image.num_bytes for image in self._images)
 
     def pixel_auroc(self) -> Metric:
         """As the function of that name."""
@@ -153,20 +182,19 @@ class PixelHistogram:
         """The metric over all images, or over those that are numbered, in order of adding."""
         limit = _limit(metric, fpr_limit)
         chosen = self._images if images is None else [self._images[n] for n in images]
-        values = _concatenate(image.defect for image in chosen)
-        num_good = sum(len(image.good) for image in chosen)
-        if not values.size or not num_good:
+        values = _sorted(region.values for image in chosen for region in image.regions)
+        if not values.size or not any(image.good.values.size for image in chosen):
             kind = "defective" if values.size else "good"
             return Metric(None, reason=f"all pixels of the {len(chosen)} images are {kind}")
-        weights = _concatenate(image.found_by(metric) for image in chosen)
         # Between two values found in defects only good pixels are called: the curve is flat
         # there, so that its vertices just above and at each such value are all of it.
-        distinct, inverse = np.unique(values, return_inverse=True)
-        found = np.cumsum(np.bincount(inverse, weights)[::-1])
-        above, reached = _called(chosen, distinct[::-1])
-        fpr = np.concatenate([[0], np.stack([above, reached], 1).ravel(), [1]])
-        steps = np.repeat(found / found[-1], 2)
-        return Metric.of(float(area(fpr, np.concatenate([[0, 0], steps]), limit)))
+        edges = np.unique(values if self._bins is None else _evenly(values, _VERTICES))
+        good, found = np.zeros((2, 2 * len(edges) + 1))
+        for image in chosen:
+            np.add.at(good, _cells(edges, image.good), image.good.weight)
+            for region in image.regions:
+                np.add.at(found, _cells(edges, region), region.found_by(metric))
+        return Metric.of(float(area(_risen(good), _risen(found), limit)))
 
     def resampled(
         self,
@@ -194,7 +222,8 @@ class PixelHistogram:
         if figure.value is None:
             return figure, np.zeros(0)
         drawn = np.zeros((len(weights_RN) + 1, len(self)), np.uint16)
-        drawn[0, images], drawn[1:, images] = 1, weights_RN[:, images]
+        drawn[0, images] = 1
+        np.multiply(weights_RN, drawn[0], out=drawn[1:])
         binned = self.distribution(metric, drawn, fpr_limit=fpr_limit)
         return figure, binned[1:] + (figure.value - binned[0])
 
@@ -203,18 +232,43 @@ class PixelHistogram:
     ) -> Floats:
         """The metric under each row of weights: float64 `[R]`.
 
-        An image of weight 0 is left out. Values go to a grid that all images share, so that a
-        resample costs one product of matrices; made for intervals, 1e-3 off at most for AUROC.
+        An image of weight 0 is left out. Values go to a grid that all images share, so that
+        resamples cost one product of matrices for every 2048 images; made for intervals, 1e-3 off
+        at most for AUROC.
         """
         limit = _limit(metric, fpr_limit)
-        if self._grid is None:
-            self._grid = _grid(self._images)
-        weights = weights_RN.astype(np.float32)
-        return area(
-            _risen(weights @ self._grid["good"]),
-            _risen(weights @ self._grid[metric]),
-            limit,
-        )
+        good = found = np.zeros(1)
+        for start in range(0, len(self), _CHUNK):
+            weights = weights_RN[:, start : start + _CHUNK].astype(np.float32)
+            cells = self._cells_of(start)
+            good, found = good + weights @ cells["good"], found + weights @ cells[metric]
+        return area(_risen(good), _risen(found), limit)
+
+    def _cells_of(self, start: int) -> dict[str, NDArray[np.float32]]:
+        """What images from `start` on have in each cell, `[C, G]`: good, and found by metric.
+
+        Cells are single values of good pixels, evenly spaced by rank, and the gaps between them: a
+        value that many pixels share has a cell to itself. The last answer is remembered, which for
+        up to 2048 images is the only one.
+        """
+        if self._chunk is None or self._chunk[0] != start:
+            if self._edges is None:
+                good = _sorted(image.good.values for image in self._images)
+                self._edges = np.unique(_evenly(good, _GRID))
+            images, num_cells = self._images[start : start + _CHUNK], 2 * len(self._edges) + 1
+            cells = {
+                kind: np.zeros((len(images), num_cells), np.float32)
+                for kind in ("good", *get_args(PixelMetric))
+            }
+            for n, image in enumerate(images):
+                counts = np.bincount(_cells(self._edges, image.good), minlength=num_cells)
+                cells["good"][n] = counts * image.good.weight
+                for region in image.regions:
+                    counts = np.bincount(_cells(self._edges, region), minlength=num_cells)
+                    for metric in get_args(PixelMetric):
+                        cells[metric][n] += counts * region.found_by(metric)
+            self._chunk = start, cells
+        return self._chunk[1]
 
 
 def _limit(metric: PixelMetric, fpr_limit: float) -> float:
@@ -232,60 +286,28 @@ def _regions(anomaly_map: NDArray[Any], gt_mask: NDArray[Any]) -> list[NDArray[A
     return np.split(anomaly_map[gt_mask][order], cuts) if count else []
 
 
-def _thin(values: NDArray[Any], bins: int | None) -> tuple[NDArray[Any], float]:
-    """At most `bins` of the values, evenly spaced by rank, and how many pixels each stands for."""
-    if bins is None or len(values) <= bins:
-        return values, 1.0
-    ranks = ((np.arange(bins) + 0.5) * len(values) / bins).astype(np.int64)
-    return np.sort(values)[ranks], len(values) / bins
+def _sorted(arrays: Iterable[NDArray[Any]]) -> NDArray[Any]:
+    """All values of all arrays in rising order."""
+    values = np.concatenate([np.zeros(0, np.float16), *arrays])
+    values.sort()
+    return values
 
 
-def _called(images: Sequence[_Pixels], thresholds: NDArray[Any]) -> tuple[Floats, Floats]:
-    """Shares of the good pixels above each threshold, and at or above it."""
-    values = _concatenate(image.good for image in images)
-    if all(image.good_weight == 1 for image in images):
-        values.sort()
-        below = np.searchsorted(values, thresholds, "left") / len(values)
-        up_to = np.searchsorted(values, thresholds, "right") / len(values)
-    else:
-        weights = _concatenate(np.full(len(i.good), i.good_weight) for i in images)
-        order = np.argsort(values)
-        running = np.append(0, np.cumsum(weights[order]))
-        running /= running[-1]
-        values = values[order]
-        below = running[np.searchsorted(values, thresholds, "left")]
-        up_to = running[np.searchsorted(values, thresholds, "right")]
-    return 1 - up_to, 1 - below
+def _evenly(values: NDArray[Any], num: int) -> NDArray[Any]:
+    """At most `num` of the rising values, evenly spaced by rank."""
+    if len(values) <= num:
+        return values
+    return values[((np.arange(num) + 0.5) * len(values) / num).astype(np.int64)]
 
 
-def _grid(images: Sequence[_Pixels]) -> dict[str, NDArray[np.float32]]:
-    """What each image has in each cell, `[N, G]`: good pixels, and what each metric finds.
-
-    Cells are single values of good pixels, evenly spaced by rank, and the gaps between them: a
-    value that many pixels share has a cell to itself.
-    """
-    good = np.sort(_concatenate(image.good for image in images))
-    edges = np.unique(_thin(good, _GRID)[0])
-
-    def cells(values: NDArray[Any], weights: Floats) -> NDArray[np.float32]:
-        cell = np.searchsorted(edges, values, "left") + np.searchsorted(edges, values, "right")
-        return np.bincount(cell, weights, minlength=2 * len(edges) + 1).astype(np.float32)
-
-    found = {
-        metric: np.stack([cells(image.defect, image.found_by(metric)) for image in images])
-        for metric in get_args(PixelMetric)
-    }
-    return found | {
-        "good": np.stack([cells(i.good, np.full(len(i.good), i.good_weight)) for i in images])
-    }
+def _cells(edges: NDArray[Any], kept: _Values) -> NDArray[np.int64]:
+    """Which cell each value is in: below, at or above which of the edges."""
+    below = np.searchsorted(edges, kept.values)
+    cell: NDArray[np.int64] = 2 * below + (edges.take(below, mode="clip") == kept.values)
+    return cell
 
 
-def _risen(counts_RG: NDArray[Any]) -> Floats:
-    """Running share from the highest cell down, from 0 to 1: float64 `[R, G + 1]`."""
-    running = np.cumsum(counts_RG[:, ::-1], axis=1, dtype=np.float64)
-    return share(np.concatenate([np.zeros_like(running[:, :1]), running], axis=1))
-
-
-def _concatenate(arrays: Iterable[NDArray[Any]]) -> NDArray[Any]:
-    parts = [array for array in arrays if array.size]
-    return np.concatenate(parts) if parts else np.zeros(0)
+def _risen(counts: NDArray[Any]) -> Floats:
+    """Running share from the highest cell down, from 0 to 1: float64 `[..., G + 1]`."""
+    running = np.cumsum(counts[..., ::-1], axis=-1, dtype=np.float64)
+    return share(np.concatenate([np.zeros_like(running[..., :1]), running], axis=-1))
