@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, get_args
@@ -31,20 +31,49 @@ LEFT_OUT = "images_without_gt_mask"
 """The metric that counts anomalous images left out of the pixel metrics."""
 
 
-class PixelItem(NamedTuple):
-    """What the pixel metrics take of one image.
+class Pixels:
+    """The maps of a category's images, told one after another; what the metrics need is kept.
 
-    Attributes:
-        number: of the image.
-        anomaly_map: float `[H, W]`, without letterbox borders.
-        gt_mask: bool `[H, W]`, True where defective; None: nowhere.
-        inside: bool `[H, W]`, False where nothing is inspected; None: everything is.
+    An anomalous image without a defective pixel is left out of the pixel metrics, and counted.
     """
 
-    number: int
-    anomaly_map: NDArray[Any]
-    gt_mask: NDArray[Any] | None
-    inside: NDArray[Any] | None = None
+    def __init__(self) -> None:
+        self.histogram = PixelHistogram()
+        self.given: list[int] = []
+        self.kept: list[int] = []
+
+    def add(
+        self,
+        number: int,
+        anomaly_map: NDArray[Any],
+        gt_mask: NDArray[Any] | None,
+        inside: NDArray[Any] | None = None,
+        *,
+        gt_label: int,
+    ) -> None:
+        """Takes an image.
+
+        Args:
+            number: its place among the images that could be scored.
+            anomaly_map: float `[H, W]`, without letterbox borders.
+            gt_mask: bool `[H, W]`, True where defective; None: nowhere.
+            inside: bool `[H, W]`, False where nothing is inspected; None: everything is.
+            gt_label: 0 good, 1 anomalous.
+
+        Raises:
+            ValueError: shapes differ, or the map holds a NaN.
+        """
+        self.given.append(number)
+        shown = gt_mask if gt_mask is None or inside is None else gt_mask & inside
+        if gt_label and (shown is None or not shown.any()):
+            return
+        self.histogram.add(anomaly_map, shown, inside)
+        self.kept.append(number)
+
+    @property
+    def left_out(self) -> list[int]:
+        """Numbers of the anomalous images that no pixel metric knows."""
+        return sorted(set(self.given) - set(self.kept))
 
 
 Figure = tuple[str, str | None, Metric]
@@ -59,7 +88,7 @@ def evaluate_category(
     *,
     headline: Sequence[bool] | None = None,
     groups: Sequence[Hashable] | None = None,
-    pixels: Iterable[PixelItem] = (),
+    pixels: Pixels | None = None,
     fpr_limit: float = 0.3,
     resamples: int = 1000,
     bootstrap_seed: int = 0,
@@ -78,23 +107,26 @@ def evaluate_category(
         defects: `[N]`, kind of defect, `good` where there is none.
         headline: `[N]`, False where an image counts for its own defect alone; None: all True.
         groups: `[N]`, what the bootstrap draws as one; None, or an image's None: each for itself.
-        pixels: number in `[0, N)`, anomaly_map float `[H, W]` and gt_mask bool `[H, W]` (None: no
-            pixel defective) of images, without letterbox borders; read once, one kept at a time.
-            An anomalous image without a defective pixel is left out and counted in a row.
+        pixels: of the images that have maps; None: there are no pixel metrics.
         fpr_limit: of `aupro`.
         resamples: behind each interval; 0: none.
         bootstrap_seed: of the draws.
         seed: of the training, for the column of that name.
         model_version: for the column of that name.
 
+    Returns:
+        Values of the columns of `schema.METRICS`, and `draws` of each figure (`Metric`).
+
     Raises:
-        ValueError: lengths or shapes differ, or a score or map holds a NaN.
+        ValueError: lengths differ, or a score is NaN.
 
     Source: spec section 8.
     """
     images = _labelled(image_scores, gt_labels, defects, headline, groups)
     draw = _Draw(resamples, bootstrap_seed)
-    figures = _image_figures(images, draw) + _pixel_figures(images, pixels, fpr_limit, draw)
+    figures = _image_figures(images, draw) + _pixel_figures(
+        images, pixels or Pixels(), fpr_limit, draw
+    )
     return [
         {
             "category": category,
@@ -106,6 +138,7 @@ def evaluate_category(
             "seed": seed,
             "model_version": model_version,
             "reason": figure.reason,
+            "draws": figure.draws,
         }
         for metric, defect, figure in figures
     ]
@@ -211,18 +244,10 @@ def _image_figures(images: _Labelled, draw: _Draw) -> list[Figure]:
 
 
 def _pixel_figures(
-    images: _Labelled, pixels: Iterable[PixelItem], fpr_limit: float, draw: _Draw
+    images: _Labelled, pixels: Pixels, fpr_limit: float, draw: _Draw
 ) -> list[Figure]:
-    histogram, given, kept, left_out = PixelHistogram(), list[int](), list[int](), Counter[str]()
-    for item in pixels:
-        number, anomaly_map, gt_mask, inside = PixelItem(*item)
-        given.append(number)
-        shown = gt_mask if gt_mask is None or inside is None else gt_mask & inside
-        if images.labels[number] and (shown is None or not shown.any()):
-            left_out[images.defects[number]] += 1
-            continue
-        histogram.add(anomaly_map, shown, inside)
-        kept.append(number)
+    histogram, kept = pixels.histogram, pixels.kept
+    left_out = Counter(images.defects[pixels.left_out].tolist())
     figures: list[Figure] = [
         (LEFT_OUT, defect, Metric.of(count)) for defect, count in sorted(left_out.items())
     ]
@@ -238,7 +263,7 @@ def _pixel_figures(
 
     for metric in get_args(PixelMetric):
         figures.append((metric, None, _with_interval(*measure(metric, None))))
-        figures += _by_defect(metric, images.take(given), partial(measure, metric))
+        figures += _by_defect(metric, images.take(pixels.given), partial(measure, metric))
     return figures
 
 

@@ -234,8 +234,9 @@ class Exam:
                 yield scored.image_score, scored.anomaly_map
             return
         for levels in self._features.batches():
-            map_B1HW = model.anomaly_map(model.pairs(levels))
-            scores = model.image_score(map_B1HW).tolist()
+            pairs = model.pairs(levels)
+            map_B1HW = model.anomaly_map(pairs)
+            scores = model.image_score(map_B1HW, pairs).tolist()
             yield from zip(scores, map_B1HW[:, 0].cpu().numpy(), strict=True)
 
 

@@ -5,8 +5,9 @@ Shape letters: B batch, C channels, h w a level's size, H W the input's.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from mrkd import images, maps, seeds
 from mrkd.backbones import Teacher
 from mrkd.config import ModelConfig
 from mrkd.errors import ConfigError
-from mrkd.features import FeaturePairs
+from mrkd.features import FeaturePairs, inside
 from mrkd.images import Geometry
 from mrkd.modules import (
     BasicBlock,
@@ -129,6 +130,13 @@ class MRKD(nn.Module):
             self.register_buffer(f"feature_std_{n}", torch.ones(1, c, 1, 1))
         self.register_buffer("level_mean", torch.zeros(len(self.levels)))
         self.register_buffer("level_std", torch.ones(len(self.levels)))
+        if config.gaussian:
+            width = channels[self.levels[-1]]
+            self.register_buffer("gaussian_mean", torch.zeros(width))
+            self.register_buffer("gaussian_whitening", torch.eye(width))
+            # Of the map's score and of the distance, on held-out good images.
+            self.register_buffer("score_mean", torch.zeros(2))
+            self.register_buffer("score_std", torch.ones(2))
         self._register_roi()
 
     def _register_roi(self) -> None:
@@ -136,8 +144,8 @@ class MRKD(nn.Module):
         if self.roi is None:
             return
         size = self.config.image_size
-        inside = self.roi.at(Geometry(self.roi.size, (size, size), self.config.resize))
-        self.pixel_roi = torch.from_numpy(inside).float()
+        region = self.roi.at(Geometry(self.roi.size, (size, size), self.config.resize))
+        self.pixel_roi = torch.from_numpy(region).float()
         for n, stride in enumerate(self.teacher.strides):
             # A cell is inside if any of its area is: a defect at the edge has a cell that shows it.
             level_roi = F.max_pool2d(self.pixel_roi[None, None], stride)[0, 0]
@@ -249,8 +257,25 @@ class MRKD(nn.Module):
         )
         return maps.smooth(joined, self.config.smooth * size / 256, roi=self.pixel_roi)
 
-    def image_score(self, map_B1HW: Tensor) -> Tensor:
-        """One number an image, of its pixels inside: float32 `[B]`, higher is more anomalous."""
+    def image_score(self, map_B1HW: Tensor, pairs: FeaturePairs | None = None) -> Tensor:
+        """One number an image, of its pixels inside: float32 `[B]`, higher is more anomalous.
+
+        Args:
+            map_B1HW: `anomaly_map` of the pairs.
+            pairs: needed where `gaussian` is on.
+        """
+        score = self.map_score(map_B1HW)
+        if not self.config.gaussian:
+            return score
+        assert pairs is not None
+        both = torch.stack([score, self.gaussian_distance(pairs)])
+        mean, std = self.get_buffer("score_mean"), self.get_buffer("score_std")
+        of_map, of_gaussian = ((both - mean[:, None]) / std[:, None]).unbind()
+        joined: Tensor = of_map + self.config.gaussian * of_gaussian
+        return joined
+
+    def map_score(self, map_B1HW: Tensor) -> Tensor:
+        """What the map alone says: float32 `[B]`."""
         return maps.image_score(
             map_B1HW,
             rule=self.config.image_score,
@@ -258,6 +283,14 @@ class MRKD(nn.Module):
             mean_weight=self.config.mean_weight,
             roi=self.pixel_roi,
         )
+
+    def gaussian_distance(self, pairs: FeaturePairs) -> Tensor:
+        """Mahalanobis distance of the mean deepest feature from good ones': float32 `[B]`."""
+        region = None if self.level_roi is None else self.level_roi[-1]
+        mean_BC = inside(pairs.teacher[-1].float(), region).mean(2)
+        away = mean_BC - self.get_buffer("gaussian_mean")
+        distance: Tensor = (away @ self.get_buffer("gaussian_whitening")).norm(dim=1)
+        return distance
 
     def trained_state(self) -> dict[str, Tensor]:
         """Everything that training made: parameters and buffers but the teacher's."""
@@ -292,8 +325,30 @@ def build(config: ModelConfig, teacher: Teacher, *, seed: int, roi: Roi | None =
         return MRKD(config, teacher, roi)
 
 
+class Detector(Protocol):
+    """What `infer` scores with: MRKD, or what it is compared with."""
+
+    config: ModelConfig
+    teacher: Teacher
+    roi: Roi | None
+    pixel_roi: Tensor | None
+    training: bool
+
+    def __call__(self, images_B3HW: Tensor) -> Any:
+        """Whatever `anomaly_map` takes."""
+
+    def anomaly_map(self, found: Any) -> Tensor:
+        """The smoothed map at input size, float32 `[B, 1, H, W]`, higher is more anomalous."""
+
+    def image_score(self, map_B1HW: Tensor, found: Any = None) -> Tensor:
+        """float32 `[B]`, higher is more anomalous."""
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Its weights; the first tells its device."""
+
+
 @torch.inference_mode()
-def infer(model: MRKD, pixels_BHW3: Tensor) -> tuple[Tensor, Tensor]:
+def infer(model: Detector, pixels_BHW3: Tensor) -> tuple[Tensor, Tensor]:
     """Map and score of a batch: the one scoring path, of calibration, evaluation and nights.
 
     Args:
@@ -316,4 +371,4 @@ def infer(model: MRKD, pixels_BHW3: Tensor) -> tuple[Tensor, Tensor]:
     # Under a caller's autocast the network alone runs in fewer digits, never its map and score.
     with torch.autocast(pixels_BHW3.device.type, enabled=False):
         map_B1HW = model.anomaly_map(pairs)
-        return map_B1HW[:, 0], model.image_score(map_B1HW)
+        return map_B1HW[:, 0], model.image_score(map_B1HW, pairs)

@@ -4,6 +4,7 @@ read and hash -> version (stop here if it stands) -> decode -> fit -> calibrate 
 promote or hold
 """
 
+from mrkd.category.baseline import fit_nearest
 from mrkd.category.probe import Probe
 from mrkd.category.result import CategoryResult
 from mrkd.category.standing import good_samples, inputs_of_all, standing, steps_of, work_of
@@ -13,6 +14,7 @@ __all__ = [
     "CategoryResult",
     "Probe",
     "assist",
+    "fit_nearest",
     "good_samples",
     "inputs_of_all",
     "standing",

@@ -18,7 +18,7 @@ from mrkd.calibration import calibrate
 from mrkd.category.images import DecodedImages
 from mrkd.checkpoint import Calibration
 from mrkd.config import FitConfig, RowsConfig
-from mrkd.model import MRKD
+from mrkd.model import Detector
 from mrkd.scoring import score_images
 
 MAX_SUSPECTS = 48
@@ -55,7 +55,7 @@ class GoodScores:
     num_suspects: int
 
 
-def score_good(model: MRKD, images: DecodedImages, config: FitConfig) -> GoodScores:
+def score_good(model: Detector, images: DecodedImages, config: FitConfig) -> GoodScores:
     """Scores every good image by the path that scores a night, and calibrates.
 
     Raises:

@@ -5,11 +5,19 @@ A config file holds only what differs from the defaults below. `model.preset` na
 """
 
 from mrkd.config.data import NAME, DataConfig, Layout, PriceConfig, check_name
+from mrkd.config.evaluation import Ablation, Baseline, EvalConfig, Protocol
 from mrkd.config.fleet import FleetConfig, RoiConfig, TrainConfig, presets
-from mrkd.config.network import Backbone, Device, FitConfig, ModelConfig, Precision, Resize
+from mrkd.config.network import (
+    Backbone,
+    Device,
+    FitConfig,
+    ModelConfig,
+    Precision,
+    Resize,
+    config_digest,
+)
 from mrkd.config.night import (
     ArchiveConfig,
-    EvalConfig,
     GoldenConfig,
     PartsConfig,
     PoolConfig,
@@ -20,8 +28,10 @@ from mrkd.config.search import SearchConfig, SearchOptions
 
 __all__ = [
     "NAME",
+    "Ablation",
     "ArchiveConfig",
     "Backbone",
+    "Baseline",
     "DataConfig",
     "Device",
     "EvalConfig",
@@ -34,6 +44,7 @@ __all__ = [
     "PoolConfig",
     "Precision",
     "PriceConfig",
+    "Protocol",
     "Resize",
     "RoiConfig",
     "RowsConfig",
@@ -42,5 +53,6 @@ __all__ = [
     "SearchOptions",
     "TrainConfig",
     "check_name",
+    "config_digest",
     "presets",
 ]

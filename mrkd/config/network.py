@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from mrkd.errors import ConfigError
@@ -63,6 +64,9 @@ class ModelConfig(Config):
     top_share: float = 0.01
     mean_weight: float = 0.0
     """Share of the map's mean that is taken off the image score."""
+    gaussian: float = 0.0
+    """Weight, beside the map's score, of how far a picture's mean deepest feature lies from those
+    of good ones, under one Gaussian; for kinds of things more than for defects in them."""
 
     def __post_init__(self) -> None:
         check_range("model.image_size", self.image_size, 32, 4096)
@@ -70,11 +74,17 @@ class ModelConfig(Config):
             # A side, not a number: tiles of a few pixels would be thousands of squares an image.
             check_range("model.tiles", self.tiles, 32, 2**16)
             check_range("model.overlap", self.overlap, 0, self.tiles // 2)
+            if self.gaussian:
+                raise ConfigError(
+                    f"model.gaussian is {self.gaussian:g} and model.tiles {self.tiles}: the "
+                    "Gaussian judges a picture as a whole; set one of them to 0"
+                )
         check_range("model.sru_groups", self.sru_groups, 1, 4096)
         check_range("model.smooth", self.smooth, 0, 64)
         check_range("model.anchor", self.anchor, 0, 10)
         check_range("model.top_share", self.top_share, 1e-6, 1)
         check_range("model.mean_weight", self.mean_weight, 0, 10)
+        check_range("model.gaussian", self.gaussian, 0, 100)
         if self.image_size % 32:
             raise ConfigError(f"model.image_size is {self.image_size}: it must be a multiple of 32")
         if list(self.levels) != sorted(set(self.levels)) or any(n < 1 for n in self.levels):
@@ -144,3 +154,18 @@ class FitConfig(Config):
         check_range("train.calibration_share", self.calibration_share, 0.01, 0.5)
         check_range("train.false_call_rate", self.false_call_rate, 1e-6, 0.5)
         check_range("train.cache_bytes", self.cache_bytes, 0, 2**50)
+
+
+def config_digest(
+    model: ModelConfig, train: FitConfig, kind: str = "mrkd", category: str = "{}"
+) -> str:
+    """Names what is fitted, whatever the seed: 12 hex digits.
+
+    Args:
+        model: the network.
+        train: its training.
+        kind: of what is fitted.
+        category: what differs for some categories.
+    """
+    parts = (kind, model.digest(), replace(train, seed=0).digest(), category)
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:12]

@@ -1,11 +1,11 @@
-"""SCORE.toml and EVAL.toml: what is scored, and what is kept of it."""
+"""SCORE.toml: what is scored, and what is kept of it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Literal
 
-from mrkd.config.data import DataConfig, PriceConfig, check_name
+from mrkd.config.data import PriceConfig, check_name
 from mrkd.config.network import Device, Precision
 from mrkd.errors import ConfigError
 from mrkd.tables import Config, check_range
@@ -136,26 +136,3 @@ class ScoreConfig(Config):
     def __post_init__(self) -> None:
         check_name("run", self.run)
         check_range("max_error_share", self.max_error_share, 0, 1)
-
-
-@dataclass(frozen=True)
-class EvalConfig(Config):
-    """EVAL.toml: the champions of a workspace on labelled data."""
-
-    workspace: str
-    run: str
-    data: DataConfig
-    part: Literal["test", "val", "all"] = "test"
-    """Which part of the labelled images is evaluated."""
-    resamples: int = 1000
-    """Bootstrap resamples behind each 95 % interval."""
-    check_leaks: bool = False
-    """Whether to look for pictures of one part among those that train and those that judge."""
-    seed: int = 0
-    pool: PoolConfig = field(default_factory=PoolConfig)
-    max_failed_share: float = 0.0
-
-    def __post_init__(self) -> None:
-        check_name("run", self.run)
-        check_range("resamples", self.resamples, 0, 10**6)
-        check_range("max_failed_share", self.max_failed_share, 0, 1)

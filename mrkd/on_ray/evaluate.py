@@ -2,6 +2,7 @@
 
     evaluations/<run>/scores.parquet   one row an image (`labelled.LABELLED`)
                       metrics.parquet  every figure with its interval (`schema.METRICS`)
+                      operating.parquet  thresholds, and what they would do (`schema.OPERATING`)
                       leaks.parquet    pictures of one part on both sides, if looked for
                       evaluation.json  the resolved config; each category's model, or its failure
                       report.html      the page
@@ -23,11 +24,12 @@ from mrkd import datasets, reports, schema, storage
 from mrkd.config import EvalConfig
 from mrkd.datasets import Sample
 from mrkd.labelled import LABELLED, Measured, measure_category
-from mrkd.on_ray import session
+from mrkd.on_ray import session, study
 from mrkd.on_ray.score import check_places
 from mrkd.on_ray.session import Ask
 from mrkd.on_ray.tasks import run_each
 from mrkd.on_ray.verdict import Verdict
+from mrkd.operating import operating_rows, rare_rows
 from mrkd.summary import Summary, now
 
 log = logging.getLogger(__name__)
@@ -48,11 +50,15 @@ _MAX_FAILURES = 1
 def run(config: EvalConfig) -> Summary:
     """Measures every category; one that cannot be measured keeps no other from it.
 
+    With a protocol the models are trained first: `study.run`.
+
     Raises:
         ConfigError: there are no such images, no model at all, or what a worker takes cannot be
             had; nothing was started.
         StorageError: the workspace cannot be read or written.
     """
+    if config.protocol != "champions":
+        return study.run(config)
     samples = datasets.load(config.data)
     check_places(config.workspace, config.data.root)
     folder = storage.join(config.workspace, "evaluations", config.run)
@@ -119,19 +125,31 @@ def _store(
     in_order = [measured[name] for name in sorted(measured)]
     scores = pa.concat_tables([LABELLED.empty_table(), *(one.scores for one in in_order)])
     scores = scores.replace_schema_metadata({"scored_at": now()})
-    metrics = pa.concat_tables([schema.METRICS.empty_table(), *(one.metrics for one in in_order)])
+    rows, points = list[dict[str, Any]](), list[dict[str, Any]]()
+    for name in sorted(measured):
+        one, model = measured[name], measured[name].model
+        own = {"category": name, "seed": model["seed"], "model_version": model["model_version"]}
+        rows += one.metrics.drop_columns(["draws"]).to_pylist()
+        rows += [row | own for row in rare_rows(config, one.scores)]
+        points += operating_rows(config, name, one.scores, model["threshold"])
+    metrics = pa.Table.from_pylist(
+        [row | {"config_digest": measured[row["category"]].model["config_digest"]} for row in rows],
+        schema=schema.METRICS,
+    )
+    operating = pa.Table.from_pylist(points, schema=schema.OPERATING)
     categories: dict[str, Any] = {
         name: {"status": "done", "reason": "", **one.model} for name, one in measured.items()
     }
     categories |= {name: {"status": "failed", "reason": reason} for name, reason in failed.items()}
     record = {
-        "schema": 1,
+        "schema": 2,
         "run": config.run,
         "config": config.to_dict(),
         "categories": dict(sorted(categories.items())),
     }
     storage.write(storage.join(folder, "scores.parquet"), schema.to_parquet(scores))
     storage.write(storage.join(folder, "metrics.parquet"), schema.to_parquet(metrics))
+    storage.write(storage.join(folder, "operating.parquet"), schema.to_parquet(operating))
     if config.check_leaks:
         leaks = [
             {"category": name, **asdict(leak)}

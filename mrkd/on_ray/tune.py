@@ -9,40 +9,35 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import tempfile
 import time
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-import ray
 from ray import tune
 from ray.exceptions import OutOfMemoryError
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 from ray.tune.search.basic_variant import BasicVariantGenerator
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from mrkd import datasets, reports
 from mrkd.category import inputs_of_all
 from mrkd.config import SearchConfig
 from mrkd.datasets import Sample
 from mrkd.errors import CategoryError, ConfigError
-from mrkd.on_ray import session, spaces, trial, winner
+from mrkd.on_ray import session, shared_features, spaces, trial, winner
 from mrkd.on_ray.spaces import Space
 from mrkd.on_ray.trial import Order
 from mrkd.on_ray.verdict import Verdict
 from mrkd.on_ray.winner import Found
-from mrkd.searches import Search, Trial, key_of
+from mrkd.searches import Search, Trial
 from mrkd.summary import Summary
 
 log = logging.getLogger(__name__)
 
 _JOINT = "joint"
-_FORGET_S = 60.0
 _ENVIRONMENT = {
     # Its own files of results, into a folder that nobody reads.
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -78,7 +73,7 @@ def run(config: SearchConfig) -> Summary:
             reason = "the search was stopped: start it again to go on"
             return verdict.end(1, reasons=[reason])
         finally:
-            _forget_features(order.features_folder)
+            shared_features.forget(order.features_folder)
         return _close(order, found, space, verdict)
 
 
@@ -110,8 +105,7 @@ def _order(config: SearchConfig, samples: Mapping[str, Sequence[Sample]]) -> Ord
         device=config.train.device,
         num_workers=options.trials_at_once or options.trials,
     )
-    name = f"mrkd-search-{key_of({'uri': Search(config).uri})}"
-    return Order(config, samples, ask, str(Path(tempfile.gettempdir()) / name))
+    return Order(config, samples, ask, shared_features.folder_of(Search(config).uri))
 
 
 def _groups(config: SearchConfig, samples: Mapping[str, Sequence[Sample]]) -> dict[str, list[str]]:
@@ -239,24 +233,6 @@ class _Progress(tune.Callback):
             self._best,
             eta_s,
         )
-
-
-def _forget_features(folder: str) -> None:
-    """Removes what the trainings of each machine have shared."""
-    forget: Any = ray.remote(_remove)
-    done = [
-        forget.options(
-            num_cpus=0,
-            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
-        ).remote(folder)
-        for node in ray.nodes()  # type: ignore[no-untyped-call]
-        if node["Alive"]
-    ]
-    ray.wait(done, num_returns=len(done), timeout=_FORGET_S)
-
-
-def _remove(folder: str) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _close(order: Order, found: Sequence[Found], space: Space, verdict: Verdict) -> Summary:

@@ -1,8 +1,8 @@
 """Stored rows to pages: self-contained HTML that asks no network for anything.
 
-`evaluation_page`, `fleet_page`, `night_page`, `comparison_page` and `search_page` render values
-(`PageData`, `FleetData`, `NightData`, ...), `load_page_data`, `load_fleet_data` and their like read
-them from a run's folder; `write_page` does both and stores the page.
+`evaluation_page`, `study_page`, `fleet_page`, `night_page`, `comparison_page` and `search_page`
+render values (`PageData`, `FleetData`, `NightData`, ...), `load_page_data`, `load_fleet_data` and
+their like read them from a run's folder; `write_page` does both and stores the page.
 """
 
 from __future__ import annotations
@@ -11,7 +11,14 @@ from collections.abc import Callable
 
 from mrkd import storage
 from mrkd.errors import StorageError
-from mrkd.reports import load_comparison, load_evaluation, load_fleet, load_night, load_search
+from mrkd.reports import (
+    load_comparison,
+    load_evaluation,
+    load_fleet,
+    load_night,
+    load_search,
+    load_study,
+)
 from mrkd.reports.comparison import comparison_page
 from mrkd.reports.comparison_content import ComparisonData
 from mrkd.reports.content import PageData
@@ -23,10 +30,14 @@ from mrkd.reports.load_evaluation import load_page_data
 from mrkd.reports.load_fleet import load_fleet_data
 from mrkd.reports.load_night import load_night_data
 from mrkd.reports.load_search import load_search_data
+from mrkd.reports.load_study import load_study_data
 from mrkd.reports.night import night_page
 from mrkd.reports.night_content import NightData
 from mrkd.reports.search import search_page
 from mrkd.reports.search_content import SearchData
+from mrkd.reports.study import study_page
+from mrkd.reports.study_content import StudyData
+from mrkd.reports.study_markdown import study_markdown
 
 __all__ = [
     "ComparisonData",
@@ -34,6 +45,7 @@ __all__ = [
     "NightData",
     "PageData",
     "SearchData",
+    "StudyData",
     "comparison_page",
     "evaluation_page",
     "fleet_page",
@@ -42,14 +54,18 @@ __all__ = [
     "load_night_data",
     "load_page_data",
     "load_search_data",
+    "load_study_data",
     "night_page",
     "search_page",
+    "study_markdown",
+    "study_page",
     "write_comparison_page",
     "write_evaluation_page",
     "write_fleet_page",
     "write_night_page",
     "write_page",
     "write_search_page",
+    "write_study_page",
 ]
 
 
@@ -74,6 +90,7 @@ def write_page(run_uri: str) -> str:
         load_comparison.RECORD: write_comparison_page,
         load_night.RECORD: write_night_page,
         load_search.RECORD: write_search_page,
+        load_study.RECORD: write_study_page,
     }
     for name, write in writers.items():
         if storage.stat(storage.join(run_uri, name)):
@@ -161,6 +178,23 @@ def write_search_page(search_uri: str) -> str:
         MrkdError: as `load_search_data`, or the page cannot be written.
     """
     return _write(search_uri, search_page(load_search_data(search_uri)))
+
+
+def write_study_page(study_uri: str) -> str:
+    """Writes `report.html` and `tables.md` into the folder of an evaluation that trained.
+
+    Args:
+        study_uri: `<workspace>/evaluations/<run>`.
+
+    Returns:
+        URI of the page.
+
+    Raises:
+        MrkdError: as `load_study_data`, or the page cannot be written.
+    """
+    data = load_study_data(study_uri)
+    storage.write(storage.join(study_uri, "tables.md"), study_markdown(data).encode())
+    return _write(study_uri, study_page(data))
 
 
 def _write(run_uri: str, page: str) -> str:

@@ -134,6 +134,7 @@ class Category:
         nearest: those nearest the threshold, the nearest first.
         leaks: pairs of pictures of one part, the most alike first.
         num_leaks: how many there are in all; None where nobody looked.
+        operating: rows of `schema.OPERATING`.
     """
 
     name: str
@@ -149,6 +150,7 @@ class Category:
     nearest: tuple[Picture, ...] = ()
     leaks: tuple[LeakPair, ...] = ()
     num_leaks: int | None = None
+    operating: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,13 @@ METRIC_WORDS = {
         "False calls when every defect must be found",
         "The same for 100 %: one odd defect decides it. Lower is better.",
     ),
+    "image_auroc_rare": (
+        "Image AUROC with few defects",
+        "On test sets drawn with as many defects as `defect_rate` states: mean, and the range that "
+        "19 of 20 draws lie in.",
+    ),
+    "average_precision_rare": ("Average precision with few defects", "The same."),
+    "f1_max_rare": ("Best F1 with few defects", "The same."),
     "pixel_auroc": (
         "Defective spots told apart (pixel AUROC)",
         "As the first figure, for pixels; large defects outweigh small ones.",
@@ -98,6 +105,9 @@ def _category(category: Category) -> dict[str, Any]:
         "errors": errors,
         "counts": (0, 0, len(errors)),
         "num_leaks": category.num_leaks,
+        "leaks": (),
+        "operating": category.operating,
+        "has_costs": any(row["cost_in_10000"] is not None for row in category.operating),
     }
     if model is None:
         return view
@@ -115,7 +125,7 @@ def _category(category: Category) -> dict[str, Any]:
         "aupro": means.get("aupro", overall.get("aupro")),
         "figures": _figures(overall.values()),
         "without_gt_mask": sum(int(r.value or 0) for r in category.metrics if r.metric == LEFT_OUT),
-        "leaks": [_leak(pair) for pair in category.leaks],
+        "leaks": [leak_view(pair) for pair in category.leaks],
         "apart": sorted(set(category.defects[~category.headline].tolist())),
     }
     view |= _by_defect(category, called) | _charts(category, model.threshold)
@@ -126,7 +136,8 @@ def _category(category: Category) -> dict[str, Any]:
     return view
 
 
-def _leak(pair: LeakPair) -> dict[str, Any]:
+def leak_view(pair: LeakPair) -> dict[str, Any]:
+    """What the template `twins` shows of a pair."""
     sides = ((pair.image_uri, pair.pixels), (pair.training_uri, pair.training_pixels))
     return {
         "similarity": page.figure(pair.similarity),

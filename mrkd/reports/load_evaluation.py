@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ from mrkd.reports.content import (
 )
 
 RECORD = "evaluation.json"
-EVALUATION_VERSION = 1
+EVALUATION_VERSION = 2
 
 _ERRORS_SHOWN = 50
 
@@ -63,6 +64,8 @@ def load_page_data(evaluation_uri: str, *, night_uri: str = "") -> PageData:
     if record["config"].get("check_leaks"):
         leaks_uri = storage.join(evaluation_uri, "leaks.parquet")
         leaks = schema.from_parquet(storage.read(leaks_uri), name=leaks_uri)
+    operating_uri = storage.join(evaluation_uri, "operating.parquet")
+    operating = schema.from_parquet(storage.read(operating_uri), name=operating_uri).to_pylist()
     # Of each kind, the highest and the nearest: more categories than pictures have figures alone.
     in_all = stored.PICTURES_IN_ALL // max(len(facts), 1)
     num_pictures = min(stored.PICTURES_PER_CATEGORY, in_all)
@@ -72,7 +75,10 @@ def load_page_data(evaluation_uri: str, *, night_uri: str = "") -> PageData:
         part=record["config"]["part"],
         root=record["config"]["data"]["root"],
         categories=tuple(
-            _category(name, facts[name], metrics, rows, scores, leaks, num_pictures)
+            replace(
+                _category(name, facts[name], metrics, rows, scores, leaks, num_pictures),
+                operating=tuple(row for row in operating if row["category"] == name),
+            )
             for name in sorted(facts)
         ),
         config=record["config"],

@@ -76,7 +76,7 @@ def picture(
         read: where images are read from.
     """
     original = (row["image_height"], row["image_width"])
-    rgb, gt_mask = thumbnail(row["image_uri"], read), _read(row.get("gt_mask_uri"), read)
+    rgb, gt_mask = thumbnail(row["image_uri"], read), read_pixels(row.get("gt_mask_uri"), read)
     return Picture(
         image_uri=row["image_uri"],
         image_score=row["image_score"],
@@ -99,7 +99,7 @@ def picture(
 
 def thumbnail(uri: str, read: Read = datasets.read_image) -> NDArray[np.uint8] | None:
     """An image at a card's size: uint8 `[h, w, 3]`; None where it is gone or damaged by now."""
-    rgb = _read(uri, read)
+    rgb = read_pixels(uri, read)
     return None if rgb is None else pictures.thumbnail(rgb)
 
 
@@ -110,7 +110,7 @@ def map_box(geometry: Geometry) -> Box:
     return Box(-x * scale_x, -y * scale_y, geometry.size[1] * scale_x, geometry.size[0] * scale_y)
 
 
-def _read(uri: str | None, read: Read) -> NDArray[np.uint8] | None:
+def read_pixels(uri: str | None, read: Read = datasets.read_image) -> NDArray[np.uint8] | None:
     """The image's pixels; None where there is none, or it is gone or damaged by now."""
     if not uri:
         return None

@@ -6,8 +6,11 @@ files; `read_map` is all that it needs beside, and it needs numpy alone.
 
 from mrkd.schema.columns import (
     ATTRIBUTES,
+    DIFFERENCES,
     ERROR_KINDS,
+    FIGURES,
     METRICS,
+    OPERATING,
     PLAN,
     REGION,
     SCHEMA_VERSION,
@@ -19,9 +22,12 @@ from mrkd.schema.parquet import from_parquet, to_parquet
 
 __all__ = [
     "ATTRIBUTES",
+    "DIFFERENCES",
     "ERROR_KINDS",
+    "FIGURES",
     "MAP_COLUMNS",
     "METRICS",
+    "OPERATING",
     "PLAN",
     "REGION",
     "SCHEMA_VERSION",

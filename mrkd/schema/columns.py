@@ -107,19 +107,66 @@ PLAN = pa.schema(
 
 METRICS = pa.schema(
     [
-        _field("category", pa.string(), "of the model and the images", nullable=False),
+        _field("category", pa.string(), "of the images; null: mean over categories"),
         _field("metric", pa.string(), "image_auroc, pixel_auroc, aupro, ...", nullable=False),
         _field("defect", pa.string(), "null: over all defects"),
         _field("value", pa.float64(), "null: not defined, see reason"),
         _field("low", pa.float64(), "lower end of the 95 % interval"),
         _field("high", pa.float64(), "upper end of the 95 % interval"),
-        _field("seed", pa.int64(), "of the training"),
+        _field("seed", pa.int64(), "of the training; null: mean over seeds"),
         _field("model_version", pa.string(), "version that was evaluated"),
         _field("reason", pa.string(), "why there is no value"),
+        _field("study", pa.string(), "table of a protocol; null: champions"),
+        _field("arm", pa.string(), "row of that table"),
+        _field("config_digest", pa.string(), "of network and training"),
     ],
     metadata={"schema": "mrkd.metrics", "schema_version": str(SCHEMA_VERSION)},
 )
 """Rows of an evaluation."""
+
+DIFFERENCES = pa.schema(
+    [
+        _field("study", pa.string(), "table of a protocol", nullable=False),
+        _field("arm", pa.string(), "row of that table", nullable=False),
+        _field("base", pa.string(), "row that it is compared with", nullable=False),
+        _field("category", pa.string(), "null: mean over categories"),
+        _field("metric", pa.string(), "image_auroc, pixel_auroc, aupro", nullable=False),
+        _field("defect", pa.string(), "null: over all defects"),
+        _field("value", pa.float64(), "of the arm less that of the base, mean over seeds"),
+        _field("low", pa.float64(), "lower end of the 95 % interval, paired over images"),
+        _field("high", pa.float64(), "upper end"),
+        _field("by_seed", pa.list_(pa.float64()), "the difference with each seed by itself"),
+        _field("words", pa.string(), "what it says", nullable=False),
+    ],
+    metadata={"schema": "mrkd.differences", "schema_version": str(SCHEMA_VERSION)},
+)
+"""Rows of a study's comparisons."""
+
+OPERATING = pa.schema(
+    [
+        _field("category", pa.string(), "of the images", nullable=False),
+        _field("rule", pa.string(), "why this threshold", nullable=False),
+        _field("threshold", pa.float64(), "a part is called strictly above it", nullable=False),
+        *(
+            _field(f"{name}{end}", pa.float64(), f"{words}{of}", nullable=False)
+            for name, words in (
+                ("false_calls", "share of good parts called"),
+                ("escapes", "share of defective parts not called"),
+                ("false_calls_in_10000", "good parts called, of 10,000 parts of the line"),
+                ("escapes_in_10000", "defective parts not called, of 10,000 parts of the line"),
+            )
+            for end, of in (("", ""), ("_low", ", 95 % interval"), ("_high", ", 95 % interval"))
+        ),
+        _field("cost_in_10000", pa.float64(), "of both, in the unit of the costs; null: not given"),
+    ],
+    metadata={"schema": "mrkd.operating", "schema_version": str(SCHEMA_VERSION)},
+)
+"""Rows of an evaluation's thresholds."""
+
+FIGURES = METRICS.append(
+    _field("draws", pa.list_(pa.float64()), "the figure over the resamples behind its interval")
+)
+"""Rows of one run of a study, from which means and differences of runs are made."""
 
 
 def score_table(

@@ -17,7 +17,7 @@ from mrkd.scoring.decoding import (
 )
 from mrkd.scoring.forward import BATCH_SIZE, Scored, score_images, within
 from mrkd.scoring.regions import find_regions
-from mrkd.scoring.scorer import Scorer
+from mrkd.scoring.scorer import Scorer, score_rows
 
 __all__ = [
     "BATCH_SIZE",
@@ -31,5 +31,6 @@ __all__ = [
     "in_threads",
     "map_policy",
     "score_images",
+    "score_rows",
     "within",
 ]

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mrkd.config import PoolConfig
-from mrkd.model import MRKD, infer
+from mrkd.model import Detector, infer
 from mrkd.roi import Roi
 from mrkd.scoring.canvas import Canvas
 from mrkd.scoring.decoding import Decoded, Decoder
@@ -54,7 +54,7 @@ class Scored:
 
 
 def score_images(
-    model: MRKD,
+    model: Detector,
     decoded: Iterable[Decoded],
     *,
     batch_size: int = BATCH_SIZE,
@@ -94,7 +94,7 @@ def score_images(
 class _Run:
     """Forward passes of one shape."""
 
-    model: MRKD
+    model: Detector
     batch_size: int
     precision: torch.dtype
 
@@ -139,7 +139,7 @@ def _tiled(run: _Run, queue: Iterator[Decoded], map_size: int | None) -> Iterato
                 )
 
 
-def _checked(model: MRKD, image: Decoded) -> NDArray[np.uint8]:
+def _checked(model: Detector, image: Decoded) -> NDArray[np.uint8]:
     """The pixels of an image that the model can take."""
     config = model.config
     shape: tuple[int, ...] = (config.image_size, config.image_size, 3)

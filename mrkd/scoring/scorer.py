@@ -11,11 +11,13 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 import numpy as np
+import torch
 
 from mrkd import checkpoint, device, schema
 from mrkd.backbones import Teacher
-from mrkd.checkpoint import LoadedModel
+from mrkd.checkpoint import Calibration, LoadedModel
 from mrkd.config import PoolConfig, RowsConfig
+from mrkd.model import Detector
 from mrkd.scoring.decoding import Decoded
 from mrkd.scoring.forward import Scored, score_images, within
 from mrkd.scoring.regions import find_regions
@@ -65,18 +67,14 @@ class Scorer:
             ArtefactError: the model or its calibration is damaged or missing.
         """
         loaded = self._load(category, version, calibration)
-        decoded = [within(loaded.model.roi, image) for image in decoded]
-        results = score_images(
+        found = score_rows(
             loaded.model,
-            [image for image in decoded if image.error_kind is None],
+            loaded.calibration,
+            decoded,
             batch_size=self._pool.batch_size,
-            map_size=rows.map_size,
             precision=self.placement.precision,
+            rows=rows,
         )
-        found = [
-            _error_row(image) if image.error_kind else _row(next(results), loaded, rows)
-            for image in decoded
-        ]
         pinned = {
             "model_version": version,
             "calibration": calibration,
@@ -103,8 +101,41 @@ class Scorer:
         return self._models[key]
 
 
-def _row(scored: Scored, loaded: LoadedModel, rows: RowsConfig) -> dict[str, Any]:
-    image, calibration = scored.decoded, loaded.calibration
+def score_rows(
+    model: Detector,
+    calibration: Calibration,
+    decoded: Sequence[Decoded],
+    *,
+    batch_size: int,
+    precision: torch.dtype,
+    rows: RowsConfig,
+) -> list[dict[str, Any]]:
+    """One row of `schema.SCORES` for each image, in order, without what names the model.
+
+    Args:
+        model: in eval mode, on the device to score on.
+        calibration: of its scores.
+        decoded: images of one category, errors among them.
+        batch_size: the one shape of all forward passes.
+        precision: of them, see `score_images`.
+        rows: what is stored.
+    """
+    decoded = [within(model.roi, image) for image in decoded]
+    results = score_images(
+        model,
+        [image for image in decoded if image.error_kind is None],
+        batch_size=batch_size,
+        map_size=rows.map_size,
+        precision=precision,
+    )
+    return [
+        _error_row(image) if image.error_kind else _row(next(results), calibration, rows)
+        for image in decoded
+    ]
+
+
+def _row(scored: Scored, calibration: Calibration, rows: RowsConfig) -> dict[str, Any]:
+    image = scored.decoded
     assert image.geometry is not None
     if not (math.isfinite(scored.image_score) and np.isfinite(scored.anomaly_map).all()):
         message = "the model's map or score is not finite: train the category again"

@@ -18,7 +18,12 @@ from mrkd.feature_cache import TeacherFeatures
 from mrkd.model import MRKD
 from mrkd.parallel import Group
 from mrkd.training.batches import Batches, Rows, num_micro_batches
-from mrkd.training.held_out import calibrate_levels, validation_loss
+from mrkd.training.held_out import (
+    calibrate_levels,
+    calibrate_score,
+    fit_gaussian,
+    validation_loss,
+)
 from mrkd.training.loss import TrainingLoss
 from mrkd.training.placement import place
 from mrkd.training.state import Checkpoint, copy_of, digest, moments_of, put_moments
@@ -142,6 +147,8 @@ class _Fit:
         self.train, self.validation = train, validation
         if model.config.feature_norm == "standardise":
             model.set_feature_statistics(train.statistics(roi=model.all_level_roi))
+        if model.config.gaussian:
+            fit_gaussian(model, train)
         self.batch_size = min(config.batch_size, len(train))
         self.steps_per_epoch = len(train) // self.batch_size
         limit = config.max_epochs * self.steps_per_epoch
@@ -190,6 +197,8 @@ class _Fit:
         self.model.load_trained_state(self.best)
         self.model.eval()
         calibrate_levels(self.model, self.validation)
+        if self.model.config.gaussian:
+            calibrate_score(self.model, self.validation)
         num_images = (self.step - began_at) * self.batch_size
         return FitResult(
             history=self.history,

@@ -16,6 +16,9 @@ from mrkd.features import inside
 from mrkd.loss import distillation_loss
 from mrkd.model import MRKD
 
+# Of a covariance: pictures may be all alike.
+_FLOOR = 1e-6
+
 
 @torch.inference_mode()
 def validation_loss(model: MRKD, features: TeacherFeatures) -> float:
@@ -53,3 +56,55 @@ def calibrate_levels(model: MRKD, features: TeacherFeatures) -> None:
         std, mean = torch.std_mean(torch.cat(found))
         model.get_buffer("level_mean")[n] = mean
         model.get_buffer("level_std")[n] = std.clamp_min(1e-6)
+
+
+@torch.inference_mode()
+def fit_gaussian(model: MRKD, features: TeacherFeatures) -> None:
+    """Gives the model mean and whitening of the deepest level's mean features.
+
+    Args:
+        model: whose `gaussian` is on.
+        features: of the training images.
+
+    Source: the covariance is shrunk after Ledoit & Wolf 2004, J. Multivariate Analysis 88.
+    """
+    region = None if model.level_roi is None else model.level_roi[-1]
+    deepest = model.levels[-1]
+    x_NC = torch.cat(
+        [
+            inside(model.normalise(levels)[deepest], region).mean(2).double()
+            for levels in features.batches()
+        ]
+    )
+    mean = x_NC.mean(0)
+    away = x_NC - mean
+    count, width = away.shape
+    covariance = away.T @ away / count
+    scale = covariance.diagonal().mean()
+    sphere = scale * torch.eye(width, dtype=torch.float64, device=away.device)
+    spread = (covariance - sphere).square().sum()
+    noise = (away.square().sum(1).square().mean() - covariance.square().sum()) / count
+    share = (noise / spread).clamp(0, 1) if spread > 0 else torch.ones_like(spread)
+    floor = _FLOOR * torch.eye(width, dtype=torch.float64, device=away.device)
+    shrunk = share * sphere + (1 - share) * covariance + floor
+    whitening = torch.linalg.inv(torch.linalg.cholesky(shrunk)).T
+    model.get_buffer("gaussian_mean").copy_(mean)
+    model.get_buffer("gaussian_whitening").copy_(whitening)
+
+
+@torch.inference_mode()
+def calibrate_score(model: MRKD, features: TeacherFeatures) -> None:
+    """Gives the model mean and standard deviation of both parts of its score.
+
+    Args:
+        model: in eval mode, whose `gaussian` is on and whose levels are calibrated.
+        features: of the held-out images.
+    """
+    found = []
+    for levels in features.batches():
+        pairs = model.pairs(levels)
+        of_map = model.map_score(model.anomaly_map(pairs))
+        found.append(torch.stack([of_map, model.gaussian_distance(pairs)]))
+    std, mean = torch.std_mean(torch.cat(found, 1), dim=1)
+    model.get_buffer("score_mean").copy_(mean)
+    model.get_buffer("score_std").copy_(std.clamp_min(1e-6))

@@ -8,11 +8,13 @@ from typing import cast
 import cv2
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from mrkd import datasets, schema, storage
 from mrkd.config import DataConfig, EvalConfig
 from mrkd.evaluation import evaluate_category
 from mrkd.labelled import LABELLED
+from mrkd.operating import operating_rows
 from tests.support.parts import make_parts
 
 MODEL = {
@@ -53,13 +55,20 @@ def write_evaluation(folder: Path) -> str:
             resamples=20,
         )
     table = pa.Table.from_pylist(rows, schema=LABELLED)
+    points = [
+        row
+        for name in ("plate", "ring")
+        for row in operating_rows(config, name, table.filter(pc.field("category") == name), 1.0)
+    ]
+    operating = pa.Table.from_pylist(points, schema=schema.OPERATING)
+    storage.write(storage.join(uri, "operating.parquet"), schema.to_parquet(operating))
     table = table.replace_schema_metadata({"scored_at": "2026-11-23T04:12:00+00:00"})
     metrics_table = pa.Table.from_pylist(metrics, schema=schema.METRICS)
     storage.write(storage.join(uri, "scores.parquet"), schema.to_parquet(table))
     storage.write(storage.join(uri, "metrics.parquet"), schema.to_parquet(metrics_table))
     done = {name: {"status": "done", "reason": "", **MODEL} for name in ("plate", "ring")}
     failed = {"0012": {"status": "failed", "reason": "it has no champion: train it"}}
-    record = {"schema": 1, "run": "eval-1", "config": config.to_dict()}
+    record = {"schema": 2, "run": "eval-1", "config": config.to_dict()}
     storage.write_json(storage.join(uri, "evaluation.json"), record | {"categories": done | failed})
     return uri
 

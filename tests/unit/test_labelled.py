@@ -41,7 +41,7 @@ def test_every_image_has_its_row_and_labels_and_the_category_its_metrics(trained
     assert measured.scores.schema.equals(LABELLED)
     assert measured.scores["image_uri"].to_pylist() == [sample.image_uri for sample in test]
     assert measured.scores["gt_label"].to_pylist() == [sample.gt_label for sample in test]
-    assert measured.metrics.schema.equals(schema.METRICS)
+    assert measured.metrics.schema.equals(schema.FIGURES)
     assert {"image_auroc", "pixel_auroc", "aupro"} <= set(measured.metrics["metric"].to_pylist())
     assert measured.model["image_size"] == MODEL.image_size
     assert measured.model["teacher"].startswith("random:")

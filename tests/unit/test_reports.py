@@ -78,8 +78,8 @@ def test_many_categories_share_the_room_for_pictures(written, monkeypatch):
 
 
 def test_a_record_of_another_version_is_refused(tmp_path):
-    storage.write_json(str(tmp_path / "evaluation.json"), {"schema": 2})
-    with pytest.raises(ArtefactError, match=r"evaluation\.json has schema 2.*evaluate again"):
+    storage.write_json(str(tmp_path / "evaluation.json"), {"schema": 3})
+    with pytest.raises(ArtefactError, match=r"evaluation\.json has schema 3.*evaluate again"):
         load_page_data(str(tmp_path))
 
 

@@ -1,10 +1,7 @@
 """Weights are read only where their digest is right, and only where they fit."""
 
-import functools
 import hashlib
 import sys
-import threading
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -14,6 +11,7 @@ import torch
 from mrkd.backbones import Backbone, load_teacher, read_state
 from mrkd.errors import TeacherError
 from tests.support.features import assert_same_features
+from tests.support.file_server import serving
 
 
 @pytest.fixture
@@ -25,15 +23,8 @@ def checkpoint(resnet18: Backbone, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def file_server(tmp_path):
-    class Handler(SimpleHTTPRequestHandler):
-        def log_message(self, format, *args):
-            pass
-
-    handler = functools.partial(Handler, directory=tmp_path)
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, args=(0.01,)).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    with serving(tmp_path) as url:
+        yield url
 
 
 def sha256(path: Path) -> str:

@@ -1,0 +1,46 @@
+"""What a category's model is set against, fitted to the same images on the same sides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mrkd import device
+from mrkd.backbones import teacher_of
+from mrkd.category.images import check_sides, decode_good, read_good
+from mrkd.category.scores import score_good
+from mrkd.category.standing import good_samples
+from mrkd.checkpoint import Calibration
+from mrkd.config import TrainConfig
+from mrkd.datasets import Sample
+from mrkd.feature_cache import TeacherFeatures
+from mrkd.nearest import NearestNeighbour
+from mrkd.scoring import Decoder
+
+
+def fit_nearest(
+    config: TrainConfig, samples: Sequence[Sample], *, features_folder: str = ""
+) -> tuple[NearestNeighbour, Calibration]:
+    """A memory of the training side, calibrated by the held-out side, on the device to score on.
+
+    Args:
+        config: of the category, whose network's size, teacher and smoothing it takes.
+        samples: of the category.
+        features_folder: as `TeacherFeatures.folder`.
+
+    Raises:
+        CategoryError: too few images, or images that change meanwhile.
+        MrkdError: what else a user can mend: storage, teacher.
+    """
+    images = decode_good(read_good(good_samples(samples), config.train), Decoder.of(config.model))
+    check_sides(images.good, images.skipped)
+    teacher = teacher_of(config.model, seed=config.train.seed)
+    teacher.to(device.choose(config.train.device, "float32").device)
+    train = TeacherFeatures(
+        teacher,
+        images.squares("train"),
+        budget_bytes=config.train.cache_bytes,
+        folder=features_folder,
+    )
+    fitted = NearestNeighbour(config.model, train, seed=config.train.seed)
+    held_out = images.only("calibration")
+    return fitted, score_good(fitted, held_out, config.train).calibration

@@ -1,0 +1,44 @@
+"""What trainings of one machine share of their teachers' features, and its end."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+_FORGET_S = 60.0
+
+
+def folder_of(uri: str) -> str:
+    """The folder, on each machine, of the trainings of what writes to a URI."""
+    name = hashlib.sha256(uri.encode()).hexdigest()[:12]
+    return str(Path(tempfile.gettempdir()) / f"mrkd-features-{name}")
+
+
+def forget(folder: str, *, wait_s: float = _FORGET_S) -> None:
+    """Removes it on every machine.
+
+    Args:
+        folder: `folder_of`, or one below.
+        wait_s: for the end of it; 0: it goes on by itself.
+    """
+    remove: Any = ray.remote(_remove)
+    done = [
+        remove.options(
+            num_cpus=0,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
+        ).remote(folder)
+        for node in ray.nodes()  # type: ignore[no-untyped-call]
+        if node["Alive"]
+    ]
+    if wait_s:
+        ray.wait(done, num_returns=len(done), timeout=wait_s)
+
+
+def _remove(folder: str) -> None:
+    shutil.rmtree(folder, ignore_errors=True)

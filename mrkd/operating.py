@@ -1,0 +1,79 @@
+"""What labelled images say of a line: thresholds, escapes and false calls, rare defects.
+
+Source of the rules: `metrics/operating.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mrkd.config import EvalConfig
+from mrkd.metrics import Rate, operating_points, rare_defects
+from mrkd.metrics.operating import PARTS
+
+
+def operating_rows(
+    config: EvalConfig, category: str, scores: pa.Table, threshold: float
+) -> list[dict[str, Any]]:
+    """Rows of `schema.OPERATING`; none where one class is missing.
+
+    Args:
+        config: with the line's defect rate and costs.
+        category: its name.
+        scores: of its images, `labelled.LABELLED`.
+        threshold: the model's own.
+    """
+    shown = _headline(scores)
+    points = operating_points(
+        shown["image_score"],
+        shown["gt_label"],
+        shown["group"].to_pylist(),
+        threshold=threshold,
+        defect_rate=config.defect_rate,
+        cost_escape=config.cost_escape,
+        cost_false_call=config.cost_false_call,
+    )
+    return [
+        {
+            "category": category,
+            "rule": point.rule,
+            "threshold": point.threshold,
+            **_columns("false_calls", point.false_calls),
+            **_columns("escapes", point.escapes),
+            **_columns("false_calls_in_10000", point.false_calls_in_10000),
+            **_columns("escapes_in_10000", point.escapes_in_10000),
+            "cost_in_10000": None if point.cost is None else PARTS * point.cost,
+        }
+        for point in points
+    ]
+
+
+def rare_rows(config: EvalConfig, scores: pa.Table) -> list[dict[str, Any]]:
+    """Values of `schema.METRICS` by column, of test sets with as few defects as the line has.
+
+    Args:
+        config: with the line's defect rate, resamples and their seed.
+        scores: of a category's images, `labelled.LABELLED`.
+    """
+    shown = _headline(scores)
+    found = rare_defects(
+        shown["image_score"],
+        shown["gt_label"],
+        defect_rate=config.defect_rate,
+        resamples=config.resamples,
+        seed=config.seed,
+    )
+    return [{"metric": f"{metric}_rare", **asdict(rate)} for metric, rate in found.items()]
+
+
+def _headline(scores: pa.Table) -> pa.Table:
+    """Images that were scored and count over all defects."""
+    return scores.filter(pc.field("headline") & pc.field("image_score").is_valid())
+
+
+def _columns(name: str, rate: Rate) -> dict[str, float]:
+    return {name: rate.value, f"{name}_low": rate.low, f"{name}_high": rate.high}

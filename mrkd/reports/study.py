@@ -1,0 +1,239 @@
+"""The page of a study: its tables with intervals, beside the published figures, and pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from mrkd.evaluation import MEAN
+from mrkd.published import Figure
+from mrkd.reports import page, pictures, study_charts
+from mrkd.reports.evaluation import leak_view
+from mrkd.reports.study_content import (
+    ArmData,
+    Difference,
+    Place,
+    Shown,
+    ShownMap,
+    StudyCategory,
+    StudyData,
+    TableData,
+)
+
+COLUMNS = {
+    ("image_auroc", None): "image AUROC",
+    ("pixel_auroc", None): "pixel AUROC",
+    ("aupro", None): "AUPRO",
+    ("pixel_auroc", MEAN): "pixel AUROC, mean of kinds",
+    ("aupro", MEAN): "AUPRO, mean of kinds",
+}
+"""Metric and defect of the columns of a table, with their titles."""
+
+PROTOCOLS = {
+    "mvtec": "the layout and protocol of MVTec AD: good parts train, good and defective ones judge",
+    "visa": "VisA's own split, one class at a time",
+    "mtd": "whole parts on one side: no picture of a part that judges was trained on",
+    "elpv": "whole blocks of cells on one side, cells that experts were unsure of reported apart",
+    "cifar10_one_class": "one class is good, its 5,000 images train, all 10,000 test images judge",
+}
+
+_FOLDED = 4
+"""Categories from which on a table's details are folded away."""
+
+
+def study_page(data: StudyData) -> str:
+    """The whole page as HTML that stands alone: it reads no other file and asks no network."""
+    return page.render(
+        "study.html.j2",
+        run=data.run,
+        protocol=data.protocol,
+        protocol_words=PROTOCOLS[data.protocol],
+        root=data.root,
+        part=data.part,
+        num_seeds=data.num_seeds,
+        finished_at=data.finished_at,
+        tables=[_table(table, data) for table in data.tables],
+        categories=[_category(category) for category in data.categories],
+        failures=data.failures,
+        teachers=data.teachers,
+        teacher_names=data.teachers,
+        config=data.config,
+    )
+
+
+def columns_of(table: TableData) -> dict[tuple[str, str | None], str]:
+    """The columns that any arm has a figure in."""
+    there = {
+        name
+        for arm in table.arms
+        for figures in arm.figures.values()
+        for name, row in figures.items()
+        if row.value is not None
+    }
+    return {name: title for name, title in COLUMNS.items() if name in there}
+
+
+def places_of(table: TableData, categories: Sequence[str]) -> list[Place]:
+    """The mean over categories first, where there is one."""
+    has_mean = any(None in arm.figures for arm in table.arms)
+    return [*([None] if has_mean else []), *categories]
+
+
+def published_text(figures: Mapping[str, Figure]) -> str:
+    """A triple as papers print it."""
+    metrics = [name for name, _ in COLUMNS if name in figures]
+    return " / ".join(f"{100 * figures[name].value:.1f}" for name in dict.fromkeys(metrics))
+
+
+def verdict(arm: ArmData, table: TableData, place: Place) -> tuple[Difference | None, str]:
+    """The difference in image AUROC to the table's base, and what it says."""
+    gap = arm.differences.get(place, {}).get(("image_auroc", None))
+    if arm.name == table.base:
+        return None, "the others are compared with it"
+    return gap, gap.words if gap else ""
+
+
+def _table(table: TableData, data: StudyData) -> dict[str, Any]:
+    names = [category.name for category in data.categories]
+    places = places_of(table, names)
+    columns = columns_of(table)
+    return {
+        "name": table.name,
+        "title": table.title,
+        "paper": table.paper,
+        "base": table.base,
+        "columns": list(columns.values()),
+        "places": [
+            {
+                "name": place or f"mean of {len(names)} categories",
+                "rows": [_row(arm, table, place, columns) for arm in table.arms],
+                "folded": place is not None and len(names) >= _FOLDED,
+            }
+            for place in places
+        ],
+        "has_published": any(arm.published for arm in table.arms) or bool(table.quoted),
+        "quoted": _quoted(table.quoted),
+        "footnotes": sorted({f"{arm.name}: {text}" for arm in table.arms for text in arm.differs}),
+        "remarks": sorted({one.remark for one in _all_published(table) if one.remark}),
+        "sources": sorted({one.source for one in _all_published(table)}),
+        "curve": study_charts.curve(table, names) if table.name == "mask_rate" else None,
+        "losses": [
+            (name, study_charts.losses(table, name))
+            for name in names
+            if any(name in arm.losses for arm in table.arms)
+        ],
+    }
+
+
+def _row(
+    arm: ArmData, table: TableData, place: Place, columns: Mapping[tuple[str, str | None], str]
+) -> dict[str, Any]:
+    gap, words = verdict(arm, table, place)
+    figures = arm.published.get(place, {})
+    return {
+        "name": arm.name,
+        "cells": [arm.figures.get(place, {}).get(name) for name in columns],
+        "difference": gap.measure if gap else None,
+        "words": words,
+        "published": published_text(figures),
+        "comparable": bool(figures) and not arm.differs,
+        "plateau": arm.plateau,
+        "seconds": arm.seconds,
+        "model_bytes": arm.model_bytes,
+    }
+
+
+def _all_published(table: TableData) -> Iterator[Figure]:
+    yield from table.quoted
+    for arm in table.arms:
+        for figures in arm.published.values():
+            yield from figures.values()
+
+
+def _quoted(quoted: Sequence[Figure]) -> list[dict[str, str]]:
+    names = dict.fromkeys((one.arm, one.backbone) for one in quoted)
+    return [
+        {
+            "arm": arm,
+            "backbone": backbone,
+            "text": published_text(
+                {one.metric: one for one in quoted if (one.arm, one.backbone) == (arm, backbone)}
+            ),
+        }
+        for arm, backbone in names
+    ]
+
+
+def _category(category: StudyCategory) -> dict[str, Any]:
+    kinds = dict.fromkeys(one.defect for one in category.shown)
+    return {
+        "name": category.name,
+        "anchor": f"category-{category.name}",
+        "num_train": category.num_train,
+        "num_judged": category.num_judged,
+        "operating": category.operating,
+        "has_costs": any(row["cost_in_10000"] is not None for row in category.operating),
+        "arms": [one.arm for one in category.shown[0].maps] if category.shown else [],
+        "kinds": [
+            {
+                "name": kind,
+                "pictures": [
+                    _picture(one, f"{category.name}-{n}")
+                    for n, one in enumerate(category.shown)
+                    if one.defect == kind
+                ],
+            }
+            for kind in kinds
+        ],
+        "leaks": [leak_view(pair) for pair in category.leaks],
+        "num_leaks": category.num_leaks,
+    }
+
+
+def _picture(shown: Shown, name: str) -> dict[str, Any]:
+    size = {"height": shown.height, "width": shown.width}
+    return size | {
+        "id": f"picture-{name}",
+        "uri": shown.image_uri,
+        "name": PurePosixPath(shown.image_uri).name,
+        "place": shown.place,
+        "aupro": shown.aupro,
+        "jpeg": None if shown.pixels is None else pictures.jpeg_uri(shown.pixels),
+        "truth": "" if shown.gt_mask is None else pictures.outline(shown.gt_mask, **size),
+        "map_box": shown.map_box,
+        "maps": [_map(one, shown) for one in shown.maps],
+    }
+
+
+def _map(one: ShownMap, shown: Shown) -> dict[str, Any]:
+    return {
+        "arm": one.arm,
+        "score": page.score(one.image_score),
+        "verdict": "NOK" if one.is_anomalous else "OK",
+        "heat": pictures.heat_uri(one.anomaly_map, low=one.usual, high=one.pixel_threshold),
+        "contour": _contour(one, shown),
+    }
+
+
+def _contour(one: ShownMap, shown: Shown) -> str:
+    """Where the map crosses the arm's pixel threshold, as a path over the original's pixels."""
+    box = shown.map_box
+    above = _at_size(one.anomaly_map, 256) > one.pixel_threshold
+    scale_y, scale_x = above.shape[0] / box.height, above.shape[1] / box.width
+    top, left = round(-box.y * scale_y), round(-box.x * scale_x)
+    inner = above[
+        top : top + round(shown.height * scale_y), left : left + round(shown.width * scale_x)
+    ]
+    return pictures.outline(inner, height=shown.height, width=shown.width)
+
+
+def _at_size(anomaly_map: NDArray[np.float32], side: int) -> NDArray[np.float32]:
+    height, width = anomaly_map.shape
+    factor = max(1.0, side / max(height, width))
+    size = (round(width * factor), round(height * factor))
+    return np.asarray(cv2.resize(anomaly_map, size, interpolation=cv2.INTER_LINEAR), np.float32)

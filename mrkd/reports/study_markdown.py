@@ -1,0 +1,88 @@
+"""The tables of a study as Markdown, for a paper or a wiki."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mrkd.reports import page
+from mrkd.reports.content import MetricRow
+from mrkd.reports.fleet_content import Measure
+from mrkd.reports.study import PROTOCOLS, columns_of, places_of, published_text, verdict
+from mrkd.reports.study_content import Place, StudyData, TableData
+
+
+def study_markdown(data: StudyData) -> str:
+    """Every table, with what it was measured on."""
+    return "\n".join(_lines(data)) + "\n"
+
+
+def _lines(data: StudyData) -> Iterator[str]:
+    yield f"# {data.run}"
+    yield ""
+    seeds = "1 seed" if data.num_seeds == 1 else f"{data.num_seeds} seeds"
+    yield (
+        f"Protocol `{data.protocol}`: {PROTOCOLS[data.protocol]}. Part `{data.part}`, {seeds}, "
+        f"teacher {', '.join(data.teachers)}; ended {data.finished_at}."
+    )
+    yield ""
+    for category in data.categories:
+        yield f"- {category.name}: {category.num_train} images train, {category.num_judged} judge"
+    for table in data.tables:
+        yield ""
+        yield f"## {table.title}{f' (the paper: {table.paper})' if table.paper else ''}"
+        for place in places_of(table, [one.name for one in data.categories]):
+            yield ""
+            yield from _place(table, place, len(data.categories))
+        yield ""
+        yield from _notes(table)
+    for category_name, arm, seed, error in data.failures:
+        yield ""
+        yield f"Failed: {category_name}, {arm}, seed {seed}: {error}"
+
+
+def _place(table: TableData, place: Place, num_categories: int) -> Iterator[str]:
+    columns = columns_of(table)
+    quoted = any(arm.published for arm in table.arms)
+    heads = [place or f"mean of {num_categories}", *columns.values()]
+    heads += [f"image AUROC less {table.base}", "says", "loss fell at the end", "s a run"]
+    heads += ["published, %"] if quoted else []
+    yield "| " + " | ".join(heads) + " |"
+    yield "|" + "---|" * len(heads)
+    for arm in table.arms:
+        gap, words = verdict(arm, table, place)
+        cells = [arm.name, *(_figure(arm.figures.get(place, {}).get(name)) for name in columns)]
+        cells += [_change(gap.measure) if gap else "", words]
+        cells.append("" if arm.plateau is None else page.percent(arm.plateau))
+        cells.append(f"{arm.seconds:.0f}")
+        if quoted:
+            text = published_text(arm.published.get(place, {}))
+            cells.append(f"~~{text}~~" if text and arm.differs else text)
+        yield "| " + " | ".join(cells) + " |"
+
+
+def _notes(table: TableData) -> Iterator[str]:
+    yield (
+        "Means over seeds with 95 % intervals over images, whole groups drawn as one; differences "
+        "on the same images and seeds."
+    )
+    different = sorted({f"{arm.name}: {text}" for arm in table.arms for text in arm.differs})
+    if different:
+        yield f"Struck out, as not comparable: {'; '.join(different)}."
+    figures = [f for arm in table.arms for of in arm.published.values() for f in of.values()]
+    sources = sorted({one.source for one in figures})
+    if sources:
+        yield f"Published: {'; '.join(sources)}."
+
+
+def _figure(row: MetricRow | None) -> str:
+    if row is None or row.value is None:
+        return ""
+    interval = "" if row.low is None else f" [{row.low:.3f}, {row.high:.3f}]"
+    return f"{row.value:.3f}{interval}"
+
+
+def _change(measure: Measure) -> str:
+    if measure.value is None:
+        return ""
+    interval = "" if measure.low is None else f" [{measure.low:+.3f}, {measure.high:+.3f}]"
+    return f"{measure.value:+.3f}{interval}"

@@ -1,0 +1,27 @@
+"""Tables of trained models: what each arm of a protocol or an ablation is, does and differs by.
+
+An arm is a config under some values, trained on every category with every seed: each of these is a
+run. Arms of several tables that come to the same config share their runs.
+"""
+
+from mrkd.studies.arms import Arm, Table, runs_of, tables_of
+from mrkd.studies.folder import STUDY_VERSION, Run, Study, inputs_of
+from mrkd.studies.outcome import Outcome, outcome
+from mrkd.studies.sums import SAME, difference, mean, words
+
+__all__ = [
+    "SAME",
+    "STUDY_VERSION",
+    "Arm",
+    "Outcome",
+    "Run",
+    "Study",
+    "Table",
+    "difference",
+    "inputs_of",
+    "mean",
+    "outcome",
+    "runs_of",
+    "tables_of",
+    "words",
+]

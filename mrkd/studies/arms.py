@@ -1,0 +1,162 @@
+"""The arms of each table."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from mrkd.config import EvalConfig, TrainConfig, config_digest
+from mrkd.errors import ConfigError
+
+Kind = Literal["mrkd", "nearest_neighbour"]
+
+MODEL, PLAIN_RD, NEAREST = "MRKD", "plain RD", "nearest neighbour"
+
+_RD = {"model.fmm": False, "model.scconv": False, "model.simam": False}
+"""Turns MRKD into reverse distillation: same normalisation, loss and steps."""
+
+_MASK_RATES = (0.0, 0.2, 0.4, 0.6, 0.8)
+_FAMILIES = (
+    ("resnet18", "resnet50", "wide_resnet50_2"),
+    ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"),
+)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One row of a table.
+
+    Args:
+        name: as the table has it.
+        values: over the evaluation's config, by dotted key.
+        kind: what is fitted.
+    """
+
+    name: str
+    values: Mapping[str, Any] = field(default_factory=dict)
+    kind: Kind = "mrkd"
+
+    def training(self, config: EvalConfig, category: str, seed: int) -> TrainConfig:
+        """The config of one run; the arm's values lie above those of the category's patterns."""
+        own = config.base().for_category(category)
+        return own.with_values({**self.values, "train.seed": seed})
+
+    def key(self, config: EvalConfig) -> str:
+        """Names what the arm fits: 12 hex digits, the same for arms of one resolved config."""
+        one = config.base().with_values(self.values)
+        return config_digest(one.model, one.train, self.kind, str(one.category))
+
+
+@dataclass(frozen=True)
+class Table:
+    """Arms that are compared.
+
+    Args:
+        name: of the ablation, or `results`.
+        title: for people.
+        arms: its rows, in order.
+        base: name of the arm that each other's difference is taken to.
+        paper: which table of the paper it repeats; empty: none.
+    """
+
+    name: str
+    title: str
+    arms: tuple[Arm, ...]
+    base: str
+    paper: str = ""
+
+
+def tables_of(config: EvalConfig) -> list[Table]:
+    """The tables that a config asks for.
+
+    Raises:
+        ConfigError: an ablation of a part that the model does not have.
+    """
+    if config.ablation == "none":
+        return [_results(config)]
+    names = list(_ABLATIONS) if config.ablation == "all" else [config.ablation]
+    return [_ABLATIONS[name](config) for name in names]
+
+
+def runs_of(config: EvalConfig, tables: Sequence[Table]) -> dict[str, Arm]:
+    """Each thing that is fitted once, by its key, in the order of the tables."""
+    arms = [arm for table in tables for arm in table.arms]
+    found: dict[str, Arm] = {}
+    for arm in arms:
+        found.setdefault(arm.key(config), arm)
+    return found
+
+
+def _results(config: EvalConfig) -> Table:
+    arms = [Arm(MODEL)]
+    if "plain_rd" in config.baselines:
+        arms.append(Arm(PLAIN_RD, _RD))
+    if "nearest_neighbour" in config.baselines:
+        arms.append(Arm(NEAREST, kind="nearest_neighbour"))
+    return Table("results", "The model and what it is set against", tuple(arms), MODEL, "Table 1")
+
+
+def _backbone(config: EvalConfig) -> Table:
+    own = config.model.backbone
+    family = next(family for family in _FAMILIES if own in family)
+    if config.model.weights not in ("auto", "random") or config.model.taps:
+        raise ConfigError(
+            "ablation is backbone, and model.weights or model.taps is of one backbone alone: set "
+            "weights to auto, and no taps"
+        )
+    arms = tuple(Arm(name, {"model.backbone": name}) for name in family)
+    return Table("backbone", "Teachers", arms, own, "Table 4")
+
+
+def _fmm(config: EvalConfig) -> Table:
+    arms = (
+        Arm("with FMM", {"model.fmm": True}),
+        Arm("without FMM", {"model.fmm": False}),
+    )
+    return Table("fmm", "Feature mask generation", arms, "with FMM", "Table 5")
+
+
+def _scsatt(config: EvalConfig) -> Table:
+    parts = {"both": (True, True), "SCConv": (True, False), "SimAM": (False, True)}
+    arms = [
+        Arm(name, {"model.fmm": True, "model.scconv": scconv, "model.simam": simam})
+        for name, (scconv, simam) in parts.items()
+    ]
+    arms.append(Arm("neither, with FMM", _RD | {"model.fmm": True}))
+    arms.append(Arm(PLAIN_RD, _RD))
+    return Table("scsatt", "SCConv and SimAM", tuple(arms), "both", "Table 6")
+
+
+def _levels(config: EvalConfig) -> Table:
+    count = len(config.model.taps) or 3
+    numbers = range(1, count + 1)
+    subsets = [s for size in numbers for s in itertools.combinations(numbers, size)]
+    # All of them are no subset, so that the arm shares its runs with the model itself.
+    arms = [Arm(_named(s), {"model.levels": [] if len(s) == count else list(s)}) for s in subsets]
+    return Table("levels", "Levels in loss and map", tuple(arms), arms[-1].name, "Table 7")
+
+
+def _named(subset: Sequence[int]) -> str:
+    return ", ".join(map(str, subset))
+
+
+def _mask_rate(config: EvalConfig) -> Table:
+    if not config.model.fmm:
+        raise ConfigError(
+            "ablation is mask_rate, and model.fmm is off, so that nothing is masked: set "
+            "model.fmm, or a preset that does (masked, paper)"
+        )
+    rates = sorted({*_MASK_RATES, config.train.mask_rate})
+    arms = tuple(Arm(f"{rate:g}", {"train.mask_rate": rate}) for rate in rates)
+    return Table("mask_rate", "Mask rate", arms, f"{config.train.mask_rate:g}")
+
+
+_ABLATIONS = {
+    "backbone": _backbone,
+    "fmm": _fmm,
+    "scsatt": _scsatt,
+    "levels": _levels,
+    "mask_rate": _mask_rate,
+}

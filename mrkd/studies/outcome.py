@@ -1,0 +1,194 @@
+"""From the runs of a study to the rows of its tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from mrkd import schema
+from mrkd.evaluation import MEAN
+from mrkd.metrics import Metric
+from mrkd.operating import operating_rows
+from mrkd.studies.arms import Arm, Table
+from mrkd.studies.folder import Run, Study
+from mrkd.studies.sums import difference, mean, words
+
+HEADLINES = (
+    ("image_auroc", None),
+    ("pixel_auroc", None),
+    ("pixel_auroc", MEAN),
+    ("aupro", None),
+    ("aupro", MEAN),
+)
+"""Metric and defect of the figures that arms are compared by."""
+
+Name = tuple[str, str | None]
+Figures = dict[Name, Metric]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was found.
+
+    Args:
+        metrics: rows of `schema.METRICS`.
+        differences: rows of `schema.DIFFERENCES`.
+        operating: rows of `schema.OPERATING`, of the first table's base with the first seed.
+    """
+
+    metrics: pa.Table
+    differences: pa.Table
+    operating: pa.Table
+
+
+class Found:
+    """The figures of the runs of a study that have ended without an error.
+
+    Args:
+        study: its folder.
+        runs: of it.
+    """
+
+    def __init__(self, study: Study, runs: Sequence[Run]) -> None:
+        self.study, self._config = study, study.config
+        self.runs = {(one.key, one.category, one.seed): one for one in runs if not one.error}
+        self._figures = {place: _read(study.figures(run)) for place, run in self.runs.items()}
+        self.seeds = sorted({seed for _, _, seed in self.runs})
+        self.categories = sorted({category for _, category, _ in self.runs})
+
+    def of(self, arm: Arm, category: str) -> list[tuple[Run, Figures]]:
+        """The runs of an arm on a category, by seed."""
+        key = arm.key(self._config)
+        places = [(key, category, seed) for seed in self.seeds]
+        return [(self.runs[p], self._figures[p]) for p in places if p in self.runs]
+
+    def seeds_of(self, arm: Arm, category: str, name: Name) -> list[Metric]:
+        """A figure with each seed, on a category."""
+        return [figures[name] for _, figures in self.of(arm, category) if name in figures]
+
+
+def outcome(study: Study, tables: Sequence[Table], runs: Sequence[Run]) -> Outcome:
+    """The rows of all tables.
+
+    Args:
+        study: its folder.
+        tables: of it.
+        runs: that have ended.
+    """
+    found = Found(study, runs)
+    metrics = [row for table in tables for row in _metrics(found, table)]
+    differences = [row for table in tables for row in _differences(found, table)]
+    points = [
+        row for category in found.categories for row in _operating(found, tables[0], category)
+    ]
+    return Outcome(
+        pa.Table.from_pylist(metrics, schema=schema.METRICS),
+        pa.Table.from_pylist(differences, schema=schema.DIFFERENCES),
+        pa.Table.from_pylist(points, schema=schema.OPERATING),
+    )
+
+
+def _operating(found: Found, table: Table, category: str) -> list[dict[str, Any]]:
+    base = next(arm for arm in table.arms if arm.name == table.base)
+    for run, _ in found.of(base, category)[:1]:
+        threshold = run.model["threshold"]
+        scores = found.study.scores(run)
+        return operating_rows(found.study.config, category, scores, threshold)
+    return []
+
+
+def _read(table: pa.Table) -> Figures:
+    draws = table["draws"]
+    rows = table.drop_columns(["draws"]).to_pylist()
+    return {
+        (row["metric"], row["defect"]): Metric(
+            row["value"], row["low"], row["high"], row["reason"], np.asarray(draws[n].values)
+        )
+        for n, row in enumerate(rows)
+    }
+
+
+def _metrics(found: Found, table: Table) -> Iterator[dict[str, Any]]:
+    for arm in table.arms:
+        common = {"study": table.name, "arm": arm.name}
+        means: dict[Name, list[Metric]] = {}
+        for category in found.categories:
+            runs = found.of(arm, category)
+            for run, figures in runs:
+                own = {
+                    "category": category,
+                    "seed": run.seed,
+                    "model_version": run.model["model_version"] or None,
+                    "config_digest": run.key,
+                }
+                yield from (_row(common | own, name, one) for name, one in figures.items())
+            for name in dict.fromkeys(name for _, figures in runs for name in figures):
+                one = mean(found.seeds_of(arm, category, name))
+                means.setdefault(name, []).append(one)
+                yield _row({**common, "category": category}, name, one)
+        if len(found.categories) > 1:
+            # Of kinds of defects each category has its own.
+            whole = {n: ms for n, ms in means.items() if len(ms) == len(found.categories)}
+            yield from (
+                _row(common, n, mean(ms)) for n, ms in whole.items() if n[1] in (None, MEAN)
+            )
+
+
+def _row(common: dict[str, Any], name: Name, figure: Metric) -> dict[str, Any]:
+    return {
+        **common,
+        "metric": name[0],
+        "defect": name[1],
+        "value": figure.value,
+        "low": figure.low,
+        "high": figure.high,
+        "reason": figure.reason,
+    }
+
+
+def _differences(found: Found, table: Table) -> Iterator[dict[str, Any]]:
+    base = next(arm for arm in table.arms if arm.name == table.base)
+    for arm in table.arms:
+        if arm is base:
+            continue
+        for metric, defect in HEADLINES:
+            pairs: list[tuple[str | None, list[Metric], list[Metric]]] = []
+            for category in found.categories:
+                mine = found.seeds_of(arm, category, (metric, defect))
+                its = found.seeds_of(base, category, (metric, defect))
+                if mine and len(mine) == len(its):
+                    pairs.append((category, mine, its))
+            if len(pairs) == len(found.categories) > 1:
+                by_seed = list(zip(*(mine for _, mine, _ in pairs), strict=False))
+                base_by_seed = list(zip(*(its for _, _, its in pairs), strict=False))
+                pairs.append((None, [mean(m) for m in by_seed], [mean(m) for m in base_by_seed]))
+            for where, mine, its in pairs:
+                yield {
+                    "study": table.name,
+                    "arm": arm.name,
+                    "base": base.name,
+                    "category": where,
+                    "metric": metric,
+                    "defect": defect,
+                    **_difference(mine, its),
+                }
+
+
+def _difference(mine: Sequence[Metric], its: Sequence[Metric]) -> dict[str, Any]:
+    one = difference(mine, its)
+    by_seed = [
+        m.value - i.value
+        for m, i in zip(mine, its, strict=True)
+        if m.value is not None and i.value is not None
+    ]
+    return {
+        "value": one.value,
+        "low": one.low,
+        "high": one.high,
+        "by_seed": by_seed,
+        "words": words(one, by_seed),
+    }
