@@ -11,6 +11,7 @@ from tests.support.evaluations import write_evaluation
 from tests.support.fleets import KINDS, write_fleet
 from tests.support.night_pages import Plant, write_plant
 from tests.support.searches import write_search
+from tests.support.studies import write_study
 
 CHROMIUM = shutil.which("chromium")
 
@@ -47,6 +48,11 @@ def search_uri(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def study_uri(tmp_path_factory):
+    return write_page(write_study(tmp_path_factory.mktemp("study")))
+
+
+@pytest.fixture(scope="module")
 def browser():
     with sync_playwright() as playwright:
         quiet = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
@@ -73,7 +79,8 @@ def opened(browser, uri, width, *, charts=False, **options):
 
 
 @pytest.mark.parametrize(
-    "name", ["page_uri", "fleet_uri", "large_fleet_uri", "night_uri", "search_uri"]
+    "name",
+    ["page_uri", "fleet_uri", "large_fleet_uri", "night_uri", "search_uri", "study_uri"],
 )
 @pytest.mark.parametrize("width", [1280, 400])
 def test_the_page_stands_alone_without_complaint_and_fits_its_window(browser, width, name, request):
