@@ -27,7 +27,7 @@ class ModelConfig(Config):
     """The network, its maps and its image score (spec sections 1 to 7)."""
 
     preset: str = "default"
-    """A file of `mrkd/presets`: paper, default, surface, object."""
+    """A file of `mrkd/presets`: default, masked, semantic, paper."""
     backbone: Backbone = "efficientnet_lite0"
     weights: str = "auto"
     """Where the teacher's weights come from: `auto` (the backbone's row in the table), a path or
