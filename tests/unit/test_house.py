@@ -22,6 +22,7 @@ CONFIGS: dict[str, type[Config]] = {
     "search.toml": SearchConfig,
     "score.toml": ScoreConfig,
     "evaluate.toml": EvalConfig,
+    "cifar10.toml": EvalConfig,
 }
 
 
