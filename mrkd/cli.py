@@ -181,7 +181,9 @@ VERBS: Mapping[str, Verb] = {
         Listing("spaces", "list the search spaces with their keys and stop", _spaces),
     ),
     "score": Verb("an archive of images to rows in Parquet", ScoreConfig, _score, _plan_score),
-    "evaluate": Verb("how good models are on labelled images, the champions or a table", EvalConfig, _evaluate),
+    "evaluate": Verb(
+        "how good models are on labelled images, the champions or a table", EvalConfig, _evaluate
+    ),
 }
 
 

@@ -72,7 +72,11 @@ class NearestNeighbour(nn.Module):
 
     def forward(self, images_B3HW: Tensor) -> Tensor:
         """float32 `[B, 3, H, W]`, normalised for the teacher, to distances `[B, 1, h, w]`."""
-        patches_BhwC = self._patches(self.teacher(images_B3HW))
+        return self.distances(self.teacher(images_B3HW))
+
+    def distances(self, levels: list[Tensor]) -> Tensor:
+        """Of each patch to the nearest of the memory, `[B, 1, h, w]`, from raw features."""
+        patches_BhwC = self._patches(levels)
         flat = patches_BhwC.flatten(0, 2)
         squares = self.memory.square().sum(1)
         # |p - m|^2 = |p|^2 - 2 p.m + |m|^2, the first of which is the same for all.

@@ -29,7 +29,7 @@ from mrkd.reports.study_content import (
     TableData,
 )
 from mrkd.studies import STUDY_VERSION, Run, Study
-from mrkd.studies.arms import NEAREST, PLAIN_RD
+from mrkd.studies.arms import NEAREST, RD
 
 RECORD = "study.json"
 
@@ -189,7 +189,7 @@ class _Reader:
     def _shown_runs(self, category: str) -> Iterator[tuple[str, Run]]:
         """The first table's base, plain RD and the nearest neighbour, each with the first seed."""
         first = self.record["tables"][0]
-        wanted = dict.fromkeys((first["base"], PLAIN_RD, NEAREST))
+        wanted = dict.fromkeys((first["base"], RD, NEAREST))
         arms = [arm for table in self.record["tables"] for arm in table["arms"]]
         for name in wanted:
             key = next((arm["key"] for arm in arms if arm["name"] == name), None)

@@ -12,9 +12,9 @@ from mrkd.errors import ConfigError
 
 Kind = Literal["mrkd", "nearest_neighbour"]
 
-MODEL, PLAIN_RD, NEAREST = "MRKD", "plain RD", "nearest neighbour"
+MODEL, RD, NEAREST = "MRKD", "plain RD", "nearest neighbour"
 
-_RD = {"model.fmm": False, "model.scconv": False, "model.simam": False}
+PLAIN_RD = {"model.fmm": False, "model.scconv": False, "model.simam": False}
 """Turns MRKD into reverse distillation: same normalisation, loss and steps."""
 
 _MASK_RATES = (0.0, 0.2, 0.4, 0.6, 0.8)
@@ -92,7 +92,7 @@ def runs_of(config: EvalConfig, tables: Sequence[Table]) -> dict[str, Arm]:
 def _results(config: EvalConfig) -> Table:
     arms = [Arm(MODEL)]
     if "plain_rd" in config.baselines:
-        arms.append(Arm(PLAIN_RD, _RD))
+        arms.append(Arm(RD, PLAIN_RD))
     if "nearest_neighbour" in config.baselines:
         arms.append(Arm(NEAREST, kind="nearest_neighbour"))
     return Table("results", "The model and what it is set against", tuple(arms), MODEL, "Table 1")
@@ -124,8 +124,8 @@ def _scsatt(config: EvalConfig) -> Table:
         Arm(name, {"model.fmm": True, "model.scconv": scconv, "model.simam": simam})
         for name, (scconv, simam) in parts.items()
     ]
-    arms.append(Arm("neither, with FMM", _RD | {"model.fmm": True}))
-    arms.append(Arm(PLAIN_RD, _RD))
+    arms.append(Arm("neither, with FMM", PLAIN_RD | {"model.fmm": True}))
+    arms.append(Arm(RD, PLAIN_RD))
     return Table("scsatt", "SCConv and SimAM", tuple(arms), "both", "Table 6")
 
 

@@ -40,9 +40,10 @@ from mrkd.metrics import (
 )
 from mrkd.metrics.pixel import PixelMetric
 from mrkd.model import build
+from mrkd.nearest import NearestNeighbour
 from mrkd.scoring import Decoder, decode_samples, score_images
+from mrkd.studies.arms import PLAIN_RD
 from mrkd.tables import put_values
-from tests.bench.baselines import PLAIN_RD, NearestNeighbour
 
 SEEDS = (0, 1, 2)
 RESAMPLES = 1000
@@ -135,9 +136,10 @@ def run(part: Part, place: tuple[str, ...], arm: str, seed: int) -> dict[str, np
     if arm == NEAREST:
         _, (train, _, reported) = features(part.name, "efficientnet_lite0", (), *place)
         began = time.perf_counter()
-        memory = NearestNeighbour(train, seed=seed)
+        memory = NearestNeighbour(_config({}).model, train, seed=seed)
         fitted = time.perf_counter() - began
-        maps = list(memory.maps(reported, part.train.shape[1]))
+        found = [memory.anomaly_map(memory.distances(levels)) for levels in reported.batches()]
+        maps = list(torch.cat(found)[:, 0].numpy())
         scored = time.perf_counter() - began - fitted
         return {
             "scores": _candidate_scores(np.stack(maps)),
