@@ -58,7 +58,10 @@ def study_page(data: StudyData) -> str:
         num_seeds=data.num_seeds,
         finished_at=data.finished_at,
         tables=[_table(table, data) for table in data.tables],
-        categories=[_category(category) for category in data.categories],
+        categories=[
+            _category(category) | _by_defect(data.tables[0], category.name)
+            for category in data.categories
+        ],
         failures=data.failures,
         teachers=data.teachers,
         teacher_names=data.teachers,
@@ -90,11 +93,22 @@ def published_text(figures: Mapping[str, Figure]) -> str:
     return " / ".join(f"{100 * figures[name].value:.1f}" for name in dict.fromkeys(metrics))
 
 
+def footnotes(table: TableData) -> list[str]:
+    """Why published figures are not comparable; what holds of all arms that have some, once."""
+    beside = [arm for arm in table.arms if arm.published]
+    texts = dict.fromkeys(text for arm in beside for text in arm.differs)
+    found = []
+    for text in texts:
+        arms = [arm.name for arm in beside if text in arm.differs]
+        found.append(text if len(arms) == len(beside) else f"{', '.join(arms)}: {text}")
+    return found
+
+
 def verdict(arm: ArmData, table: TableData, place: Place) -> tuple[Difference | None, str]:
     """The difference in image AUROC to the table's base, and what it says."""
     gap = arm.differences.get(place, {}).get(("image_auroc", None))
     if arm.name == table.base:
-        return None, "the others are compared with it"
+        return None, ""
     return gap, gap.words if gap else ""
 
 
@@ -112,13 +126,14 @@ def _table(table: TableData, data: StudyData) -> dict[str, Any]:
             {
                 "name": place or f"mean of {len(names)} categories",
                 "rows": [_row(arm, table, place, columns) for arm in table.arms],
+                "has_published": any(arm.published.get(place) for arm in table.arms),
                 "folded": place is not None and len(names) >= _FOLDED,
             }
             for place in places
         ],
         "has_published": any(arm.published for arm in table.arms) or bool(table.quoted),
         "quoted": _quoted(table.quoted),
-        "footnotes": sorted({f"{arm.name}: {text}" for arm in table.arms for text in arm.differs}),
+        "footnotes": footnotes(table),
         "remarks": sorted({one.remark for one in _all_published(table) if one.remark}),
         "sources": sorted({one.source for one in _all_published(table)}),
         "curve": study_charts.curve(table, names) if table.name == "mask_rate" else None,
@@ -192,6 +207,27 @@ def _category(category: StudyCategory) -> dict[str, Any]:
         ],
         "leaks": [leak_view(pair) for pair in category.leaks],
         "num_leaks": category.num_leaks,
+    }
+
+
+def _by_defect(table: TableData, category: str) -> dict[str, Any]:
+    """Figures of each kind of defect, by arms of the first table."""
+    of_arms = [arm.figures.get(category, {}) for arm in table.arms]
+    kinds = sorted(
+        {defect for figures in of_arms for _, defect in figures if defect not in (None, MEAN)}
+    )
+    metrics = [
+        metric
+        for metric in ("image_auroc", "pixel_auroc", "aupro")
+        if any((metric, kind) in figures for figures in of_arms for kind in kinds)
+    ]
+    return {
+        "defect_words": " / ".join(COLUMNS[metric, None] for metric in metrics),
+        "defect_arms": [arm.name for arm in table.arms],
+        "defects": [
+            (kind, [[figures.get((metric, kind)) for metric in metrics] for figures in of_arms])
+            for kind in kinds
+        ],
     }
 
 

@@ -7,7 +7,14 @@ from collections.abc import Iterator
 from mrkd.reports import page
 from mrkd.reports.content import MetricRow
 from mrkd.reports.fleet_content import Measure
-from mrkd.reports.study import PROTOCOLS, columns_of, places_of, published_text, verdict
+from mrkd.reports.study import (
+    PROTOCOLS,
+    columns_of,
+    footnotes,
+    places_of,
+    published_text,
+    verdict,
+)
 from mrkd.reports.study_content import Place, StudyData, TableData
 
 
@@ -65,8 +72,7 @@ def _notes(table: TableData) -> Iterator[str]:
         "Means over seeds with 95 % intervals over images, whole groups drawn as one; differences "
         "on the same images and seeds."
     )
-    different = sorted({f"{arm.name}: {text}" for arm in table.arms for text in arm.differs})
-    if different:
+    if different := footnotes(table):
         yield f"Struck out, as not comparable: {'; '.join(different)}."
     figures = [f for arm in table.arms for of in arm.published.values() for f in of.values()]
     sources = sorted({one.source for one in figures})

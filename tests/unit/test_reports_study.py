@@ -75,10 +75,17 @@ def test_the_page_says_what_a_reader_must_know(written, html):
     assert "RANDOM WEIGHTS" in html
     gaps = [gap for t in written[1].tables for arm in t.arms for gap in arm.differences.values()]
     for said in {gap["image_auroc", None].words for gap in gaps}:
-        assert f'<td class="soft words">{said}</td>' in html
+        assert f'<span class="soft">{said}</span>' in html
     assert "Was it trained to its end?" in html
     assert "Cost<br>of 10,000 parts" in html
     assert "lowest cost" in html
+
+
+def test_each_kind_of_defect_has_its_figures_by_arm(written, html):
+    arm = written[1].tables[0].arms[0]
+    values = [arm.figures["plate"][metric, "spot"].value for metric in ("image_auroc", "aupro")]
+    assert all(f"{value:.3f}" in html for value in values)
+    assert "image AUROC / pixel AUROC / AUPRO" in html
 
 
 def test_the_markdown_has_every_table_with_the_figures_of_the_page(written, html):
