@@ -90,6 +90,7 @@ def measure_category(config: EvalConfig, category: str, samples: Sequence[Sample
         ArtefactError: the model is damaged.
         StorageError: the workspace, or a mask, cannot be read.
     """
+    _chosen(config, samples)  # nothing to measure by is told before there is nothing to measure
     promotion = registry.champion(config.workspace, category)
     if promotion is None:
         raise CategoryError(f"it has no model in {config.workspace}: train it")
@@ -123,10 +124,7 @@ def measure(judge: Judge, config: EvalConfig, category: str, samples: Sequence[S
             image's size.
         StorageError: a mask cannot be read.
     """
-    parts = ("val", "test") if config.part == "all" else (config.part,)
-    chosen = [sample for sample in samples if sample.split in parts]
-    if not chosen:
-        raise CategoryError(f"it has no image in part {config.part!r}: label some, or name another")
+    chosen = _chosen(config, samples)
     pixels, rows, scored = Pixels(), list[dict[str, Any]](), list[tuple[Sample, float]]()
     for sample, row, shown in _judge(judge, config, chosen):
         rows.append(_labelled(sample, row))
@@ -157,6 +155,15 @@ def measure(judge: Judge, config: EvalConfig, category: str, samples: Sequence[S
         model=_facts(judge),
         leaks=_leaks(samples, chosen) if config.check_leaks else (),
     )
+
+
+def _chosen(config: EvalConfig, samples: Sequence[Sample]) -> list[Sample]:
+    """The images that judge; a CategoryError where there are none."""
+    parts = ("val", "test") if config.part == "all" else (config.part,)
+    chosen = [sample for sample in samples if sample.split in parts]
+    if not chosen:
+        raise CategoryError(f"it has no image in part {config.part!r}: label some, or name another")
+    return chosen
 
 
 def _leaks(samples: Sequence[Sample], chosen: Sequence[Sample]) -> list[Leak]:
