@@ -1,8 +1,8 @@
 import hashlib
 import json
+import random
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -21,8 +21,7 @@ from tests.support.file_server import serving
 from tests.support.models import FIT, MODEL
 from tests.support.mvtec import CATEGORIES, make_mvtec
 from tests.support.parts import make_parts
-
-TOP = Path(__file__).parents[2]
+from tests.support.under_fire import UnderFire
 
 
 @pytest.fixture(scope="module")
@@ -157,19 +156,23 @@ def test_a_killed_evaluation_goes_on_where_it_was(root, tmp_path):
     one = config(root, tmp_path, **{"num_seeds": 2, "train.max_steps": 12})
     toml = tmp_path / "eval.toml"
     toml.write_text(one.to_toml())
-    command = [Path(sys.executable).with_name("mrkd"), "evaluate", toml]
-    with (tmp_path / "log").open("w") as log:
-        process = subprocess.Popen(command, cwd=TOP, stdout=log, stderr=log)
-        runs = tmp_path / "evaluations" / "study" / "runs"
-        ends = time.monotonic() + 200
-        while len(list(runs.rglob("*.json"))) < 2 and time.monotonic() < ends:
-            assert process.poll() is None, (tmp_path / "log").read_text()
+    command = [sys.executable, "-m", "jobs.evaluate", str(toml)]
+    fire = UnderFire(command, {}, tmp_path / "log", random.Random(0))
+    runs = tmp_path / "evaluations" / "study" / "runs"
+    try:
+        fire.start()
+        until = time.monotonic() + 200
+        while len(list(runs.rglob("*.json"))) < 2:
+            assert fire.driver.poll() is None, fire.tail()
+            assert time.monotonic() < until, fire.tail()
             time.sleep(0.1)
-        process.send_signal(signal.SIGKILL)
-        process.wait(30)
+        fire.driver.send_signal(signal.SIGKILL)
+    finally:
+        fire.end()
     done = {path: path.stat().st_mtime_ns for path in runs.rglob("*.json")}
     assert 2 <= len(done) < 12
-    assert evaluate.run(one).exit_code == 0
+    summary = evaluate.run(one)
+    assert summary.exit_code == 0, summary.reasons
     assert all(path.stat().st_mtime_ns == when for path, when in done.items())
     assert len(list(runs.rglob("*.json"))) == 12
 
