@@ -5,7 +5,7 @@ A config file holds only what differs from the defaults below. `model.preset` na
 """
 
 from mrkd.config.data import NAME, DataConfig, Layout, PriceConfig, check_name
-from mrkd.config.evaluation import Ablation, Baseline, EvalConfig, Protocol
+from mrkd.config.evaluation import EvalConfig
 from mrkd.config.fleet import FleetConfig, RoiConfig, TrainConfig, presets
 from mrkd.config.network import (
     Backbone,
@@ -28,10 +28,8 @@ from mrkd.config.search import SearchConfig, SearchOptions
 
 __all__ = [
     "NAME",
-    "Ablation",
     "ArchiveConfig",
     "Backbone",
-    "Baseline",
     "DataConfig",
     "Device",
     "EvalConfig",
@@ -44,7 +42,6 @@ __all__ = [
     "PoolConfig",
     "Precision",
     "PriceConfig",
-    "Protocol",
     "Resize",
     "RoiConfig",
     "RowsConfig",

@@ -91,9 +91,3 @@ class EvalConfig(TrainConfig):
                     f"{name} is {getattr(self, name)!r}, and protocol is champions, which trains "
                     "nothing: set protocol"
                 )
-
-    def base(self) -> TrainConfig:
-        """The fleet that the protocol's arms begin with."""
-        raw = self.to_dict()
-        names = set(TrainConfig.__dataclass_fields__)
-        return TrainConfig.from_dict({key: raw[key] for key in raw if key in names})

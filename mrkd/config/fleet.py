@@ -142,6 +142,11 @@ class TrainConfig(Config):
             values = fallen | flattened(_preset(values["model.preset"])) | dict(values)
         return super().with_values(values)
 
+    def base(self) -> TrainConfig:
+        """The fleet alone, of a config that holds more."""
+        raw = self.to_dict()
+        return TrainConfig.from_dict({name: raw[name] for name in TrainConfig.__dataclass_fields__})
+
     def for_category(self, name: str) -> Self:
         """The config of one category: what its patterns change is changed, and no pattern left."""
         config = replace(self, category={})

@@ -59,12 +59,6 @@ class SearchConfig(TrainConfig):
 
     search: SearchOptions = field(default_factory=SearchOptions)
 
-    def base(self) -> TrainConfig:
-        """The fleet that the search begins with."""
-        raw = self.to_dict()
-        del raw["search"]
-        return TrainConfig.from_dict(raw)
-
     def trial(self, values: Mapping[str, Any], seed: int) -> TrainConfig:
         """The fleet with a trial's values, trained with a seed.
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -65,7 +64,7 @@ def load_page_data(evaluation_uri: str, *, night_uri: str = "") -> PageData:
         leaks_uri = storage.join(evaluation_uri, "leaks.parquet")
         leaks = schema.from_parquet(storage.read(leaks_uri), name=leaks_uri)
     operating_uri = storage.join(evaluation_uri, "operating.parquet")
-    operating = schema.from_parquet(storage.read(operating_uri), name=operating_uri).to_pylist()
+    operating = schema.from_parquet(storage.read(operating_uri), name=operating_uri)
     # Of each kind, the highest and the nearest: more categories than pictures have figures alone.
     in_all = stored.PICTURES_IN_ALL // max(len(facts), 1)
     num_pictures = min(stored.PICTURES_PER_CATEGORY, in_all)
@@ -75,10 +74,7 @@ def load_page_data(evaluation_uri: str, *, night_uri: str = "") -> PageData:
         part=record["config"]["part"],
         root=record["config"]["data"]["root"],
         categories=tuple(
-            replace(
-                _category(name, facts[name], metrics, rows, scores, leaks, num_pictures),
-                operating=tuple(row for row in operating if row["category"] == name),
-            )
+            _category(name, facts[name], metrics, operating, rows, scores, leaks, num_pictures)
             for name in sorted(facts)
         ),
         config=record["config"],
@@ -90,6 +86,7 @@ def _category(
     name: str,
     facts: Mapping[str, Any],
     metrics: pa.Table,
+    operating: pa.Table,
     rows: pa.Table,
     scores: ds.Dataset,
     leaks: pa.Table | None,
@@ -123,6 +120,7 @@ def _category(
         nearest=tuple(drawn[uris[n]] for n in nearest),
         leaks=() if pairs is None else _leaks(pairs.slice(0, num_pictures)),
         num_leaks=None if pairs is None else pairs.num_rows,
+        operating=tuple(operating.filter(pc.field("category") == name).to_pylist()),
     )
 
 

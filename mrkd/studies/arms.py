@@ -67,6 +67,11 @@ class Table:
     base: str
     paper: str = ""
 
+    @property
+    def base_arm(self) -> Arm:
+        """The arm that `base` names."""
+        return next(arm for arm in self.arms if arm.name == self.base)
+
 
 def tables_of(config: EvalConfig) -> list[Table]:
     """The tables that a config asks for.

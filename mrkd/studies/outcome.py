@@ -66,9 +66,10 @@ class Found:
         places = [(key, category, seed) for seed in self.seeds]
         return [(self.runs[p], self._figures[p]) for p in places if p in self.runs]
 
-    def seeds_of(self, arm: Arm, category: str, name: Name) -> list[Metric]:
-        """A figure with each seed, on a category."""
-        return [figures[name] for _, figures in self.of(arm, category) if name in figures]
+
+def _with_each_seed(runs: Sequence[tuple[Run, Figures]], name: Name) -> list[Metric]:
+    """A figure of the runs that have it."""
+    return [figures[name] for _, figures in runs if name in figures]
 
 
 def outcome(study: Study, tables: Sequence[Table], runs: Sequence[Run]) -> Outcome:
@@ -93,8 +94,7 @@ def outcome(study: Study, tables: Sequence[Table], runs: Sequence[Run]) -> Outco
 
 
 def _operating(found: Found, table: Table, category: str) -> list[dict[str, Any]]:
-    base = next(arm for arm in table.arms if arm.name == table.base)
-    for run, _ in found.of(base, category)[:1]:
+    for run, _ in found.of(table.base_arm, category)[:1]:
         threshold = run.model["threshold"]
         scores = found.study.scores(run)
         return operating_rows(found.study.config, category, scores, threshold)
@@ -127,7 +127,7 @@ def _metrics(found: Found, table: Table) -> Iterator[dict[str, Any]]:
                 }
                 yield from (_row(common | own, name, one) for name, one in figures.items())
             for name in dict.fromkeys(name for _, figures in runs for name in figures):
-                one = mean(found.seeds_of(arm, category, name))
+                one = mean(_with_each_seed(runs, name))
                 means.setdefault(name, []).append(one)
                 yield _row({**common, "category": category}, name, one)
         if len(found.categories) > 1:
@@ -151,15 +151,17 @@ def _row(common: dict[str, Any], name: Name, figure: Metric) -> dict[str, Any]:
 
 
 def _differences(found: Found, table: Table) -> Iterator[dict[str, Any]]:
-    base = next(arm for arm in table.arms if arm.name == table.base)
+    base = table.base_arm
+    of_base = {category: found.of(base, category) for category in found.categories}
     for arm in table.arms:
         if arm is base:
             continue
+        of_arm = {category: found.of(arm, category) for category in found.categories}
         for metric, defect in HEADLINES:
             pairs: list[tuple[str | None, list[Metric], list[Metric]]] = []
             for category in found.categories:
-                mine = found.seeds_of(arm, category, (metric, defect))
-                its = found.seeds_of(base, category, (metric, defect))
+                mine = _with_each_seed(of_arm[category], (metric, defect))
+                its = _with_each_seed(of_base[category], (metric, defect))
                 if mine and len(mine) == len(its):
                     pairs.append((category, mine, its))
             if len(pairs) == len(found.categories) > 1:
