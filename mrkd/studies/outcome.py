@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -101,6 +101,10 @@ def _operating(found: Found, table: Table, category: str) -> list[dict[str, Any]
     return []
 
 
+def _scored(runs: Sequence[tuple[Run, Figures]]) -> list[int]:
+    return [run.num_scored for run, _ in runs]
+
+
 def _read(table: pa.Table) -> Figures:
     draws = table["draws"]
     rows = table.drop_columns(["draws"]).to_pylist()
@@ -160,9 +164,13 @@ def _differences(found: Found, table: Table) -> Iterator[dict[str, Any]]:
         for metric, defect in HEADLINES:
             pairs: list[tuple[str | None, list[Metric], list[Metric]]] = []
             for category in found.categories:
-                mine = _with_each_seed(of_arm[category], (metric, defect))
-                its = _with_each_seed(of_base[category], (metric, defect))
+                runs, base_runs = of_arm[category], of_base[category]
+                mine = _with_each_seed(runs, (metric, defect))
+                its = _with_each_seed(base_runs, (metric, defect))
                 if mine and len(mine) == len(its):
+                    if _scored(runs) != _scored(base_runs):
+                        # Draws of other images have no pairs, and so no interval.
+                        mine = [replace(one, draws=np.zeros(0)) for one in mine]
                     pairs.append((category, mine, its))
             if len(pairs) == len(found.categories) > 1:
                 by_seed = list(zip(*(mine for _, mine, _ in pairs), strict=False))

@@ -1,11 +1,25 @@
 import numpy as np
+import pyarrow as pa
 import pytest
 
+from mrkd import schema
 from mrkd.config import EvalConfig
 from mrkd.datasets import Sample
 from mrkd.errors import ConfigError
+from mrkd.evaluation import evaluate_category
 from mrkd.metrics import Metric, bootstrap_interval, paired_bootstrap
-from mrkd.studies import SAME, difference, inputs_of, mean, runs_of, tables_of, words
+from mrkd.studies import (
+    SAME,
+    Run,
+    Study,
+    difference,
+    inputs_of,
+    mean,
+    outcome,
+    runs_of,
+    tables_of,
+    words,
+)
 
 RAW = {"workspace": "w", "run": "r", "data": {"root": "parts"}, "protocol": "mvtec"}
 
@@ -113,6 +127,34 @@ def test_a_difference_says_something_only_if_interval_and_seeds_agree():
     assert words(Metric(0.1, -0.01, 0.2), [0.1, 0.1]) == SAME
     assert words(Metric(-0.1, -0.2, -0.01), [-0.1, -0.1]) == "lower"
     assert words(Metric(None), []) == ""
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_arms_that_lost_other_images_have_no_interval_between_them(tmp_path, lost):
+    asked = config(workspace=str(tmp_path), ablation="fmm", baselines=[])
+    study, tables = Study(asked), tables_of(asked)
+    runs = []
+    for number, key in enumerate(runs_of(asked, tables)):
+        scores = np.random.default_rng(number).normal(size=40 - lost * number)
+        labels = np.arange(len(scores)) % 2
+        defects = np.where(labels, "crack", "good")
+        rows = evaluate_category("ring", scores + labels, labels, defects, resamples=50, seed=0)
+        model = {"model_version": "", "threshold": 0.5}
+        run = Run(key, "ring", 0, "inputs", num_scored=len(scores), model=model)
+        images = pa.table(
+            {
+                "image_score": scores + labels,
+                "gt_label": labels,
+                "headline": [True] * len(scores),
+                "group": pa.nulls(len(scores), pa.string()),
+            }
+        )
+        study.put(run, pa.Table.from_pylist(rows, schema=schema.FIGURES), images)
+        runs.append(run)
+    found = outcome(study, tables, runs).differences.to_pylist()[0]
+    assert found["value"]
+    assert (found["low"] is None) == bool(lost)
+    assert (found["words"] == "") == bool(lost)
 
 
 def test_a_run_is_another_when_what_decides_it_changes():
