@@ -165,6 +165,11 @@ class _Reader:
             num_judged=judged,
             shown=tuple(self._pictures(name)),
             operating=tuple(row for row in self.operating if row["category"] == name),
+            rare=tuple(
+                row
+                for row in self.metrics
+                if row["category"] == name and row["metric"].endswith("_rare")
+            ),
             leaks=tuple(_leak(pair) for pair in found[: stored.PICTURES_PER_CATEGORY]),
             num_leaks=len(found) if self.config.check_leaks else None,
         )

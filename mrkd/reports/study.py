@@ -34,6 +34,12 @@ COLUMNS = {
 }
 """Metric and defect of the columns of a table, with their titles."""
 
+_RARE = {
+    "image_auroc_rare": "image AUROC",
+    "average_precision_rare": "average precision",
+    "f1_max_rare": "best F1",
+}
+
 PROTOCOLS = {
     "mvtec": "the layout and protocol of MVTec AD: good parts train, good and defective ones judge",
     "visa": "VisA's own split, one class at a time",
@@ -192,6 +198,7 @@ def _category(category: StudyCategory) -> dict[str, Any]:
         "num_train": category.num_train,
         "num_judged": category.num_judged,
         "operating": category.operating,
+        "rare": [(_RARE[row["metric"]], row) for row in category.rare],
         "has_costs": any(row["cost_in_10000"] is not None for row in category.operating),
         "arms": [one.arm for one in category.shown[0].maps] if category.shown else [],
         "kinds": [

@@ -143,6 +143,7 @@ class StudyCategory:
         num_judged: images that judge.
         shown: pictures.
         operating: rows of `schema.OPERATING`.
+        rare: rows of `schema.METRICS`, of test sets with as few defects as the line has.
         leaks: pairs of images of one part, the most alike first.
         num_leaks: how many there are in all; None where nobody looked.
     """
@@ -152,6 +153,7 @@ class StudyCategory:
     num_judged: int
     shown: tuple[Shown, ...]
     operating: tuple[Mapping[str, Any], ...]
+    rare: tuple[Mapping[str, Any], ...] = ()
     leaks: tuple[LeakPair, ...] = ()
     num_leaks: int | None = None
 

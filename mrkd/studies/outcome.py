@@ -12,7 +12,7 @@ import pyarrow as pa
 from mrkd import schema
 from mrkd.evaluation import MEAN
 from mrkd.metrics import Metric
-from mrkd.operating import operating_rows
+from mrkd.operating import operating_rows, rare_rows
 from mrkd.studies.arms import Arm, Table
 from mrkd.studies.folder import Run, Study
 from mrkd.studies.sums import difference, mean, words
@@ -35,7 +35,7 @@ class Outcome:
     """What was found.
 
     Args:
-        metrics: rows of `schema.METRICS`.
+        metrics: rows of `schema.METRICS`; those with few defects as `operating`'s.
         differences: rows of `schema.DIFFERENCES`.
         operating: rows of `schema.OPERATING`, of the first table's base with the first seed.
     """
@@ -83,22 +83,19 @@ def outcome(study: Study, tables: Sequence[Table], runs: Sequence[Run]) -> Outco
     found = Found(study, runs)
     metrics = [row for table in tables for row in _metrics(found, table)]
     differences = [row for table in tables for row in _differences(found, table)]
-    points = [
-        row for category in found.categories for row in _operating(found, tables[0], category)
-    ]
+    points = list[dict[str, Any]]()
+    shown = tables[0].base_arm
+    for category in found.categories:
+        for run, _ in found.of(shown, category)[:1]:
+            scores = study.scores(run)
+            points += operating_rows(study.config, category, scores, run.model["threshold"])
+            own = _own(tables[0], shown, run)
+            metrics += [own | row for row in rare_rows(study.config, scores)]
     return Outcome(
         pa.Table.from_pylist(metrics, schema=schema.METRICS),
         pa.Table.from_pylist(differences, schema=schema.DIFFERENCES),
         pa.Table.from_pylist(points, schema=schema.OPERATING),
     )
-
-
-def _operating(found: Found, table: Table, category: str) -> list[dict[str, Any]]:
-    for run, _ in found.of(table.base_arm, category)[:1]:
-        threshold = run.model["threshold"]
-        scores = found.study.scores(run)
-        return operating_rows(found.study.config, category, scores, threshold)
-    return []
 
 
 def _scored(runs: Sequence[tuple[Run, Figures]]) -> list[int]:
@@ -123,13 +120,8 @@ def _metrics(found: Found, table: Table) -> Iterator[dict[str, Any]]:
         for category in found.categories:
             runs = found.of(arm, category)
             for run, figures in runs:
-                own = {
-                    "category": category,
-                    "seed": run.seed,
-                    "model_version": run.model["model_version"] or None,
-                    "config_digest": run.key,
-                }
-                yield from (_row(common | own, name, one) for name, one in figures.items())
+                own = _own(table, arm, run)
+                yield from (_row(own, name, one) for name, one in figures.items())
             for name in dict.fromkeys(name for _, figures in runs for name in figures):
                 one = mean(_with_each_seed(runs, name))
                 means.setdefault(name, []).append(one)
@@ -140,6 +132,18 @@ def _metrics(found: Found, table: Table) -> Iterator[dict[str, Any]]:
             yield from (
                 _row(common, n, mean(ms)) for n, ms in whole.items() if n[1] in (None, MEAN)
             )
+
+
+def _own(table: Table, arm: Arm, run: Run) -> dict[str, Any]:
+    """What every figure of one run says of it."""
+    return {
+        "study": table.name,
+        "arm": arm.name,
+        "category": run.category,
+        "seed": run.seed,
+        "model_version": run.model["model_version"] or None,
+        "config_digest": run.key,
+    }
 
 
 def _row(common: dict[str, Any], name: Name, figure: Metric) -> dict[str, Any]:

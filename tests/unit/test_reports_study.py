@@ -88,6 +88,19 @@ def test_each_kind_of_defect_has_its_figures_by_arm(written, html):
     assert "image AUROC / pixel AUROC / AUPRO" in html
 
 
+def test_figures_with_few_defects_stand_below_the_thresholds(written, html):
+    _, data = written
+    plate = data.categories[0]
+    assert [row["metric"] for row in plate.rare] == [
+        "image_auroc_rare",
+        "average_precision_rare",
+        "f1_max_rare",
+    ]
+    assert all(row["low"] <= row["value"] <= row["high"] for row in plate.rare)
+    assert {(row["arm"], row["seed"]) for row in plate.rare} == {(data.tables[0].base, 0)}
+    assert f"average precision {plate.rare[1]['value']:.3f}" in html
+
+
 def test_the_markdown_has_every_table_with_the_figures_of_the_page(written, html):
     text = study_markdown(written[1])
     assert len(re.findall(r"^## ", text, re.MULTILINE)) == 5
