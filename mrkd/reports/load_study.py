@@ -250,15 +250,18 @@ class _Reader:
 def _losses(
     runs: Sequence[Run],
 ) -> tuple[dict[str, list[float]], dict[str, list[float]], list[float]]:
-    """Steps and mean loss of each category, and by what share each run's fell at its end."""
+    """Steps and mean loss of each category, and by what share each run's fell at its end.
+
+    Of runs with one epoch there is no curve.
+    """
     steps: dict[str, list[float]] = {}
     losses: dict[str, list[float]] = {}
     falls = []
     for category in sorted({run.category for run in runs}):
-        histories = [run.history for run in runs if run.category == category and run.history]
-        if not histories:
+        histories = [run.history for run in runs if run.category == category]
+        epochs = min(map(len, histories), default=0)
+        if epochs < 2:
             continue
-        epochs = min(len(history) for history in histories)
         steps[category] = [row["step"] for row in histories[0][:epochs]]
         losses[category] = [
             _mean([history[n]["loss"] for history in histories]) for n in range(epochs)

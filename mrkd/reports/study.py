@@ -138,10 +138,10 @@ def _table(table: TableData, data: StudyData) -> dict[str, Any]:
             for place in places
         ],
         "has_published": any(arm.published for arm in table.arms) or bool(table.quoted),
-        "quoted": _quoted(table.quoted),
+        "quoted": quoted(table.quoted),
         "footnotes": footnotes(table),
-        "remarks": sorted({one.remark for one in _all_published(table) if one.remark}),
-        "sources": sorted({one.source for one in _all_published(table)}),
+        "remarks": sorted({one.remark for one in all_published(table) if one.remark}),
+        "sources": sorted({one.source for one in all_published(table)}),
         "curve": study_charts.curve(table, names) if table.name == "mask_rate" else None,
         "losses": [
             (name, study_charts.losses(table, name))
@@ -169,21 +169,23 @@ def _row(
     }
 
 
-def _all_published(table: TableData) -> Iterator[Figure]:
+def all_published(table: TableData) -> Iterator[Figure]:
+    """Every figure of others that stands in a table or below it."""
     yield from table.quoted
     for arm in table.arms:
         for figures in arm.published.values():
             yield from figures.values()
 
 
-def _quoted(quoted: Sequence[Figure]) -> list[dict[str, str]]:
-    names = dict.fromkeys((one.arm, one.backbone) for one in quoted)
+def quoted(figures: Sequence[Figure]) -> list[dict[str, str]]:
+    """What others published of arms that were not run: arm, backbone, text."""
+    names = dict.fromkeys((one.arm, one.backbone) for one in figures)
     return [
         {
             "arm": arm,
             "backbone": backbone,
             "text": published_text(
-                {one.metric: one for one in quoted if (one.arm, one.backbone) == (arm, backbone)}
+                {one.metric: one for one in figures if (one.arm, one.backbone) == (arm, backbone)}
             ),
         }
         for arm, backbone in names

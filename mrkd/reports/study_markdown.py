@@ -9,10 +9,12 @@ from mrkd.reports.content import MetricRow
 from mrkd.reports.fleet_content import Measure
 from mrkd.reports.study import (
     PROTOCOLS,
+    all_published,
     columns_of,
     footnotes,
     places_of,
     published_text,
+    quoted,
     verdict,
 )
 from mrkd.reports.study_content import Place, StudyData, TableData
@@ -41,7 +43,7 @@ def _lines(data: StudyData) -> Iterator[str]:
             yield ""
             yield from _place(table, place, len(data.categories))
         yield ""
-        yield from _notes(table)
+        yield from _notes(table, data.num_seeds)
     for category_name, arm, seed, error in data.failures:
         yield ""
         yield f"Failed: {category_name}, {arm}, seed {seed}: {error}"
@@ -49,10 +51,10 @@ def _lines(data: StudyData) -> Iterator[str]:
 
 def _place(table: TableData, place: Place, num_categories: int) -> Iterator[str]:
     columns = columns_of(table)
-    quoted = any(arm.published for arm in table.arms)
+    has_published = any(arm.published for arm in table.arms)
     heads = [place or f"mean of {num_categories}", *columns.values()]
     heads += [f"image AUROC less {table.base}", "says", "loss fell at the end", "s a run"]
-    heads += ["published, %"] if quoted else []
+    heads += ["published, %"] if has_published else []
     yield "| " + " | ".join(heads) + " |"
     yield "|" + "---|" * len(heads)
     for arm in table.arms:
@@ -61,23 +63,24 @@ def _place(table: TableData, place: Place, num_categories: int) -> Iterator[str]
         cells += [_change(gap.measure) if gap else "", words]
         cells.append("" if arm.plateau is None else page.percent(arm.plateau))
         cells.append(f"{arm.seconds:.0f}")
-        if quoted:
+        if has_published:
             text = published_text(arm.published.get(place, {}))
             cells.append(f"~~{text}~~" if text and arm.differs else text)
         yield "| " + " | ".join(cells) + " |"
 
 
-def _notes(table: TableData) -> Iterator[str]:
+def _notes(table: TableData, num_seeds: int) -> Iterator[str]:
     yield (
-        "Means over seeds with 95 % intervals over images, whole groups drawn as one; differences "
-        "on the same images and seeds."
+        f"{'Means over seeds' if num_seeds > 1 else 'One seed'}, with 95 % intervals over images, "
+        "whole groups drawn as one; differences on the same images and seeds."
     )
     if different := footnotes(table):
         yield f"Struck out, as not comparable: {'; '.join(different)}."
-    figures = [f for arm in table.arms for of in arm.published.values() for f in of.values()]
-    sources = sorted({one.source for one in figures})
-    if sources:
-        yield f"Published: {'; '.join(sources)}."
+    for one in quoted(table.quoted):
+        network = one["backbone"] or "another network"
+        yield f"Published besides: {one['arm']} ({network}) {one['text']}."
+    if sources := sorted({one.source for one in all_published(table)}):
+        yield f"Published by: {'; '.join(sources)}."
 
 
 def _figure(row: MetricRow | None) -> str:

@@ -100,7 +100,8 @@ def _results(config: EvalConfig) -> Table:
         arms.append(Arm(RD, PLAIN_RD))
     if "nearest_neighbour" in config.baselines:
         arms.append(Arm(NEAREST, kind="nearest_neighbour"))
-    return Table("results", "The model and what it is set against", tuple(arms), MODEL, "Table 1")
+    paper = "Table 1" if config.protocol == "mvtec" else ""
+    return Table("results", "The model and what it is set against", tuple(arms), MODEL, paper)
 
 
 def _backbone(config: EvalConfig) -> Table:
