@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from mrkd.evaluation import MEAN
 from mrkd.published import Figure
 from mrkd.reports import page, pictures, study_charts
+from mrkd.reports.content import MetricRow
 from mrkd.reports.evaluation import leak_view
 from mrkd.reports.study_content import (
     ArmData,
@@ -48,8 +49,8 @@ PROTOCOLS = {
     "cifar10_one_class": "one class is good, its 5,000 images train, all 10,000 test images judge",
 }
 
-_FOLDED = 4
-"""Categories from which on a table's details are folded away."""
+MANY = 4
+"""Categories from which on they are the rows of one table, their details folded away."""
 
 
 def study_page(data: StudyData) -> str:
@@ -93,6 +94,15 @@ def places_of(table: TableData, categories: Sequence[str]) -> list[Place]:
     return [*([None] if has_mean else []), *categories]
 
 
+def by_category(
+    table: TableData, column: tuple[str, str | None], categories: Sequence[str]
+) -> list[tuple[str, list[MetricRow | None]]]:
+    """Each category with that figure of every arm."""
+    return [
+        (name, [arm.figures.get(name, {}).get(column) for arm in table.arms]) for name in categories
+    ]
+
+
 def published_text(figures: Mapping[str, Figure]) -> str:
     """A triple as papers print it."""
     metrics = [name for name, _ in COLUMNS if name in figures]
@@ -133,10 +143,13 @@ def _table(table: TableData, data: StudyData) -> dict[str, Any]:
                 "name": place or f"mean of {len(names)} categories",
                 "rows": [_row(arm, table, place, columns) for arm in table.arms],
                 "has_published": any(arm.published.get(place) for arm in table.arms),
-                "folded": place is not None and len(names) >= _FOLDED,
+                "folded": place is not None and len(names) >= MANY,
             }
             for place in places
         ],
+        "by_category": by_category(table, ("image_auroc", None), names)
+        if len(names) >= MANY
+        else [],
         "has_published": any(arm.published for arm in table.arms) or bool(table.quoted),
         "quoted": quoted(table.quoted),
         "footnotes": footnotes(table),
@@ -203,6 +216,7 @@ def _category(category: StudyCategory) -> dict[str, Any]:
         "rare": [(_RARE[row["metric"]], row) for row in category.rare],
         "has_costs": any(row["cost_in_10000"] is not None for row in category.operating),
         "arms": [one.arm for one in category.shown[0].maps] if category.shown else [],
+        "has_masks": any(one.aupro is not None for one in category.shown),
         "kinds": [
             {
                 "name": kind,

@@ -8,8 +8,10 @@ from mrkd.reports import page
 from mrkd.reports.content import MetricRow
 from mrkd.reports.fleet_content import Measure
 from mrkd.reports.study import (
+    MANY,
     PROTOCOLS,
     all_published,
+    by_category,
     columns_of,
     footnotes,
     places_of,
@@ -39,9 +41,17 @@ def _lines(data: StudyData) -> Iterator[str]:
     for table in data.tables:
         yield ""
         yield f"## {table.title}{f' (the paper: {table.paper})' if table.paper else ''}"
-        for place in places_of(table, [one.name for one in data.categories]):
+        names = [one.name for one in data.categories]
+        for place in places_of(table, names if len(names) < MANY else []):
             yield ""
-            yield from _place(table, place, len(data.categories))
+            yield from _place(table, place, len(names))
+        if len(names) >= MANY:
+            for column, title in columns_of(table).items():
+                yield ""
+                yield "| " + " | ".join([title, *(arm.name for arm in table.arms)]) + " |"
+                yield "|" + "---|" * (1 + len(table.arms))
+                for name, cells in by_category(table, column, names):
+                    yield "| " + " | ".join([name, *map(_figure, cells)]) + " |"
         yield ""
         yield from _notes(table, data.num_seeds)
     for category_name, arm, seed, error in data.failures:

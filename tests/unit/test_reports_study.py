@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,24 @@ def test_the_markdown_has_every_table_with_the_figures_of_the_page(written, html
     # Every row of a table has as many cells as its head.
     for block in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
         assert len({line.count("|") for line in block.splitlines()}) == 1
+
+
+def test_many_categories_are_the_rows_of_one_table(written):
+    data, names = written[1], ["a", "b", "c", "d"]
+    one = table(data, "fmm")
+    arms = tuple(
+        replace(arm, figures={None: arm.figures[None]} | dict.fromkeys(names, arm.figures["plate"]))
+        for arm in one.arms
+    )
+    categories = tuple(replace(data.categories[0], name=name) for name in names)
+    many = replace(data, tables=(replace(one, arms=arms),), categories=categories)
+    text, html = study_markdown(many), study_page(many)
+    cells = [arm.figures["a"]["image_auroc", None] for arm in arms]
+    figures = " | ".join(f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]" for row in cells)
+    for name in names:
+        assert f"| {name} | {figures} |" in text
+        assert f'<a href="#category-{name}">{name}</a>' in html
+    assert "| image AUROC | with FMM | without FMM |" in text
 
 
 def test_a_study_is_told_by_its_record_and_another_version_is_refused(written, tmp_path):
