@@ -137,7 +137,7 @@ def test_arms_that_lost_other_images_have_no_interval_between_them(tmp_path, los
     for number, key in enumerate(runs_of(asked, tables)):
         scores = np.random.default_rng(number).normal(size=40 - lost * number)
         labels = np.arange(len(scores)) % 2
-        defects = np.where(labels, "crack", "good")
+        defects = np.where(labels, "crack", "good").tolist()
         rows = evaluate_category("ring", scores + labels, labels, defects, resamples=50, seed=0)
         model = {"model_version": "", "threshold": 0.5}
         run = Run(key, "ring", 0, "inputs", num_scored=len(scores), model=model)
