@@ -34,7 +34,7 @@ from mrkd.modules import (
 )
 from mrkd.roi import Roi
 
-MODEL_VERSION = 2
+MODEL_VERSION = 1
 """Raised when the same config, data and seed would give other weights than before."""
 
 

@@ -6,8 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-import torch
-
 from mrkd.backbones.efficientnet_lite import EfficientNetLite
 from mrkd.backbones.network import Backbone
 from mrkd.backbones.resnet import BasicBlock, Bottleneck, ResNet
@@ -23,15 +21,11 @@ class Spec:
         build: taps (empty: the default) -> network with its classifier head.
         normalisation: of the images that the network was trained on.
         signed: the levels are linear outputs and may be negative.
-        cpu_layout: in memory, of a student's training on a CPU: the faster one. oneDNN's weight
-            gradients of a ResNet's wide convolutions are slower channels last, those of
-            EfficientNet-Lite's narrow ones faster (tests/bench/LOG.md).
     """
 
     build: Callable[[tuple[int, ...]], Backbone]
     normalisation: Normalisation
     signed: bool
-    cpu_layout: torch.memory_format
 
 
 _imagenet = partial(
@@ -40,14 +34,8 @@ _imagenet = partial(
         mean=(0.485 * 255, 0.456 * 255, 0.406 * 255), std=(0.229 * 255, 0.224 * 255, 0.225 * 255)
     ),
     signed=False,
-    cpu_layout=torch.contiguous_format,
 )
-_lite = partial(
-    Spec,
-    normalisation=Normalisation(mean=(127.0,) * 3, std=(128.0,) * 3),
-    signed=True,
-    cpu_layout=torch.channels_last,
-)
+_lite = partial(Spec, normalisation=Normalisation(mean=(127.0,) * 3, std=(128.0,) * 3), signed=True)
 
 BACKBONES: dict[str, Spec] = {
     "resnet18": _imagenet(partial(ResNet, block=BasicBlock, depths=(2, 2, 2, 2))),

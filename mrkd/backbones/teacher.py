@@ -68,12 +68,6 @@ class Teacher(nn.Module):
         parts = [self.network.levels(part) for part in torch.split(images, step)]
         return [torch.cat(level) for level in zip(*parts, strict=True)]
 
-    @property
-    def student_layout(self) -> torch.memory_format:
-        """In memory, of what a student of it trains on: the faster one on the teacher's device."""
-        on_cpu = next(self.parameters()).device.type == "cpu"
-        return BACKBONES[self.name].cpu_layout if on_cpu else torch.channels_last
-
     def to_safetensors(self) -> bytes:
         """The weights as they were loaded, before folding, up to the deepest level."""
         return self._data

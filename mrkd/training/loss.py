@@ -50,8 +50,7 @@ class TrainingLoss:
 
     def __call__(self, step: int, rows: Rows) -> Tensor:
         """The loss of the images at these rows of the training set."""
-        layout = self._model.teacher.student_layout
-        levels = [t.contiguous(memory_format=layout) for t in self._levels(step, rows)]
+        levels = self._levels(step, rows)
         place = levels[0].device
         masks = self._masks(step, rows, place)
         bfloat16 = self.precision is torch.bfloat16
