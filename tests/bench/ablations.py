@@ -23,7 +23,7 @@ from tests.bench.search import RESULTS, make_data
 
 
 def evaluation(folder: Path, *, image_size: int, steps: int) -> EvalConfig:
-    """Every ablation with three seeds, two trainings at a time on two cores."""
+    """Every ablation with three seeds, one core a training."""
     return EvalConfig.from_dict(
         {
             "workspace": str(folder / "workspace"),
@@ -53,11 +53,10 @@ def main() -> None:
     print(summary.to_json())
     if summary.exit_code:
         return
-    folder = storage.join(config.workspace, "evaluations", config.run)
-    tables = storage.read(storage.join(folder, "tables.md")).decode()
+    tables = storage.read(summary.uris["tables"]).decode()
     head = (
         f"`python -m tests.bench.ablations --image-size {options.image_size} --steps "
-        f"{options.steps}`: preset `masked`, two trainings at a time on {machine()}.\n"
+        f"{options.steps}`: preset `masked`, one core a training, {machine()}.\n"
     )
     title, _, rest = tables.partition("\n")
     name = f"ablations_{os.cpu_count()}-cores_{summary.finished_at[:7].replace('-', '')}.md"
