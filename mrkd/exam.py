@@ -16,15 +16,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mrkd import datasets, images, metrics, scoring, synthetic
+from mrkd import datasets, decoding, images, metrics, scoring, synthetic
 from mrkd.datasets import Sample, Side
 from mrkd.datasets.sample import place_of
+from mrkd.decoding import Decoded, Decoder
 from mrkd.errors import CategoryError, ImageDecodeError
 from mrkd.feature_cache import TeacherFeatures
 from mrkd.images import Geometry
 from mrkd.model import MRKD
 from mrkd.roi import Roi
-from mrkd.scoring import Decoded, Decoder
 from mrkd.scoring.regions import inside
 
 By = Literal["labels", "synthetic"]
@@ -101,7 +101,7 @@ def on_side(good: Sequence[Sample], side: Side, shares: Mapping[str, float]) -> 
         key = sample.group or datasets.side_key(sample, datasets.read_image(sample))
         return datasets.side(key, **shares) == side
 
-    found = scoring.in_threads(is_there, good)
+    found = decoding.in_threads(is_there, good)
     return [sample for sample, there in zip(good, found, strict=True) if there]
 
 
@@ -116,7 +116,7 @@ def ask_labelled(samples: Sequence[Sample], model: MRKD, *, max_images: int) -> 
     ranked = sorted(samples, key=lambda one: (place_of(one.image_uri), one.image_uri))
     some = [one for label in (0, 1) for one in _of_label(ranked, label)[:max_images]]
     found = []
-    for sample, read in zip(some, scoring.decode_samples(some, decoder), strict=True):
+    for sample, read in zip(some, decoding.decode_samples(some, decoder), strict=True):
         image = scoring.within(model.roi, read)
         if image.pixels is not None and image.geometry is not None:
             found.append((image, sample.gt_label, sample.group, _gt_mask(sample, image.geometry)))
@@ -165,7 +165,7 @@ def ask_synthetic(
 
     decoder = Decoder.of(model.config)
     numbers = range(min(len(ranked), max_images))
-    looked = list(scoring.in_threads(look, numbers, ahead=scoring.ahead_of(decoder)))
+    looked = list(decoding.in_threads(look, numbers, ahead=decoding.ahead_of(decoder)))
     found = [one for some in looked for one in some]
     return _questions(found, num_left_out=sum(not some for some in looked))
 

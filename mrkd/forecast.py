@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from mrkd import datasets, device, scoring, storage, training
+from mrkd import datasets, decoding, device, storage, training
 from mrkd.backbones import teacher_of
 from mrkd.category import good_samples, inputs_of_all, standing, steps_of, work_of
 from mrkd.config import PriceConfig, SearchConfig, TrainConfig
@@ -131,7 +131,7 @@ def forecast(config: TrainConfig) -> Forecast:
         seconds = None if done else _seconds(configs[name], samples[name], rate)
         return Row(name, len(good), seconds)
 
-    rows = sorted(scoring.in_threads(row, samples), key=lambda r: (-(r.seconds or 0), r.category))
+    rows = sorted(decoding.in_threads(row, samples), key=lambda r: (-(r.seconds or 0), r.category))
     num_bytes = _num_bytes(config.data.root, samples)
     return Forecast(rows, num_bytes, rate, config.price, started_at)
 

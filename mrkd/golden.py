@@ -13,7 +13,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -21,11 +21,14 @@ from mrkd import checkpoint, storage
 from mrkd.archive import UNMATCHED, Template
 from mrkd.checkpoint import Calibration
 from mrkd.config import RowsConfig, ScoreConfig
+from mrkd.decoding import Decoded, Decoder, ahead_of, in_threads
 from mrkd.errors import ArtefactError, ConfigError, GoldenError, StorageError
 from mrkd.images import DecodeLimits
-from mrkd.scoring import Decoded, Decoder, Scorer, ahead_of, in_threads
 from mrkd.shards import Pin
 from mrkd.summary import now
+
+if TYPE_CHECKING:
+    from mrkd.scoring import Scorer
 
 log = logging.getLogger(__name__)
 
@@ -98,6 +101,8 @@ def check(config: ScoreConfig, pins: Mapping[str, Pin | None]) -> list[str]:
     """
     if not config.golden.uri:
         return []
+    from mrkd.scoring import Scorer  # not above: it loads torch, and most nights have no golden set
+
     references = list_references(config)
     scorer = Scorer(config.workspace, config.pool)
     found: list[dict[str, Any]] = []

@@ -12,16 +12,16 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mrkd import checkpoint, datasets, device, registry, schema, scoring
+from mrkd import datasets, decoding, device, models, registry, schema, scoring
 from mrkd.checkpoint import Calibration, TeacherCard
 from mrkd.config import EvalConfig, ModelConfig, RowsConfig, config_digest
 from mrkd.datasets import Sample
+from mrkd.decoding import Decoder
 from mrkd.errors import CategoryError
 from mrkd.evaluation import Pixels, evaluate_category
 from mrkd.images import Geometry
 from mrkd.leaks import Leak, find_leaks
 from mrkd.model import Detector
-from mrkd.scoring import Decoder
 from mrkd.scoring.regions import inside
 
 LABELLED = pa.schema(
@@ -100,7 +100,7 @@ def measure_category(config: EvalConfig, category: str, samples: Sequence[Sample
 
 def judge_of(config: EvalConfig, category: str, version: str, calibration: int = 1) -> Judge:
     """A version of the config's workspace; errors as `measure_category`."""
-    loaded = checkpoint.load(config.workspace, category, version, calibration=calibration)
+    loaded = models.load(config.workspace, category, version, calibration=calibration)
     loaded.model.to(device.choose(config.pool.device, "float32").device)
     train = loaded.card.train
     digest = config_digest(loaded.model.config, train)
@@ -186,8 +186,8 @@ def _judge(
     facts = _facts(judge)
     pinned = {name: facts[name] for name in ("model_version", "calibration", "teacher")}
     queue = iter(samples)
-    while chunk := list(islice(queue, scoring.ahead_of(decoder))):
-        decoded = list(scoring.decode_samples(chunk, decoder))
+    while chunk := list(islice(queue, decoding.ahead_of(decoder))):
+        decoded = list(decoding.decode_samples(chunk, decoder))
         rows = scoring.score_rows(
             judge.model,
             judge.calibration,
@@ -248,7 +248,7 @@ def _facts(judge: Judge) -> dict[str, Any]:
         "calibration": calibration.number,
         "teacher": TeacherCard(teacher.name, teacher.digest, teacher.random).name,
         "image_size": model.image_size,
-        "resize": scoring.map_policy(model),
+        "resize": decoding.map_policy(model),
         "threshold": calibration.threshold,
         "pixel_threshold": calibration.pixel_threshold,
         "false_call_rate": calibration.false_call_rate,

@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from mrkd import checkpoint, device, storage, version_sets
+from mrkd import device, models, storage, version_sets
 from mrkd.config import PriceConfig, ScoreConfig
+from mrkd.decoding import in_threads
 from mrkd.errors import StorageError
 from mrkd.model import infer
 from mrkd.nights import Night
 from mrkd.plans import Plan
-from mrkd.scoring import in_threads
 from mrkd.shards import Pin, Shard, most_pixels
 from mrkd.summary import Summary, now
 
@@ -189,7 +189,7 @@ def _timed(config: ScoreConfig, rows: Sequence[Row]) -> Rate:
     """From one batch of noise by the model with the most images, on the device that is here."""
     most = max(rows, key=lambda row: row.num_images)
     assert most.model_version is not None
-    model = checkpoint.load(config.workspace, most.category, most.model_version).model
+    model = models.load(config.workspace, most.category, most.model_version).model
     place, batch = device.choose(config.pool.device, "float32").device, config.pool.batch_size
     model.to(place)
     size = model.config.image_size

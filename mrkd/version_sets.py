@@ -15,8 +15,8 @@ from typing import Any
 
 from mrkd import catalogue, checkpoint, registry, storage
 from mrkd.config import check_name
+from mrkd.decoding import Decoder, in_threads
 from mrkd.errors import ArtefactError, ConfigError
-from mrkd.scoring import Decoder, in_threads
 from mrkd.shards import Pin
 from mrkd.tables import nearest
 

@@ -12,9 +12,9 @@ from mrkd.category.standing import good_samples
 from mrkd.checkpoint import Calibration
 from mrkd.config import TrainConfig
 from mrkd.datasets import Sample
+from mrkd.decoding import Decoder
 from mrkd.feature_cache import TeacherFeatures
 from mrkd.nearest import NearestNeighbour
-from mrkd.scoring import Decoder
 
 
 def fit_nearest(

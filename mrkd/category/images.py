@@ -12,12 +12,12 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from mrkd import datasets, scoring
+from mrkd import datasets, decoding
 from mrkd.calibration import check_counts
 from mrkd.config import FitConfig
 from mrkd.datasets import Sample, Side
+from mrkd.decoding import Decoded, Decoder
 from mrkd.errors import CategoryError
-from mrkd.scoring import Decoded, Decoder
 
 SIDES: tuple[Side, ...] = ("train", "validation", "calibration")
 
@@ -102,7 +102,7 @@ def read_good(samples: Sequence[Sample], config: FitConfig) -> list[GoodImage]:
         )
         return GoodImage(sample, hashlib.sha256(data).hexdigest(), key, side)
 
-    found = scoring.in_threads(look, samples)
+    found = decoding.in_threads(look, samples)
     return sorted(found, key=lambda one: (one.side, one.digest, one.key))
 
 
@@ -143,7 +143,7 @@ def decode_good(good: list[GoodImage], decoder: Decoder) -> DecodedImages:
     """
     kept: list[tuple[GoodImage, Decoded, slice]] = []
     skipped: list[str] = []
-    found = scoring.decode_samples([one.sample for one in good], decoder)
+    found = decoding.decode_samples([one.sample for one in good], decoder)
     with tempfile.TemporaryFile(prefix="mrkd-tiles-") if decoder.tiles else nullcontext() as file:
         squares = _Squares(decoder.size, len(good), file)
         for one, decoded in zip(good, found, strict=True):

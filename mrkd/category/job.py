@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from mrkd import checkpoint, registry, storage, training
+from mrkd import models, registry, storage, training
 from mrkd.backbones import Teacher, teacher_of
 from mrkd.category.images import GoodImage, check_sides, count_sides, fingerprint, read_good
 from mrkd.category.standing import good_samples, inputs_of
@@ -78,7 +78,7 @@ def prepare(config: TrainConfig, category: str, samples: Sequence[Sample], group
         check_sides(good)
     with clock("teacher"):
         teacher = teacher_of(model, seed=config.train.seed)
-        checkpoint.store_teacher(workspace, teacher)
+        models.store_teacher(workspace, teacher)
     version = registry.version_of(
         model,
         config.train,

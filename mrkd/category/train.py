@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from mrkd import checkpoint, device, gate, registry, training
+from mrkd import checkpoint, device, gate, models, registry, training
 from mrkd.category import facts
 from mrkd.category.images import (
     DecodedImages,
@@ -28,15 +28,16 @@ from mrkd.category.probe import Probe
 from mrkd.category.result import CategoryResult
 from mrkd.category.scores import score_good
 from mrkd.category.standing import standing
-from mrkd.checkpoint import Calibration, LoadedModel, ModelCard
+from mrkd.checkpoint import Calibration, ModelCard
 from mrkd.config import RoiConfig, TrainConfig
 from mrkd.datasets import Sample
+from mrkd.decoding import Decoder, map_policy
 from mrkd.errors import CategoryError
 from mrkd.feature_cache import TeacherFeatures
 from mrkd.model import MRKD, build
+from mrkd.models import LoadedModel
 from mrkd.parallel import Group
 from mrkd.roi import Roi
-from mrkd.scoring import Decoder, map_policy
 from mrkd.training import FitResult, Report
 
 log = logging.getLogger(__name__)
@@ -188,7 +189,7 @@ def _save(
         scores = score_good(model, scored, job.config.train)
     with job.clock("save"):
         num_images = count_sides(images.good)
-        card = checkpoint.save(
+        card = models.save(
             job.config.workspace,
             model,
             scores.calibration,
@@ -247,7 +248,7 @@ def _marks(job: Job, loaded: LoadedModel | None, probe: Probe) -> Mapping[str, A
 
 def _load(job: Job) -> LoadedModel:
     """A version that an earlier start saved, on the device to score on."""
-    loaded = checkpoint.load(job.config.workspace, job.category, job.version)
+    loaded = models.load(job.config.workspace, job.category, job.version)
     loaded.model.to(device.choose(job.config.train.device, "float32").device)
     return loaded
 

@@ -1,4 +1,6 @@
-"""One trained model as a folder of files, each with its digest, `model.json` written last.
+"""What stands beside a trained model's weights, and where; `mrkd.models` has the model itself.
+
+A folder of files, each with its digest, `model.json` written last.
 
     models/<category>/<version>/
       model.safetensors          bottleneck, student and feature mask generation; no teacher
@@ -12,32 +14,24 @@ JSON files are sealed (`mrkd.checkpoint.sealed`): every byte that is read back i
 written.
 """
 
-from mrkd.checkpoint.card import Calibration, ModelCard, TeacherCard
+from mrkd.checkpoint.card import CARD, WEIGHTS, Calibration, ModelCard, TeacherCard
 from mrkd.checkpoint.store import (
-    LoadedModel,
-    Teachers,
     calibration_numbers,
     folder_of,
-    load,
     read_calibration,
     read_card,
-    save,
     store_calibration,
-    store_teacher,
 )
 
 __all__ = [
+    "CARD",
+    "WEIGHTS",
     "Calibration",
-    "LoadedModel",
     "ModelCard",
     "TeacherCard",
-    "Teachers",
     "calibration_numbers",
     "folder_of",
-    "load",
     "read_calibration",
     "read_card",
-    "save",
     "store_calibration",
-    "store_teacher",
 ]

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from mrkd.config import FitConfig, ModelConfig
 from mrkd.roi import Roi
 
+CARD = "model.json"
 WEIGHTS = "model.safetensors"
 
 

@@ -15,13 +15,14 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from mrkd import datasets, images, metrics, scoring, synthetic
-from mrkd.checkpoint import LoadedModel, ModelCard
+from mrkd import datasets, decoding, images, metrics, scoring, synthetic
+from mrkd.checkpoint import ModelCard
 from mrkd.datasets import Sample
 from mrkd.datasets.sample import place_of
+from mrkd.decoding import Decoded, Decoder
 from mrkd.errors import CategoryError, ImageDecodeError, StorageError
 from mrkd.metrics import Metric
-from mrkd.scoring import Decoded, Decoder
+from mrkd.models import LoadedModel
 
 MIN_SHARED = 4
 """Held-out images that two models must have in common to be judged on those alone."""
@@ -176,8 +177,8 @@ def _show(
     scores: list[list[float]] = [[] for _ in rivals]
     views: list[_View] = []
     num_left_out = 0
-    ahead = min(scoring.ahead_of(Decoder.of(rival.card.model)) for rival in rivals)
-    found = scoring.in_threads(lambda one: _look(rivals, one), exhibits, ahead=ahead)
+    ahead = min(decoding.ahead_of(Decoder.of(rival.card.model)) for rival in rivals)
+    found = decoding.in_threads(lambda one: _look(rivals, one), exhibits, ahead=ahead)
     while chunk := list(islice(found, min(_CHUNK, ahead))):
         num_left_out += sum(not one for one in chunk)
         seen = list(chain.from_iterable(chunk))

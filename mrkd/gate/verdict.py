@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from mrkd import checkpoint
-from mrkd.checkpoint import LoadedModel
+from mrkd import models
 from mrkd.datasets import Sample
 from mrkd.errors import ArtefactError, CategoryError
 from mrkd.gate.trial import MIN_SHARED, Trial, by_defects, by_labels
 from mrkd.metrics import Metric
+from mrkd.models import LoadedModel
 from mrkd.registry import Promotion
 
 log = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ def judge(
 def _load(workspace: str, challenger: LoadedModel, champion: Promotion) -> LoadedModel:
     """The champion on the challenger's device, with one teacher for both where it is the same."""
     teacher = challenger.model.teacher
-    loaded = checkpoint.load(
+    loaded = models.load(
         workspace,
         challenger.card.category,
         champion.version,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:  # whoever only decodes is spared torch's import: seconds, and memory
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,6 @@ def to_tensor(pixels: Tensor, normalisation: Normalisation) -> Tensor:
     Returns:
         float32 `[B, 3, H, W]`, channels last in memory.
     """
-    mean = torch.tensor(normalisation.mean, device=pixels.device)
-    std = torch.tensor(normalisation.std, device=pixels.device)
-    return pixels.to(torch.float32).sub_(mean).div_(std).permute(0, 3, 1, 2)
+    values = pixels.float()
+    mean, std = values.new_tensor(normalisation.mean), values.new_tensor(normalisation.std)
+    return values.sub_(mean).div_(std).permute(0, 3, 1, 2)

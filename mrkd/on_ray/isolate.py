@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import ray
@@ -36,9 +36,11 @@ from mrkd.on_ray.reading import Row, decode, decoder_of, read_images
 from mrkd.on_ray.session import Ask
 from mrkd.on_ray.steps import Work
 from mrkd.on_ray.tally import Meter, Took
-from mrkd.scoring import Scorer
 from mrkd.shards import Shard
 from mrkd.storage import Fetched
+
+if TYPE_CHECKING:
+    from mrkd.scoring import Scorer
 
 log = logging.getLogger(__name__)
 
@@ -247,4 +249,8 @@ def _keep(row: Row, got: Fetched) -> Fetched:
 
 @lru_cache(maxsize=1)
 def _scorer(workspace: str, pool: PoolConfig) -> Scorer:
+    from mrkd.scoring import (
+        Scorer,  # not above: it loads torch, which a night's driver does without
+    )
+
     return Scorer(workspace, pool)

@@ -8,22 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from mrkd import schema
 from mrkd.config import RowsConfig, ScoreConfig
+from mrkd.decoding import Decoded, ahead_of
 from mrkd.errors import MrkdError
 from mrkd.nights import Night
 from mrkd.on_ray import blocks, session
 from mrkd.on_ray.night_progress import ask_board
 from mrkd.on_ray.reading import Row, decode, decoder_of, read_images
-from mrkd.on_ray.session import READER_CPUS, Ask
+from mrkd.on_ray.session import Ask
 from mrkd.on_ray.tally import Meter, Took
-from mrkd.scoring import Decoded, Scorer, ahead_of
 from mrkd.shards import Shard
 from mrkd.storage import Fetched
+
+if TYPE_CHECKING:
+    from mrkd.scoring import Scorer
 
 MAX_DEATHS = 2
 """Of processes that have one step of a shard in hand; one may well be its machine's fault."""
@@ -54,7 +57,7 @@ class Work:
 
 def read(row: pa.Table, *, config: ScoreConfig, threads: int, last: bool, board: Any) -> pa.Table:
     """Adds the images of a shard; on the last try one that cannot be reached is an error row."""
-    session.enter_worker(Ask(READER_CPUS))
+    session.log_to_driver()
 
     def images(work: Work, meter: Meter) -> Work:
         if work.shard.pin is None:
@@ -78,6 +81,8 @@ class Score:
     """Holds a scorer, and with it the models in use, for the life of its process."""
 
     def __init__(self, config: ScoreConfig, ask: Ask, board: Any) -> None:
+        from mrkd.scoring import Scorer  # not above: it loads torch, which readers do without
+
         session.enter_worker(ask)
         self._scorer, self._rows = Scorer(config.workspace, config.pool), config.rows
         self._board = board
@@ -112,7 +117,7 @@ def score_shard(
 
 def commit(row: pa.Table, *, config: ScoreConfig, board: Any) -> pa.Table:
     """Stores the table; what comes out is the shard and the counts of its rows."""
-    session.enter_worker(Ask(READER_CPUS))
+    session.log_to_driver()
 
     def store(work: Work, meter: Meter) -> Work:
         with meter.time("commit"):

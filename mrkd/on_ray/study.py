@@ -23,6 +23,7 @@ from mrkd import datasets, protocols, reports, schema, storage
 from mrkd.category import inputs_of_all
 from mrkd.config import EvalConfig
 from mrkd.datasets import Sample
+from mrkd.model import MODEL_VERSION
 from mrkd.on_ray import arm as arms
 from mrkd.on_ray import session, shared_features
 from mrkd.on_ray.arm import Order
@@ -94,7 +95,7 @@ def _runs(
         for seed in seeds:
             for key, one in fitted.items():
                 training = one.training(config, category, seed)
-                inputs = inputs_of(config, training, of_category)
+                inputs = inputs_of(config, training, of_category, model_version=MODEL_VERSION)
                 before = study.get(key, category, seed)
                 if before and before.inputs == inputs and not (before.error or config.fleet.force):
                     ended.append(before)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mrkd import datasets, reports, scoring, storage
+from mrkd import datasets, decoding, reports, storage
 from mrkd.category import CategoryResult, inputs_of_all, standing, steps_of, work_of
 from mrkd.config import TrainConfig
 from mrkd.datasets import Sample
@@ -102,7 +102,7 @@ def _find_up_to_date(fleet: Fleet, inputs: Mapping[str, str]) -> None:
     def look(name: str) -> CategoryResult | None:
         return standing(workspace, name, inputs[name])
 
-    for name, result in zip(inputs, scoring.in_threads(look, inputs), strict=True):
+    for name, result in zip(inputs, decoding.in_threads(look, inputs), strict=True):
         if result:
             fleet.end(name, {**result.to_dict(), "attempts": 0})
 

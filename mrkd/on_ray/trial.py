@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
-from mrkd import checkpoint, device, exam, metrics, storage
+from mrkd import checkpoint, device, exam, metrics, models, storage
 from mrkd.category import CategoryResult, Probe, good_samples, train_category
 from mrkd.config import SearchConfig, TrainConfig
 from mrkd.datasets import Sample
@@ -270,7 +270,7 @@ def test(order: Order, category: str, trials: Mapping[str, Sequence[Trial]]) -> 
 
 def _load(order: Order, trial: Trial) -> tuple[MRKD, float, dict[str, float]]:
     """The model of a training, its threshold, and the shares that it held out."""
-    loaded = checkpoint.load(order.search.uri, trial.category, trial.version)
+    loaded = models.load(order.search.uri, trial.category, trial.version)
     loaded.model.to(device.choose(order.config.train.device, "float32").device)
     names = ("validation_share", "calibration_share")
     shares = {name: getattr(loaded.card.train, name) for name in names}

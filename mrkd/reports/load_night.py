@@ -17,6 +17,7 @@ import pyarrow.dataset as ds
 from mrkd import checkpoint, profiles, storage
 from mrkd.archive import UNMATCHED
 from mrkd.checkpoint import Calibration, ModelCard
+from mrkd.decoding import in_threads
 from mrkd.errors import ArtefactError, ConfigError, StorageError
 from mrkd.manifests import open_night, read_manifests, readable
 from mrkd.profiles import Lights, Profile, Reference
@@ -25,7 +26,6 @@ from mrkd.reports.content import Model
 from mrkd.reports.drawing import drawn
 from mrkd.reports.night_content import NightData, Scoring, Shown
 from mrkd.reports.night_rows import Chosen, Row
-from mrkd.scoring import in_threads
 from mrkd.shards import Pin
 
 RECORD = "_MANIFEST.json"

@@ -18,10 +18,10 @@ import pyarrow.dataset as ds
 from numpy.typing import NDArray
 
 from mrkd import archive, schema, seeds, storage
+from mrkd.decoding import in_threads
 from mrkd.errors import StorageError
 from mrkd.reports.content import ImageError
 from mrkd.reports.night_content import ErrorKind
-from mrkd.scoring import in_threads
 
 NUM_SHOWN = 20
 """Images of each kind: defective, borderline, for audit."""

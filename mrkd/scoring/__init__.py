@@ -7,29 +7,15 @@ changes no bit of any of them. Where a model takes large pictures in tiles, a pa
 what is calibrated, scored and stored is of the map that they make together (`images.Tiling`).
 """
 
-from mrkd.scoring.decoding import (
-    Decoded,
-    Decoder,
-    ahead_of,
-    decode_samples,
-    in_threads,
-    map_policy,
-)
 from mrkd.scoring.forward import BATCH_SIZE, Scored, score_images, within
 from mrkd.scoring.regions import find_regions
 from mrkd.scoring.scorer import Scorer, score_rows
 
 __all__ = [
     "BATCH_SIZE",
-    "Decoded",
-    "Decoder",
     "Scored",
     "Scorer",
-    "ahead_of",
-    "decode_samples",
     "find_regions",
-    "in_threads",
-    "map_policy",
     "score_images",
     "score_rows",
     "within",

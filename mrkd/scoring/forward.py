@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mrkd.config import PoolConfig
+from mrkd.decoding import Decoded, Decoder
 from mrkd.model import Detector, infer
 from mrkd.roi import Roi
 from mrkd.scoring.canvas import Canvas
-from mrkd.scoring.decoding import Decoded, Decoder
 from mrkd.scoring.regions import inside
 
 BATCH_SIZE = PoolConfig.batch_size

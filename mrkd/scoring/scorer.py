@@ -13,12 +13,13 @@ from weakref import WeakValueDictionary
 import numpy as np
 import torch
 
-from mrkd import checkpoint, device, schema
+from mrkd import device, models, schema
 from mrkd.backbones import Teacher
-from mrkd.checkpoint import Calibration, LoadedModel
+from mrkd.checkpoint import Calibration
 from mrkd.config import PoolConfig, RowsConfig
+from mrkd.decoding import Decoded
 from mrkd.model import Detector
-from mrkd.scoring.decoding import Decoded
+from mrkd.models import LoadedModel
 from mrkd.scoring.forward import Scored, score_images, within
 from mrkd.scoring.regions import find_regions
 
@@ -85,7 +86,7 @@ class Scorer:
     def _load(self, category: str, version: str, calibration: int) -> LoadedModel:
         key = (category, version, calibration)
         if key not in self._models:
-            loaded = checkpoint.load(
+            loaded = models.load(
                 self._workspace,
                 category,
                 version,

@@ -22,7 +22,6 @@ import pyarrow as pa
 from mrkd import schema, storage
 from mrkd.config import EvalConfig, TrainConfig
 from mrkd.datasets import Sample
-from mrkd.model import MODEL_VERSION
 from mrkd.studies.arms import Table
 from mrkd.summary import now
 
@@ -153,13 +152,16 @@ def _counts(samples: Sequence[Sample]) -> dict[str, int]:
     return {part: sum(one.split == part for one in samples) for part in ("train", "val", "test")}
 
 
-def inputs_of(config: EvalConfig, training: TrainConfig, samples: Sequence[Sample]) -> str:
+def inputs_of(
+    config: EvalConfig, training: TrainConfig, samples: Sequence[Sample], *, model_version: int
+) -> str:
     """A hash over all that decides what a run finds, its images by name and ETag.
 
     Args:
         config: of the evaluation.
         training: of the run.
         samples: of its category, as listed now.
+        model_version: `model.MODEL_VERSION` of the code.
     """
     images = sorted(
         (one.image_uri, one.etag, one.split, one.defect, one.gt_mask_uri or "", one.group or "")
@@ -171,6 +173,6 @@ def inputs_of(config: EvalConfig, training: TrainConfig, samples: Sequence[Sampl
         "roi": training.roi.to_dict(),
         "images": images,
         "judged": [config.part, config.resamples, config.seed, config.check_leaks],
-        "code": MODEL_VERSION,
+        "code": model_version,
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -29,6 +29,7 @@ from mrkd.backbones import load_teacher
 from mrkd.category.images import decode_good, read_good
 from mrkd.config import DataConfig, TrainConfig
 from mrkd.datasets import GOOD
+from mrkd.decoding import Decoder, decode_samples
 from mrkd.feature_cache import TeacherFeatures
 from mrkd.metrics import (
     Metric,
@@ -41,7 +42,7 @@ from mrkd.metrics import (
 from mrkd.metrics.pixel import PixelMetric
 from mrkd.model import build
 from mrkd.nearest import NearestNeighbour
-from mrkd.scoring import Decoder, decode_samples, score_images
+from mrkd.scoring import score_images
 from mrkd.studies.arms import PLAIN_RD
 from mrkd.tables import put_values
 

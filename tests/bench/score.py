@@ -19,11 +19,12 @@ from pathlib import Path
 
 import torch
 
-from mrkd import checkpoint, datasets, registry, storage
+from mrkd import datasets, models, registry, storage
 from mrkd.category import train_category
 from mrkd.config import DataConfig, PoolConfig, ScoreConfig, TrainConfig
+from mrkd.decoding import Decoder
 from mrkd.images import DecodeLimits
-from mrkd.scoring import Decoder, score_images
+from mrkd.scoring import score_images
 from tests.support import night_runs as runs
 from tests.support.archive_pictures import FULL, encode
 from tests.support.night_pace import bytes_per_clean_row
@@ -75,7 +76,7 @@ def bare(place: Place, workspace: str, count: int = 160) -> float:
     """Images a second of the model alone, on pixels in memory, with all cores."""
     champion = registry.champion(workspace, _CATEGORY)
     assert champion is not None
-    loaded = checkpoint.load(workspace, _CATEGORY, champion.version)
+    loaded = models.load(workspace, _CATEGORY, champion.version)
     decoder = Decoder(FULL, loaded.card.model.resize, DecodeLimits())
     decoded = [decoder(str(n), encode(place.pictures.picture(_CATEGORY, n))) for n in range(count)]
     torch.set_num_threads(os.cpu_count() or 1)

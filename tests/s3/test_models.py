@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from mrkd import checkpoint, datasets, registry, storage
+from mrkd import checkpoint, datasets, models, registry, storage
 from mrkd.category import train_category
 from mrkd.errors import ArtefactError
 from tests.support.models import small_config
@@ -26,9 +26,7 @@ def test_a_model_is_trained_found_up_to_date_and_loaded(config):
     assert (first.status, second.status) == ("trained", "up_to_date")
     champion = registry.champion(config.workspace, "plate")
     assert champion.version == first.version
-    assert (
-        checkpoint.load(config.workspace, "plate", champion.version).card.version == first.version
-    )
+    assert models.load(config.workspace, "plate", champion.version).card.version == first.version
     assert registry.versions(config.workspace, "plate") == [first.version]
 
 
@@ -41,7 +39,7 @@ def test_a_changed_byte_is_found(config):
     data[-1] ^= 1
     storage.write(uri, bytes(data))
     with pytest.raises(ArtefactError, match=r"model\.safetensors is damaged"):
-        checkpoint.load(config.workspace, "plate", version)
+        models.load(config.workspace, "plate", version)
 
 
 def test_of_two_promotions_at_once_each_number_has_one_winner(config):

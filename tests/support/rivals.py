@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from mrkd import checkpoint, datasets, registry
-from mrkd.checkpoint import Calibration, LoadedModel, ModelCard, TeacherCard
+from mrkd import datasets, models, registry
+from mrkd.checkpoint import Calibration, ModelCard, TeacherCard
 from mrkd.config import FitConfig, RoiConfig
 from mrkd.datasets import Sample
 from mrkd.model import MRKD
+from mrkd.models import LoadedModel
 from mrkd.registry import Promotion
 from mrkd.roi import Roi
 from tests.support.models import FIT, small_model
@@ -36,7 +37,7 @@ def rival(
 
 def store(workspace: str, loaded: LoadedModel) -> LoadedModel:
     """The model as the next version of its category."""
-    card = checkpoint.save(
+    card = models.save(
         workspace,
         loaded.model,
         loaded.calibration,

@@ -52,7 +52,7 @@ def write_study(folder: Path, **values: object) -> str:
         for category, of_category in samples.items():
             for seed in range(config.num_seeds):
                 training = arm.training(config, category, seed)
-                inputs = inputs_of(config, training, of_category)
+                inputs = inputs_of(config, training, of_category, model_version=1)
                 run = Run(key, category, seed, inputs)
                 if (number, category, seed) == (0, "ring", 0):
                     run = Run(key, category, seed, inputs, error="<b>no</b> image: add some")

@@ -3,7 +3,7 @@
 import numpy as np
 import pyarrow as pa
 
-from mrkd import checkpoint
+from mrkd import models
 from mrkd.calibration import calibrate
 from mrkd.checkpoint import ModelCard
 from mrkd.images import Statistics
@@ -28,7 +28,7 @@ def store_version(
     calibration = calibrate(
         HELD_OUT, HELD_OUT * 2, [Statistics(0.5, 0.1, 1.0)] * len(HELD_OUT), false_call_rate=rate
     )
-    return checkpoint.save(
+    return models.save(
         workspace,
         small_model() if model is None else model,
         calibration,

@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from mrkd import catalogue, checkpoint, registry, storage
+from mrkd import catalogue, checkpoint, models, registry, storage
 from mrkd.calibration import at_rate, at_threshold
 from mrkd.errors import ArtefactError
 from tests.support.versions import gate, store_version
@@ -184,7 +184,7 @@ def test_a_new_threshold_of_the_champion_is_stored_and_decides(workspace, shelf)
     assert (new.number, new.threshold, new.pixel_threshold) == (2, 14 / 16, 28 / 16)
     assert (promotion.version, promotion.calibration, promotion.gate) == ("bb", 2, gate(0.95))
     champion = registry.champion(workspace, "plate")
-    loaded = checkpoint.load(workspace, "plate", "bb", calibration=champion.calibration)
+    loaded = models.load(workspace, "plate", "bb", calibration=champion.calibration)
     assert loaded.calibration == new
     assert (new.by, new.why) == ("anna", "too many calls")
     first = checkpoint.read_calibration(workspace, "plate", "bb", 1)

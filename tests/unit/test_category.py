@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from mrkd import checkpoint, datasets, device, registry, schema, scoring, storage
+from mrkd import checkpoint, datasets, decoding, device, models, registry, schema, scoring, storage
 from mrkd.category import train_category
 from mrkd.category.facts import check_converged
 from mrkd.config import PoolConfig, RowsConfig
@@ -51,7 +51,7 @@ def test_a_category_is_trained_calibrated_and_promoted_first(trained):
     champion = registry.champion(str(workspace), "plate")
     assert (result.status, champion.version, champion.why) == ("trained", result.version, "first")
     assert champion.by == "train test"
-    loaded = checkpoint.load(str(workspace), "plate", result.version)
+    loaded = models.load(str(workspace), "plate", result.version)
     assert result.threshold == loaded.calibration.threshold
     assert result.num_images == loaded.card.data["num_images"]
     assert sum(result.num_images.values()) == 32
@@ -79,7 +79,7 @@ def test_a_night_scores_the_held_out_images_as_the_calibration_did(trained, part
     workspace, result, _ = trained
     config = small_config(str(parts), str(workspace))
     samples = [s for s in datasets.load(config.data)["plate"] if s.split == "train"]
-    images = list(scoring.decode_samples(samples, scoring.Decoder(64, "stretch")))
+    images = list(decoding.decode_samples(samples, decoding.Decoder(64, "stretch")))
     scorer = scoring.Scorer(str(workspace), PoolConfig(device="cpu"))
     rows = scorer.score(images, category="plate", version=result.version, rows=RowsConfig())
     scored = {row["image_uri"]: row["image_score"] for row in rows}
@@ -172,7 +172,7 @@ def test_a_lost_teacher_is_stored_again_by_the_next_start(trained, parts, tmp_pa
     other = shutil.copytree(workspace, tmp_path / "workspace")
     shutil.rmtree(other / "teachers")
     assert train(parts, other).status == "up_to_date"
-    checkpoint.load(str(other), "plate", first.version)
+    models.load(str(other), "plate", first.version)
 
 
 def test_images_that_cannot_be_decoded_are_left_out_and_named(own_parts, tmp_path):

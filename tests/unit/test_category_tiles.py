@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 
-from mrkd import checkpoint, datasets, images, metrics, scoring
+from mrkd import datasets, decoding, images, metrics, models
 from mrkd.category import train_category
 from mrkd.category.images import decode_good, read_good
 from mrkd.config import EvalConfig
+from mrkd.decoding import Decoder
 from mrkd.gate.trial import by_labels
 from mrkd.labelled import measure_category
-from mrkd.scoring import Decoder, score_images
+from mrkd.scoring import score_images
 from tests.support.models import small_config, small_model
 from tests.support.parts import make_parts
 from tests.support.rivals import rival
@@ -55,7 +56,7 @@ def test_a_training_in_tiles_counts_images_and_calibrates_on_their_canvases(cate
     config, _, result = category
     assert result.num_images["train"] == len(good.good[good.on("train")])
     assert result.resize == "stretch"
-    loaded = checkpoint.load(config.workspace, "plate", result.version)
+    loaded = models.load(config.workspace, "plate", result.version)
     assert (loaded.card.model.tiles, loaded.card.model.overlap) == (64, 16)
     held_out = list(score_images(loaded.model, good.decoded[good.on("calibration")]))
     assert list(loaded.calibration.scores) == sorted(one.image_score for one in held_out)
@@ -70,9 +71,9 @@ def test_flips_of_tiles_are_trained_on(category, tmp_path):
 
 def test_large_pictures_are_evaluated_and_judged_as_they_are_scored(category):
     config, samples, result = category
-    model = checkpoint.load(config.workspace, "plate", result.version).model
+    model = models.load(config.workspace, "plate", result.version).model
     test = [sample for sample in samples if sample.split == "test"]
-    scored = list(score_images(model, scoring.decode_samples(test, Decoder.of(config.model))))
+    scored = list(score_images(model, decoding.decode_samples(test, Decoder.of(config.model))))
 
     evaluated = EvalConfig(config.workspace, "test", config.data, resamples=0)
     measured = measure_category(evaluated, "plate", samples)
@@ -111,7 +112,7 @@ def test_no_more_than_a_few_large_pictures_wait_in_memory():
         begun.append(item)
         return item
 
-    found = scoring.in_threads(begin, range(40), ahead=4)
+    found = decoding.in_threads(begin, range(40), ahead=4)
     for n in range(40):
         assert next(found) == n
         assert len(begun) <= n + 4

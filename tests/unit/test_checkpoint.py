@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from mrkd import checkpoint, schema, storage
+from mrkd import checkpoint, models, schema, storage
 from mrkd.calibration import calibrate
 from mrkd.checkpoint import sealed
 from mrkd.config import RoiConfig
@@ -24,7 +24,7 @@ def calibration(number=1):
 
 
 def save(workspace, model, version="aa", category="plate"):
-    return checkpoint.save(
+    return models.save(
         str(workspace),
         model,
         calibration(),
@@ -50,7 +50,7 @@ def stored(tmp_path, model):
 
 
 def load(workspace, version="aa", **values):
-    return checkpoint.load(str(workspace), "plate", version, **values)
+    return models.load(str(workspace), "plate", version, **values)
 
 
 def test_a_loaded_model_scores_as_the_saved_one_to_the_bit(stored, model):

@@ -8,8 +8,9 @@ import pytest
 from mrkd import checkpoint, golden, storage
 from mrkd.calibration import at_threshold
 from mrkd.config import ScoreConfig
+from mrkd.decoding import Decoder
 from mrkd.errors import ArtefactError, ConfigError, GoldenError, NightError
-from mrkd.scoring import Decoder, Scorer
+from mrkd.scoring import Scorer
 from mrkd.shards import Pin
 from tests.support.pictures import pillow, smooth
 from tests.support.versions import store_version

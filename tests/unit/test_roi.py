@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from mrkd.config import RoiConfig
+from mrkd.decoding import Decoder
 from mrkd.errors import ArtefactError, CategoryError, StorageError
 from mrkd.images import Geometry
 from mrkd.roi import Roi
-from mrkd.scoring import Decoder, find_regions, score_images
+from mrkd.scoring import find_regions, score_images
 from tests.support.models import small_model
 
 SIZE = (40, 60)

@@ -5,14 +5,15 @@ import numpy as np
 import pytest
 import torch
 
-from mrkd import checkpoint, schema, scoring
+from mrkd import checkpoint, decoding, models, schema
 from mrkd.calibration import calibrate
 from mrkd.config import PoolConfig, RoiConfig, RowsConfig
 from mrkd.datasets import Sample
+from mrkd.decoding import Decoded, Decoder
 from mrkd.errors import ArtefactError
 from mrkd.images import Geometry, Statistics
 from mrkd.roi import Roi
-from mrkd.scoring import Decoded, Decoder, Scorer, find_regions, score_images
+from mrkd.scoring import Scorer, find_regions, score_images
 from tests.support.models import FIT, small_model
 
 POOL = PoolConfig(device="cpu", batch_size=4)
@@ -34,7 +35,7 @@ def decoded(seed, resize="stretch"):
 def save(workspace, version, seed=0, low=0.0, roi=None):
     """A model that calls anomalous what scores above `low` + 3."""
     statistics = [Statistics(0.5, 0.1, 1.0)] * 4
-    checkpoint.save(
+    models.save(
         str(workspace),
         small_model(seed, roi),
         calibrate(np.arange(4) + low, np.arange(4) + low, statistics, false_call_rate=0.2),
@@ -95,7 +96,7 @@ def test_samples_are_decoded_in_order_and_named_by_their_content(tmp_path):
         path.write_bytes(png(n, 8, 8))
         samples.append(Sample(str(path), "plate", "test", 0, "good"))
     (tmp_path / "03.png").unlink()
-    found = list(scoring.decode_samples(samples, Decoder(32, "stretch")))
+    found = list(decoding.decode_samples(samples, Decoder(32, "stretch")))
     assert [image.image_uri for image in found] == [sample.image_uri for sample in samples]
     assert (found[3].error_kind, found[3].etag) == ("missing", "")
     assert len({image.etag for image in found}) == 70

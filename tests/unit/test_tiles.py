@@ -5,14 +5,15 @@ import numpy as np
 import pytest
 import torch
 
-from mrkd import checkpoint, images, schema
+from mrkd import images, models, schema
 from mrkd.calibration import calibrate
 from mrkd.config import PoolConfig, RoiConfig, RowsConfig
+from mrkd.decoding import Decoder
 from mrkd.errors import ConfigError
 from mrkd.images import Geometry, Statistics, Tiling
 from mrkd.model import infer
 from mrkd.roi import Roi
-from mrkd.scoring import Decoder, Scorer, score_images
+from mrkd.scoring import Scorer, score_images
 from tests.support.models import FIT, small_model
 from tests.support.pictures import smooth
 
@@ -162,7 +163,7 @@ def row_of(tmp_path, model, low=0.0, **rows):
     values, workspace = np.arange(4) + low, str(tmp_path / "workspace")
     calibration = calibrate(values, values, [Statistics(0.5, 0.1, 1.0)] * 4, false_call_rate=0.2)
     empty = schema.METRICS.empty_table()
-    checkpoint.save(
+    models.save(
         workspace, model, calibration, category="web", version="v", train=FIT, data={},
         metrics={}, history=empty, training_scores=empty,
     )  # fmt: skip

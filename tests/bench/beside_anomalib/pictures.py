@@ -16,7 +16,7 @@ from mrkd.backbones import Teacher
 from mrkd.category.images import SIDES, decode_good, read_good
 from mrkd.config import DataConfig, TrainConfig
 from mrkd.datasets import Sample
-from mrkd.scoring import Decoded, Decoder, decode_samples
+from mrkd.decoding import Decoded, Decoder, decode_samples
 
 T = TypeVar("T")
 

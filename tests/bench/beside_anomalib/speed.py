@@ -16,9 +16,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mrkd.backbones import Teacher
 from mrkd.datasets import Sample
+from mrkd.decoding import decode_samples
 from mrkd.loss import distillation_loss
 from mrkd.model import MRKD, infer
-from mrkd.scoring import BATCH_SIZE, decode_samples, score_images
+from mrkd.scoring import BATCH_SIZE, score_images
 from tests.bench.beside_anomalib.ours import (
     BATCH,
     MAP_SIZE,

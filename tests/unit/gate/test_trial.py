@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mrkd import gate, scoring
+from mrkd import decoding, gate, scoring
 from mrkd.datasets import Sample
 from mrkd.errors import CategoryError, StorageError
 from mrkd.gate.trial import by_defects, by_labels
@@ -25,7 +25,7 @@ def test_labelled_images_are_scored_as_a_night_scores_them(parts):
     model = small_model()
     trial = by_labels([rival(model)], parts, 500)
     test = [sample for sample in parts if sample.split == "test"]
-    decoded = scoring.decode_samples(test, scoring.Decoder(MODEL.image_size, MODEL.resize))
+    decoded = decoding.decode_samples(test, decoding.Decoder(MODEL.image_size, MODEL.resize))
     found = zip((one.gt_label for one in test), scoring.score_images(model, decoded), strict=True)
     expected = sorted((label, scored.image_score) for label, scored in found)
     assert sorted(zip(trial.labels, trial.scores[0], strict=True)) == expected
@@ -83,7 +83,7 @@ def test_made_defects_are_no_more_than_the_limit(good):
 def test_clean_held_out_images_score_as_in_their_calibration(good):
     model = small_model()
     samples = [sample for sample, _ in held_out(good)]
-    decoded = scoring.decode_samples(samples, scoring.Decoder(MODEL.image_size, MODEL.resize))
+    decoded = decoding.decode_samples(samples, decoding.Decoder(MODEL.image_size, MODEL.resize))
     expected = [scored.image_score for scored in scoring.score_images(model, decoded)]
     trial = by_defects([rival(model)], good, 500)
     assert sorted(trial.scores[0][trial.labels == 0]) == sorted(expected)

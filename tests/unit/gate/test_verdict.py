@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from mrkd import checkpoint, gate, storage
+from mrkd import checkpoint, gate, models, storage
 from mrkd.errors import CategoryError
 from mrkd.gate import verdict
 from mrkd.gate.trial import by_defects
@@ -143,7 +143,7 @@ def test_a_champion_for_pictures_of_another_size_holds_nobody_back(workspace, pa
 
 def test_a_stored_challenger_gets_the_verdict_of_the_one_in_memory(workspace, parts, good, better):
     stored = store(workspace, better)
-    loaded = checkpoint.load(workspace, "plate", stored.card.version)
+    loaded = models.load(workspace, "plate", stored.card.version)
     for samples in (parts, []):
         first = judge(workspace, stored, None, samples, good)
         assert judge(workspace, loaded, None, samples, good).record == first.record
