@@ -58,13 +58,42 @@ def _try_threshold(options: argparse.Namespace) -> Summary:
     return done("nights try-threshold", started_at, trial.counts, reasons=reasons)
 
 
-GROUPS = {"nights": "stored nights: what differs, what another threshold would have decided"}
+def _show(options: argparse.Namespace) -> Summary:
+    from mrkd import audit, reports, storage
+
+    started_at = now()
+    found = audit.history(options.workspace, options.image_uri, maps=bool(options.page))
+    print_table([one.line() for one in found])
+    verdicts = [one.verdict for one in found]
+    counts = {"rows": len(found), "nights": len({one.run for one in found})}
+    counts |= {name.lower(): verdicts.count(name) for name in ("OK", "NOK", "ERROR")}
+    uris = {}
+    if options.page:
+        uris["report"] = storage.join(options.page)
+        uri = storage.join(options.image_uri)
+        storage.write(options.page, reports.history_page(options.workspace, uri, found).encode())
+    return done("nights show", started_at, counts, uris=uris)
+
+
+GROUPS = {"nights": "stored nights: one image's way, what differs, what another threshold decides"}
 
 COMMANDS: Mapping[str, Command] = {
     "nights compare": Command(
         "two nights over the same images: what their models say differently, with a page",
         _compare,
         {"run_a": {"metavar": "RUN_A"}, "run_b": {"metavar": "RUN_B"}, **_WORKSPACE},
+    ),
+    "nights show": Command(
+        "one image: its rows over all nights, the models that decided, who promoted these",
+        _show,
+        {
+            "image_uri": {"metavar": "IMAGE_URI", "help": "as listed; of a tar <tar>#<member>"},
+            "--page": {
+                "metavar": "FILE.html",
+                "help": "a page with the maps, written here",
+            },
+            **_WORKSPACE,
+        },
     ),
     "nights try-threshold": Command(
         "what another threshold would have decided, from the stored scores",

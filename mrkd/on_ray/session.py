@@ -241,7 +241,8 @@ def enter_worker(ask: Ask) -> None:
 def log_to_driver() -> None:
     """What our functions do first in a process that only reads or writes: its log goes to stderr.
 
-    Ray carries that to the driver. torch is not loaded: 2 of 4 s of CPU, and 180 of 360 MB, of such a process.
+    Ray carries that to the driver. torch is not loaded, which were 2 of the 4 s of CPU that such a
+    process takes to begin, and 180 of its 360 MB.
     """
     logger = logging.getLogger("mrkd")
     if not logger.handlers:

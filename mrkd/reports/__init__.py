@@ -25,6 +25,7 @@ from mrkd.reports.content import PageData
 from mrkd.reports.evaluation import evaluation_page
 from mrkd.reports.fleet import fleet_page
 from mrkd.reports.fleet_content import FleetData
+from mrkd.reports.history import history_page
 from mrkd.reports.load_comparison import load_comparison_data
 from mrkd.reports.load_evaluation import load_page_data
 from mrkd.reports.load_fleet import load_fleet_data
@@ -49,6 +50,7 @@ __all__ = [
     "comparison_page",
     "evaluation_page",
     "fleet_page",
+    "history_page",
     "load_comparison_data",
     "load_fleet_data",
     "load_night_data",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -25,18 +27,21 @@ def to_parquet(table: pa.Table) -> bytes:
     return bytes(sink.getvalue())
 
 
-def from_parquet(data: bytes, *, name: str = "Parquet data") -> pa.Table:
+def from_parquet(
+    data: bytes, *, name: str = "Parquet data", columns: Sequence[str] | None = None
+) -> pa.Table:
     """The table in the bytes of a Parquet file.
 
     Args:
         data: the whole file.
         name: what the error calls it.
+        columns: that are read; None: all.
 
     Raises:
         ArtefactError: it is no Parquet file, or a damaged one.
     """
     try:
-        return pq.ParquetFile(pa.BufferReader(data)).read()
+        return pq.ParquetFile(pa.BufferReader(data)).read(columns)
     except (pa.ArrowException, OSError) as error:
         reason = str(error).partition("\n")[0]
         raise ArtefactError(

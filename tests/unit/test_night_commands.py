@@ -58,6 +58,18 @@ def test_the_page_is_built_again_from_what_is_stored(tmp_path):
     )
 
 
+def test_show_prints_a_line_for_each_night_and_writes_a_page_where_one_is_wanted(nights, tmp_path):
+    exit_code, table, summary = nights("show", "/no/0.png", "--page", str(tmp_path / "0.html"))
+    assert exit_code == 0
+    assert [line.split()[0] for line in table[:3]] == ["night", "a/1", "b/1"]
+    assert summary["counts"] == {"rows": 2, "nights": 2, "ok": 1, "nok": 1, "error": 0}
+    assert summary["uris"] == {"report": f"file://{tmp_path}/0.html"}
+    assert "<title>0.png</title>" in (tmp_path / "0.html").read_text()
+    exit_code, _, summary = nights("show", "/no/0.pgn")
+    assert (exit_code, summary["uris"]) == (1, {})
+    assert "none of the 3 nights" in summary["reasons"][0]
+
+
 def test_try_threshold_counts_and_lists_the_nearest_flips(nights):
     exit_code, table, summary = nights(
         "try-threshold", "a", "--category", "plate", "--threshold", "0.1"
