@@ -92,7 +92,7 @@ def _promote(options: argparse.Namespace) -> Summary:
         _shelf(options),
         options.version,
         calibration=options.calibration,
-        by=_user(),
+        by=user(),
         why=_why(options),
     )
     print_table(catalogue.promotions(_shelf(options)))
@@ -113,7 +113,7 @@ def _set_threshold(options: argparse.Namespace) -> Summary:
         rule = functools.partial(at_rate, false_call_rate=rate)
     shelf, why = _shelf(options), _why(options)
     version = shelf.require(options.version)
-    calibration, promotion = catalogue.set_threshold(shelf, version, rule, by=_user(), why=why)
+    calibration, promotion = catalogue.set_threshold(shelf, version, rule, by=user(), why=why)
     print_table(catalogue.calibrations(shelf, version))
     counts = {"calibration": calibration.number}
     reasons = [calibration.warning] if calibration.warning else []
@@ -249,7 +249,8 @@ def _shelf(options: argparse.Namespace) -> Shelf:
     return catalogue.shelf(options.workspace, options.category)
 
 
-def _user() -> str:
+def user() -> str:
+    """Who runs this, for what is stored with a name."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # a container's user needs no name

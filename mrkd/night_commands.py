@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from mrkd.commands import Command, done, print_table
+from mrkd.commands import Command, done, print_table, user
 from mrkd.config import check_name
+from mrkd.errors import MrkdError
 from mrkd.summary import Summary, now
 from mrkd.tables import check_range
+
+if TYPE_CHECKING:
+    from mrkd.retention import Pruning
 
 _SHOWN = 20
 _WORKSPACE = {"--workspace": {"required": True, "metavar": "URI", "help": "of the nights"}}
@@ -75,6 +81,41 @@ def _show(options: argparse.Namespace) -> Summary:
     return done("nights show", started_at, counts, uris=uris)
 
 
+def _prune(options: argparse.Namespace) -> Summary:
+    from mrkd import durations, retention
+
+    started_at = now()
+    found = retention.due(options.workspace, durations.parse("--older-than", options.older_than))
+    reasons: list[str] = []
+    if options.yes:
+        found, reasons = _pruned(options, found)
+    elif found:
+        reasons = ["nothing was deleted: --yes takes the maps out of these nights for good"]
+    names = ("run", "closed_at", "revisions", "shards", "bytes_before", "bytes_after")
+    print_table([{name: getattr(one, name) for name in names} for one in found])
+    counts = {name: sum(getattr(one, name) for one in found) for name in names[3:]}
+    counts = {"nights": len(found), **counts}
+    summary = done("nights prune", started_at, counts, reasons=reasons)
+    return replace(summary, exit_code=1, state="failed") if options.yes and reasons else summary
+
+
+def _pruned(
+    options: argparse.Namespace, found: Sequence[Pruning]
+) -> tuple[list[Pruning], list[str]]:
+    """What was done, and why it was not: a night that is at work keeps no other one's maps."""
+    from mrkd import retention
+
+    pruned, reasons = [], []
+    for one in found:
+        try:
+            done = retention.prune(options.workspace, one, by=user(), older_than=options.older_than)
+        except MrkdError as error:
+            reasons.append(str(error))
+        else:
+            pruned.append(done)
+    return pruned, reasons
+
+
 GROUPS = {"nights": "stored nights: one image's way, what differs, what another threshold decides"}
 
 COMMANDS: Mapping[str, Command] = {
@@ -92,6 +133,15 @@ COMMANDS: Mapping[str, Command] = {
                 "metavar": "FILE.html",
                 "help": "a page with the maps, written here",
             },
+            **_WORKSPACE,
+        },
+    ),
+    "nights prune": Command(
+        "takes the maps out of old nights for good; scores, regions and models stay",
+        _prune,
+        {
+            "--older-than": {"required": True, "metavar": "AGE", "help": "as in 90d"},
+            "--yes": {"action": "store_true", "help": "do it; without, it is only listed"},
             **_WORKSPACE,
         },
     ),

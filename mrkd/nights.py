@@ -163,7 +163,7 @@ class Night:
         facts = {
             "shard": shard.id,
             "counts": json.dumps(counts),
-            "content_sha256": _content_sha256(table),
+            "content_sha256": content_sha256(table),
         }
         metadata = {**(table.schema.metadata or {}), **{k.encode(): v for k, v in facts.items()}}
         data = schema.to_parquet(table.replace_schema_metadata(metadata))
@@ -294,7 +294,7 @@ def _check_rows(shard: Shard, table: pa.Table) -> None:
             raise ValueError(f"shard {shard.id}: {column} is not the plan's, row by row")
 
 
-def _content_sha256(table: pa.Table) -> str:
+def content_sha256(table: pa.Table) -> str:
     """Digest of the values alone, whatever chunks and buffers hold them."""
     digest = hashlib.sha256()
     for name in table.column_names:

@@ -70,6 +70,29 @@ def test_show_prints_a_line_for_each_night_and_writes_a_page_where_one_is_wanted
     assert "none of the 3 nights" in summary["reasons"][0]
 
 
+def test_prune_lists_first_and_deletes_only_when_told_to(nights, tmp_path):
+    shard = tmp_path / "nights/a/scores/category=plate/shard-1.parquet"
+    before = shard.read_bytes()
+    exit_code, table, summary = nights("prune", "--older-than", "0s")
+    assert exit_code == 0
+    assert [line.split()[0] for line in table[:4]] == ["run", "a", "b", "c"]
+    assert summary["counts"]["nights"] == 3
+    assert summary["reasons"][0].startswith("nothing was deleted: --yes")
+    assert shard.read_bytes() == before
+    exit_code, _, summary = nights("prune", "--older-than", "0s", "--yes")
+    assert (exit_code, summary["counts"]["nights"], summary["reasons"]) == (0, 3, [])
+    exit_code, _, summary = nights("prune", "--older-than", "0s")
+    assert (exit_code, summary["counts"]["nights"]) == (0, 0)
+
+
+def test_a_night_that_cannot_be_pruned_fails_the_command_and_no_other_night(nights, tmp_path):
+    (tmp_path / "nights/a/scores/category=plate/shard-1.parquet").write_bytes(b"damaged")
+    exit_code, _, summary = nights("prune", "--older-than", "0s", "--yes")
+    assert (exit_code, summary["state"]) == (1, "failed")
+    assert summary["counts"]["nights"] == 2
+    assert "no whole Parquet file" in summary["reasons"][0]
+
+
 def test_try_threshold_counts_and_lists_the_nearest_flips(nights):
     exit_code, table, summary = nights(
         "try-threshold", "a", "--category", "plate", "--threshold", "0.1"
