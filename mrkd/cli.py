@@ -15,21 +15,19 @@ import logging
 import sys
 import tomllib
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
-from mrkd import __version__, commands, night_commands
-from mrkd.config import EvalConfig, ScoreConfig, SearchConfig, TrainConfig
+from mrkd import __version__, commands, dates, night_commands
+from mrkd.config import TrainConfig
 from mrkd.errors import ConfigError, MrkdError, StorageError
 from mrkd.summary import Summary, now
 from mrkd.tables import Config, flattened, put_values
+from mrkd.verbs import VERBS, RunConfig, Verb
 
 COMMANDS = {**commands.COMMANDS, **night_commands.COMMANDS}
 GROUPS = {**commands.GROUPS, **night_commands.GROUPS}
-
-RunConfig = TrainConfig | ScoreConfig | EvalConfig
 
 PLACES = (
     "workspace",
@@ -61,12 +59,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             if verb.listing and getattr(options, verb.listing.name):
                 summary = verb.listing.work()
             else:
-                config = _config(verb.config, options)
+                config, *late = _configs(verb, options)
                 run = config.run
                 if options.show_config:
                     print(config.to_toml(), end="")
                     return 0
                 summary = verb.plan(config) if verb.plan and options.plan else verb.work(config)
+                if verb.late and late and not options.plan:
+                    summary = verb.late(summary, late)
     except MrkdError as error:
         reason = " ".join(str(error).split())
         print(f"mrkd: {reason}", file=sys.stderr)
@@ -88,103 +88,6 @@ def _log_to_stderr() -> None:
     form = "%(asctime)s %(levelname)s %(name)s %(message)s"
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format=form)
     logging.getLogger("mrkd").setLevel(logging.INFO)
-
-
-def _train(config: TrainConfig) -> Summary:
-    from mrkd.on_ray import train
-
-    return train.run(config)
-
-
-def _tune(config: SearchConfig) -> Summary:
-    from mrkd.on_ray import tune
-
-    return tune.run(config)
-
-
-def _score(config: ScoreConfig) -> Summary:
-    from mrkd.on_ray import score
-
-    return score.run(config)
-
-
-def _evaluate(config: EvalConfig) -> Summary:
-    from mrkd.on_ray import evaluate
-
-    return evaluate.run(config)
-
-
-def _plan_train(config: TrainConfig) -> Summary:
-    from mrkd.forecast import forecast
-
-    found = forecast(config)
-    print("\n".join(found.lines()))
-    return found.summary(config.run)
-
-
-def _plan_tune(config: SearchConfig) -> Summary:
-    from mrkd.forecast import forecast_search
-
-    found = forecast_search(config)
-    print("\n".join(found.lines()))
-    return found.summary(config.run)
-
-
-def _spaces() -> Summary:
-    from mrkd.on_ray import spaces
-
-    started_at = now()
-    rows = [
-        {"space": name, "key": key, "from": domain}
-        for name in spaces.names()
-        for key, domain in spaces.described(spaces.load(name)).items()
-    ]
-    commands.print_table(rows)
-    return commands.done("tune --spaces", started_at, {"spaces": len(spaces.names())})
-
-
-def _plan_score(config: ScoreConfig) -> Summary:
-    from mrkd.night_forecast import forecast_night
-
-    found = forecast_night(config)
-    print("\n".join(found.lines()))
-    return found.summary(config.run)
-
-
-@dataclass(frozen=True)
-class Listing:
-    """A flag of a verb that needs no config: it lists what may stand in one."""
-
-    name: str
-    help: str
-    work: Callable[[], Summary]
-
-
-@dataclass(frozen=True)
-class Verb:
-    """A command with a config: what it does and, where it can say beforehand, what that takes."""
-
-    help: str
-    config: type[RunConfig]
-    work: Callable[[Any], Summary]
-    plan: Callable[[Any], Summary] | None = None
-    listing: Listing | None = None
-
-
-VERBS: Mapping[str, Verb] = {
-    "train": Verb("one model for each category of a data set", TrainConfig, _train, _plan_train),
-    "tune": Verb(
-        "the config that serves best, searched on Ray Tune, with a page",
-        SearchConfig,
-        _tune,
-        _plan_tune,
-        Listing("spaces", "list the search spaces with their keys and stop", _spaces),
-    ),
-    "score": Verb("an archive of images to rows in Parquet", ScoreConfig, _score, _plan_score),
-    "evaluate": Verb(
-        "how good models are on labelled images, the champions or a table", EvalConfig, _evaluate
-    ),
-}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -231,6 +134,11 @@ def _add_config_flags(one: argparse.ArgumentParser, verb: Verb) -> None:
     one.add_argument("--show-config", action="store_true", help="print the whole config and stop")
     if verb.plan:
         one.add_argument("--plan", action="store_true", help="count images and bytes and stop")
+    if verb.late:
+        text = "of the night, put into {date} in its run and places"
+        one.add_argument("--date", metavar="2026-11-23", help=text)
+        text = "days before it whose late images are scored as well, as in 3d"
+        one.add_argument("--late-window", metavar="DAYS", help=text)
     absent = argparse.SUPPRESS
     if issubclass(verb.config, TrainConfig):
         one.add_argument(
@@ -276,7 +184,8 @@ def _unknown_flag(unknown: Sequence[str], command: str) -> str:
     return f"unknown argument {flag!r}" + (f"; did you mean {near[0]!r}?" if near else "")
 
 
-def _config(kind: type[RunConfig], options: argparse.Namespace) -> RunConfig:
+def _configs(verb: Verb, options: argparse.Namespace) -> list[RunConfig]:
+    """The config of a run, and, where a window is looked through, those of the days before."""
     if options.file is None:
         raise ConfigError(f"name the TOML file of its config (see `mrkd {options.command} --help`)")
     text = _text(options.file)
@@ -284,9 +193,14 @@ def _config(kind: type[RunConfig], options: argparse.Namespace) -> RunConfig:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{options.file}: not a TOML file: {error}") from error
-    given = vars(options)
+    given, kind = vars(options), verb.config
     put_values(raw, {key: _value(given[key], hint) for key, hint in keys(kind) if key in given})
-    return _with_absolute_paths(kind.from_dict(raw))
+    if verb.late is None:
+        return [_with_absolute_paths(kind.from_dict(raw))]
+    day = None if options.date is None else dates.day_of(options.date)
+    window = options.late_window
+    days = [day, *(dates.days_before(raw, day, window) if window is not None else ())]
+    return [_with_absolute_paths(kind.from_dict(dates.fill(raw, one))) for one in days]
 
 
 def _with_absolute_paths(config: RunConfig) -> RunConfig:

@@ -8,7 +8,8 @@
     |- ArtefactError         a stored model or calibration is damaged or does not fit
     |  `- TeacherError       teacher weights are missing, altered or of another network
     `- NightError            a night cannot go on: held by another run, or rows do not add up
-       `- GoldenError        reference parts do not score as they should
+       |- GoldenError        reference parts do not score as they should
+       `- StoppedError       a signal ended it
 
 `ValueError` stays for a caller's argument, `assert` for our own invariants.
 """
@@ -80,3 +81,7 @@ class NightError(MrkdError):
 
 class GoldenError(NightError):
     """Reference parts do not score as they should: the pictures changed, not the product."""
+
+
+class StoppedError(NightError):
+    """A signal ended the night; the same command goes on."""

@@ -13,12 +13,13 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
 from mrkd import archive, golden, parts, reports, storage, version_sets
 from mrkd.config import ScoreConfig
-from mrkd.errors import ConfigError, MrkdError, NightError
+from mrkd.errors import ConfigError, MrkdError, StoppedError
 from mrkd.lease import Lease
 from mrkd.manifests import Manifest, count_rows, unopened
 from mrkd.nights import Night
@@ -43,7 +44,8 @@ def run(config: ScoreConfig) -> Summary:
     Raises:
         ConfigError: there is no archive or no model, the template or the pool cannot be, or the
             night was planned otherwise; nothing was started.
-        NightError: another run holds the night, it was stopped, or shards could not be committed;
+        StoppedError: a signal ended it; the same command goes on.
+        NightError: another run holds the night, or shards could not be committed;
             what was committed stands, and the same command goes on from there.
         ArtefactError: a model is damaged.
         StorageError: the workspace or the archive cannot be read or written.
@@ -58,9 +60,50 @@ def run(config: ScoreConfig) -> Summary:
                 uris, reasons = _tell(night, config)
                 return _end(verdict, night, manifests, config, uris, start.problems + reasons)
         except KeyboardInterrupt as error:
-            raise NightError(
+            raise StoppedError(
                 "the night was stopped: start it again, which goes on; what is committed stands"
             ) from error
+
+
+def run_late(first: Summary, nights: Sequence[ScoreConfig]) -> Summary:
+    """Scores what came late for earlier days, each a revision of its own night.
+
+    A day that has no archive is passed by. One that fails keeps no other one.
+
+    Args:
+        first: the verdict of the day itself.
+        nights: of the days before.
+
+    Returns:
+        The day's verdict, with what was late among its counts and reasons.
+
+    Raises:
+        StoppedError: a signal ended it; the same command goes on.
+    """
+    reasons, codes = list(first.reasons), [first.exit_code]
+    images = behind = 0
+    for config in nights:
+        if not storage.exists(config.archive.manifest or config.archive.uri):
+            continue
+        try:
+            late = run(config)
+        except StoppedError:
+            raise
+        except MrkdError as error:
+            codes.append(1)
+            reasons.append(f"{config.run}: {error}")
+            continue
+        codes.append(late.exit_code)
+        reasons += [f"{config.run}: {reason}" for reason in late.reasons]
+        if late.counts["images"]:
+            behind += 1
+            images += late.counts["images"]
+            reasons.append(f"{config.run}: {late.counts['images']} images came late")
+    # What failed goes before what is only partial.
+    code = min((code for code in codes if code), default=0)
+    counts = {**first.counts, "late_images": images, "late_nights": behind}
+    state = first.state if code == first.exit_code else {1: "failed", 3: "partial"}[code]
+    return replace(first, exit_code=code, state=state, counts=counts, reasons=reasons)
 
 
 def _check(config: ScoreConfig) -> dict[str, str]:
@@ -218,4 +261,11 @@ def _end(
             **uris,
         },
         reasons=[*reasons, *also],
+        # A start that found nothing to do has nothing to say of a night that ended well before.
+        stored=bool(closed) or not _ended(night),
     )
+
+
+def _ended(night: Night) -> bool:
+    uri = storage.join(night.uri, "summary.json")
+    return storage.stat(uri) is not None and storage.read_json(uri)["state"] in ("done", "partial")

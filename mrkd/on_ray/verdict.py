@@ -54,8 +54,9 @@ class Verdict:
         counts: Mapping[str, int] | None = None,
         uris: Mapping[str, str] | None = None,
         reasons: Sequence[str] = (),
+        stored: bool = True,
     ) -> Summary:
-        """The stored summary of a run that ends now; arguments as `Summary`."""
+        """The summary of a run that ends now, stored unless told otherwise; else as `Summary`."""
         summary = Summary(
             command=self._command,
             run=self._run,
@@ -67,5 +68,6 @@ class Verdict:
             finished_at=now(),
             reasons=[" ".join(reason.split()) for reason in reasons],
         )
-        storage.write_json(self._uri, summary.to_dict())
+        if stored:
+            storage.write_json(self._uri, summary.to_dict())
         return summary

@@ -39,6 +39,8 @@ def test_each_image_becomes_one_row_and_nothing_new_is_no_work(plant, archive, c
     again = score.run(plant.score_config(archive, "calm"))
     assert (again.exit_code, again.counts["images"]) == (0, 0)
     assert shards(plant, "calm") == before
+    # Of the night as a whole the first start's verdict goes on to stand.
+    assert json.loads((plant.night("calm") / "summary.json").read_text()) == calm.to_dict()
 
 
 def test_what_cannot_be_scored_is_an_error_row_and_the_share_of_them_decides(plant, own_archive):

@@ -13,6 +13,7 @@ from mrkd.backbones import WEIGHTS
 from mrkd.config import EvalConfig, ScoreConfig, TrainConfig
 from mrkd.errors import ArtefactError
 from mrkd.summary import Summary
+from mrkd.verbs import VERBS, Verb
 from tests.support.parts import make_parts
 
 FLEET = """
@@ -234,7 +235,7 @@ def misses_some(config):
 
 @pytest.mark.parametrize(("work", "expected"), [(fails, 1), (misses_some, 3)])
 def test_what_a_run_says_is_the_exit_code(verdict, fleet_toml, monkeypatch, work, expected):
-    monkeypatch.setitem(cli.VERBS, "train", cli.Verb("", TrainConfig, work))
+    monkeypatch.setitem(VERBS, "train", Verb("", TrainConfig, work))
     exit_code, summary, err = verdict("train", fleet_toml)
     assert exit_code == expected
     assert (summary["command"], summary["run"]) == ("train", "fleet-1")
@@ -244,7 +245,7 @@ def test_what_a_run_says_is_the_exit_code(verdict, fleet_toml, monkeypatch, work
 
 @pytest.mark.parametrize("config", [TrainConfig, ScoreConfig, EvalConfig])
 def test_every_key_of_a_config_is_a_flag_that_its_help_names(config, capsys):
-    verb = next(name for name, verb in cli.VERBS.items() if verb.config is config)
+    verb = next(name for name, verb in VERBS.items() if verb.config is config)
     with pytest.raises(SystemExit) as stop:
         cli.main([verb, "--help"])
     assert stop.value.code == 0
@@ -254,7 +255,7 @@ def test_every_key_of_a_config_is_a_flag_that_its_help_names(config, capsys):
 
 
 def test_the_places_are_keys_of_the_configs():
-    keys = {key for verb in cli.VERBS.values() if verb.config for key, _ in cli.keys(verb.config)}
+    keys = {key for verb in VERBS.values() if verb.config for key, _ in cli.keys(verb.config)}
     assert set(cli.PLACES) <= keys
 
 

@@ -1,0 +1,96 @@
+"""Nights by date: `{date}` in a night's run and places, and the days before whose images come late.
+
+`{date}` stands for 2026-11-23, `{date:%Y/%m/%d}` for the same in strftime's words. In
+`archive.template` it is a field of the images' keys like any other, and is left as it is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from copy import deepcopy
+from datetime import date, timedelta
+from typing import Any
+
+from mrkd import durations
+from mrkd.errors import ConfigError
+from mrkd.tables import flattened, put_values
+
+KEYS = ("run", "archive.uri", "archive.manifest", "golden.uri")
+"""Of a night's config, whose values may hold a date."""
+
+_PLACE = re.compile(r"\{date(?::([^{}]*))?\}")
+_MOST_DAYS = 366
+
+
+def day_of(text: str) -> date:
+    """The day that `--date` says, as in 2026-11-23.
+
+    Raises:
+        ConfigError: it says none.
+    """
+    try:
+        return date.fromisoformat(text)
+    except ValueError as error:
+        raise ConfigError(f"--date is {text!r}: write a day as 2026-11-23") from error
+
+
+def fill(raw: Mapping[str, Any], day: date | None) -> dict[str, Any]:
+    """A night's tables with its date put in.
+
+    Args:
+        raw: as in the file, with the flags.
+        day: of the night; None: none was given.
+
+    Raises:
+        ConfigError: a date is wanted and none was given, or given and the run's name holds none,
+            so that all days would be one night.
+    """
+    values = flattened(raw)
+    dated = {
+        key: values[key]
+        for key in KEYS
+        if isinstance(values.get(key), str) and _PLACE.search(values[key])
+    }
+    if day is None:
+        for key, value in dated.items():
+            raise ConfigError(f"{key} is {value!r}: give its date, as in --date 2026-11-23")
+        return deepcopy(dict(raw))
+    if "run" not in dated:
+        raise ConfigError(
+            f"--date is given, and run is {values.get('run')!r}: write the date into its name, as "
+            "in night-{date}, or every day would go on with one night"
+        )
+    filled = deepcopy(dict(raw))
+    put_values(filled, {key: _filled(value, day) for key, value in dated.items()})
+    return filled
+
+
+def days_before(raw: Mapping[str, Any], day: date | None, window: str) -> list[date]:
+    """The days whose late images count with those of a day, the newest first.
+
+    Args:
+        raw: tables of the night, not filled.
+        day: of the night.
+        window: as in 3d.
+
+    Raises:
+        ConfigError: there is no day, the window is none, or the archive's place holds no date.
+    """
+    if day is None:
+        raise ConfigError("--late-window counts back from --date, which is not given")
+    span = durations.parse("--late-window", window)
+    if span % timedelta(days=1) or not 1 <= span.days <= _MOST_DAYS:
+        raise ConfigError(f"--late-window is {window!r}: write 1 to {_MOST_DAYS} whole days, as 3d")
+    values = flattened(raw)
+    places = [values.get(key) for key in ("archive.uri", "archive.manifest")]
+    if not any(isinstance(place, str) and _PLACE.search(place) for place in places):
+        raise ConfigError(
+            "--late-window looks through the days before, and neither archive.uri nor "
+            "archive.manifest holds a {date}: every day would be the whole archive"
+        )
+    return [day - timedelta(days=number) for number in range(1, span.days + 1)]
+
+
+def _filled(text: str, day: date) -> str:
+    return _PLACE.sub(lambda match: day.strftime(match[1]) if match[1] else day.isoformat(), text)
