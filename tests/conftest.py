@@ -1,6 +1,7 @@
 """What all tests share: a clean environment, and markers that follow from a test's folder."""
 
 import os
+import secrets
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,9 @@ def pytest_configure():
         "AWS_CONFIG_FILE": os.devnull,
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
         "OMP_WAIT_POLICY": "PASSIVE",
-        "RAY_AUTH_MODE": "disabled",
+        # As `mrkd.on_ray` does where it is imported before Ray.
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RAY_USAGE_STATS_ENABLED": "0",
     }
 

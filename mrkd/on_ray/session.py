@@ -20,7 +20,8 @@ from mrkd.errors import ConfigError
 
 # For a Ray of our own; on a cluster its operator decides (cluster/runtime_env.yaml).
 _LOCAL_ENVIRONMENT = {
-    # 2.60 turns token authentication on by itself, depending on what lies in the home folder.
+    # Where Ray was imported before this package, which would have asked for a token; unsaid, 2.60
+    # turns tokens on by itself, depending on what lies in the home folder.
     "RAY_AUTH_MODE": "disabled",
     "RAY_USAGE_STATS_ENABLED": "0",
     # Ray's coming default, whose absence it warns of at each start.

@@ -1,0 +1,132 @@
+"""A Ray cluster that asks for a token, as `ray start` makes it, and jobs submitted to it."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+RAY = Path(sys.executable).with_name("ray")
+_PORTS = (
+    "port",
+    "dashboard-port",
+    "dashboard-agent-listen-port",
+    "ray-client-server-port",
+    "metrics-export-port",
+    "autoscaler-metrics",
+    "dashboard-metrics",
+)
+_READY_S = 60
+_END_S = 5
+
+
+@dataclass(frozen=True)
+class Head:
+    """A cluster's first node.
+
+    Args:
+        pid: of the command that started it and stays.
+        environment: of a client that knows the token.
+        ports: by the option of `ray start` that says them.
+    """
+
+    pid: int
+    environment: Mapping[str, str]
+    ports: Mapping[str, int]
+
+    @property
+    def url(self) -> str:
+        """Of its dashboard."""
+        return self.environment["RAY_API_SERVER_ADDRESS"]
+
+
+@contextmanager
+def head(folder: Path, **options: object) -> Iterator[Head]:
+    """A head within a `with` block, with 2 CPUs unless told otherwise."""
+    token = folder / "token"
+    token.touch(mode=0o600)
+    token.write_text(secrets.token_hex(32))
+    ports = dict(zip(_PORTS, free_ports(len(_PORTS)), strict=True))
+    # A Ray of the tests' own process has a token in the environment, which would go first.
+    own = {name: value for name, value in os.environ.items() if name != "RAY_AUTH_TOKEN"}
+    environment = own | {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(token),
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{ports['dashboard-port']}",
+        # Two that no option says.
+        "AUTOSCALER_METRIC_PORT": str(ports["autoscaler-metrics"]),
+        "DASHBOARD_METRIC_PORT": str(ports["dashboard-metrics"]),
+    }
+    given: dict[str, object] = {
+        name: port for name, port in ports.items() if not name.endswith("-metrics")
+    }
+    given |= {"dashboard-host": "127.0.0.1", "num-cpus": 2, **options}
+    command = [str(RAY), "start", "--head", "--block", "--disable-usage-stats"]
+    command += [f"--{name}={value}" for name, value in given.items()]
+    with (folder / "head.log").open("wb") as log:
+        process = subprocess.Popen(
+            command, env=environment, stdout=log, stderr=log, start_new_session=True
+        )
+        try:
+            _wait_for(f"{environment['RAY_API_SERVER_ADDRESS']}/api/version", process)
+            yield Head(process.pid, environment, ports)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(_END_S)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+
+def submit(
+    command: Sequence[str | Path], environment: Mapping[str, str]
+) -> subprocess.CompletedProcess[str]:
+    """Submits, again while the head has its pages up but not yet its agent, which starts jobs."""
+    until = time.monotonic() + _READY_S
+    while True:
+        job = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=90, check=False
+        )
+        if "No available agent" not in job.stdout + job.stderr or time.monotonic() > until:
+            return job
+        time.sleep(1)
+
+
+def free_ports(number: int) -> list[int]:
+    """Below 32768, where nothing is given out by chance, and outside Ray's workers' range."""
+    found: list[int] = []
+    for port in range(20000 + os.getpid() % 9000, 32768):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)):
+                found.append(port)
+        if len(found) == number:
+            return found
+    raise OSError("no free ports")
+
+
+def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
+    """Until the server answers, be it that it asks for a token."""
+    until = time.monotonic() + _READY_S
+    while time.monotonic() < until:
+        assert process.poll() is None, "the head ended"
+        try:
+            urllib.request.urlopen(url, timeout=2).close()
+        except urllib.error.HTTPError as error:
+            assert error.code == 401
+        except OSError:
+            time.sleep(0.1)
+            continue
+        return
+    raise TimeoutError(url)
