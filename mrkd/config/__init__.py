@@ -17,6 +17,7 @@ from mrkd.config.network import (
     config_digest,
 )
 from mrkd.config.night import (
+    AlertsConfig,
     ArchiveConfig,
     GoldenConfig,
     PartsConfig,
@@ -28,6 +29,7 @@ from mrkd.config.search import SearchConfig, SearchOptions
 
 __all__ = [
     "NAME",
+    "AlertsConfig",
     "ArchiveConfig",
     "Backbone",
     "DataConfig",

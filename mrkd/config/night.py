@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -9,6 +10,8 @@ from mrkd.config.data import PriceConfig, check_name
 from mrkd.config.network import Device, Precision
 from mrkd.errors import ConfigError
 from mrkd.tables import Config, check_range
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,31 @@ class PartsConfig(Config):
 
 
 @dataclass(frozen=True)
+class AlertsConfig(Config):
+    """What of a night asks for somebody, each category and line by itself."""
+
+    error_share: float = 0.01
+    """Share of the images without a score, above which there is one."""
+    nok_rate: float = 0.0
+    """Share of the scored images that are NOK, likewise; 0: no limit."""
+    silent_lines: bool = True
+    """Whether a line that usually sends images, and sent none, is one."""
+    drift: Literal["red", "amber"] = "red"
+    """From which of the page's lights on there is one."""
+    webhook: str = ""
+    """Environment variable that holds the URL they are sent to; empty: they are only stored."""
+
+    def __post_init__(self) -> None:
+        check_range("alerts.error_share", self.error_share, 0, 1)
+        check_range("alerts.nok_rate", self.nok_rate, 0, 1)
+        if self.webhook and not _VARIABLE.fullmatch(self.webhook):
+            raise ConfigError(
+                "alerts.webhook is no name of an environment variable: put the URL into one, as "
+                "it holds a secret, and its name here"
+            )
+
+
+@dataclass(frozen=True)
 class ScoreConfig(Config):
     """SCORE.toml: an archive of images to rows in Parquet."""
 
@@ -123,6 +151,7 @@ class ScoreConfig(Config):
     pool: PoolConfig = field(default_factory=PoolConfig)
     golden: GoldenConfig = field(default_factory=GoldenConfig)
     parts: PartsConfig = field(default_factory=PartsConfig)
+    alerts: AlertsConfig = field(default_factory=AlertsConfig)
     price: PriceConfig = field(default_factory=PriceConfig)
     models: str = ""
     """Instead of the champions: a JSON or TOML file of category = version, or a fleet's folder,

@@ -17,7 +17,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
-from mrkd import archive, golden, parts, reports, storage, version_sets
+from mrkd import alerts, archive, golden, parts, reports, storage, version_sets
 from mrkd.config import ScoreConfig
 from mrkd.errors import ConfigError, MrkdError, StoppedError
 from mrkd.lease import Lease
@@ -57,8 +57,9 @@ def run(config: ScoreConfig) -> Summary:
             with session.stoppable():
                 with _Start(night, config, versions, lease) as start:
                     manifests = start.close_all()
-                uris, reasons = _tell(night, config)
-                return _end(verdict, night, manifests, config, uris, start.problems + reasons)
+                uris, num_alerts, reasons = _tell(night, config)
+                reasons = start.problems + reasons
+                return _end(verdict, night, manifests, config, uris, num_alerts, reasons)
         except KeyboardInterrupt as error:
             raise StoppedError(
                 "the night was stopped: start it again, which goes on; what is committed stands"
@@ -116,6 +117,7 @@ def _check(config: ScoreConfig) -> dict[str, str]:
     check_places(config.workspace, config.archive.manifest or config.archive.uri)
     if config.golden.uri:
         golden.list_references(config)
+    alerts.url_of(config.alerts)
     return version_sets.read(config.models, config.workspace)
 
 
@@ -216,19 +218,32 @@ def _page_uri(night: Night) -> str:
     return storage.join(night.uri, "report.html")
 
 
-def _tell(night: Night, config: ScoreConfig) -> tuple[dict[str, str], list[str]]:
-    """Parts and page, where no page stands any more; their URIs, and what went wrong.
+def _tell(night: Night, config: ScoreConfig) -> tuple[dict[str, str], int, list[str]]:
+    """Parts, page and alerts; their URIs, the number of alerts, and what went wrong.
+
+    Parts and page are made where no page stands any more.
 
     The rows are committed by then: whatever is wrong here is told, and fails no night.
     """
-    if storage.stat(_page_uri(night)):
-        return {}, []
+    uris: dict[str, str] = {}
+    found: list[alerts.Alert] = []
     try:
-        uris = parts.store(night.uri, config.parts)
-        return uris | {"report": reports.write_night_page(night.uri)}, []
+        if not storage.stat(_page_uri(night)):
+            uris = parts.store(night.uri, config.parts)
+            data = reports.load_night_data(night.uri)
+            found = alerts.find(data, config.alerts)
+            uris["report"] = reports.write_night_page(night.uri, data)
+        record, failure = alerts.tell(night.uri, night.run, found, config.alerts)
     except MrkdError as error:
         log.warning("night_not_told run=%s reason=%s", night.run, error)
-        return {}, [f"the rows stand, but their page does not ({error}): mrkd report {night.uri}"]
+        return (
+            uris,
+            0,
+            [f"the rows stand, but their page does not ({error}): mrkd report {night.uri}"],
+        )
+    if record.alerts:
+        uris["alerts"] = storage.join(night.uri, alerts.RECORD)
+    return uris, len(record.alerts), [failure] if failure else []
 
 
 def _end(
@@ -237,6 +252,7 @@ def _end(
     closed: Sequence[Manifest],
     config: ScoreConfig,
     uris: Mapping[str, str],
+    num_alerts: int,
     also: Sequence[str],
 ) -> Summary:
     """The verdict over the images of the revisions that this start has closed."""
@@ -254,7 +270,12 @@ def _end(
         )
     return verdict.end(
         3 if shut or num_errors > config.max_error_share * num_images else 0,
-        counts={"images": num_images, **dict.fromkeys(("ok", "nok"), 0), **kinds},
+        counts={
+            "images": num_images,
+            **dict.fromkeys(("ok", "nok"), 0),
+            **kinds,
+            "alerts": num_alerts,
+        },
         uris={
             "scores": storage.join(night.uri, "scores"),
             "manifest": storage.join(night.uri, "_MANIFEST.json"),

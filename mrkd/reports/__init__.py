@@ -137,11 +137,12 @@ def write_fleet_page(fleet_uri: str) -> str:
     return _write(fleet_uri, fleet_page(load_fleet_data(fleet_uri)))
 
 
-def write_night_page(night_uri: str) -> str:
+def write_night_page(night_uri: str, data: NightData | None = None) -> str:
     """Writes `report.html` into a night's folder, and its profile, if none of today stands there.
 
     Args:
         night_uri: `<workspace>/nights/<run>`.
+        data: what `load_night_data` found there; None: it is read.
 
     Returns:
         URI of the page.
@@ -149,7 +150,7 @@ def write_night_page(night_uri: str) -> str:
     Raises:
         MrkdError: as `load_night_data`, or the page cannot be written.
     """
-    return _write(night_uri, night_page(load_night_data(night_uri)))
+    return _write(night_uri, night_page(data or load_night_data(night_uri)))
 
 
 def write_comparison_page(comparison_uri: str) -> str:

@@ -59,6 +59,14 @@ def test_what_cannot_be_scored_is_an_error_row_and_the_share_of_them_decides(pla
     assert summary.reasons == [
         f"4 of {NUM_IMAGES + 4} images have no score: decode 1, empty 1, no_model 1, truncated 1"
     ]
+    told = json.loads((plant.night("bad") / "alerts.json").read_text())["alerts"]
+    assert {one["kind"] for one in told} >= {"error_share"}
+    assert {one["category"] for one in told if one["kind"] == "error_share"} == {
+        "plate",
+        "ring",
+        "unknown",
+    }
+    assert summary.counts["alerts"] == len(told)
     found = {row["image_uri"]: row for row in rows(plant, "bad")}
     assert len(found) == NUM_IMAGES + 4
     for key, (_, kind) in bad.items():
