@@ -22,7 +22,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from mrkd import storage
-from mrkd.config import FitConfig, ModelConfig
+from mrkd.config import NAME, FitConfig, ModelConfig
 from mrkd.errors import ArtefactError, StorageError
 
 log = logging.getLogger(__name__)
@@ -310,7 +310,10 @@ def _numbers(workspace: str, category: str) -> list[int]:
 def _read(workspace: str, category: str, number: int) -> Promotion:
     uri = _uri(workspace, category, number)
     try:
-        return Promotion(**storage.read_json(uri))
+        found = Promotion(**storage.read_json(uri))
+        if not NAME.fullmatch(found.version) or type(found.calibration) is not int:
+            raise TypeError("its version is no name, or its calibration no number")
+        return found
     except TypeError as error:
         raise ArtefactError(
             f"{uri} is no promotion: restore the file, or delete it to fall back to the one before"

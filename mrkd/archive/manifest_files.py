@@ -40,7 +40,9 @@ def batches(file: DataFile) -> Iterator[pa.RecordBatch]:
         StorageError: it cannot be read.
     """
     with _explained(file.uri):
-        yield from _read(file)
+        for batch in _read(file):
+            batch.validate(full=True)  # else text that is no UTF-8 is met much later
+            yield batch
 
 
 def _read(file: DataFile) -> Iterator[pa.RecordBatch]:
@@ -94,3 +96,8 @@ def _explained(uri: str) -> Iterator[None]:
         raise ConfigError(f"archive.manifest {uri} cannot be read ({reason}): make it again") from (
             error
         )
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"archive.manifest {uri} is not UTF-8 ({error.reason}, byte {error.start:,} of a "
+            "header or text): save it as UTF-8"
+        ) from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
@@ -76,11 +76,21 @@ class Calibration:
 
         Raises:
             KeyError: a field is missing.
-            TypeError: a field is unknown.
+            TypeError: a field is unknown, or of another type.
+            ValueError: a field is of another type.
         """
-        lists = {name: tuple(raw[name]) for name in ("scores", "pixel_maxima")}
-        statistics = {name: tuple(values) for name, values in raw["statistics"].items()}
-        return cls(**{**raw, **lists, "statistics": statistics})
+        numbers = {name: float(raw[name]) for name in _NUMBERS}
+        lists = {name: _floats(raw[name]) for name in ("scores", "pixel_maxima")}
+        statistics = {name: _floats(values) for name, values in dict(raw["statistics"]).items()}
+        number = int(raw["number"])
+        return cls(**{**raw, "number": number, **numbers, **lists, "statistics": statistics})
+
+
+_NUMBERS = ("threshold", "pixel_threshold", "false_call_rate", "supported_false_call_rate")
+
+
+def _floats(values: Iterable[float]) -> tuple[float, ...]:
+    return tuple(map(float, values))
 
 
 @dataclass(frozen=True)
@@ -161,10 +171,13 @@ class ModelCard:
         Raises:
             ConfigError: a config holds what this version of mrkd does not know.
             KeyError: a field is missing.
-            TypeError: a field is unknown.
+            TypeError: a field is unknown, or of another type.
+            ValueError: a field is of another type.
         """
         content = dict(raw)
         config = content.pop("config")
+        content |= {name: dict(content[name]) for name in ("data", "metrics", "code")}
+        content["files"] = {name: dict(file) for name, file in dict(content["files"]).items()}
         return cls(
             **{
                 **content,

@@ -22,7 +22,7 @@ def read_card(workspace: str, category: str, version: str) -> ModelCard:
     uri = storage.join(folder_of(workspace, category, version), CARD)
     try:
         return ModelCard.from_json(sealed.read_json(uri))
-    except (ConfigError, KeyError, TypeError) as error:
+    except (ConfigError, KeyError, TypeError, ValueError) as error:
         raise _unknown(uri, error) from error
 
 
@@ -36,7 +36,7 @@ def read_calibration(workspace: str, category: str, version: str, number: int) -
     uri = storage.join(folder, "calibrations", f"{number}.json")
     try:
         return Calibration.from_json(sealed.read_json(uri))
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise _unknown(uri, error) from error
 
 

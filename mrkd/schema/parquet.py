@@ -41,9 +41,11 @@ def from_parquet(
         ArtefactError: it is no Parquet file, or a damaged one.
     """
     try:
-        return pq.ParquetFile(pa.BufferReader(data)).read(columns)
-    except (pa.ArrowException, OSError) as error:
+        table = pq.ParquetFile(pa.BufferReader(data)).read(columns)
+        table.validate(full=True)  # else text that is no UTF-8 is met much later
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = str(error).partition("\n")[0]
         raise ArtefactError(
             f"{name} is no whole Parquet file ({reason}): write it again"
         ) from error
+    return table

@@ -231,6 +231,18 @@ def test_a_file_that_is_damaged_missing_or_of_another_kind_is_refused(tmp_path):
     refused(csv(tmp_path, "{", "m.json"), "is not JSON")
 
 
+@pytest.mark.parametrize("text", ["uri,straße\na,1\n", "uri,line\na,straße\n"])
+def test_a_csv_that_is_not_utf_8_is_refused(tmp_path, text):
+    refused(csv(tmp_path, text.encode("latin-1")), r"UTF-?8")
+
+
+def test_a_parquet_file_whose_text_is_not_utf_8_is_refused(tmp_path):
+    wrong = pa.Array.from_buffers(
+        pa.string(), 1, [None, pa.py_buffer(b"\0\0\0\0\2\0\0\0"), pa.py_buffer(b"\xffx")]
+    )
+    refused(parquet(tmp_path, {"uri": ["a.png"], "line": wrong}), r"UTF-?8")
+
+
 def test_a_written_manifest_reads_back_as_the_archive(tmp_path):
     add(tmp_path / "a", "plate/l1/1.png", "plate/l1/2.png", "stray.png")
     put(tmp_path / "a", "bolt/1.tar", tar_bytes({"x.png": b"x", "y.png": b"y"})[:2000])

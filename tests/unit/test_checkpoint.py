@@ -216,6 +216,27 @@ def test_what_is_no_sealed_json_is_called_damaged(tmp_path, data):
         sealed.read_json(uri)
 
 
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("calibrations/1.json", {"statistics": "none"}),
+        ("calibrations/1.json", {"threshold": "high"}),
+        ("calibrations/1.json", {"scores": [None]}),
+        ("model.json", {"files": ["model.safetensors"]}),
+        ("model.json", {"teacher": None}),
+        ("model.json", {"config": {"model": 1, "train": {}}}),
+    ],
+)
+def test_a_sealed_file_whose_values_are_of_other_types_is_told_from_damage(stored, name, values):
+    uri = f"{checkpoint.folder_of(str(stored), 'plate', 'aa')}/{name}"
+    content = sealed.read_json(uri)
+    storage.write(uri, sealed.to_json(content | values))
+    place = str(stored), "plate", "aa"
+    read = checkpoint.read_card if name == "model.json" else checkpoint.read_calibration
+    with pytest.raises(ArtefactError, match=r"does not fit this version of mrkd"):
+        read(*place, *([] if name == "model.json" else [1]))
+
+
 def test_a_number_that_is_not_finite_is_not_sealed():
     with pytest.raises(ValueError, match="JSON"):
         sealed.to_json({"loss": float("nan")})

@@ -217,7 +217,11 @@ def test_a_forced_version_takes_the_first_free_suffix(workspace):
 
 @pytest.mark.parametrize(
     ("content", "error"), [(b"{}", ArtefactError), (b'{"number": 1}', ArtefactError),
-                           (b"[1]", ArtefactError), (b"no json", StorageError)]
+                           (b"[1]", ArtefactError), (b"no json", StorageError),
+                           (b'{"number": 1, "version": "../x", "calibration": 1, "by": "", '
+                            b'"at": "", "why": ""}', ArtefactError),
+                           (b'{"number": 1, "version": "aa", "calibration": "1", "by": "", '
+                            b'"at": "", "why": ""}', ArtefactError)]
 )  # fmt: skip
 def test_a_damaged_promotion_is_named(workspace, content, error):
     uri = storage.join(workspace, "models", "plate", "promotions", "1.json")
