@@ -9,7 +9,7 @@ import pytest
 
 TOP = Path(__file__).parents[2]
 TARGETS = ("decode", "config", "manifest", "template", "artefact", "tar")
-SECONDS = os.environ.get("MRKD_FUZZ_S", "8")
+SECONDS = os.environ.get("MRKD_FUZZ_S", "5")
 SEED = os.environ.get("MRKD_SEED", "0")
 
 
