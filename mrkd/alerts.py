@@ -17,12 +17,11 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Self
 
 from mrkd import storage
 from mrkd.config import AlertsConfig
 from mrkd.errors import ArtefactError, ConfigError
-from mrkd.profiles import Lights
+from mrkd.profiles import Compared, Lights
 from mrkd.reports import NightData
 from mrkd.summary import now
 
@@ -71,40 +70,20 @@ class Alert:
         return self.kind, self.category, self.line
 
 
-@dataclass(frozen=True)
-class Record:
-    """The alerts of a night, as they stand in its folder."""
+def read(night_uri: str) -> tuple[Alert, ...]:
+    """The alerts that stand in a night's folder.
 
-    alerts: tuple[Alert, ...] = ()
-
-    @classmethod
-    def read(cls, night_uri: str) -> Self:
-        """What stands there; an empty record where there is none.
-
-        Raises:
-            ArtefactError: it is no record.
-            StorageError: it cannot be read.
-        """
-        uri = storage.join(night_uri, RECORD)
-        if storage.stat(uri) is None:
-            return cls()
-        try:
-            return cls(tuple(Alert(**one) for one in storage.read_json(uri)["alerts"]))
-        except (TypeError, KeyError) as error:
-            raise ArtefactError(f"{uri} is no record of alerts: delete it") from error
-
-    def with_new(self, found: Sequence[Alert]) -> Self:
-        """With those of `found` that it does not have."""
-        known = {one.key for one in self.alerts}
-        new = tuple(replace(one, at=now()) for one in found if one.key not in known)
-        return replace(self, alerts=self.alerts + new)
-
-    def write(self, night_uri: str, run: str) -> str:
-        """Stores it, and returns its URI."""
-        uri = storage.join(night_uri, RECORD)
-        content = {"schema": ALERTS_VERSION, "run": run, "alerts": list(map(asdict, self.alerts))}
-        storage.write_json(uri, content)
-        return uri
+    Raises:
+        ArtefactError: their file is no record.
+        StorageError: it cannot be read.
+    """
+    uri = storage.join(night_uri, RECORD)
+    if storage.stat(uri) is None:
+        return ()
+    try:
+        return tuple(Alert(**one) for one in storage.read_json(uri)["alerts"])
+    except (TypeError, KeyError) as error:
+        raise ArtefactError(f"{uri} is no record of alerts: delete it") from error
 
 
 def find(data: NightData, config: AlertsConfig) -> list[Alert]:
@@ -114,7 +93,7 @@ def find(data: NightData, config: AlertsConfig) -> list[Alert]:
 
 def tell(
     night_uri: str, run: str, found: Sequence[Alert], config: AlertsConfig
-) -> tuple[Record, str]:
+) -> tuple[tuple[Alert, ...], str]:
     """Stores what is new of a night and sends what was not sent.
 
     The caller holds the night's lease.
@@ -126,25 +105,27 @@ def tell(
         config: where to.
 
     Returns:
-        The night's record, and why the webhook did not take it; empty where it did.
+        All alerts of the night, and why the webhook did not take them; empty where it did.
 
     Raises:
         ArtefactError: the record is damaged.
         StorageError: it cannot be read or written.
     """
-    before = Record.read(night_uri)
-    record, failure = before.with_new(found), ""
-    unsent = [one for one in record.alerts if one.sent_at is None]
+    before, failure = read(night_uri), ""
+    known = {one.key for one in before}
+    new = tuple(replace(one, at=now()) for one in found if one.key not in known)
+    alerts = before + new
+    unsent = [one for one in alerts if one.sent_at is None]
     if unsent and config.webhook:
         failure = _post(url_of(config), run, unsent, config.webhook)
         if not failure:
-            sent = (one if one.sent_at else replace(one, sent_at=now()) for one in record.alerts)
-            record = Record(tuple(sent))
-    if record != before:
-        record.write(night_uri, run)
-    for one in record.alerts[len(before.alerts) :]:
+            alerts = tuple(replace(one, sent_at=one.sent_at or now()) for one in alerts)
+    if alerts != before:
+        content = {"schema": ALERTS_VERSION, "run": run, "alerts": list(map(asdict, alerts))}
+        storage.write_json(storage.join(night_uri, RECORD), content)
+    for one in new:
         log.warning("alert run=%s kind=%s %s", run, one.kind, one.text)
-    return record, failure
+    return alerts, failure
 
 
 def url_of(config: AlertsConfig) -> str:
@@ -164,10 +145,9 @@ def url_of(config: AlertsConfig) -> str:
     return url
 
 
-def _of_group(row: Any, data: NightData, config: AlertsConfig) -> Iterator[Alert]:
-    """The alerts of a category and line (`profiles.Compared`)."""
-    place = row.category, row.line
-    name = f"{row.category}, line {row.line}" if row.line else row.category
+def _of_group(row: Compared, data: NightData, config: AlertsConfig) -> Iterator[Alert]:
+    """The alerts of a category and line."""
+    place, name = (row.category, row.line), row.name
     if row.tonight is None:
         if config.silent_lines and row.silent:
             came = f"in {len(row.before)} of {row.num_nights} nights before there were some"

@@ -6,7 +6,7 @@ million rows one file a night is read.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -107,7 +107,11 @@ def history(workspace: str, image_uri: str, *, maps: bool = True) -> list[Sighti
 
 
 def _sightings(
-    workspace: str, run: str, uri: str, columns: Sequence[str], promotions: Any
+    workspace: str,
+    run: str,
+    uri: str,
+    columns: Sequence[str],
+    promotions: Callable[[str], Sequence[Promotion]],
 ) -> Iterator[Sighting]:
     """The rows of one night."""
     folder = storage.join(workspace, "nights", run)

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
 
 from mrkd import schema, storage
+from mrkd.decoding import in_threads
 from mrkd.errors import ArtefactError, NightError
 from mrkd.manifests import Manifest, read_manifests
 from mrkd.nights import Night, content_sha256
@@ -27,7 +27,6 @@ from mrkd.summary import now
 log = logging.getLogger(__name__)
 
 PRUNING_VERSION = 1
-_AT_ONCE = 4
 _TRIES = 3
 
 
@@ -119,11 +118,7 @@ def prune(workspace: str, one: Pruning, *, by: str, older_than: str) -> Pruning:
             lease.check()
             return _without_maps(storage.join(night.uri, "scores", name))
 
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            try:
-                sizes = list(pool.map(take, _names(manifests, records)))
-            finally:
-                pool.shutdown(cancel_futures=True)
+        sizes = list(in_threads(take, _names(manifests, records)))
         done = replace(
             one,
             shards=sum(before > 0 for before, _ in sizes),

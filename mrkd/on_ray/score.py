@@ -27,7 +27,7 @@ from mrkd.on_ray import session
 from mrkd.on_ray.revision import Committer, Done
 from mrkd.on_ray.session import Node
 from mrkd.on_ray.tally import Meter, add_start
-from mrkd.on_ray.verdict import Verdict
+from mrkd.on_ray.verdict import STATES, Verdict
 from mrkd.schema import ERROR_KINDS
 from mrkd.shards import Pin
 from mrkd.summary import Summary, now
@@ -103,8 +103,7 @@ def run_late(first: Summary, nights: Sequence[ScoreConfig]) -> Summary:
     # What failed goes before what is only partial.
     code = min((code for code in codes if code), default=0)
     counts = {**first.counts, "late_images": images, "late_nights": behind}
-    state = first.state if code == first.exit_code else {1: "failed", 3: "partial"}[code]
-    return replace(first, exit_code=code, state=state, counts=counts, reasons=reasons)
+    return replace(first, exit_code=code, state=STATES[code], counts=counts, reasons=reasons)
 
 
 def _check(config: ScoreConfig) -> dict[str, str]:
@@ -233,7 +232,7 @@ def _tell(night: Night, config: ScoreConfig) -> tuple[dict[str, str], int, list[
             data = reports.load_night_data(night.uri)
             found = alerts.find(data, config.alerts)
             uris["report"] = reports.write_night_page(night.uri, data)
-        record, failure = alerts.tell(night.uri, night.run, found, config.alerts)
+        told, failure = alerts.tell(night.uri, night.run, found, config.alerts)
     except MrkdError as error:
         log.warning("night_not_told run=%s reason=%s", night.run, error)
         return (
@@ -241,9 +240,9 @@ def _tell(night: Night, config: ScoreConfig) -> tuple[dict[str, str], int, list[
             0,
             [f"the rows stand, but their page does not ({error}): mrkd report {night.uri}"],
         )
-    if record.alerts:
+    if told:
         uris["alerts"] = storage.join(night.uri, alerts.RECORD)
-    return uris, len(record.alerts), [failure] if failure else []
+    return uris, len(told), [failure] if failure else []
 
 
 def _end(

@@ -12,7 +12,7 @@ from mrkd.errors import ConfigError, MrkdError, StorageError
 from mrkd.lease import Lease
 from mrkd.summary import Summary, now
 
-_STATES = {0: "done", 1: "failed", 3: "partial"}
+STATES = {0: "done", 1: "failed", 3: "partial"}
 
 
 class Verdict:
@@ -61,7 +61,7 @@ class Verdict:
             command=self._command,
             run=self._run,
             exit_code=exit_code,
-            state=_STATES[exit_code],
+            state=STATES[exit_code],
             counts=counts or {},
             uris={**(uris or {}), "summary": self._uri},
             started_at=self._started_at,

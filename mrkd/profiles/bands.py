@@ -72,6 +72,11 @@ class Compared:
     error_rate: Band | None
 
     @property
+    def name(self) -> str:
+        """Category and line in words."""
+        return f"{self.category}, line {self.line}" if self.line else self.category
+
+    @property
     def silent(self) -> bool:
         """Nothing came, although in half of the earlier nights or more something did."""
         often = self.num_nights >= MIN_NIGHTS and 2 * len(self.before) >= self.num_nights

@@ -62,7 +62,7 @@ def _line(data: NightData, row: Compared) -> dict[str, Any]:
     view: dict[str, Any] = {
         "category": row.category,
         "line": row.line,
-        "name": _name(row.category, row.line),
+        "name": row.name,
         "anchor": f"line-{row.category}/{row.line}",  # no category holds a slash
         "silent": row.silent,
         "counts": (ok, nok, tonight.num_images - ok - nok if tonight else 0),
@@ -80,10 +80,6 @@ def _line(data: NightData, row: Compared) -> dict[str, Any]:
     )
     order = [light["light"] for light in view["lights"]]
     return view | {"drift": min(order, key=_LIGHTS.index, default="none")}
-
-
-def _name(category: str, line: str) -> str:
-    return f"{category}, line {line}" if line else category
 
 
 def _measured(value: float | None, band: Band | None, words: Any) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import pytest
 
 from mrkd import alerts, storage
-from mrkd.alerts import Alert, Record
+from mrkd.alerts import Alert
 from mrkd.config import AlertsConfig
 from mrkd.errors import ArtefactError, ConfigError
 from mrkd.reports import load_night_data
@@ -71,8 +71,8 @@ def test_without_a_webhook_they_are_stored(tmp_path):
     assert failure == ""
     stored = storage.read_json(f"{tmp_path}/alerts.json")
     assert (stored["run"], stored["alerts"][0]["text"]) == ("night-1", FOUND[0].text)
-    assert Record.read(str(tmp_path)) == record
-    assert record.alerts[0].sent_at is None
+    assert alerts.read(str(tmp_path)) == record
+    assert record[0].sent_at is None
 
 
 def test_a_night_without_any_leaves_no_file(tmp_path):
@@ -90,7 +90,7 @@ def test_a_server_that_fails_twice_is_asked_a_third_time(tmp_path, monkeypatch):
     assert content["run"] == "night-1"
     assert content["text"] == f"night-1\n- {FOUND[0].text}"
     assert [one["kind"] for one in content["alerts"]] == ["nok_rate"]
-    assert record.alerts[0].sent_at
+    assert record[0].sent_at
 
 
 def test_an_alert_is_sent_once_and_a_new_one_of_a_later_start_by_itself(tmp_path, monkeypatch):
@@ -112,10 +112,10 @@ def test_what_could_not_be_sent_is_told_without_its_url_and_sent_by_the_next_sta
         record, failure = alerts.tell(str(tmp_path), "night-1", FOUND, HOOK)
         assert "the webhook of MRKD_TEST_HOOK answered 500: 1 alerts wait" in failure
         assert "secret-path" not in failure
-        assert record.alerts[0].sent_at is None
+        assert record[0].sent_at is None
         record, failure = alerts.tell(str(tmp_path), "night-1", [], HOOK)
     assert (failure, len(hook.taken)) == ("", 1)
-    assert record.alerts[0].sent_at
+    assert record[0].sent_at
 
 
 def test_a_refusal_is_not_repeated_and_a_server_that_is_not_there_is_told(tmp_path, monkeypatch):
@@ -147,4 +147,4 @@ def test_a_url_in_a_config_is_refused_without_being_repeated():
 def test_a_record_that_is_none_is_named(tmp_path):
     storage.write_json(f"{tmp_path}/alerts.json", {"alerts": [{"what": 1}]})
     with pytest.raises(ArtefactError, match=r"alerts\.json is no record of alerts"):
-        Record.read(str(tmp_path))
+        alerts.read(str(tmp_path))
