@@ -1,0 +1,174 @@
+"""`mrkd review ...`: what people say of a night's calls comes back."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from mrkd.commands import NIGHTS_WORKSPACE, Command, done, print_table, shelf_of, user
+from mrkd.config import check_costs
+from mrkd.errors import ConfigError
+from mrkd.summary import Summary, now
+
+if TYPE_CHECKING:
+    from mrkd.metrics import OperatingPoint, Rate
+    from mrkd.reviews.record import Review
+
+
+def _import(options: argparse.Namespace) -> Summary:
+    from mrkd import reports, storage
+    from mrkd.reviews import bringing, labels
+
+    started_at = now()
+    said = labels.read_labels(options.labels)
+    brought = bringing.bring(options.workspace, said, by=user())
+    print_table(_by_category(brought.reviews))
+    counts = {
+        "labels": len(said),
+        "imported": len(brought.reviews),
+        "known": brought.known,
+        "false_calls": _count(brought.reviews, "NOK", "OK"),
+        "escapes": _count(brought.reviews, "OK", "NOK"),
+        "unmatched": len(brought.unmatched),
+        "unread": len(brought.unread),
+    }
+    reasons = []
+    if brought.unmatched:
+        reasons.append(
+            f"{len(brought.unmatched)} images are in no closed night, the first "
+            f"{brought.unmatched[0]}: give each URI as the night lists it, a tar's member as "
+            "<tar>#<member>"
+        )
+    if brought.unread:
+        reasons.append(
+            f"{len(brought.unread)} images are not in the archive as they were scored, the first "
+            f"{brought.unread[0]}: their verdicts count, a training set cannot know their bytes"
+        )
+    uris = {"reviews": brought.uri} if brought.uri else {}
+    for run in brought.runs:
+        night_uri = storage.join(options.workspace, "nights", run)
+        if storage.stat(storage.join(night_uri, "report.html")):
+            uris[f"report {run}"] = reports.write_page(night_uri)
+    summary = done("review import", started_at, counts, uris=uris, reasons=reasons)
+    return replace(summary, exit_code=3, state="partial") if brought.unmatched else summary
+
+
+def _propose(options: argparse.Namespace) -> Summary:
+    from mrkd import storage
+    from mrkd.manifests import read_manifests
+    from mrkd.reviews.estimate import estimate
+
+    started_at = now()
+    check_costs(options.cost_escape, options.cost_false_call)
+    shown = shelf_of(options).require(options.version)
+    folder = storage.join(options.workspace, "nights")
+    runs = storage.list_names(folder)
+    found = estimate(
+        options.workspace,
+        {run: read_manifests(storage.join(folder, run)) for run in runs},
+        {options.category: shown},
+        cost_escape=options.cost_escape,
+        cost_false_call=options.cost_false_call,
+    )
+    if not found:
+        raise ConfigError(
+            f"people said nothing of what {options.category!r} version {shown} called: "
+            "`mrkd review import` brings their verdicts"
+        )
+    (one,) = found
+    print_table(
+        [
+            {"called": name, "images": calls.num_images, "seen": calls.num_seen, "wrong": wrong}
+            for name, calls in (("OK", one.ok), ("NOK", one.nok))
+            for wrong in [_text(calls.wrong, 100, " %") if calls.wrong else "-"]
+        ]
+    )
+    print_table([_row(point) for point in one.points])
+    reasons = [f"no threshold is proposed: {one.gap}"] if one.gap else []
+    if one.points:
+        reasons.append(
+            f"mrkd models set-threshold {options.category} --version {shown} --threshold X "
+            "--workspace ... --why ... decides by one of them"
+        )
+    counts = {
+        "seen": one.ok.num_seen + one.nok.num_seen,
+        "escapes": one.ok.num_wrong,
+        "false_calls": one.nok.num_wrong,
+    }
+    return done("review propose", started_at, counts, reasons=reasons)
+
+
+def _by_category(reviews: Sequence[Review]) -> list[dict[str, Any]]:
+    return [
+        {
+            "category": category,
+            "imported": len(own),
+            "false_calls": _count(own, "NOK", "OK"),
+            "escapes": _count(own, "OK", "NOK"),
+            "confirmed": sum(one.called == one.verdict for one in own),
+            "not_scored": sum(one.called == "ERROR" for one in own),
+        }
+        for category in sorted({one.category for one in reviews})
+        for own in [[one for one in reviews if one.category == category]]
+    ]
+
+
+def _count(reviews: Sequence[Review], called: str, verdict: str) -> int:
+    return sum((one.called, one.verdict) == (called, verdict) for one in reviews)
+
+
+def _row(point: OperatingPoint) -> dict[str, Any]:
+    from mrkd.metrics.operating import PARTS
+
+    row = {
+        "rule": point.rule,
+        "threshold": point.threshold,
+        "false_calls_in_10000": _text(point.false_calls_in_10000),
+        "escapes_in_10000": _text(point.escapes_in_10000),
+    }
+    return row if point.cost is None else row | {"cost_in_10000": PARTS * point.cost}
+
+
+def _text(rate: Rate, factor: float = 1.0, unit: str = "") -> str:
+    value, low, high = (factor * number for number in (rate.value, rate.low, rate.high))
+    return f"{value:.1f}{unit} [{low:.1f}, {high:.1f}]"
+
+
+GROUPS = {"review": "people's verdicts: what they found, and where thresholds should be"}
+
+COMMANDS: Mapping[str, Command] = {
+    "review import": Command(
+        "what people say of images that nights have called, from a table",
+        _import,
+        {
+            "labels": {
+                "metavar": "LABELS.csv",
+                "help": "columns uri, verdict (OK or NOK), who, when",
+            },
+            **NIGHTS_WORKSPACE,
+        },
+    ),
+    "review propose": Command(
+        "how often a model is wrong by these verdicts, and what other thresholds would do",
+        _propose,
+        {
+            "--category": {"required": True, "metavar": "CATEGORY"},
+            "--version": {"metavar": "VERSION", "help": "or the champion"},
+            "--cost-escape": {
+                "type": float,
+                "default": 0.0,
+                "metavar": "X",
+                "help": "of a defective part that is called good",
+            },
+            "--cost-false-call": {
+                "type": float,
+                "default": 0.0,
+                "metavar": "X",
+                "help": "of a good part that is called defective, in the same currency",
+            },
+            **NIGHTS_WORKSPACE,
+        },
+    ),
+}

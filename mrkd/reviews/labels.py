@@ -1,0 +1,109 @@
+"""LABELS.csv: what people say of images, a line each."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+
+from mrkd import storage
+from mrkd.errors import ConfigError, StorageError
+
+Call = Literal["OK", "NOK"]
+
+COLUMNS = ("uri", "verdict", "who", "when")
+_VERDICTS: dict[str, Call] = {"OK": "OK", "NOK": "NOK"}
+
+
+@dataclass(frozen=True)
+class Label:
+    """One person's verdict on one image.
+
+    Args:
+        image_uri: as nights list it.
+        verdict: OK, or NOK for a part with a defect.
+        by: who says so.
+        at: when, UTC, ISO 8601.
+    """
+
+    image_uri: str
+    verdict: Call
+    by: str
+    at: str
+
+
+def read_labels(uri: str) -> list[Label]:
+    """The verdicts in a file, one for each image: of several the newest.
+
+    A spreadsheet's `;` between columns and its mark at the file's start are understood; columns of
+    other names are passed over.
+
+    Raises:
+        ConfigError: it is no such file, or a line is none; with the line.
+        StorageError: it cannot be read.
+    """
+    try:
+        text = storage.read(uri).decode("utf-8-sig")
+    except StorageError as error:
+        if error.kind != "missing":
+            raise
+        raise ConfigError(f"there is no file {uri!r}: correct the path") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{uri} is not UTF-8 ({error.reason}): save it as CSV UTF-8") from error
+    first = text.partition("\n")[0]
+    delimiter = ";" if ";" in first and "," not in first else ","
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+    try:
+        names = {(name or "").strip().lower(): name for name in reader.fieldnames or ()}
+        if missing := [name for name in COLUMNS if name not in names]:
+            raise ConfigError(
+                f"{uri} lacks the column {missing[0]!r}: its first line must name "
+                f"{', '.join(COLUMNS)}, found {', '.join(names) or 'nothing'}"
+            )
+        newest: dict[str, Label] = {}
+        for row in reader:
+            values = {name: (row[names[name]] or "").strip() for name in COLUMNS}
+            if any(values.values()):
+                _keep(newest, _label(values, f"{uri} line {reader.line_num}"))
+    except csv.Error as error:
+        raise ConfigError(f"{uri} line {reader.line_num} is no CSV ({error})") from error
+    if not newest:
+        raise ConfigError(f"{uri} holds no verdict: write a line for each image below the names")
+    return list(newest.values())
+
+
+def _label(values: dict[str, str], where: str) -> Label:
+    for name in ("uri", "who"):
+        if not values[name]:
+            raise ConfigError(f"{where}: {name} is empty")
+    verdict = _VERDICTS.get(values["verdict"].upper())
+    if verdict is None:
+        raise ConfigError(
+            f"{where}: verdict is {values['verdict']!r}: write OK, or NOK for a part with a defect"
+        )
+    try:
+        at = datetime.fromisoformat(values["when"])
+        at = at.replace(tzinfo=at.tzinfo or UTC).astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise ConfigError(
+            f"{where}: when is {values['when']!r}: write it as 2026-11-24 or 2026-11-24T06:30 "
+            "(UTC, unless it says otherwise as in 06:30+01:00)"
+        ) from error
+    try:
+        uri = storage.join(values["uri"])
+    except StorageError as error:
+        raise ConfigError(f"{where}: {error}") from error
+    return Label(uri, verdict, " ".join(values["who"].split()), at.isoformat(timespec="seconds"))
+
+
+def _keep(newest: dict[str, Label], label: Label) -> None:
+    before = newest.get(label.image_uri)
+    if before and before.at == label.at and before.verdict != label.verdict:
+        raise ConfigError(
+            f"{label.image_uri} is OK and NOK at one time ({label.at}): keep one, or tell them "
+            "apart by their time"
+        )
+    if before is None or label.at >= before.at:
+        newest[label.image_uri] = label
