@@ -34,6 +34,8 @@ from mrkd.errors import MrkdError
 from mrkd.images import DecodeLimits
 from mrkd.manifests import Manifest
 from mrkd.plans import Plan
+from mrkd.reviews import record
+from mrkd.reviews.labels import read_labels
 from tests.support.closed_nights import scored, write_night
 from tests.support.pictures import pillow, smooth, tiff
 from tests.support.tars import tar_bytes
@@ -268,7 +270,29 @@ def tar(folder: Path) -> Target:
     return Target(seeds, read)
 
 
-TARGETS = {one.__name__: one for one in (decode, config, manifest, template, artefact, tar)}
+def labels(folder: Path) -> Target:
+    """People's verdicts: the table that they come in, and the file that they are stored in."""
+    text = "uri,verdict,who,when\ns3://plant/1.png,OK,Ann,2026-11-24\n"
+    text += "s3://plant/1.png,nok,Bo,2026-11-24T06:30+01:00\n"
+    at = "2026-11-24T00:00:00+00:00"
+    stored = record.Review("s3://plant/1.png", "plate", "e1", "OK", "Ann", at, "night", "NOK")
+    workspace = str(folder)
+    uri = record.add(workspace, [stored], by="me")
+    seeds = [b"t" + text.encode(), b"t" + text.replace(",", ";").encode("utf-8-sig")]
+    seeds.append(b"p" + storage.read(uri))
+
+    def read(data: bytes) -> None:
+        if data[:1] == b"p":
+            storage.write(uri, data[1:])
+            record.read(workspace)
+        else:
+            storage.write(str(folder / "labels.csv"), data[1:])
+            read_labels(str(folder / "labels.csv"))
+
+    return Target(seeds, read)
+
+
+TARGETS = {one.__name__: one for one in (decode, config, manifest, template, artefact, tar, labels)}
 
 
 def _put(uri: str, content: bytes, *, seal: bool) -> None:
