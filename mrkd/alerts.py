@@ -45,8 +45,9 @@ class Alert:
     """One thing that asks for somebody.
 
     Args:
-        kind: nok_rate, error_share, silent_line, drift_pictures, drift_scores or drift_nok_rate.
-        category: of the images.
+        kind: nok_rate, error_share, silent_line, drift_pictures, drift_scores, drift_nok_rate, or
+            late, which is of the whole night.
+        category: of the images; empty where it is of all.
         line: that they came from; empty where the template names none.
         text: one line for people.
         value: what was found; None where there is no figure.

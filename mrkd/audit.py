@@ -12,14 +12,14 @@ from datetime import datetime
 from functools import cache
 from typing import Any
 
-import pyarrow.compute as pc
-
 from mrkd import registry, schema, storage
 from mrkd.archive import Template, split_member
-from mrkd.decoding import in_threads
 from mrkd.errors import ConfigError, NightError
-from mrkd.manifests import Manifest, Stored, read_manifests
+from mrkd.manifests import Manifest, Stored, call_of, read_manifests
 from mrkd.registry import Promotion
+from mrkd.reviews import record
+from mrkd.reviews.record import Review
+from mrkd.threads import in_threads
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class Sighting:
         promotion: that made the row's model and calibration decide; None: none did, see `models`.
         models: of the night's config: the set of versions that it tried out, empty for champions.
         tars: suffixes of the night's tars.
+        review: what a person says of these bytes; None: nobody said anything.
     """
 
     run: str
@@ -46,13 +47,12 @@ class Sighting:
     promotion: Promotion | None
     models: str
     tars: tuple[str, ...]
+    review: Review | None
 
     @property
     def verdict(self) -> str:
         """OK, NOK or ERROR."""
-        if self.row["error_kind"] is not None:
-            return "ERROR"
-        return "NOK" if self.row["is_anomalous"] else "OK"
+        return call_of(self.row)
 
     def line(self) -> dict[str, Any]:
         """What `mrkd nights show` prints of it."""
@@ -62,12 +62,14 @@ class Sighting:
             by, why = f"{told.by}, {told.at[:16]}Z", why or told.why
         else:
             by = f"tried out by {self.models}" if self.models else ""
+        said = self.review
         return {
             "night": f"{self.run}/{self.row['revision']}",
             "closed_at": f"{self.closed_at[:16]}Z",
             "category": self.category,
             "verdict": f"{self.verdict}, superseded" if self.superseded else self.verdict,
             **{name: self.row[name] for name in names},
+            "people": f"{said.verdict} by {said.by}, {said.at[:10]}" if said else "",
             "promoted_by": by,
             "why": why,
         }
@@ -83,15 +85,17 @@ def history(workspace: str, image_uri: str, *, maps: bool = True) -> list[Sighti
 
     Raises:
         NightError: no night holds it, or a shard that should is gone or damaged.
-        ArtefactError: a manifest is damaged, or a promotion.
+        ArtefactError: a manifest is damaged, a promotion, or an import of people's verdicts.
         StorageError: the workspace cannot be read.
     """
     uri = storage.join(image_uri)
     columns = [name for name in schema.SCORES.names if maps or name != "anomaly_map"]
     runs = storage.list_names(storage.join(workspace, "nights"))
 
+    said = {one.image_etag: one for one in record.read(workspace) if one.image_uri == uri}
+
     def of_night(run: str) -> list[Sighting]:
-        return list(_sightings(workspace, run, uri, columns, promotions))
+        return list(_sightings(workspace, run, uri, columns, promotions, said))
 
     @cache
     def promotions(category: str) -> Sequence[Promotion]:
@@ -112,6 +116,7 @@ def _sightings(
     uri: str,
     columns: Sequence[str],
     promotions: Callable[[str], Sequence[Promotion]],
+    said: Mapping[str, Review],
 ) -> Iterator[Sighting]:
     """The rows of one night."""
     folder = storage.join(workspace, "nights", run)
@@ -132,6 +137,7 @@ def _sightings(
                 promotion=_promoted(promotions(stored.category), row, manifest.closed_at),
                 models=str(manifest.config.get("models", "")),
                 tars=tuple(archive.get("tars", ())),
+                review=said.get(row["image_etag"] or ""),
             )
             break  # an image is in one category
 
@@ -161,10 +167,10 @@ def _row(folder: str, stored: Stored, uri: str, columns: Sequence[str]) -> dict[
     """The image's row in a shard, if it is there."""
     place = storage.join(folder, "scores", stored.file)
     table = schema.from_parquet(storage.read(place), name=place, columns=columns)
-    number = pc.index(table["image_uri"], uri).as_py()
-    if number < 0:
+    uris = table["image_uri"].to_pylist()  # not `pc.index`, which loads pandas
+    if uri not in uris:
         return None
-    row: dict[str, Any] = table.slice(number, 1).to_pylist()[0]
+    row: dict[str, Any] = table.slice(uris.index(uri), 1).to_pylist()[0]
     return row
 
 

@@ -14,10 +14,10 @@ from typing import Any
 
 from mrkd import checkpoint, registry, storage
 from mrkd.checkpoint import Calibration, ModelCard
-from mrkd.decoding import in_threads
 from mrkd.errors import ArtefactError
 from mrkd.registry import Hold, Promotion
 from mrkd.tables import flattened, nearest
+from mrkd.threads import in_threads
 
 
 @dataclass(frozen=True)

@@ -19,15 +19,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
-from mrkd import __version__, commands, dates, night_commands
+from mrkd import __version__, commands, dates, night_commands, review_commands
 from mrkd.config import TrainConfig
 from mrkd.errors import ConfigError, MrkdError, StorageError
 from mrkd.summary import Summary, now
 from mrkd.tables import Config, flattened, put_values
 from mrkd.verbs import VERBS, RunConfig, Verb
 
-COMMANDS = {**commands.COMMANDS, **night_commands.COMMANDS}
-GROUPS = {**commands.GROUPS, **night_commands.GROUPS}
+COMMANDS = {**commands.COMMANDS, **night_commands.COMMANDS, **review_commands.COMMANDS}
+GROUPS = {**commands.GROUPS, **night_commands.GROUPS, **review_commands.GROUPS}
 
 PLACES = (
     "workspace",

@@ -62,7 +62,7 @@ def _list(options: argparse.Namespace) -> Summary:
 def _show(options: argparse.Namespace) -> Summary:
     from mrkd import catalogue, checkpoint
 
-    started_at, shelf = now(), _shelf(options)
+    started_at, shelf = now(), shelf_of(options)
     version = shelf.require(options.version)
     facts = catalogue.facts(shelf, version)
     print_table([{"": name, version: value} for name, value in facts.items()])
@@ -79,7 +79,7 @@ def _compare(options: argparse.Namespace) -> Summary:
 
     started_at = now()
     check_name("version", options.other)
-    rows = catalogue.compare(_shelf(options), options.version, options.other)
+    rows = catalogue.compare(shelf_of(options), options.version, options.other)
     print_table(rows)
     return done("models compare", started_at, {"differences": len(rows)})
 
@@ -89,13 +89,13 @@ def _promote(options: argparse.Namespace) -> Summary:
 
     started_at = now()
     promotion = catalogue.promote(
-        _shelf(options),
+        shelf_of(options),
         options.version,
         calibration=options.calibration,
         by=user(),
         why=_why(options),
     )
-    print_table(catalogue.promotions(_shelf(options)))
+    print_table(catalogue.promotions(shelf_of(options)))
     counts = {"promotion": promotion.number, "calibration": promotion.calibration}
     return done("models promote", started_at, counts)
 
@@ -111,7 +111,7 @@ def _set_threshold(options: argparse.Namespace) -> Summary:
     else:
         check_range("--false-call-rate", rate, 1e-6, 0.5)
         rule = functools.partial(at_rate, false_call_rate=rate)
-    shelf, why = _shelf(options), _why(options)
+    shelf, why = shelf_of(options), _why(options)
     version = shelf.require(options.version)
     calibration, promotion = catalogue.set_threshold(shelf, version, rule, by=user(), why=why)
     print_table(catalogue.calibrations(shelf, version))
@@ -149,6 +149,9 @@ class Command:
 
 _WORKSPACE: _Arguments = {
     "--workspace": {"required": True, "metavar": "URI", "help": "of the models"}
+}
+NIGHTS_WORKSPACE: _Arguments = {
+    "--workspace": {"required": True, "metavar": "URI", "help": "of the nights"}
 }
 _CATEGORY: _Arguments = {"category": {"metavar": "CATEGORY"}, **_WORKSPACE}
 _WHY: _Arguments = {"--why": {"required": True, "metavar": "TEXT", "help": "stored with your name"}}
@@ -239,7 +242,7 @@ COMMANDS: Mapping[str, Command] = {
 }
 
 
-def _shelf(options: argparse.Namespace) -> Shelf:
+def shelf_of(options: argparse.Namespace) -> Shelf:
     """What the registry says of the category; nothing is looked for under a name that is none."""
     from mrkd import catalogue
 

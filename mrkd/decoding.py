@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from itertools import islice
-from typing import Self, TypeVar
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,12 +15,8 @@ from mrkd.config import ModelConfig, Resize
 from mrkd.datasets import Sample
 from mrkd.errors import ImageDecodeError, StorageError
 from mrkd.images import DecodeLimits, Geometry, Statistics, Tiling
+from mrkd.threads import AHEAD, in_threads
 
-T = TypeVar("T")
-U = TypeVar("U")
-
-# Many requests to S3 are to be under way at once; OpenCV decodes without Python's lock.
-_THREADS = 16
 # Of pictures that are cut into tiles: each takes hundreds of MB.
 _TILED_AHEAD = 4
 
@@ -135,17 +129,7 @@ def decode_samples(samples: Iterable[Sample], decoder: Decoder) -> Iterator[Deco
 
 def ahead_of(decoder: Decoder) -> int:
     """How many decoded pictures may wait in memory."""
-    return _TILED_AHEAD if decoder.tiles else 4 * _THREADS
-
-
-def in_threads(
-    function: Callable[[T], U], items: Iterable[T], *, ahead: int = 4 * _THREADS
-) -> Iterator[U]:
-    """`map` over threads, in order, at most `ahead` items ahead of whoever takes the results."""
-    queue = iter(items)
-    with ThreadPoolExecutor(_THREADS) as executor:
-        while chunk := list(islice(queue, ahead)):
-            yield from executor.map(function, chunk)
+    return _TILED_AHEAD if decoder.tiles else AHEAD
 
 
 def map_policy(model: ModelConfig) -> Resize:

@@ -6,6 +6,7 @@
     |- ImageDecodeError      one image cannot be read; it becomes a row of that `kind`
     |- StorageError          a place cannot be read or written
     |- ArtefactError         a stored model or calibration is damaged or does not fit
+    |  |- StandsError        a version of that name is complete: it is never written over
     |  `- TeacherError       teacher weights are missing, altered or of another network
     `- NightError            a night cannot go on: held by another run, or rows do not add up
        |- GoldenError        reference parts do not score as they should
@@ -69,6 +70,10 @@ class StorageError(MrkdError):
 
 class ArtefactError(MrkdError):
     """A stored model or calibration is damaged or does not fit."""
+
+
+class StandsError(ArtefactError):
+    """A version of that name is complete: it is never written over."""
 
 
 class TeacherError(ArtefactError):

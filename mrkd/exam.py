@@ -26,6 +26,7 @@ from mrkd.images import Geometry
 from mrkd.model import MRKD
 from mrkd.roi import Roi
 from mrkd.scoring.regions import inside
+from mrkd.threads import in_threads
 
 By = Literal["labels", "synthetic"]
 
@@ -73,8 +74,9 @@ class Questions:
 def labelled_parts(samples: Sequence[Sample]) -> tuple[list[Sample], list[Sample]]:
     """The labelled images to choose by, and those to report.
 
-    A category whose data set has no `val` part with both labels is cut in two by the hash of its
-    groups or, without them, of its images' URIs.
+    A category whose data set has no `val` part with both labels is cut in two: half of the groups
+    with a defect and half of those without, by the hash of their names. An image without a group
+    is one of its own.
 
     Returns:
         Two lists, with good and defective images in each; two empty ones where there are not.
@@ -82,7 +84,8 @@ def labelled_parts(samples: Sequence[Sample]) -> tuple[list[Sample], list[Sample
     there = [one for one in samples if one.split != "train" and one.headline]
     chosen = [one for one in there if one.split == "val"]
     if not _has_both(chosen):
-        chosen = [one for one in there if place_of(one.group or one.image_uri) < 0.5]
+        first = _first_half(there)
+        chosen = [one for one in there if (one.group or one.image_uri) in first]
     uris = {one.image_uri for one in chosen}
     rest = [one for one in there if one.image_uri not in uris]
     return (chosen, rest) if _has_both(chosen) and _has_both(rest) else ([], [])
@@ -101,7 +104,7 @@ def on_side(good: Sequence[Sample], side: Side, shares: Mapping[str, float]) -> 
         key = sample.group or datasets.side_key(sample, datasets.read_image(sample))
         return datasets.side(key, **shares) == side
 
-    found = decoding.in_threads(is_there, good)
+    found = in_threads(is_there, good)
     return [sample for sample, there in zip(good, found, strict=True) if there]
 
 
@@ -165,7 +168,7 @@ def ask_synthetic(
 
     decoder = Decoder.of(model.config)
     numbers = range(min(len(ranked), max_images))
-    looked = list(decoding.in_threads(look, numbers, ahead=decoding.ahead_of(decoder)))
+    looked = list(in_threads(look, numbers, ahead=decoding.ahead_of(decoder)))
     found = [one for some in looked for one in some]
     return _questions(found, num_left_out=sum(not some for some in looked))
 
@@ -258,6 +261,19 @@ def _gt_mask(sample: Sample, geometry: Geometry) -> NDArray[np.bool_] | None:
         return inside(datasets.read_gt_mask(sample.gt_mask_uri, geometry), geometry)
     _, _, width, height = geometry.valid
     return None if sample.gt_label else np.zeros((height, width), bool)
+
+
+def _first_half(samples: Sequence[Sample]) -> set[str]:
+    """Of the groups with a defect and of those without, half of each by the hash of their names."""
+    labels: dict[str, int] = {}
+    for one in samples:
+        name = one.group or one.image_uri
+        labels[name] = max(labels.get(name, 0), one.gt_label)
+    halves: set[str] = set()
+    for label in (0, 1):
+        names = sorted((name for name, found in labels.items() if found == label), key=place_of)
+        halves.update(names[: len(names) // 2])
+    return halves
 
 
 def _has_both(samples: Sequence[Sample]) -> bool:

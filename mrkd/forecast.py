@@ -13,14 +13,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from mrkd import datasets, decoding, device, storage, training
+from mrkd import device, storage, training
 from mrkd.backbones import teacher_of
 from mrkd.category import good_samples, inputs_of_all, standing, steps_of, work_of
 from mrkd.config import PriceConfig, SearchConfig, TrainConfig
 from mrkd.datasets import Sample
 from mrkd.feature_cache import TeacherFeatures
 from mrkd.model import build, infer
+from mrkd.reviews.training import load_samples
 from mrkd.summary import Summary, now
+from mrkd.threads import in_threads
 
 _NUM_FLEETS = 3
 """Of the newest that a rate is taken from."""
@@ -120,7 +122,7 @@ def forecast(config: TrainConfig) -> Forecast:
         ConfigError, TeacherError: as `on_ray.train.run`.
         StorageError: data or workspace cannot be read.
     """
-    started_at, samples = now(), datasets.load(config.data)
+    started_at, samples = now(), load_samples(config)
     configs = config.for_categories(list(samples))
     inputs = inputs_of_all(configs, samples)
     rate = _recorded(config) or _timed(config)
@@ -131,7 +133,7 @@ def forecast(config: TrainConfig) -> Forecast:
         seconds = None if done else _seconds(configs[name], samples[name], rate)
         return Row(name, len(good), seconds)
 
-    rows = sorted(decoding.in_threads(row, samples), key=lambda r: (-(r.seconds or 0), r.category))
+    rows = sorted(in_threads(row, samples), key=lambda r: (-(r.seconds or 0), r.category))
     num_bytes = _num_bytes(config.data.root, samples)
     return Forecast(rows, num_bytes, rate, config.price, started_at)
 

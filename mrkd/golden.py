@@ -21,11 +21,12 @@ from mrkd import checkpoint, storage
 from mrkd.archive import UNMATCHED, Template
 from mrkd.checkpoint import Calibration
 from mrkd.config import RowsConfig, ScoreConfig
-from mrkd.decoding import Decoded, Decoder, ahead_of, in_threads
+from mrkd.decoding import Decoded, Decoder, ahead_of
 from mrkd.errors import ArtefactError, ConfigError, GoldenError, StorageError
 from mrkd.images import DecodeLimits
 from mrkd.shards import Pin
 from mrkd.summary import now
+from mrkd.threads import in_threads
 
 if TYPE_CHECKING:
     from mrkd.scoring import Scorer

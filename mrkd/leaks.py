@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrkd import datasets, images
-from mrkd.decoding import in_threads
 from mrkd.errors import ImageDecodeError
+from mrkd.threads import in_threads
 
 # Of few pictures the mirrored ones say little: below the first no pair counts, whatever they say,
 # and above the second every one.

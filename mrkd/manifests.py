@@ -11,15 +11,17 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 
 from mrkd import schema, storage
 from mrkd.errors import ArtefactError, NightError, StorageError
 from mrkd.shards import Pin
+
+if TYPE_CHECKING:
+    import pyarrow.dataset as ds
 
 _DECIDED = ("error_kind", "is_anomalous")
 _OUT_OF_REACH = ("forbidden", "missing", "unreachable")
@@ -37,6 +39,7 @@ class Stored:
         last_uri: of its last row.
         counts: `ok`, `nok` and each error kind.
         content_sha256: of the rows alone.
+        degraded: what was left out of its rows as the night was late, `scores_only`; else empty.
     """
 
     file: str
@@ -46,6 +49,7 @@ class Stored:
     last_uri: str
     counts: Mapping[str, int]
     content_sha256: str
+    degraded: str = ""
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,12 @@ class Manifest:
         """Share of the images that have an error instead of a score."""
         return 1 - (self.counts.get("ok", 0) + self.counts.get("nok", 0)) / self.rows
 
+    @property
+    def num_degraded(self) -> int:
+        """Images that were scored without a map, as the night was late."""
+        shards = [shard for shard in self.shards if shard.degraded]
+        return sum(shard.counts.get(kind, 0) for shard in shards for kind in ("ok", "nok"))
+
     @classmethod
     def read(cls, uri: str) -> Self:
         """The manifest in a file.
@@ -129,6 +139,8 @@ def open_night(uri: str) -> ds.Dataset:
         raise NightError(
             f"{uri} lacks a manifest: start its run again, which writes what is missing"
         )
+    import pyarrow.dataset as ds  # not above: it loads pandas, which who reads manifests need not
+
     filesystem, folder = storage.open_uri(storage.join(uri, "scores"))
     # By an explicit schema, as a reader of 0012 would guess a number.
     category = pa.schema([pa.field("category", pa.string())])
@@ -214,6 +226,13 @@ def unopened(uri: str, tars: Sequence[str]) -> list[str]:
     """
     endings = tuple(suffix.lower() for suffix in tars)
     return [name for _, name in failed(uri, _OUT_OF_REACH) if name.lower().endswith(endings)]
+
+
+def call_of(row: Mapping[str, Any]) -> Literal["OK", "NOK", "ERROR"]:
+    """What a night says of an image, by a row with the columns of `SCORES`."""
+    if row["error_kind"] is not None:
+        return "ERROR"
+    return "NOK" if row["is_anomalous"] else "OK"
 
 
 def kinds_of(table: pa.Table) -> Counter[str]:

@@ -14,7 +14,7 @@ from mrkd import __version__, checkpoint, schema, storage
 from mrkd.backbones import Teacher, teacher_from_safetensors
 from mrkd.checkpoint import CARD, WEIGHTS, Calibration, ModelCard, TeacherCard, sealed
 from mrkd.config import FitConfig
-from mrkd.errors import ArtefactError, ConfigError
+from mrkd.errors import ArtefactError, ConfigError, StandsError
 from mrkd.model import MODEL_VERSION, MRKD
 
 MAX_TEACHER_BYTES = 2**30
@@ -49,13 +49,13 @@ def save(
     An unfinished folder of an earlier try is written over.
 
     Raises:
-        ArtefactError: that version stands already; versions are never changed.
+        StandsError: that version is complete, perhaps by another run meanwhile.
         StorageError: a file cannot be written.
     """
     folder = checkpoint.folder_of(workspace, category, version)
     card_uri = storage.join(folder, CARD)
     if storage.stat(card_uri):
-        raise ArtefactError(f"{card_uri} stands already: versions are never changed")
+        raise StandsError(f"{card_uri} stands already: versions are never changed")
     content = {
         WEIGHTS: safetensors.torch.save(
             {name: t.detach().cpu().contiguous() for name, t in model.trained_state().items()}
@@ -83,7 +83,7 @@ def save(
     for name, value in content.items():
         storage.write(storage.join(folder, name), value)
     if not storage.write(card_uri, sealed.to_json(card.to_json()), if_absent=True):
-        raise ArtefactError(f"{card_uri} was written by another run meanwhile: start again")
+        raise StandsError(f"{card_uri} was written by another run meanwhile: start again")
     return card
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from mrkd.commands import Command, done, print_table, user
+from mrkd.commands import NIGHTS_WORKSPACE, Command, done, print_table, user
 from mrkd.config import check_name
 from mrkd.errors import MrkdError
 from mrkd.summary import Summary, now
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from mrkd.retention import Pruning
 
 _SHOWN = 20
-_WORKSPACE = {"--workspace": {"required": True, "metavar": "URI", "help": "of the nights"}}
 
 
 def _compare(options: argparse.Namespace) -> Summary:
@@ -65,7 +64,7 @@ def _try_threshold(options: argparse.Namespace) -> Summary:
 
 
 def _show(options: argparse.Namespace) -> Summary:
-    from mrkd import audit, reports, storage
+    from mrkd import audit, storage
 
     started_at = now()
     found = audit.history(options.workspace, options.image_uri, maps=bool(options.page))
@@ -75,6 +74,9 @@ def _show(options: argparse.Namespace) -> Summary:
     counts |= {name.lower(): verdicts.count(name) for name in ("OK", "NOK", "ERROR")}
     uris = {}
     if options.page:
+        # Not above: with all its pages it loads longer than rows are found.
+        from mrkd import reports
+
         uris["report"] = storage.join(options.page)
         uri = storage.join(options.image_uri)
         storage.write(options.page, reports.history_page(options.workspace, uri, found).encode())
@@ -122,7 +124,7 @@ COMMANDS: Mapping[str, Command] = {
     "nights compare": Command(
         "two nights over the same images: what their models say differently, with a page",
         _compare,
-        {"run_a": {"metavar": "RUN_A"}, "run_b": {"metavar": "RUN_B"}, **_WORKSPACE},
+        {"run_a": {"metavar": "RUN_A"}, "run_b": {"metavar": "RUN_B"}, **NIGHTS_WORKSPACE},
     ),
     "nights show": Command(
         "one image: its rows over all nights, the models that decided, who promoted these",
@@ -133,7 +135,7 @@ COMMANDS: Mapping[str, Command] = {
                 "metavar": "FILE.html",
                 "help": "a page with the maps, written here",
             },
-            **_WORKSPACE,
+            **NIGHTS_WORKSPACE,
         },
     ),
     "nights prune": Command(
@@ -142,7 +144,7 @@ COMMANDS: Mapping[str, Command] = {
         {
             "--older-than": {"required": True, "metavar": "AGE", "help": "as in 90d"},
             "--yes": {"action": "store_true", "help": "do it; without, it is only listed"},
-            **_WORKSPACE,
+            **NIGHTS_WORKSPACE,
         },
     ),
     "nights try-threshold": Command(
@@ -157,7 +159,7 @@ COMMANDS: Mapping[str, Command] = {
                 "metavar": "X",
                 "help": "defective strictly above it",
             },
-            **_WORKSPACE,
+            **NIGHTS_WORKSPACE,
         },
     ),
 }

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -19,13 +20,13 @@ import torch
 
 from mrkd import device, models, storage, version_sets
 from mrkd.config import PriceConfig, ScoreConfig
-from mrkd.decoding import in_threads
 from mrkd.errors import StorageError
 from mrkd.model import infer
 from mrkd.nights import Night
 from mrkd.plans import Plan
 from mrkd.shards import Pin, Shard, most_pixels
 from mrkd.summary import Summary, now
+from mrkd.threads import in_threads
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +73,7 @@ class NightForecast:
         rate: that the seconds are made with; None where nothing would be scored.
         price: of an hour.
         started_at: when it was made.
+        deadline: that the config sets, if any.
     """
 
     rows: Sequence[Row]
@@ -79,6 +81,7 @@ class NightForecast:
     rate: Rate | None
     price: PriceConfig
     started_at: str
+    deadline: timedelta | None = None
 
     @property
     def num_scored(self) -> int:
@@ -112,6 +115,9 @@ class NightForecast:
             hour = self.rate.cpus * self.price.cpu_hour + self.rate.gpus * self.price.gpu_hour
             if hour:
                 reasons.append(f"about {seconds / 3600 * hour:.2f} {self.price.currency}")
+            if self.deadline and seconds > self.deadline.total_seconds():
+                over = timedelta(seconds=round(seconds)) - self.deadline
+                reasons.append(f"it would be done {over} after its deadline of {self.deadline}")
         return Summary("score", run, 0, "planned", counts, {}, self.started_at, now(), reasons)
 
 
@@ -136,7 +142,8 @@ def forecast_night(config: ScoreConfig) -> NightForecast:
     scored = [row for row in rows if row.model_version]
     shard_bytes = most_pixels(shards, config.rows)
     rate = (_recorded(config) or _timed(config, scored)) if scored else None
-    return NightForecast(rows, shard_bytes, rate, config.price, started_at)
+    deadline = config.deadline.span
+    return NightForecast(rows, shard_bytes, rate, config.price, started_at, deadline)
 
 
 def _rows(plan: Plan, shards: Sequence[Shard]) -> list[Row]:

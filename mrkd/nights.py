@@ -36,7 +36,7 @@ import pyarrow.parquet as pq
 
 from mrkd import archive, plans, schema, storage
 from mrkd.config import ScoreConfig, check_name
-from mrkd.errors import ConfigError, NightError
+from mrkd.errors import ArtefactError, ConfigError, NightError
 from mrkd.lease import Lease
 from mrkd.manifests import (
     Manifest,
@@ -146,6 +146,23 @@ class Night:
     def pins(self, revision: int) -> Mapping[str, Pin | None]:
         """The model of each category of a stored plan."""
         return self._plan(revision).pins
+
+    def planned_at(self, revision: int) -> datetime:
+        """When a stored plan was made, UTC; reads its footer alone.
+
+        Raises:
+            ArtefactError: it is damaged.
+        """
+        uri = storage.join(self.uri, "plans", f"plan-{revision}.parquet")
+        filesystem, path = storage.open_uri(uri)
+        try:
+            footer = pq.read_metadata(path, filesystem=filesystem)
+            return datetime.fromisoformat(footer.metadata[b"planned_at"].decode())
+        except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
+            raise ArtefactError(
+                f"{uri} cannot be read as a plan ({error!r}): if its place can be reached, score "
+                "in a new run"
+            ) from error
 
     def commit(self, shard: Shard, table: pa.Table) -> Commit:
         """Stores a shard's rows, all at once, unless rows of it stand there already.
@@ -267,6 +284,7 @@ class Night:
             last_uri=uris[-1].as_py(),
             counts=counts,
             content_sha256=content_sha256,
+            degraded=footer.metadata.get(b"degraded", b"").decode(),
         )
 
     def _files(self) -> set[str]:

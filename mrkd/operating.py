@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mrkd.config import EvalConfig
-from mrkd.metrics import Rate, operating_points, rare_defects
+from mrkd.metrics import OperatingPoint, Rate, operating_points, rare_defects
 from mrkd.metrics.operating import PARTS
 
 
@@ -37,19 +37,21 @@ def operating_rows(
         cost_escape=config.cost_escape,
         cost_false_call=config.cost_false_call,
     )
-    return [
-        {
-            "category": category,
-            "rule": point.rule,
-            "threshold": point.threshold,
-            **_columns("false_calls", point.false_calls),
-            **_columns("escapes", point.escapes),
-            **_columns("false_calls_in_10000", point.false_calls_in_10000),
-            **_columns("escapes_in_10000", point.escapes_in_10000),
-            "cost_in_10000": None if point.cost is None else PARTS * point.cost,
-        }
-        for point in points
-    ]
+    return [operating_row(category, point) for point in points]
+
+
+def operating_row(category: str, point: OperatingPoint) -> dict[str, Any]:
+    """The row of `schema.OPERATING` of a point."""
+    return {
+        "category": category,
+        "rule": point.rule,
+        "threshold": point.threshold,
+        **_columns("false_calls", point.false_calls),
+        **_columns("escapes", point.escapes),
+        **_columns("false_calls_in_10000", point.false_calls_in_10000),
+        **_columns("escapes_in_10000", point.escapes_in_10000),
+        "cost_in_10000": None if point.cost is None else PARTS * point.cost,
+    }
 
 
 def rare_rows(config: EvalConfig, scores: pa.Table) -> list[dict[str, Any]]:

@@ -168,8 +168,8 @@ def promote(
 ) -> Promotion:
     """Makes a version the champion.
 
-    Two at once cannot both win: the next number is written on the condition that it is free, and
-    the time in it keeps the two apart.
+    Two versions at once cannot both win: the next number is written on the condition that it is
+    free, and the time in it keeps the two apart. Who promotes the same one later finds it done.
 
     Args:
         workspace: URI.
@@ -204,6 +204,8 @@ def promote(
     content = asdict(promotion)
     if not storage.write_json(_uri(workspace, category, promotion.number), content, if_absent=True):
         found = _read(workspace, category, promotion.number)
+        if (found.version, found.calibration) == (version, calibration):
+            return found
         raise ArtefactError(
             f"category {category!r}: {found.by} promoted {found.version} with calibration "
             f"{found.calibration} ({found.why}) at the same time as {version}, which is not "

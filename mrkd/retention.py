@@ -18,11 +18,11 @@ from datetime import UTC, datetime, timedelta
 import pyarrow as pa
 
 from mrkd import schema, storage
-from mrkd.decoding import in_threads
 from mrkd.errors import ArtefactError, NightError
 from mrkd.manifests import Manifest, read_manifests
 from mrkd.nights import Night, content_sha256
 from mrkd.summary import now
+from mrkd.threads import in_threads
 
 log = logging.getLogger(__name__)
 

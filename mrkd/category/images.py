@@ -18,6 +18,7 @@ from mrkd.config import FitConfig
 from mrkd.datasets import Sample, Side
 from mrkd.decoding import Decoded, Decoder
 from mrkd.errors import CategoryError
+from mrkd.threads import in_threads
 
 SIDES: tuple[Side, ...] = ("train", "validation", "calibration")
 
@@ -95,15 +96,39 @@ def read_good(samples: Sequence[Sample], config: FitConfig) -> list[GoodImage]:
     def look(sample: Sample) -> GoodImage:
         data = datasets.read_image(sample)
         key = datasets.side_key(sample, data)
-        side = datasets.side(
+        side = sample.side or datasets.side(
             key,
             validation_share=config.validation_share,
             calibration_share=config.calibration_share,
         )
         return GoodImage(sample, hashlib.sha256(data).hexdigest(), key, side)
 
-    found = decoding.in_threads(look, samples)
+    found = in_threads(look, samples)
     return sorted(found, key=lambda one: (one.side, one.digest, one.key))
+
+
+def without_defects(
+    good: Sequence[GoodImage], samples: Sequence[Sample]
+) -> tuple[list[GoodImage], list[str]]:
+    """The images in which nobody has found a defect, each once, and one line for each other one.
+
+    Args:
+        good: of `read_good`.
+        samples: of the category; those of label 1 for training have bytes that none may have.
+    """
+    defects = {one.sha256 for one in samples if one.split == "train" and one.gt_label}
+    left_out = [
+        f"{one.sample.image_uri}: people found a defect in it"
+        for one in good
+        if one.digest in defects
+    ]
+    given = {one.digest for one in good if one.sample.side is None}
+    kept = [
+        one
+        for one in good
+        if one.digest not in defects and (one.sample.side is None or one.digest not in given)
+    ]
+    return kept, left_out
 
 
 def fingerprint(good: list[GoodImage]) -> str:

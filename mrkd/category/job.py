@@ -12,11 +12,18 @@ from typing import Any
 
 from mrkd import models, registry, storage, training
 from mrkd.backbones import Teacher, teacher_of
-from mrkd.category.images import GoodImage, check_sides, count_sides, fingerprint, read_good
+from mrkd.category.images import (
+    GoodImage,
+    check_sides,
+    count_sides,
+    fingerprint,
+    read_good,
+    without_defects,
+)
 from mrkd.category.standing import good_samples, inputs_of
 from mrkd.config import RoiConfig, TrainConfig
 from mrkd.datasets import Sample, Side
-from mrkd.errors import ArtefactError
+from mrkd.errors import ArtefactError, StorageError
 from mrkd.model import MODEL_VERSION
 from mrkd.parallel import Group
 from mrkd.training import Checkpoint
@@ -46,6 +53,7 @@ class Job:
         config: of the category.
         category: its name.
         good: its good images.
+        left_out: images of its folder in which people found a defect, a line each.
         teacher: of its model.
         inputs: `inputs_of` the category.
         version: that is made of them.
@@ -57,6 +65,7 @@ class Job:
     config: TrainConfig
     category: str
     good: list[GoodImage]
+    left_out: list[str]
     teacher: Teacher
     inputs: str
     version: str
@@ -75,7 +84,8 @@ def prepare(config: TrainConfig, category: str, samples: Sequence[Sample], group
     model, workspace = config.model, config.workspace
     with clock("read"):
         good = read_good(good_samples(samples), config.train)
-        check_sides(good)
+        good, left_out = without_defects(good, samples)
+        check_sides(good, left_out)
     with clock("teacher"):
         teacher = teacher_of(model, seed=config.train.seed)
         models.store_teacher(workspace, teacher)
@@ -96,7 +106,7 @@ def prepare(config: TrainConfig, category: str, samples: Sequence[Sample], group
     if not stands:
         version = registry.next_version(workspace, category, version)
     inputs = inputs_of(config, samples, teacher.digest)
-    return Job(config, category, good, teacher, inputs, version, stands, group, clock)
+    return Job(config, category, good, left_out, teacher, inputs, version, stands, group, clock)
 
 
 def _num_squares(config: TrainConfig, good: list[GoodImage]) -> int:
@@ -126,10 +136,14 @@ class Checkpoints:
 
     def last(self) -> Checkpoint | None:
         """None where there is none, or it cannot be used: a training can always begin anew."""
-        if not self.uri or storage.stat(self.uri) is None:
+        if not self.uri:
             return None
         try:
             state = Checkpoint.from_bytes(storage.read(self.uri), where=self.uri)
+        except StorageError as error:
+            if error.kind != "missing":
+                raise
+            return None
         except ArtefactError as error:
             log.warning("checkpoint_dropped uri=%s reason=%s", self.uri, error)
             return None

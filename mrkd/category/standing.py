@@ -36,6 +36,8 @@ def inputs_of(config: TrainConfig, samples: Sequence[Sample], teacher_digest: st
     """
     good = good_samples(samples)
     listing = sorted((one.image_uri, one.etag, one.group or "") for one in good)
+    # Bytes that may not train, whatever their name: images that people found a defect in.
+    listing += sorted(("defect", one.sha256, "") for one in samples if one.sha256 and one.gt_label)
     digest = hashlib.sha256(json.dumps(listing).encode()).hexdigest()
     made = registry.version_of(
         config.model,

@@ -32,7 +32,7 @@ from mrkd.checkpoint import Calibration, ModelCard
 from mrkd.config import RoiConfig, TrainConfig
 from mrkd.datasets import Sample
 from mrkd.decoding import Decoder, map_policy
-from mrkd.errors import CategoryError
+from mrkd.errors import CategoryError, StandsError
 from mrkd.feature_cache import TeacherFeatures
 from mrkd.model import MRKD, build
 from mrkd.models import LoadedModel
@@ -86,7 +86,12 @@ def train_category(
         model, fitted = _fit(job, images, report, checkpoints, probe)
         # Nobody looks for defects among a trial's training images.
         scored = images.only("calibration") if probe else images
-        loaded, result = _save(job, images, scored, model, fitted)
+        try:
+            loaded, result = _save(job, images, scored, model, fitted)
+        except StandsError:
+            # Another run of the same inputs was faster, such as a worker of a driver that died.
+            log.warning("version_stands category=%s version=%s", category, job.version)
+            result = _stored(job)
         checkpoints.clear()
     if probe:
         with job.clock("measure"):
@@ -189,6 +194,7 @@ def _save(
         scores = score_good(model, scored, job.config.train)
     with job.clock("save"):
         num_images = count_sides(images.good)
+        skipped = [*job.left_out, *images.skipped]
         card = models.save(
             job.config.workspace,
             model,
@@ -199,7 +205,7 @@ def _save(
             data={
                 "fingerprint": fingerprint(job.good),
                 "num_images": num_images,
-                "skipped": images.skipped[:MAX_SKIPPED_STORED],
+                "skipped": skipped[:MAX_SKIPPED_STORED],
             },
             metrics=facts.metrics(fitted),
             history=pa.Table.from_pylist(fitted.history),
@@ -209,7 +215,7 @@ def _save(
     result = replace(
         _result(job, "trained", loaded.card, loaded.calibration),
         images_per_s=fitted.images_per_s,
-        skipped=images.skipped,
+        skipped=skipped,
         warnings=facts.warnings(images, scores, fitted, job.teacher),
     )
     return loaded, result
@@ -272,7 +278,8 @@ def _decide(job: Job, samples: Sequence[Sample], loaded: LoadedModel | None) -> 
         loaded or _load(job),
         past[-1] if past else None,
         samples=samples,
-        good=[(one.sample, one.key) for one in job.good],
+        # A side of its own is no side by its key, by which the gate knows who was held out.
+        good=[(one.sample, one.key) for one in job.good if one.sample.side is None],
         max_images=job.config.fleet.gate_images,
     )
     by = f"train {job.config.run}"

@@ -4,7 +4,7 @@ A config file holds only what differs from the defaults below. `model.preset` na
 `mrkd/presets`, whose `[model]` and `[train]` tables come before the user's own keys.
 """
 
-from mrkd.config.data import NAME, DataConfig, Layout, PriceConfig, check_name
+from mrkd.config.data import NAME, DataConfig, Layout, PriceConfig, check_costs, check_name
 from mrkd.config.evaluation import EvalConfig
 from mrkd.config.fleet import FleetConfig, RoiConfig, TrainConfig, presets
 from mrkd.config.network import (
@@ -19,6 +19,7 @@ from mrkd.config.network import (
 from mrkd.config.night import (
     AlertsConfig,
     ArchiveConfig,
+    DeadlineConfig,
     GoldenConfig,
     PartsConfig,
     PoolConfig,
@@ -33,6 +34,7 @@ __all__ = [
     "ArchiveConfig",
     "Backbone",
     "DataConfig",
+    "DeadlineConfig",
     "Device",
     "EvalConfig",
     "FitConfig",
@@ -51,6 +53,7 @@ __all__ = [
     "SearchConfig",
     "SearchOptions",
     "TrainConfig",
+    "check_costs",
     "check_name",
     "config_digest",
     "presets",

@@ -28,6 +28,21 @@ def check_name(kind: str, name: str) -> str:
     )
 
 
+def check_costs(cost_escape: float, cost_false_call: float) -> None:
+    """Does nothing if these may be what wrong calls cost; 0 both: not known.
+
+    Raises:
+        ConfigError: one is out of range, or given without the other.
+    """
+    check_range("cost_escape", cost_escape, 0, 10**12)
+    check_range("cost_false_call", cost_false_call, 0, 10**12)
+    if (cost_escape == 0) != (cost_false_call == 0):
+        raise ConfigError(
+            f"cost_escape is {cost_escape:g} and cost_false_call {cost_false_call:g}: give both, "
+            "or none"
+        )
+
+
 @dataclass(frozen=True)
 class DataConfig(Config):
     """Labelled or good images to train on or to evaluate with."""
@@ -41,6 +56,8 @@ class DataConfig(Config):
     """URI of a `path,group,part` file; empty: `split.csv` in or beside the category, if there."""
     exclude: tuple[str, ...] = ()
     """Image URIs, or their ends, to leave out of training."""
+    false_calls: bool = False
+    """Whether what people confirmed as false calls (`mrkd review import`) trains as well."""
 
 
 @dataclass(frozen=True)

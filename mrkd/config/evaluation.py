@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from mrkd.config.data import check_costs
 from mrkd.config.fleet import TrainConfig
 from mrkd.config.night import PoolConfig
 from mrkd.errors import ConfigError
@@ -52,13 +53,12 @@ class EvalConfig(TrainConfig):
         check_range("num_seeds", self.num_seeds, 1, 100)
         check_range("resamples", self.resamples, 0, 10**6)
         check_range("max_failed_share", self.max_failed_share, 0, 1)
-        check_range("cost_escape", self.cost_escape, 0, 10**12)
-        check_range("cost_false_call", self.cost_false_call, 0, 10**12)
+        check_costs(self.cost_escape, self.cost_false_call)
         check_range("defect_rate", self.defect_rate, 1e-6, 0.5)
-        if (self.cost_escape == 0) != (self.cost_false_call == 0):
+        if self.data.false_calls:
             raise ConfigError(
-                f"cost_escape is {self.cost_escape:g} and cost_false_call "
-                f"{self.cost_false_call:g}: give both, or none"
+                "data.false_calls is true, and an evaluation measures on the data as they are: set "
+                "it for `mrkd train`"
             )
         if len(set(self.baselines)) < len(self.baselines):
             raise ConfigError(f"baselines is {list(self.baselines)}: name each once")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Literal
 
+from mrkd import durations
 from mrkd.config.data import PriceConfig, check_name
 from mrkd.config.network import Device, Precision
 from mrkd.errors import ConfigError
@@ -76,6 +78,7 @@ class PoolConfig(Config):
     """Images that a node asks of the archive at one time, at most."""
     device: Device = "auto"
     precision: Precision = "auto"
+    """`auto` is float32, in which thresholds are set; scores in bfloat16 are off from these."""
 
     def __post_init__(self) -> None:
         check_range("pool.scorers", self.scorers, 0, 10**5)
@@ -141,6 +144,30 @@ class AlertsConfig(Config):
 
 
 @dataclass(frozen=True)
+class DeadlineConfig(Config):
+    """Until when a night is to be done."""
+
+    within: str = ""
+    """Of each revision, from when it was planned, as in 6h; empty: there is no deadline."""
+    degraded: Literal["never", "scores_only"] = "never"
+    """`scores_only`: once a night is foreseen to be late, no map is stored of what is left."""
+
+    def __post_init__(self) -> None:
+        if self.within and not self.span:
+            raise ConfigError(f"deadline.within is {self.within!r}: no night ends at once")
+        if self.degraded != "never" and not self.within:
+            raise ConfigError(
+                f"deadline.degraded is {self.degraded!r}, and there is no deadline.within to be "
+                "late for: set it, as in 6h"
+            )
+
+    @property
+    def span(self) -> timedelta | None:
+        """What `within` says; None where there is no deadline."""
+        return durations.parse("deadline.within", self.within) if self.within else None
+
+
+@dataclass(frozen=True)
 class ScoreConfig(Config):
     """SCORE.toml: an archive of images to rows in Parquet."""
 
@@ -152,6 +179,7 @@ class ScoreConfig(Config):
     golden: GoldenConfig = field(default_factory=GoldenConfig)
     parts: PartsConfig = field(default_factory=PartsConfig)
     alerts: AlertsConfig = field(default_factory=AlertsConfig)
+    deadline: DeadlineConfig = field(default_factory=DeadlineConfig)
     price: PriceConfig = field(default_factory=PriceConfig)
     models: str = ""
     """Instead of the champions: a JSON or TOML file of category = version, or a fleet's folder,

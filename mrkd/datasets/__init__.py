@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +23,7 @@ from mrkd.config import DataConfig
 from mrkd.datasets.cifar10 import cifar10, read_member
 from mrkd.datasets.elpv import elpv
 from mrkd.datasets.folders import folder, mvtec
-from mrkd.datasets.sample import GOOD, Part, Sample, place_of
+from mrkd.datasets.sample import GOOD, Part, Sample, Side, place_of
 from mrkd.datasets.visa import read_gt_numbers, visa
 from mrkd.errors import CategoryError, ConfigError, ImageDecodeError, StorageError
 from mrkd.images import Geometry
@@ -49,8 +48,6 @@ LAYOUTS: dict[str, Callable[[DataConfig], dict[str, list[Sample]]]] = {
     "cifar10": cifar10,
     "visa": visa,
 }
-
-Side = Literal["train", "validation", "calibration"]
 
 
 def load(config: DataConfig) -> dict[str, list[Sample]]:
@@ -111,7 +108,9 @@ def read_gt_mask(uri: str, geometry: Geometry) -> NDArray[np.bool_]:
 
 
 def side_key(sample: Sample, data: bytes) -> str:
-    """What decides a good image's side: its group, or without one the content of its file."""
+    """What decides a good image's side: its own, its group, or else the content of its file."""
+    if sample.side is not None:
+        return f"{sample.side} {hashlib.sha256(data).hexdigest()}"
     return hashlib.sha256(data).hexdigest() if sample.group is None else sample.group
 
 

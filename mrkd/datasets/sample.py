@@ -14,6 +14,7 @@ from mrkd.config import DataConfig, check_name
 from mrkd.errors import ConfigError
 
 Part = Literal["train", "val", "test"]
+Side = Literal["train", "validation", "calibration"]
 
 GOOD = "good"
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
@@ -37,6 +38,10 @@ class Sample:
     """Counts in the figures over all defects; False: only in those of its own defect."""
     etag: str = ""
     """Of its file as listed; a member of a container has its container's."""
+    side: Side | None = None
+    """On which a good image stands in training, whatever its key says; None: by its key."""
+    sha256: str = ""
+    """Of its file, where that is known beforehand."""
 
 
 def category_folders(root: str) -> list[str]:

@@ -23,6 +23,7 @@ from mrkd.decoding import Decoded, Decoder
 from mrkd.errors import CategoryError, ImageDecodeError, StorageError
 from mrkd.metrics import Metric
 from mrkd.models import LoadedModel
+from mrkd.threads import in_threads
 
 MIN_SHARED = 4
 """Held-out images that two models must have in common to be judged on those alone."""
@@ -178,7 +179,7 @@ def _show(
     views: list[_View] = []
     num_left_out = 0
     ahead = min(decoding.ahead_of(Decoder.of(rival.card.model)) for rival in rivals)
-    found = decoding.in_threads(lambda one: _look(rivals, one), exhibits, ahead=ahead)
+    found = in_threads(lambda one: _look(rivals, one), exhibits, ahead=ahead)
     while chunk := list(islice(found, min(_CHUNK, ahead))):
         num_left_out += sum(not one for one in chunk)
         seen = list(chain.from_iterable(chunk))

@@ -17,7 +17,13 @@ from mrkd.metrics.image import (
     one_class,
     paired_bootstrap,
 )
-from mrkd.metrics.operating import OperatingPoint, Rate, operating_points, rare_defects
+from mrkd.metrics.operating import (
+    OperatingPoint,
+    Rate,
+    operating_points,
+    rare_defects,
+    reviewed_points,
+)
 from mrkd.metrics.pixel import PixelHistogram, PixelMetric, aupro, pixel_auroc
 
 __all__ = [
@@ -41,4 +47,5 @@ __all__ = [
     "pixel_auroc",
     "rare_defects",
     "resample_weights",
+    "reviewed_points",
 ]

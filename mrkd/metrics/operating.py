@@ -42,7 +42,8 @@ class OperatingPoint:
         threshold: of the image score.
         false_calls: share of the good parts that are called.
         escapes: share of the defective parts that are not.
-        defect_rate: share of a line's parts that are defective.
+        false_calls_in_10000: good parts called, of 10,000 parts of the line.
+        escapes_in_10000: defective parts not called, of 10,000 parts of the line.
         cost: of a part, in the unit that costs were given in; None where they were not.
     """
 
@@ -50,18 +51,9 @@ class OperatingPoint:
     threshold: float
     false_calls: Rate
     escapes: Rate
-    defect_rate: float
+    false_calls_in_10000: Rate
+    escapes_in_10000: Rate
     cost: float | None = None
-
-    @property
-    def false_calls_in_10000(self) -> Rate:
-        """Good parts called, of 10,000 parts of the line."""
-        return _times(self.false_calls, PARTS * (1 - self.defect_rate))
-
-    @property
-    def escapes_in_10000(self) -> Rate:
-        """Defective parts not called, of 10,000 parts of the line."""
-        return _times(self.escapes, PARTS * self.defect_rate)
 
 
 def operating_points(
@@ -92,35 +84,90 @@ def operating_points(
     if one_class(labels_N):
         return []
     keys: Sequence[Hashable] = list(groups) if groups is not None else [None] * len(scores_N)
-    good, bad = (np.sort(scores_N[labels_N == label]) for label in (0, 1))
     parts = tuple(_num_parts(keys, labels_N == label) for label in (0, 1))
-    distinct = np.unique(scores_N)
-    between = (distinct[:-1] + distinct[1:]) / 2
-    thresholds = np.concatenate([[np.nextafter(distinct[0], -np.inf)], between, distinct[-1:]])
-    called = 1 - np.searchsorted(good, thresholds, "right") / len(good)
-    found = 1 - np.searchsorted(bad, thresholds, "right") / len(bad)
+    shares = _Shares(scores_N, labels_N, np.ones(len(scores_N)))
+    costs = (defect_rate * cost_escape, (1 - defect_rate) * cost_false_call)
 
     def point(rule: str, at: float) -> OperatingPoint:
-        false_calls = _wilson(float(np.mean(good > at)), parts[0])
-        escapes = _wilson(float(np.mean(bad <= at)), parts[1])
-        cost = None
-        if cost_escape or cost_false_call:
-            cost = (1 - defect_rate) * false_calls.value * cost_false_call
-            cost += defect_rate * escapes.value * cost_escape
-        return OperatingPoint(rule, float(at), false_calls, escapes, defect_rate, cost)
+        escapes, false_calls = (float(share) for share in shares.at(at))
+        called, missed = wilson(false_calls, parts[0]), wilson(escapes, parts[1])
+        return OperatingPoint(
+            rule,
+            at,
+            called,
+            missed,
+            _times(called, PARTS * (1 - defect_rate)),
+            _times(missed, PARTS * defect_rate),
+            shares.cost(at, costs),
+        )
 
-    points = [point("the model's own", threshold)]
-    for rate in _FALSE_CALL_RATES:
-        lowest = thresholds[np.argmax(called <= rate + 1e-12)]
-        points.append(point(f"at most {100 * rate:g} % false calls", lowest))
-    for recall in _RECALLS:
-        highest = thresholds[np.flatnonzero(found >= recall - 1e-12)[-1]]
-        points.append(point(f"{100 * recall:g} % of the defective found", highest))
-    if cost_escape or cost_false_call:
-        costs = (1 - defect_rate) * called * cost_false_call
-        costs += defect_rate * (1 - found) * cost_escape
-        points.append(point("lowest cost", thresholds[np.argmin(costs)]))
-    return points
+    return [point(*rule) for rule in shares.rules(threshold, costs)]
+
+
+def reviewed_points(
+    scores: ArrayLike,
+    labels: ArrayLike,
+    called: ArrayLike,
+    num_images: tuple[int, int],
+    *,
+    threshold: float,
+    cost_escape: float = 0.0,
+    cost_false_call: float = 0.0,
+) -> list[OperatingPoint]:
+    """`operating_points` of a line whose images of different calls were not looked at equally.
+
+    Each image stands for as many as there are for one of its call (Horvitz and Thompson 1952).
+    Intervals join those of the calls, each after Wilson 1927, by MOVER (Zou and Donner 2008); that
+    of a share of the defective parts takes the number of those that are called as known.
+
+    Args:
+        scores: `[N]` of the images that people looked at.
+        labels: `[N]`, what they say: 0 good, 1 anomalous.
+        called: `[N]`, whether the model called each defective.
+        num_images: that it called good, and defective, in all; if any, some were looked at.
+        threshold: the model's own.
+        cost_escape: as `operating_points`.
+        cost_false_call: as `operating_points`.
+    """
+    scores_N, labels_N = np.asarray(scores, np.float64), np.asarray(labels, np.int64)
+    if one_class(labels_N):
+        return []
+    calls_N, sizes = np.asarray(called, np.int64), np.asarray(num_images, np.float64)
+    num_seen = np.bincount(calls_N, minlength=2)
+    of_line = sizes / sizes.sum()
+    weights_N = (of_line / np.maximum(num_seen, 1))[calls_N]
+    shares = _Shares(scores_N, labels_N, weights_N)
+    good, bad = (float(weights_N[labels_N == label].sum()) for label in (0, 1))
+    costs = (bad * cost_escape, good * cost_false_call)
+
+    def of_all(chosen: NDArray[np.bool_], possible: tuple[bool, bool]) -> Rate:
+        """Share of the line's images, with its interval; none is of a call that cannot have any."""
+        found = np.bincount(calls_N[chosen], minlength=2)
+        rates = [
+            _times(wilson(k / n, n), size)
+            for k, n, size, may in zip(found, num_seen, of_line, possible, strict=True)
+            if n and (k or may)
+        ]
+        value = float(sum(rate.value for rate in rates))
+        low = value - np.sqrt(sum((rate.value - rate.low) ** 2 for rate in rates))
+        high = value + np.sqrt(sum((rate.high - rate.value) ** 2 for rate in rates))
+        return Rate(value, max(0.0, float(low)), min(1.0, float(high)))
+
+    def point(rule: str, at: float) -> OperatingPoint:
+        # What was called good lies up to the model's own threshold, the rest above it.
+        escapes = of_all((labels_N == 1) & (scores_N <= at), (True, at > threshold))
+        false_calls = of_all((labels_N == 0) & (scores_N > at), (at < threshold, True))
+        return OperatingPoint(
+            rule,
+            at,
+            _share(false_calls, good - false_calls.value),
+            _share(escapes, bad - escapes.value),
+            _times(false_calls, PARTS),
+            _times(escapes, PARTS),
+            shares.cost(at, costs),
+        )
+
+    return [point(*rule) for rule in shares.rules(threshold, costs)]
 
 
 def rare_defects(
@@ -172,7 +219,69 @@ def _num_parts(groups: Sequence[Hashable], chosen: NDArray[np.bool_]) -> int:
     return len({group for group in own if group is not None}) + own.count(None)
 
 
-def _wilson(share: float, count: int) -> Rate:
+class _Shares:
+    """Shares of the weight of good and of defective images, as a threshold parts them.
+
+    Args:
+        scores_N: float64 `[N]`.
+        labels_N: int64 `[N]`, both are there.
+        weights_N: float64 `[N]`, above 0.
+    """
+
+    def __init__(self, scores_N: Floats, labels_N: NDArray[np.int64], weights_N: Floats) -> None:
+        order = np.argsort(scores_N, kind="stable")
+        labels, weights = labels_N[order], weights_N[order]
+        self._scores = scores_N[order]
+        # Summed from either end, so that nothing is 0 and not what rounding leaves.
+        self._escapes = _cumulated(weights * (labels == 1))
+        self._found = _cumulated(weights[::-1] * (labels[::-1] == 1))[::-1]
+        self._false_calls = _cumulated(weights[::-1] * (labels[::-1] == 0))[::-1]
+
+    def at(self, thresholds: ArrayLike) -> tuple[Floats, Floats]:
+        """Of the defective those up to each threshold, of the good those strictly above it."""
+        place = np.searchsorted(self._scores, thresholds, "right")
+        return self._escapes[place], self._false_calls[place]
+
+    def cost(self, at: float, costs: tuple[float, float]) -> float | None:
+        """Of a part, by what all defective ones and all good ones would cost; None: not known."""
+        return float(self._costs(at, costs)) if any(costs) else None
+
+    def rules(self, own: float, costs: tuple[float, float]) -> list[tuple[str, float]]:
+        """The thresholds that people ask for, each with its rule; the model's own first."""
+        distinct = np.unique(self._scores)
+        between = (distinct[:-1] + distinct[1:]) / 2
+        thresholds = np.concatenate([[np.nextafter(distinct[0], -np.inf)], between, distinct[-1:]])
+        _, called = self.at(thresholds)
+        found = self._found[np.searchsorted(self._scores, thresholds, "right")]
+        rules = [("the model's own", own)]
+        for rate in _FALSE_CALL_RATES:
+            lowest = thresholds[np.argmax(called <= rate + 1e-12)]
+            rules.append((f"at most {100 * rate:g} % false calls", lowest))
+        for recall in _RECALLS:
+            highest = thresholds[np.flatnonzero(found >= recall - 1e-12)[-1]]
+            rules.append((f"{100 * recall:g} % of the defective found", highest))
+        if any(costs):
+            rules.append(("lowest cost", thresholds[np.argmin(self._costs(thresholds, costs))]))
+        return [(rule, float(at)) for rule, at in rules]
+
+    def _costs(self, thresholds: ArrayLike, costs: tuple[float, float]) -> Floats:
+        escapes, false_calls = self.at(thresholds)
+        return np.asarray(costs[0] * escapes + costs[1] * false_calls)
+
+
+def _cumulated(weights: Floats) -> Floats:
+    """Shares of the sum: of none, of the first, of the first two, ..."""
+    summed = np.cumsum(weights)
+    return np.asarray(np.append(0.0, summed) / summed[-1])
+
+
+def _share(rate: Rate, rest: float) -> Rate:
+    """The rate as a share of itself and a rest that is taken as known."""
+    values = (rate.value, rate.low, rate.high)
+    return Rate(*(value / (value + rest) if value + rest > 0 else 0.0 for value in values))
+
+
+def wilson(share: float, count: float) -> Rate:
     """The interval of a share seen on so many parts."""
     z = NormalDist().inv_cdf(0.975)
     centre = (share + z * z / (2 * count)) / (1 + z * z / count)

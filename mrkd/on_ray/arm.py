@@ -18,7 +18,7 @@ from mrkd.errors import MrkdError, StorageError
 from mrkd.labelled import Judge, judge_of, measure
 from mrkd.on_ray import session
 from mrkd.on_ray.session import Ask
-from mrkd.studies import Arm, Run, Study
+from mrkd.studies import Arm, Run, Study, images_of
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ def work(order: Order) -> Run:
         run = replace(
             run,
             **told,
-            num_scored=scores.num_rows - scores["image_score"].null_count,
+            images=images_of(scores),
             model=dict(measured.model),
             leaks=[asdict(leak) for leak in measured.leaks],
         )
@@ -108,9 +108,7 @@ def _fit(order: Order) -> tuple[Judge, dict[str, Any]]:
     )
     judge = judge_of(replace(order.config, workspace=order.study.uri), run.category, result.version)
     return judge, {
-        "num_train": result.num_images["train"],
         "model_bytes": result.model_bytes,
-        "stages": dict(result.seconds),
         "history": _history(order.study.uri, run.category, result.version),
     }
 

@@ -22,7 +22,7 @@ from ray.exceptions import OutOfMemoryError, RayError, RayTaskError, WorkerCrash
 from mrkd.config import PoolConfig, ScoreConfig
 from mrkd.errors import MrkdError, NightError, StorageError
 from mrkd.nights import Night
-from mrkd.on_ray import session, steps
+from mrkd.on_ray import boards, session, steps
 from mrkd.on_ray.deaths import (
     DEATHS,
     Death,
@@ -31,7 +31,6 @@ from mrkd.on_ray.deaths import (
     store_death,
     stored_deaths,
 )
-from mrkd.on_ray.night_progress import ask_board
 from mrkd.on_ray.reading import Row, decode, decoder_of, read_images
 from mrkd.on_ray.session import Ask
 from mrkd.on_ray.steps import Work
@@ -60,7 +59,7 @@ class Isolation:
         night: that they belong to.
         config: of the run.
         ask: what a scorer takes.
-        board: of `start_board`.
+        board: a `night_progress.Board`.
         threads: requests that a process has under way at one time.
         last: whether an image that cannot be reached is an error like any other.
     """
@@ -156,7 +155,7 @@ class Isolation:
         return death
 
     def _place(self, name: str) -> tuple[str, int | None]:
-        place: tuple[str, int | None] = ask_board(
+        place: tuple[str, int | None] = boards.ask(
             self.board.place.remote(name), otherwise=("score", None)
         )
         return place
@@ -199,7 +198,7 @@ def _score_span(
         threads: as `Isolation`.
         last: as `Isolation`.
     """
-    if not ask_board(board.start.remote(name), otherwise=True):
+    if not boards.ask(board.start.remote(name), otherwise=True):
         return None
     session.enter_worker(ask)
     meter = Meter()
@@ -219,7 +218,7 @@ def _rows(
     meter: Meter,
 ) -> Work:
     def tell(place: str, number: int | None = None) -> None:
-        ask_board(board.put.remote(name, place, number), otherwise=None)
+        boards.ask(board.put.remote(name, place, number), otherwise=None)
 
     scorer, pin = _scorer(config.workspace, config.pool), part.pin
     if pin is None:

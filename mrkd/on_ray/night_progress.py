@@ -7,29 +7,28 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-import ray
-from ray.exceptions import GetTimeoutError, RayActorError
 from ray.util.metrics import Gauge
 
 log = logging.getLogger(__name__)
 
 _LINE_S, _BAR_S = 30.0, 1.0
 _BAR = 30
-_ANSWER_S = 5.0
 
 
 class Board:
     """What processes have in hand, so that one that dies leaves word; the actor's class."""
 
     def __init__(self) -> None:
+        self._maps_dropped = False
+        self._scorers: list[Any] = []
         self.clear()
 
     def clear(self) -> None:
-        """Forgets everything: a new pass begins."""
+        """Forgets what is in hand: a new pass begins."""
         self._begins: Counter[tuple[str, str]] = Counter()
         self._in_hand: set[tuple[str, str]] = set()
         self._places: dict[str, tuple[str, int | None]] = {}
@@ -47,6 +46,26 @@ class Board:
         """The step is done; once more is not a death, but a block that was lost with its node."""
         self._begins.pop((shard, step), None)
         self._in_hand.discard((shard, step))
+
+    def drop_maps(self) -> None:
+        """From now on no map is stored: the night is late."""
+        self._maps_dropped = True
+
+    def maps_dropped(self) -> bool:
+        """Whether `drop_maps` was called."""
+        return self._maps_dropped
+
+    def join(self, scorer: Any) -> None:
+        """Takes down the handle of a scorer of the pass."""
+        self._scorers.append(scorer)
+
+    def scorers(self) -> list[Any]:
+        """The scorers of the pass."""
+        return self._scorers
+
+    def dismiss(self) -> None:
+        """Forgets them, as an actor lives as long as anybody holds its handle."""
+        self._scorers = []
 
     def in_hand(self) -> dict[str, int]:
         """The shards that a process has in hand, and how often it was begun with."""
@@ -68,20 +87,6 @@ class Board:
         return self._places.get(task, ("start", None))
 
 
-def start_board() -> Any:
-    """The actor's handle; it takes no CPU and is started anew when it dies, empty."""
-    return ray.remote(Board).options(num_cpus=0, max_restarts=-1).remote()
-
-
-def ask_board(answer: Any, *, otherwise: Any) -> Any:
-    """The board's answer to a call, or `otherwise` where it gives none, as it died."""
-    try:
-        return ray.get(answer, timeout=_ANSWER_S)
-    except (RayActorError, GetTimeoutError) as error:
-        log.warning("board_lost reason=%s", " ".join(str(error).split())[:200])
-        return otherwise
-
-
 class Progress:
     """Tells, within a `with` block, how far a revision is; on a terminal as a bar.
 
@@ -89,10 +94,18 @@ class Progress:
         run: name of the night.
         num_images: that are to be scored.
         every_s: seconds between two lines; None: 30 s, or 1 s on a terminal.
+        watches: called at each line with the number of images that are left and those done a
+            second.
     """
 
-    def __init__(self, run: str, num_images: int, every_s: float | None = None) -> None:
-        self._run, self._num_images = run, num_images
+    def __init__(
+        self,
+        run: str,
+        num_images: int,
+        every_s: float | None = None,
+        watches: Sequence[Callable[[int, float], None]] = (),
+    ) -> None:
+        self._run, self._num_images, self._watches = run, num_images, watches
         self._done = self._errors = 0
         self._began = time.monotonic()
         self._terminal = sys.stderr.isatty()
@@ -141,6 +154,8 @@ class Progress:
         states = {"done": done, "left": left, "errors": self._errors}
         for state, number in states.items():
             self._gauge.set(number, tags={"run": self._run, "state": state})
+        for watch in self._watches:
+            watch(left, rate)
         eta = "unknown"
         if rate or not left:
             eta_s = left / rate if left else 0.0

@@ -12,13 +12,11 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-import ray
-from ray.exceptions import GetTimeoutError, RayActorError
 from ray.util.metrics import Gauge
 
-log = logging.getLogger(__name__)
+from mrkd.on_ray import boards
 
-_ANSWER_S = 5.0
+log = logging.getLogger(__name__)
 
 
 class Board:
@@ -36,11 +34,6 @@ class Board:
         return self._rows
 
 
-def start_board() -> Any:
-    """The actor's handle."""
-    return ray.remote(Board).options(num_cpus=0, max_restarts=-1).remote()
-
-
 class Progress:
     """Counts of a fleet's categories by state, and the time that is left.
 
@@ -49,7 +42,7 @@ class Progress:
         work: of each category that is not up to date, in any one unit.
         total_steps: of each one's training, about.
         num_up_to_date: categories that need nothing.
-        board: of `start_board`.
+        board: of a `Board`.
     """
 
     def __init__(
@@ -81,11 +74,7 @@ class Progress:
 
     def under_way(self) -> dict[str, dict[str, Any]]:
         """The last row of each category that was started and has not ended."""
-        try:
-            rows: dict[str, Any] = ray.get(self._board.rows.remote(), timeout=_ANSWER_S)
-        except (RayActorError, GetTimeoutError) as error:
-            log.warning("board_lost reason=%s", " ".join(str(error).split()))
-            return {}
+        rows: dict[str, Any] = boards.ask(self._board.rows.remote(), otherwise={})
         return {name: row for name, row in rows.items() if name not in self._ended}
 
     def tell(self) -> None:

@@ -29,10 +29,12 @@ from mrkd.config import ScoreConfig
 from mrkd.errors import MrkdError, NightError, StorageError
 from mrkd.lease import Lease
 from mrkd.nights import Night
-from mrkd.on_ray import blocks, steps
+from mrkd.on_ray import blocks, boards, session, steps
+from mrkd.on_ray.deadline import Deadline, deadline_of
 from mrkd.on_ray.deaths import shards_with_deaths
 from mrkd.on_ray.isolate import Isolation
-from mrkd.on_ray.night_progress import Progress, ask_board, start_board
+from mrkd.on_ray.night_progress import Board, Progress
+from mrkd.on_ray.regrouping import Regrouping, pool_in_place_of
 from mrkd.on_ray.session import READER_CPUS, Node, Pool
 from mrkd.on_ray.steps import Work
 from mrkd.on_ray.tally import Took
@@ -91,14 +93,20 @@ class Committer:
     def __init__(
         self, night: Night, config: ScoreConfig, pool: Pool, found: Sequence[Node], lease: Lease
     ) -> None:
-        self._night, self._config, self._pool, self._lease = night, config, pool, lease
-        self._readers = readers(found, config.pool.gets_per_node)
+        self._night, self._config, self._lease = night, config, lease
+        self._group(pool, found)
+        self._board = boards.start(Board)
+        self._regrouping = Regrouping(pool, self._board)
+        self._counted: set[str] = set()
+        self.done = Done()
+
+    def _group(self, pool: Pool, found: Sequence[Node]) -> None:
+        """Says who takes part from the next pass on."""
+        self._pool = pool
+        self._readers = readers(found, self._config.pool.gets_per_node)
         free = sum(node.cpus for node in found) - pool.size * pool.ask.cpus
         # Each reader has a shard in hand; each scorer one, and one that waits for it.
         self._in_flight = max(1, math.floor(free / READER_CPUS)) + 2 * pool.size
-        self._board = start_board()
-        self._counted: set[str] = set()
-        self.done = Done()
 
     def commit_all(self, shards: Sequence[Shard]) -> None:
         """Commits every shard of one revision that is left, or raises why one could not be."""
@@ -106,7 +114,7 @@ class Committer:
         most = self._config.pool.max_shard_attempts
         num_images = sum(len(shard.rows) for shard in shards)
         try:
-            with Progress(self._night.run, num_images) as progress:
+            with self._progress(shards[0].revision, num_images) as progress:
                 while shards:
                     failure = self._pass(shards, progress, last=idle + 1 >= most)
                     if failure and not isinstance(failure, StorageError | _ProcessDied):
@@ -123,9 +131,25 @@ class Committer:
         finally:
             self.done.seconds += time.monotonic() - began
 
+    def _progress(self, revision: int, num_images: int) -> Progress:
+        every_s, watches = None, [lambda *_: self._regrouping.look()]
+        if at := deadline_of(self._night, self._config, revision):
+            deadline = Deadline(self._night, self._config, at, self._board.drop_maps.remote)
+            every_s = deadline.every_s
+            watches.append(deadline.look)
+        return Progress(self._night.run, num_images, every_s, watches)
+
+    def _regroup(self) -> None:
+        """Before a pass: who takes part in it, by the nodes that there are now."""
+        found = session.nodes()
+        if (pool := pool_in_place_of(self._pool, found, self._config.pool)) != self._pool:
+            self._group(pool, found)
+        self._regrouping = Regrouping(self._pool, self._board)
+
     def _pass(self, shards: Sequence[Shard], progress: Progress, *, last: bool) -> MrkdError | None:
         """One pass; of the failures it met, one that the next would not mend, if any."""
         self.done.passes += 1
+        self._regroup()
         failures: list[MrkdError] = []
         known = shards_with_deaths(self._night)
         apart = [Work(shard) for shard in shards if shard.id in known]
@@ -146,6 +170,8 @@ class Committer:
             for work in self._together(list(left.values()), last=last):
                 take(work)
         except RayError as error:
+            if self._regrouping.done:
+                return None
             reason = " ".join(str(error).split())[:300]
             failures.append(
                 _ProcessDied(
@@ -182,9 +208,12 @@ class Committer:
         """The shards through the pipeline, in any order; those that kill come back as they were."""
         if not shards:
             return
-        ask_board(self._board.clear.remote(), otherwise=None)
-        for row in self._pipeline(shards, last=last).iter_batches(**_ONE_ROW):
-            yield blocks.unpack(row)
+        boards.ask(self._board.clear.remote(), otherwise=None)
+        try:
+            for row in self._pipeline(shards, last=last).iter_batches(**_ONE_ROW):
+                yield blocks.unpack(row)
+        finally:
+            self._board.dismiss.remote()
 
     def _apart(self, works: Sequence[Work], *, last: bool) -> Iterator[Work]:
         """The shards by spans, as many at once as there are scorers, in order."""
@@ -199,7 +228,7 @@ class Committer:
 
     def _suspects(self, shards: Sequence[Shard]) -> Sequence[Shard]:
         """Of the shards that did not come back, those that the death was most likely of."""
-        in_hand: dict[str, int] = ask_board(self._board.in_hand.remote(), otherwise={})
+        in_hand: dict[str, int] = boards.ask(self._board.in_hand.remote(), otherwise={})
         most = max((in_hand.get(shard.id, 0) for shard in shards), default=0)
         if not most:
             return shards[:_SUSPECTS]

@@ -14,6 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Self
 
@@ -24,6 +25,7 @@ from mrkd.lease import Lease
 from mrkd.manifests import Manifest, count_rows, unopened
 from mrkd.nights import Night
 from mrkd.on_ray import session
+from mrkd.on_ray.deadline import deadline_of
 from mrkd.on_ray.revision import Committer, Done
 from mrkd.on_ray.session import Node
 from mrkd.on_ray.tally import Meter, add_start
@@ -232,14 +234,15 @@ def _tell(night: Night, config: ScoreConfig) -> tuple[dict[str, str], int, list[
             data = reports.load_night_data(night.uri)
             found = alerts.find(data, config.alerts)
             uris["report"] = reports.write_night_page(night.uri, data)
-        told, failure = alerts.tell(night.uri, night.run, found, config.alerts)
     except MrkdError as error:
         log.warning("night_not_told run=%s reason=%s", night.run, error)
-        return (
-            uris,
-            0,
-            [f"the rows stand, but their page does not ({error}): mrkd report {night.uri}"],
-        )
+        reason = f"the rows stand, but their page does not ({error}): mrkd report {night.uri}"
+        return uris, 0, [reason]
+    try:
+        told, failure = alerts.tell(night.uri, night.run, found, config.alerts)
+    except MrkdError as error:
+        log.warning("alerts_not_told run=%s reason=%s", night.run, error)
+        return uris, 0, [f"the rows and their page stand, but no alert was told: {error}"]
     if told:
         uris["alerts"] = storage.join(night.uri, alerts.RECORD)
     return uris, len(told), [failure] if failure else []
@@ -267,6 +270,13 @@ def _end(
             f"{len(shut)} tars could not be opened ({shut[0]} is the first), and what they "
             "hold is unknown: --retry-errors forbidden,missing,unreachable opens them again"
         )
+    if num_mapless := sum(one.num_degraded for one in closed):
+        reasons.append(f"{num_mapless} images have no map, as the night was late")
+    for one in closed:
+        at = deadline_of(night, config, one.revision)
+        if at and (late := datetime.fromisoformat(one.closed_at) - at) > timedelta(0):
+            seconds = timedelta(seconds=round(late.total_seconds()))
+            reasons.append(f"revision {one.revision} was closed {seconds} after its deadline")
     return verdict.end(
         3 if shut or num_errors > config.max_error_share * num_images else 0,
         counts={

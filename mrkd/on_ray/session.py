@@ -114,14 +114,25 @@ def nodes() -> list[Node]:
     """Every live node, and of those that an autoscaler may add each kind that no live one holds."""
     alive: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     live = [_node(node["Resources"]) for node in alive if node["Alive"]]
+    return live + [
+        kind
+        for kind in _autoscaled()
+        if not any(n.cpus >= kind.cpus and n.gpus >= kind.gpus for n in live)
+    ]
+
+
+def is_autoscaled() -> bool:
+    """Whether a node that is missed may come by itself."""
+    return bool(_autoscaled())
+
+
+def _autoscaled() -> list[Node]:
+    """The kinds of nodes that an autoscaler may add."""
     # Not public, but what Ray Train itself asks before it waits for workers: a cluster whose GPU
     # nodes are asleep has none among its live ones.
     config = ray._private.state.state.get_cluster_config()
     groups = config.node_group_configs if config else []
-    kinds = [_node(group.resources) for group in groups if group.max_count]
-    return live + [
-        kind for kind in kinds if not any(n.cpus >= kind.cpus and n.gpus >= kind.gpus for n in live)
-    ]
+    return [_node(group.resources) for group in groups if group.max_count]
 
 
 def worker_ask(
@@ -211,17 +222,16 @@ def scorer_pool(found: Sequence[Node], pool: PoolConfig) -> Pool:
     """
     gpus = pool.gpus_per_scorer or _one_gpu(found, pool.device)
     if gpus:
-        room = sum(math.floor(node.gpus / gpus) for node in found)
-        chosen = Pool(pool.scorers or room, Ask(0.0, gpus))
+        ask = Ask(0.0, gpus)
+        chosen = Pool(pool.scorers or scorer_room(found, ask), ask)
     else:
         with_cpus = [node.cpus for node in found if node.cpus]
         wanted = pool.scorers or max(1, sum(math.floor(cpus) for cpus in with_cpus))
         per_node = math.ceil(wanted / max(1, len(with_cpus)))
         share = max(1.0, min(with_cpus, default=0.0) / per_node)
         ask = Ask(max(0.5, math.floor(0.75 * share)), threads=max(1, math.floor(share)))
-        # Pools take their CPUs before data flows: without room for a reader a night would hang.
-        room = sum(math.floor((cpus - READER_CPUS) / ask.cpus) for cpus in with_cpus)
         chosen = Pool(wanted, ask)
+    room = scorer_room(found, chosen.ask)
     if not 1 <= chosen.size <= room:
         raise ConfigError(
             f"{chosen.size} scorers of {chosen.ask.cpus:g} CPUs and {gpus:g} GPUs each, beside "
@@ -229,6 +239,15 @@ def scorer_pool(found: Sequence[Node], pool: PoolConfig) -> Pool:
             "lower pool.scorers or pool.gpus_per_scorer"
         )
     return chosen
+
+
+def scorer_room(found: Sequence[Node], ask: Ask) -> int:
+    """How many scorers of that kind these nodes hold."""
+    if ask.gpus:
+        return sum(math.floor(node.gpus / ask.gpus) for node in found)
+    # Pools take their CPUs before data flows: without room for a reader a night would hang.
+    with_cpus = [node.cpus for node in found if node.cpus]
+    return sum(math.floor((cpus - READER_CPUS) / ask.cpus) for cpus in with_cpus)
 
 
 def enter_worker(ask: Ask) -> None:

@@ -11,14 +11,14 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import ray
 
 from mrkd import schema
 from mrkd.config import RowsConfig, ScoreConfig
 from mrkd.decoding import Decoded, ahead_of
 from mrkd.errors import MrkdError
 from mrkd.nights import Night
-from mrkd.on_ray import blocks, session
-from mrkd.on_ray.night_progress import ask_board
+from mrkd.on_ray import blocks, boards, session
 from mrkd.on_ray.reading import Row, decode, decoder_of, read_images
 from mrkd.on_ray.session import Ask
 from mrkd.on_ray.tally import Meter, Took
@@ -85,15 +85,23 @@ class Score:
 
         session.enter_worker(ask)
         self._scorer, self._rows = Scorer(config.workspace, config.pool), config.rows
+        self._may_drop = config.deadline.degraded == "scores_only" and config.rows.map != "none"
         self._board = board
+        board.join.remote(ray.get_runtime_context().current_actor)
 
     def __call__(self, row: pa.Table) -> pa.Table:
         """Puts the table of rows in the images' place."""
         return _step(row, "score", self._board, self._score)
 
     def _score(self, work: Work, meter: Meter) -> Work:
+        drop = self._may_drop and work.shard.pin is not None
+        drop = drop and boards.ask(self._board.maps_dropped.remote(), otherwise=False)
+        rows = replace(self._rows, map="none") if drop else self._rows
         with meter.time("score"):
-            table = score_shard(self._scorer, work.shard, work.images, self._rows)
+            table = score_shard(self._scorer, work.shard, work.images, rows)
+        if drop:
+            facts = {**(table.schema.metadata or {}), b"degraded": b"scores_only"}
+            table = table.replace_schema_metadata(facts)
         return replace(work, images=(), table=table)
 
 
@@ -133,7 +141,7 @@ def _step(row: pa.Table, name: str, board: Any, do: Callable[[Work, Meter], Work
     if work.failure is not None or work.deaths:
         return row
     # Without a board it is done as if for the first time: Ray bounds its retries as well.
-    deaths = ask_board(board.begin.remote(work.shard.id, name), otherwise=1) - 1
+    deaths = boards.ask(board.begin.remote(work.shard.id, name), otherwise=1) - 1
     if deaths >= MAX_DEATHS:
         return blocks.pack(Work(work.shard, deaths=deaths, took=work.took))
     meter = Meter()

@@ -10,18 +10,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mrkd import datasets, decoding, reports, storage
+from mrkd import reports, storage
 from mrkd.category import CategoryResult, inputs_of_all, standing, steps_of, work_of
 from mrkd.config import TrainConfig
 from mrkd.datasets import Sample
 from mrkd.fleets import Fleet
-from mrkd.on_ray import session, workers
-from mrkd.on_ray.progress import Progress, start_board
+from mrkd.on_ray import boards, session, workers
+from mrkd.on_ray.progress import Board, Progress
 from mrkd.on_ray.session import Ask
 from mrkd.on_ray.tasks import run_each
 from mrkd.on_ray.verdict import Verdict
 from mrkd.on_ray.workers import Order
+from mrkd.reviews.training import load_samples
 from mrkd.summary import Summary
+from mrkd.threads import in_threads
 
 Samples = Mapping[str, Sequence[Sample]]
 
@@ -38,7 +40,7 @@ def run(config: TrainConfig) -> Summary:
         TeacherError: there are no such teacher weights.
         StorageError: the workspace cannot be read or written.
     """
-    samples = datasets.load(config.data)
+    samples = load_samples(config)
     configs = config.for_categories(list(samples))
     # Refuses what would fail in every category of a kind: no such weights, no such level.
     inputs = inputs_of_all(configs, samples)
@@ -61,7 +63,7 @@ def run(config: TrainConfig) -> Summary:
         }
         # The largest first, so that no long one is left alone at the end.
         todo = sorted(work, key=lambda name: (-work[name], name))
-        board = start_board()
+        board = boards.start(Board)
         orders = {
             name: (Order(config, name, samples[name], fleet.checkpoints_uri(name), ask, board),)
             for name in todo
@@ -102,7 +104,7 @@ def _find_up_to_date(fleet: Fleet, inputs: Mapping[str, str]) -> None:
     def look(name: str) -> CategoryResult | None:
         return standing(workspace, name, inputs[name])
 
-    for name, result in zip(inputs, decoding.in_threads(look, inputs), strict=True):
+    for name, result in zip(inputs, in_threads(look, inputs), strict=True):
         if result:
             fleet.end(name, {**result.to_dict(), "attempts": 0})
 

@@ -22,7 +22,7 @@ from ray.exceptions import OutOfMemoryError
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
-from mrkd import datasets, reports
+from mrkd import reports
 from mrkd.category import inputs_of_all
 from mrkd.config import SearchConfig
 from mrkd.datasets import Sample
@@ -32,6 +32,7 @@ from mrkd.on_ray.spaces import Space
 from mrkd.on_ray.trial import Order
 from mrkd.on_ray.verdict import Verdict
 from mrkd.on_ray.winner import Found
+from mrkd.reviews.training import load_samples
 from mrkd.searches import Search, Trial
 from mrkd.summary import Summary
 
@@ -55,7 +56,7 @@ def run(config: SearchConfig) -> Summary:
         TeacherError: there are no such teacher weights.
         StorageError: the workspace cannot be read or written.
     """
-    samples = datasets.load(config.data)
+    samples = load_samples(config)
     space = spaces.load(config.search.space)
     spaces.check(space, config)
     _check(config, space, samples)

@@ -10,9 +10,9 @@ from mrkd import checkpoint, storage
 from mrkd.audit import Sighting
 from mrkd.checkpoint import Calibration, ModelCard
 from mrkd.errors import ArtefactError, StorageError
+from mrkd.night_images import read_images
 from mrkd.reports import page
 from mrkd.reports.drawing import drawn
-from mrkd.reports.night_rows import read_images
 
 NUM_SHOWN = 60
 """The newest rows that the page has a picture of, each some 12 KB; its table has all."""

@@ -15,13 +15,13 @@ import pyarrow.compute as pc
 from mrkd import checkpoint, comparison, schema, storage
 from mrkd.checkpoint import Calibration, ModelCard
 from mrkd.comparison import CategoryChange, Comparison
-from mrkd.decoding import in_threads
 from mrkd.errors import ArtefactError, NightError, StorageError
 from mrkd.manifests import open_night, read_manifests, readable
+from mrkd.night_images import read_images
 from mrkd.reports.comparison_content import ComparisonData, Pair, Seen
 from mrkd.reports.content import Picture
 from mrkd.reports.drawing import drawn
-from mrkd.reports.night_rows import read_images
+from mrkd.threads import in_threads
 
 RECORD = comparison.RECORD
 

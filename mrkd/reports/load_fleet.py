@@ -15,12 +15,12 @@ import numpy as np
 import pyarrow.compute as pc
 
 from mrkd import checkpoint, registry, schema, storage
-from mrkd.decoding import in_threads
 from mrkd.errors import ArtefactError, StorageError
 from mrkd.fleets import FLEET_VERSION
 from mrkd.reports import stored
 from mrkd.reports.content import Picture
 from mrkd.reports.fleet_content import FleetData, Gate, Losses, Measure, Training
+from mrkd.threads import in_threads
 
 RECORD = "fleet.json"
 

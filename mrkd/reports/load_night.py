@@ -17,16 +17,18 @@ import pyarrow.dataset as ds
 from mrkd import checkpoint, profiles, storage
 from mrkd.archive import UNMATCHED
 from mrkd.checkpoint import Calibration, ModelCard
-from mrkd.decoding import in_threads
 from mrkd.errors import ArtefactError, ConfigError, StorageError
-from mrkd.manifests import open_night, read_manifests, readable
+from mrkd.manifests import Manifest, open_night, read_manifests, readable
+from mrkd.night_images import read_images
 from mrkd.profiles import Lights, Profile, Reference
 from mrkd.reports import night_records, night_rows
 from mrkd.reports.content import Model
 from mrkd.reports.drawing import drawn
 from mrkd.reports.night_content import NightData, Scoring, Shown
 from mrkd.reports.night_rows import Chosen, Row
+from mrkd.reviews.estimate import Reviewed, estimate
 from mrkd.shards import Pin
+from mrkd.threads import in_threads
 
 RECORD = "_MANIFEST.json"
 
@@ -93,6 +95,8 @@ def load_night_data(night_uri: str) -> NightData:
         shown = _shown(night_uri, rows.schema, chosen, models, tars)
     pictures = [tuple(shown[one] for one in kind if one in shown) for kind in kinds]
     records = night_records.load(night_uri)
+    versions = {name: pin.version for name, pin in pins.items() if pin}
+    reviewed, more_gaps = _reviewed(workspace, profile.run, manifests, versions)
     return NightData(
         run=profile.run,
         workspace=workspace,
@@ -112,9 +116,21 @@ def load_night_data(night_uri: str) -> NightData:
         starts=records.starts,
         parts=records.parts,
         golden=records.golden,
-        gaps=records.gaps,
+        gaps=records.gaps + more_gaps,
+        reviewed=reviewed,
+        num_degraded=sum(manifest.num_degraded for manifest in manifests),
         config=config,
     )
+
+
+def _reviewed(
+    workspace: str, run: str, manifests: Sequence[Manifest], versions: Mapping[str, str]
+) -> tuple[tuple[Reviewed, ...], tuple[str, ...]]:
+    """What people say of the night, and why that cannot be told."""
+    try:
+        return tuple(estimate(workspace, {run: manifests}, versions)), ()
+    except _UNREADABLE as error:
+        return (), (str(error),)
 
 
 def _model(workspace: str, pinned: tuple[str, Pin | None]) -> _Model:
@@ -199,7 +215,7 @@ def _shown(
 ) -> dict[Chosen, Shown]:
     """The chosen rows as cards, with their pictures as far as these are what was scored."""
     rows = night_rows.read_rows(chosen, columns)
-    data = dict(night_rows.read_images(night_uri, rows.values(), tars))
+    data = dict(read_images(night_uri, rows.values(), tars))
 
     def draw(one: Chosen) -> Shown:
         return _card(one, rows[one.image_uri], models.get(one.category), data)

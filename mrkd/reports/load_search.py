@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from mrkd import storage
-from mrkd.decoding import in_threads
 from mrkd.errors import ArtefactError
 from mrkd.reports import stored
 from mrkd.reports.fleet_content import Measure
 from mrkd.reports.search_content import Candidate, Group, SearchData, Test
 from mrkd.searches import SEARCH_VERSION, Trial, comparable, finished
 from mrkd.searches.effects import effects
+from mrkd.threads import in_threads
 
 RECORD = "search.json"
 

@@ -7,10 +7,12 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from mrkd.operating import operating_row
 from mrkd.profiles import MIN_NIGHTS, NUM_NIGHTS, Band, Compared, Finding, Light, Lights
 from mrkd.reports import charts, page
 from mrkd.reports.night_content import NightData, Shown, Start
 from mrkd.reports.night_words import ASPECTS, ERROR_WORDS, MEASURES, STAGES
+from mrkd.reviews.estimate import Reviewed
 
 # Past so many lines a table scrolls by itself, and charts are drawn when they are asked for.
 _MANY = 24
@@ -47,6 +49,7 @@ def night_page(data: NightData) -> str:
         drifting=[line for light in ("red", "amber") for line in lines if line["drift"] == light],
         steady=[line for line in lines if line["drift"] in ("green", "unknown")],
         drawn=[line for line in lines if line["charts"]],
+        reviewed=[_reviewed(one) for one in data.reviewed],
         pictures=_pictures(data, usual),
         aspects=ASPECTS,
         error_words=ERROR_WORDS,
@@ -80,6 +83,18 @@ def _line(data: NightData, row: Compared) -> dict[str, Any]:
     )
     order = [light["light"] for light in view["lights"]]
     return view | {"drift": min(order, key=_LIGHTS.index, default="none")}
+
+
+def _reviewed(one: Reviewed) -> dict[str, Any]:
+    """What the template shows of people's verdicts on a category."""
+    points = [operating_row(one.category, point) for point in one.points]
+    return {
+        "category": one.category,
+        "ok": one.ok,
+        "nok": one.nok,
+        "points": points,
+        "gap": one.gap,
+    }
 
 
 def _measured(value: float | None, band: Band | None, words: Any) -> dict[str, Any]:

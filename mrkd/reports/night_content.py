@@ -8,6 +8,7 @@ from typing import Any
 
 from mrkd.profiles import Compared, Lights
 from mrkd.reports.content import ImageError, Model, Picture
+from mrkd.reviews.estimate import Reviewed
 
 
 @dataclass(frozen=True)
@@ -172,6 +173,8 @@ class NightData:
         parts: None where images name no parts.
         golden: None where there are no reference parts.
         gaps: one line for each file that could not be read.
+        num_degraded: scored images without a map, as the night was late.
+        reviewed: what people say of its images, by category; empty: nothing yet.
         config: the resolved config.
     """
 
@@ -194,4 +197,6 @@ class NightData:
     parts: Parts | None = None
     golden: Golden | None = None
     gaps: tuple[str, ...] = ()
+    num_degraded: int = 0
+    reviewed: tuple[Reviewed, ...] = ()
     config: Mapping[str, Any] = field(default_factory=dict)

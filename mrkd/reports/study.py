@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -17,7 +17,6 @@ from mrkd.reports.content import MetricRow
 from mrkd.reports.evaluation import leak_view
 from mrkd.reports.study_content import (
     ArmData,
-    Difference,
     Place,
     Shown,
     ShownMap,
@@ -34,6 +33,9 @@ COLUMNS = {
     ("aupro", MEAN): "AUPRO, mean of kinds",
 }
 """Metric and defect of the columns of a table, with their titles."""
+
+_COMPARED = (("image_auroc", None), ("aupro", MEAN))
+"""Those of them in which arms are set against the table's base."""
 
 _RARE = {
     "image_auroc_rare": "image AUROC",
@@ -76,16 +78,25 @@ def study_page(data: StudyData) -> str:
     )
 
 
-def columns_of(table: TableData) -> dict[tuple[str, str | None], str]:
-    """The columns that any arm has a figure in."""
+def columns_of(table: TableData, *places: Place) -> dict[tuple[str, str | None], str]:
+    """The columns that any arm has a figure in, in any of these places."""
     there = {
         name
         for arm in table.arms
-        for figures in arm.figures.values()
-        for name, row in figures.items()
+        for place in places
+        for name, row in arm.figures.get(place, {}).items()
         if row.value is not None
     }
     return {name: title for name, title in COLUMNS.items() if name in there}
+
+
+def compared_in(table: TableData, place: Place) -> dict[tuple[str, str | None], str]:
+    """The columns of differences that any arm has one in, in a place."""
+    return {
+        name: f"against {table.base}: {COLUMNS[name]}"
+        for name in _COMPARED
+        if any(name in arm.differences.get(place, {}) for arm in table.arms)
+    }
 
 
 def places_of(table: TableData, categories: Sequence[str]) -> list[Place]:
@@ -120,33 +131,14 @@ def footnotes(table: TableData) -> list[str]:
     return found
 
 
-def verdict(arm: ArmData, table: TableData, place: Place) -> tuple[Difference | None, str]:
-    """The difference in image AUROC to the table's base, and what it says."""
-    gap = arm.differences.get(place, {}).get(("image_auroc", None))
-    if arm.name == table.base:
-        return None, ""
-    return gap, gap.words if gap else ""
-
-
 def _table(table: TableData, data: StudyData) -> dict[str, Any]:
     names = [category.name for category in data.categories]
-    places = places_of(table, names)
-    columns = columns_of(table)
     return {
         "name": table.name,
         "title": table.title,
         "paper": table.paper,
         "base": table.base,
-        "columns": list(columns.values()),
-        "places": [
-            {
-                "name": place or f"mean of {len(names)} categories",
-                "rows": [_row(arm, table, place, columns) for arm in table.arms],
-                "has_published": any(arm.published.get(place) for arm in table.arms),
-                "folded": place is not None and len(names) >= MANY,
-            }
-            for place in places
-        ],
+        "places": [_place(table, place, len(names)) for place in places_of(table, names)],
         "by_category": by_category(table, ("image_auroc", None), names)
         if len(names) >= MANY
         else [],
@@ -164,16 +156,28 @@ def _table(table: TableData, data: StudyData) -> dict[str, Any]:
     }
 
 
+def _place(table: TableData, place: Place, num_categories: int) -> dict[str, Any]:
+    columns, compared = columns_of(table, place), compared_in(table, place)
+    return {
+        "name": place or f"mean of {num_categories} categories",
+        "columns": [*columns.values(), *compared.values()],
+        "rows": [_row(arm, place, columns, compared) for arm in table.arms],
+        "has_published": any(arm.published.get(place) for arm in table.arms),
+        "folded": place is not None and num_categories >= MANY,
+    }
+
+
 def _row(
-    arm: ArmData, table: TableData, place: Place, columns: Mapping[tuple[str, str | None], str]
+    arm: ArmData,
+    place: Place,
+    columns: Iterable[tuple[str, str | None]],
+    compared: Iterable[tuple[str, str | None]],
 ) -> dict[str, Any]:
-    gap, words = verdict(arm, table, place)
-    figures = arm.published.get(place, {})
+    figures, differences = arm.published.get(place, {}), arm.differences.get(place, {})
     return {
         "name": arm.name,
         "cells": [arm.figures.get(place, {}).get(name) for name in columns],
-        "difference": gap.measure if gap else None,
-        "words": words,
+        "differences": [differences.get(name) for name in compared],
         "published": published_text(figures),
         "comparable": bool(figures) and not arm.differs,
         "plateau": arm.plateau,

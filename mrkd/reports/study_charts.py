@@ -72,5 +72,6 @@ def losses(table: TableData, category: str) -> Spec:
     spec = layout_of("step", "training loss", small=True)
     values = [y for trace in data for y in trace["y"]]
     if values and min(values) > 0:
-        spec["yaxis"] |= {"type": "log", "dtick": "D2", "tickformat": ".2~g"}
+        every = "D1" if max(values) < 5 * min(values) else "D2"
+        spec["yaxis"] |= {"type": "log", "dtick": every, "tickformat": ".2~g"}
     return {"data": data, "layout": spec}

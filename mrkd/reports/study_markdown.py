@@ -13,11 +13,11 @@ from mrkd.reports.study import (
     all_published,
     by_category,
     columns_of,
+    compared_in,
     footnotes,
     places_of,
     published_text,
     quoted,
-    verdict,
 )
 from mrkd.reports.study_content import Place, StudyData, TableData
 
@@ -46,7 +46,7 @@ def _lines(data: StudyData) -> Iterator[str]:
             yield ""
             yield from _place(table, place, len(names))
         if len(names) >= MANY:
-            for column, title in columns_of(table).items():
+            for column, title in columns_of(table, *names).items():
                 yield ""
                 yield "| " + " | ".join([title, *(arm.name for arm in table.arms)]) + " |"
                 yield "|" + "---|" * (1 + len(table.arms))
@@ -60,17 +60,19 @@ def _lines(data: StudyData) -> Iterator[str]:
 
 
 def _place(table: TableData, place: Place, num_categories: int) -> Iterator[str]:
-    columns = columns_of(table)
+    columns, compared = columns_of(table, place), compared_in(table, place)
     has_published = any(arm.published for arm in table.arms)
     heads = [place or f"mean of {num_categories}", *columns.values()]
-    heads += [f"image AUROC less {table.base}", "says", "loss fell at the end", "s a run"]
+    heads += [head for title in compared.values() for head in (title, "says")]
+    heads += ["loss fell at the end", "s a run"]
     heads += ["published, %"] if has_published else []
     yield "| " + " | ".join(heads) + " |"
     yield "|" + "---|" * len(heads)
     for arm in table.arms:
-        gap, words = verdict(arm, table, place)
         cells = [arm.name, *(_figure(arm.figures.get(place, {}).get(name)) for name in columns)]
-        cells += [_change(gap.measure) if gap else "", words]
+        for name in compared:
+            gap = arm.differences.get(place, {}).get(name)
+            cells += [_change(gap.measure), gap.words] if gap else ["", ""]
         cells.append("" if arm.plateau is None else page.percent(arm.plateau))
         cells.append(f"{arm.seconds:.0f}")
         if has_published:

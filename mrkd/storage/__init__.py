@@ -14,19 +14,16 @@ unreachable for the rest.
 from __future__ import annotations
 
 import json
-import os
-import re
 from collections.abc import Generator
 from typing import Any
 
 from pyarrow import fs
 
 from mrkd.errors import StorageError
-from mrkd.storage import local, s3
 from mrkd.storage.asked import requests
 from mrkd.storage.local import LocalStore
-from mrkd.storage.s3 import S3Store
 from mrkd.storage.store import Fetched, FileEntry, Store
+from mrkd.storage.uri import LOCAL, S3, canonical, split
 
 __all__ = [
     "Fetched",
@@ -49,10 +46,6 @@ __all__ = [
     "write_json",
 ]
 
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
-_SECRETS = re.compile(r"(?<=//)[^/]*@|\?.*", re.DOTALL)
-"""Where the URI of another kind of place, as one that was signed, may hold some."""
-
 
 def open_uri(uri: str) -> tuple[fs.FileSystem, str]:
     """The pyarrow file system of a place and the path in it, for pyarrow's own readers.
@@ -60,20 +53,20 @@ def open_uri(uri: str) -> tuple[fs.FileSystem, str]:
     Never write through it: pyarrow completes an S3 stream that an exception dropped, so that half
     a file appears. `write` puts whole ones.
     """
-    store, uri = _open(uri)
-    if isinstance(store, S3Store):
-        bucket, key = s3.split(uri)
+    uri = canonical(uri)
+    if uri.startswith(S3):
+        bucket, key = split(uri)
         # From a URI: the bare constructor does not read AWS_ENDPOINT_URL.
-        filesystem, _ = fs.FileSystem.from_uri(f"{s3.SCHEME}{bucket}")
+        filesystem, _ = fs.FileSystem.from_uri(f"{S3}{bucket}")
         return filesystem, f"{bucket}/{key}".rstrip("/")
-    return fs.LocalFileSystem(), uri.removeprefix(local.SCHEME)
+    return fs.LocalFileSystem(), uri.removeprefix(LOCAL)
 
 
 def join(uri: str, *parts: str) -> str:
     """The canonical URI of a place below `uri`, or of `uri` itself, without a slash at its end."""
-    store, uri = _open(uri)
+    uri = canonical(uri)
     names = [name for part in parts if (name := part.strip("/"))]
-    if isinstance(store, S3Store):
+    if uri.startswith(S3):
         uri = uri.rstrip("/")
     return "/".join([uri.removesuffix("/"), *names]) if names else uri
 
@@ -110,10 +103,10 @@ def list_names(uri: str) -> list[str]:
     return sorted(store.folders(uri))
 
 
-def list_numbers(uri: str) -> list[int]:
-    """Numbers of the files `<number>.json` in a folder, rising; none where there is no folder."""
-    files = list_files(uri, suffixes=(".json",))
-    stems = [file.uri.rpartition("/")[2].removesuffix(".json") for file in files]
+def list_numbers(uri: str, *, suffix: str = ".json") -> list[int]:
+    """Numbers of the files `<number><suffix>` in a folder, rising; none where there is none."""
+    files = list_files(uri, suffixes=(suffix,))
+    stems = [file.uri.rpartition("/")[2].removesuffix(suffix) for file in files]
     return sorted(int(stem) for stem in stems if stem.isdecimal())
 
 
@@ -224,16 +217,9 @@ def write_json(
 
 def _open(uri: str) -> tuple[Store, str]:
     """The store of a place and its canonical URI."""
-    if not uri or "\0" in uri:
-        raise StorageError(f"{uri!r} is no place: write a path, file:// or s3:// URI", "missing")
-    if uri.startswith(s3.SCHEME):
-        s3.split(uri)
+    uri = canonical(uri)
+    if uri.startswith(S3):
+        from mrkd.storage.s3 import S3Store  # not above: it loads the SDK, which local places spare
+
         return S3Store(), uri
-    path = uri.removeprefix(local.SCHEME)
-    if (path != uri and not path.startswith("/")) or _SCHEME.match(path):
-        raise StorageError(
-            f"{_SECRETS.sub('', uri)} is of no kind that can be opened: write a path, file:///... "
-            "or s3://...",
-            "missing",
-        )
-    return LocalStore(), local.SCHEME + os.path.abspath(path)  # noqa: PTH100 (resolve follows links)
+    return LocalStore(), uri

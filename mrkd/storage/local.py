@@ -14,8 +14,8 @@ from typing import BinaryIO
 
 from mrkd.errors import StorageError
 from mrkd.storage.store import Fetched, FileEntry, changed, check_size
+from mrkd.storage.uri import LOCAL
 
-SCHEME = "file://"
 _CHUNK = 1000
 _OWN = ".mrkd-"
 """Begins the names of unfinished files and locks, which are never listed."""
@@ -91,7 +91,7 @@ class LocalStore:
 
 
 def _path(uri: str) -> Path:
-    return Path(uri.removeprefix(SCHEME))
+    return Path(uri.removeprefix(LOCAL))
 
 
 def _etag(status: os.stat_result) -> str:
@@ -103,7 +103,7 @@ def _entry(path: str, status: os.stat_result) -> FileEntry:
         path.encode()
     except UnicodeEncodeError as error:
         raise StorageError(f"{path!r} is not UTF-8, so no row can name it: rename it") from error
-    return FileEntry(SCHEME + path, status.st_size, _etag(status))
+    return FileEntry(LOCAL + path, status.st_size, _etag(status))
 
 
 def _walk(root: str) -> Iterator[FileEntry]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
@@ -23,9 +22,7 @@ from mrkd.storage.s3_client import (
     explained,
 )
 from mrkd.storage.store import Fetched, FileEntry, changed, check_size
-
-SCHEME = "s3://"
-_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
+from mrkd.storage.uri import split
 
 
 class S3Store:
@@ -109,23 +106,6 @@ class S3Store:
         """Removes the object, if it is there."""
         with explained(uri):
             connection().client.delete_object(**_object(uri))
-
-
-def split(uri: str) -> tuple[str, str]:
-    """Bucket and key of an `s3://` URI; the key is empty for the bucket itself.
-
-    Raises:
-        StorageError: (missing) the bucket's name is none, as in a URI that holds credentials,
-            which the message does not repeat.
-    """
-    bucket, _, key = uri.removeprefix(SCHEME).partition("/")
-    if not _BUCKET.fullmatch(bucket):
-        raise StorageError(
-            "an s3:// URI does not begin with a bucket's name: write s3://bucket/key, and leave "
-            "credentials and endpoint to the AWS environment",
-            "missing",
-        )
-    return bucket, key
 
 
 class _BehindTheEnd(Exception):

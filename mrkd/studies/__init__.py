@@ -5,7 +5,7 @@ run. Arms of several tables that come to the same config share their runs.
 """
 
 from mrkd.studies.arms import Arm, Table, runs_of, tables_of
-from mrkd.studies.folder import STUDY_VERSION, Run, Study, inputs_of
+from mrkd.studies.folder import STUDY_VERSION, Run, Study, images_of, inputs_of
 from mrkd.studies.outcome import Outcome, outcome
 from mrkd.studies.sums import SAME, difference, mean, words
 
@@ -18,6 +18,7 @@ __all__ = [
     "Study",
     "Table",
     "difference",
+    "images_of",
     "inputs_of",
     "mean",
     "outcome",

@@ -14,10 +14,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from mrkd import schema, storage
 from mrkd.config import EvalConfig, TrainConfig
@@ -38,12 +39,10 @@ class Run:
         seed: of the training.
         inputs: `inputs_of` it.
         error: why there are no figures, one line; empty where there are.
-        num_scored: images that could be scored.
-        num_train: good images that it learnt from.
+        images: `images_of` what it scored.
         model: what scored, as a page shows it (`labelled.Measured.model`).
         history: a row an epoch; empty where nothing is trained by steps.
         model_bytes: of its files, without the teacher.
-        stages: seconds of each stage of the training.
         seconds: of the run.
         leaks: pairs of images of one part, one that judges and one that trained.
     """
@@ -53,12 +52,10 @@ class Run:
     seed: int
     inputs: str
     error: str = ""
-    num_scored: int = 0
-    num_train: int = 0
+    images: str = ""
     model: Mapping[str, Any] = field(default_factory=dict)
     history: Sequence[Mapping[str, float]] = ()
     model_bytes: int = 0
-    stages: Mapping[str, float] = field(default_factory=dict)
     seconds: float = 0.0
     leaks: Sequence[Mapping[str, Any]] = ()
 
@@ -73,8 +70,8 @@ class Run:
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Self:
-        """What `to_dict` gave, read from JSON."""
-        return cls(**raw)
+        """What `to_dict` gave, read from JSON; what else an earlier version stored is left."""
+        return cls(**{one.name: raw[one.name] for one in fields(cls) if one.name in raw})
 
 
 class Study:
@@ -150,6 +147,12 @@ class Study:
 
 def _counts(samples: Sequence[Sample]) -> dict[str, int]:
     return {part: sum(one.split == part for one in samples) for part in ("train", "val", "test")}
+
+
+def images_of(scores: pa.Table) -> str:
+    """A hash over the URIs of the images that have a score: draws of others have no pairs."""
+    scored = scores.filter(pc.field("image_score").is_valid())
+    return hashlib.sha256(json.dumps(sorted(scored["image_uri"].to_pylist())).encode()).hexdigest()
 
 
 def inputs_of(

@@ -28,6 +28,7 @@ HEADLINES = (
 
 Name = tuple[str, str | None]
 Figures = dict[Name, Metric]
+Pair = tuple[Metric, Metric]
 
 
 @dataclass(frozen=True)
@@ -98,10 +99,6 @@ def outcome(study: Study, tables: Sequence[Table], runs: Sequence[Run]) -> Outco
     )
 
 
-def _scored(runs: Sequence[tuple[Run, Figures]]) -> list[int]:
-    return [run.num_scored for run, _ in runs]
-
-
 def _read(table: pa.Table) -> Figures:
     draws = table["draws"]
     rows = table.drop_columns(["draws"]).to_pylist()
@@ -160,27 +157,29 @@ def _row(common: dict[str, Any], name: Name, figure: Metric) -> dict[str, Any]:
 
 def _differences(found: Found, table: Table) -> Iterator[dict[str, Any]]:
     base = table.base_arm
-    of_base = {category: found.of(base, category) for category in found.categories}
     for arm in table.arms:
         if arm is base:
             continue
-        of_arm = {category: found.of(arm, category) for category in found.categories}
         for metric, defect in HEADLINES:
-            pairs: list[tuple[str | None, list[Metric], list[Metric]]] = []
-            for category in found.categories:
-                runs, base_runs = of_arm[category], of_base[category]
-                mine = _with_each_seed(runs, (metric, defect))
-                its = _with_each_seed(base_runs, (metric, defect))
-                if mine and len(mine) == len(its):
-                    if _scored(runs) != _scored(base_runs):
-                        # Draws of other images have no pairs, and so no interval.
-                        mine = [replace(one, draws=np.zeros(0)) for one in mine]
-                    pairs.append((category, mine, its))
-            if len(pairs) == len(found.categories) > 1:
-                by_seed = list(zip(*(mine for _, mine, _ in pairs), strict=False))
-                base_by_seed = list(zip(*(its for _, _, its in pairs), strict=False))
-                pairs.append((None, [mean(m) for m in by_seed], [mean(m) for m in base_by_seed]))
-            for where, mine, its in pairs:
+            by_category = {
+                category: _pairs(found, arm, base, category, (metric, defect))
+                for category in found.categories
+            }
+            rows: dict[str | None, list[Pair]] = {
+                category: list(pairs.values()) for category, pairs in by_category.items()
+            }
+            if len(rows) > 1:
+                shared = set.intersection(*(set(pairs) for pairs in by_category.values()))
+                rows[None] = [
+                    (
+                        mean([pairs[seed][0] for pairs in by_category.values()]),
+                        mean([pairs[seed][1] for pairs in by_category.values()]),
+                    )
+                    for seed in sorted(shared)
+                ]
+            for where, pairs in rows.items():
+                if not pairs:
+                    continue
                 yield {
                     "study": table.name,
                     "arm": arm.name,
@@ -188,17 +187,33 @@ def _differences(found: Found, table: Table) -> Iterator[dict[str, Any]]:
                     "category": where,
                     "metric": metric,
                     "defect": defect,
-                    **_difference(mine, its),
+                    **_difference(pairs),
                 }
 
 
-def _difference(mine: Sequence[Metric], its: Sequence[Metric]) -> dict[str, Any]:
+def _pairs(found: Found, arm: Arm, base: Arm, category: str, name: Name) -> dict[int, Pair]:
+    """By seed a figure of an arm and its base's, of the seeds with which both have it."""
+    its = {
+        run.seed: (run, figures[name])
+        for run, figures in found.of(base, category)
+        if name in figures
+    }
+    pairs = dict[int, Pair]()
+    for run, figures in found.of(arm, category):
+        if name in figures and run.seed in its:
+            its_run, its_figure = its[run.seed]
+            mine = figures[name]
+            if run.images != its_run.images:
+                # Draws of other images have no pairs, and so no interval.
+                mine = replace(mine, draws=np.zeros(0))
+            pairs[run.seed] = mine, its_figure
+    return pairs
+
+
+def _difference(pairs: Sequence[Pair]) -> dict[str, Any]:
+    mine, its = zip(*pairs, strict=True)
     one = difference(mine, its)
-    by_seed = [
-        m.value - i.value
-        for m, i in zip(mine, its, strict=True)
-        if m.value is not None and i.value is not None
-    ]
+    by_seed = [m.value - i.value for m, i in pairs if m.value is not None and i.value is not None]
     return {
         "value": one.value,
         "low": one.low,

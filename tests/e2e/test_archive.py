@@ -1,4 +1,4 @@
-"""Nights over 2,000 real images on a real S3 server; `python -m tests.bench.archive` has 100,000.
+"""Nights over 1,000 real images on a real S3 server; `python -m tests.bench.archive` has 100,000.
 
 All images are solar cells of the installed package elpv-dataset, 64 and 256 px.
 """
@@ -16,7 +16,7 @@ from tests.support import night_proofs as proofs
 from tests.support.archives import bad_counts
 from tests.support.night_chaos import KINDS
 
-SIZE = 2000
+SIZE = 1000
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def test_new_images_become_a_revision_of_their_own(place, night):
 
 
 def test_of_two_starts_one_works_and_a_stale_lease_is_taken_over(place):
-    proofs.two_starts(place, 300)
+    proofs.two_starts(place, 200)
 
 
 def test_any_reader_of_parquet_sees_one_table_by_category(place, night, tmp_path):
@@ -65,12 +65,11 @@ def test_any_reader_of_parquet_sees_one_table_by_category(place, night, tmp_path
     by_pandas = {name: (len(kinds), int(kinds.notna().sum())) for name, kinds in groups}
     assert by_duckdb == by_pandas
     assert table.num_rows == len(frame) == sum(count for count, _ in by_duckdb.values())
-    assert by_duckdb["no-such-model"] == (2, 2)
+    assert by_duckdb["no-such-model"] == (1, 1)
 
 
 def test_a_night_whose_processes_are_killed_has_the_same_rows(place):
-    found = proofs.chaos(place, kills=6, size=400, shard_rows=8, seed=7)
-    assert sum(found["kills"].values()) >= 6
+    found = proofs.chaos(place, kills=len(KINDS), size=400, shard_rows=8, seed=7)
     assert found["kills"].keys() == set(KINDS)
 
 

@@ -35,7 +35,7 @@ def undisturbed(root, tmp_path_factory) -> dict[str, str]:
 
 def test_a_fleet_whose_processes_are_killed_ends_with_the_same_weights(root, undisturbed, tmp_path):
     config = long_fleet(root, tmp_path / "workspace")
-    kinds = ["worker", "driver", "board", "stop", "raylet", "worker"]
+    kinds = ["worker", "driver", "board", "stop", "raylet"]
     fire = run_under_fire(config, tmp_path / "run", kinds)
     assert fire.starts == 4
     ((code, verdict),) = fire.stopped

@@ -27,8 +27,9 @@ from mrkd.on_ray import session
 from mrkd.on_ray.tasks import run_each
 from tests.support.crowd import meet
 
-folder, gpus, number, crowd = Path(sys.argv[1]), float(sys.argv[2]), *map(int, sys.argv[3:])
-ray.init(address="local", num_cpus=2, num_gpus=2, include_dashboard=False)
+folder, gpus = Path(sys.argv[1]), float(sys.argv[2])
+num_gpus, number, crowd = map(int, sys.argv[3:])
+ray.init(address="local", num_cpus=2, num_gpus=num_gpus, include_dashboard=False)
 found = session.nodes()
 ask = session.worker_ask(found, cpus=0, gpus=gpus, device="cpu", num_workers=number)
 calls = {str(n): (folder, crowd) for n in range(number)}
@@ -55,10 +56,10 @@ def test_scorers_that_share_a_gpu_leave_the_cpus_to_the_readers(plant, archive, 
     assert counts == dict(calm.counts)
 
 
-@pytest.mark.parametrize(("gpus", "number", "crowd"), [(1, 3, 2), (0.25, 9, 8)])
-def test_as_many_categories_train_at_once_as_the_gpus_hold(tmp_path, gpus, number, crowd):
-    """Of three at a whole GPU one waits for two; of nine at a quarter one waits for eight."""
-    assert int(run(CROWD, tmp_path, gpus, number, crowd)) == crowd
+@pytest.mark.parametrize(("gpus", "num_gpus", "number", "crowd"), [(1, 2, 3, 2), (0.25, 1, 5, 4)])
+def test_as_many_categories_train_at_once_as_the_gpus_hold(tmp_path, gpus, num_gpus, number, crowd):
+    """Of three at a whole GPU one waits for two; of five at a quarter one waits for four."""
+    assert int(run(CROWD, tmp_path, gpus, num_gpus, number, crowd)) == crowd
 
 
 def test_a_fleet_trains_on_fractions_of_a_gpu(plant, tmp_path):

@@ -8,12 +8,13 @@ import pytest
 import ray
 from ray.exceptions import RayActorError
 
-from mrkd.on_ray.progress import Progress, start_board
+from mrkd.on_ray import boards
+from mrkd.on_ray.progress import Board, Progress
 
 
 @pytest.fixture
 def board():
-    return start_board()
+    return boards.start(Board)
 
 
 def progress(board):

@@ -7,9 +7,9 @@ from mrkd import storage, version_sets
 from mrkd.config import PoolConfig
 from mrkd.errors import StorageError
 from mrkd.nights import Night
-from mrkd.on_ray import session
+from mrkd.on_ray import boards, session
 from mrkd.on_ray.isolate import Isolation
-from mrkd.on_ray.night_progress import start_board
+from mrkd.on_ray.night_progress import Board
 from mrkd.on_ray.revision import Committer, Readers, readers
 from mrkd.on_ray.session import Ask, Node
 from mrkd.on_ray.steps import Work
@@ -84,7 +84,7 @@ def test_a_death_that_cannot_be_stored_leaves_its_shard_for_another_pass(plant, 
     config = plant.score_config(archive, "not-stored")
     night, shards = planned(config)
     storage.write(storage.join(night.uri, "attempts"), b"where its folder should be")
-    isolate = Isolation(night, config, Ask(0.5), start_board(), threads=1, last=True)
+    isolate = Isolation(night, config, Ask(0.5), boards.start(Board), threads=1, last=True)
     work = isolate(Work(shards[0], deaths=2))
     assert isinstance(work.failure, StorageError)
     assert (work.shard, work.counts) == (shards[0], {})

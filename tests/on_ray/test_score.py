@@ -149,3 +149,14 @@ def test_a_place_that_holds_nothing_is_refused_before_anything_is_written(plant,
     with pytest.raises(ConfigError, match="no model in workspace"):
         score.run(plant.score_config(archive, "refused", workspace=str(tmp_path / "empty")))
     assert not (tmp_path / "empty").exists()
+
+
+def test_alerts_that_cannot_be_told_are_a_reason_and_fail_no_night(plant, archive):
+    place = plant.night("unheard") / "alerts.json"
+    place.parent.mkdir(parents=True)
+    place.write_text('{"alerts": [{"what": 1}]}')
+    summary = score.run(plant.score_config(archive, "unheard"))
+    assert (summary.exit_code, summary.counts["images"]) == (0, NUM_IMAGES)
+    (reason,) = summary.reasons
+    assert reason.startswith("the rows and their page stand, but no alert was told: ")
+    assert (plant.night("unheard") / "report.html").exists()

@@ -106,14 +106,14 @@ def test_the_best_config_trains_a_fleet_as_it_is(calm):
 
 
 def test_a_search_whose_driver_is_killed_twice_ends_as_an_undisturbed_one(calm, root, tmp_path):
-    config = small_search(tmp_path, root)
+    config = small_search(tmp_path, root, **{"data.categories": ["plate"]})
     toml = tmp_path / "search.toml"
     toml.write_text(config.to_toml())
     command = [sys.executable, "-m", "jobs.tune", str(toml)]
     fire = UnderFire(command, {}, tmp_path / "log", random.Random(0))
     search = Search(config)
     try:
-        for number in (1, 4):
+        for number in (1, 3):
             fire.start()
             until = time.monotonic() + 120
             while len(search.trials()) < number:
@@ -126,9 +126,10 @@ def test_a_search_whose_driver_is_killed_twice_ends_as_an_undisturbed_one(calm, 
         assert fire.driver.wait(200) == 0, fire.tail()
     finally:
         fire.end()
-    assert trials_of(config) == trials_of(calm[0])
+    expected = {key: value for key, value in trials_of(calm[0]).items() if key[0] == "plate"}
+    assert trials_of(config) == expected
     winners = [
-        [group["winner"] for group in storage.read_json(f"{Search(one).uri}/search.json")["groups"]]
+        storage.read_json(f"{Search(one).uri}/search.json")["groups"][0]["winner"]
         for one in (config, calm[0])
     ]
     assert winners[0] == winners[1]
@@ -142,12 +143,12 @@ def test_a_config_that_fails_is_a_row_with_its_error_and_the_others_go_on(root, 
         "SPACE = {'train.weight_decay': tune.uniform(0, 1e-5),"
         " 'model.levels': tune.choice([(), (3,)])}\n"
     )
-    values = {"search.trials": 6, "search.refit_seeds": 1, "data.categories": ["plate"]}
+    values = {"search.trials": 4, "search.refit_seeds": 1, "data.categories": ["plate"]}
     config = small_search(tmp_path, root, **values).with_values({"search.space": str(space)})
     summary = tune.run(config)
-    assert (summary.exit_code, summary.counts["trials"]) == (0, 6)
+    assert (summary.exit_code, summary.counts["trials"]) == (0, 4)
     failed = [one for one in Search(config).trials() if one.state == "failed"]
-    assert 0 < len(failed) == summary.counts["failed"] < 6
+    assert 0 < len(failed) == summary.counts["failed"] < 4
     assert {one.error for one in failed} == {
         "model.levels is [3]: efficientnet_lite0 has 2",
     }

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 TOP = Path(__file__).parents[2]
-TARGETS = ("decode", "config", "manifest", "template", "artefact", "tar")
+TARGETS = ("decode", "config", "manifest", "template", "artefact", "tar", "labels")
 SECONDS = os.environ.get("MRKD_FUZZ_S", "5")
 SEED = os.environ.get("MRKD_SEED", "0")
 

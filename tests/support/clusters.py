@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -12,9 +13,11 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.support.processes import descendants
 
 RAY = Path(sys.executable).with_name("ray")
 _PORTS = (
@@ -88,6 +91,75 @@ def head(folder: Path, **options: object) -> Iterator[Head]:
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
+
+
+@dataclass(frozen=True)
+class Network:
+    """Where the nodes of a cluster are.
+
+    Args:
+        name: of a network namespace of its own for further nodes; empty: they share the head's.
+        head: address of the head.
+    """
+
+    name: str = ""
+    head: str = "127.0.0.1"
+
+    def command(self, command: Sequence[str]) -> list[str]:
+        """The command of a further node."""
+        return ["ip", "netns", "exec", self.name, *command] if self.name else list(command)
+
+
+@contextmanager
+def network() -> Iterator[Network]:
+    """A second machine's network beside this one, where this process may make one."""
+    name, near, far = (f"mrkd{os.getpid()}{end}" for end in ("", "a", "b"))
+    ours, theirs = "10.213.77.1", "10.213.77.2"
+    steps = (
+        f"netns add {name}",
+        f"link add {near} type veth peer name {far} netns {name}",
+        f"address add {ours}/30 dev {near}",
+        f"link set {near} up",
+        f"-n {name} address add {theirs}/30 dev {far}",
+        f"-n {name} link set {far} up",
+        f"-n {name} link set lo up",
+    )
+    made = shutil.which("ip") and all(
+        subprocess.run(["ip", *step.split()], capture_output=True, check=False).returncode == 0
+        for step in steps
+    )
+    try:
+        yield Network(name, ours) if made else Network()
+    finally:
+        if shutil.which("ip"):  # its end of the pair goes with it, and so the other
+            subprocess.run(["ip", "netns", "delete", name], capture_output=True, check=False)
+
+
+@contextmanager
+def further_node(first: Head, where: Network, folder: Path, num_cpus: int) -> Iterator[int]:
+    """A further node of a cluster on this machine: the pid of the command that keeps it."""
+    command = [str(RAY), "start", "--block", "--disable-usage-stats", f"--num-cpus={num_cpus}"]
+    command += [f"--address={where.head}:{first.ports['port']}"]
+    with (folder / "node.log").open("wb") as log:
+        process = subprocess.Popen(
+            where.command(command),
+            env=first.environment,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+        try:
+            yield process.pid
+        finally:
+            kill_node(process.pid)
+            process.wait()
+
+
+def kill_node(pid: int) -> None:
+    """Ends the command of a node and all its processes at once, as a power cut does."""
+    for one in (pid, *(below for below, _ in descendants(pid))):
+        with suppress(ProcessLookupError):
+            os.kill(one, signal.SIGKILL)
 
 
 def submit(

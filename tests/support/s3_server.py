@@ -72,10 +72,15 @@ class S3Server:
                 client.delete_objects(Bucket=name, Delete={"Objects": keys})
         client.delete_bucket(Bucket=name)
 
+    @property
+    def pid(self) -> int:
+        """Of the server."""
+        assert self._process is not None, "the server does not run"
+        return self._process.pid
+
     def cpu_seconds(self) -> float:
         """What the server has computed since its start."""
-        assert self._process is not None, "the server does not run"
-        return cpu_seconds(self._process.pid)
+        return cpu_seconds(self.pid)
 
     def start(self) -> None:
         """Starts the server and waits until it has stored an object."""

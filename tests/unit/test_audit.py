@@ -1,11 +1,16 @@
 """One image over all nights: which rows it has, and by whose word they were decided."""
 
+import subprocess
+import sys
+
 import pytest
 
 from mrkd import registry, storage
 from mrkd.audit import history
 from mrkd.errors import ArtefactError, NightError
 from mrkd.manifests import read_manifests
+from mrkd.reviews import bringing
+from mrkd.reviews.labels import Label
 from tests.support.closed_nights import failed, scored, write_night
 from tests.support.versions import store_version
 
@@ -44,6 +49,16 @@ def test_a_local_image_is_found_by_its_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     night(tmp_path, "a", [scored(f"file://{tmp_path}/x#1.png", 0.1)])
     assert [one.run for one in history(str(tmp_path), "x#1.png")] == ["a"]
+
+
+def test_whoever_asks_a_local_workspace_waits_for_no_sdk_page_or_picture(tmp_path):
+    night(tmp_path, "a", [scored("s3://plant/1.png", 0.1)])
+    words = ["nights", "show", "s3://plant/1.png", "--workspace", str(tmp_path)]
+    heavy = ("boto3", "cv2", "jinja2", "pandas", "ray", "scipy", "torch")
+    code = f"import sys; from mrkd.cli import main; main({words}); "
+    code += f"print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 def test_who_promoted_the_model_is_the_last_one_who_did_before_the_night_closed(tmp_path):
@@ -109,3 +124,13 @@ def test_an_image_of_no_night_is_said_and_so_is_a_shard_that_is_damaged(tmp_path
     shard.write_bytes(b"no Parquet")
     with pytest.raises(ArtefactError, match="no whole Parquet file"):
         history(str(tmp_path), "s3://plant/5.png")
+
+
+def test_what_people_say_stands_beside_the_rows_of_the_bytes_that_they_saw(tmp_path):
+    uri = "s3://plant/x.png"
+    night(tmp_path, "a", [scored(uri, 0.9)])
+    said = [Label(uri, "OK", "Ann", "2026-11-24T06:30:00+00:00")]
+    bringing.bring(str(tmp_path), said, by="test")
+    night(tmp_path, "b", [scored(uri, 0.9, image_etag="e2")], closed_at="2026-11-25T04:00:00+00:00")
+    lines = [one.line() for one in history(str(tmp_path), uri)]
+    assert [line["people"] for line in lines] == ["OK by Ann, 2026-11-24", ""]

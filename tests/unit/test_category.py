@@ -167,6 +167,20 @@ def test_a_version_that_was_saved_but_not_promoted_is_promoted_by_the_next_start
     assert registry.champion(str(other), "plate").version == first.version
 
 
+def test_a_run_that_another_of_the_same_inputs_overtook_takes_what_stands(parts, tmp_path):
+    faster = []
+
+    def overtaken(row):
+        if not faster:
+            faster.append(train(parts, tmp_path))
+
+    slower = train(parts, tmp_path, overtaken)
+    assert (faster[0].status, slower.status) == ("trained", "up_to_date")
+    assert (slower.version, slower.threshold) == (faster[0].version, faster[0].threshold)
+    (promotion,) = registry.promotions(str(tmp_path), "plate")
+    assert promotion.version == slower.version
+
+
 def test_a_lost_teacher_is_stored_again_by_the_next_start(trained, parts, tmp_path):
     workspace, first, _ = trained
     other = shutil.copytree(workspace, tmp_path / "workspace")

@@ -11,6 +11,7 @@ from mrkd.decoding import Decoder
 from mrkd.gate.trial import by_labels
 from mrkd.labelled import measure_category
 from mrkd.scoring import score_images
+from mrkd.threads import in_threads
 from tests.support.models import small_config, small_model
 from tests.support.parts import make_parts
 from tests.support.rivals import rival
@@ -112,7 +113,7 @@ def test_no_more_than_a_few_large_pictures_wait_in_memory():
         begun.append(item)
         return item
 
-    found = decoding.in_threads(begin, range(40), ahead=4)
+    found = in_threads(begin, range(40), ahead=4)
     for n in range(40):
         assert next(found) == n
         assert len(begun) <= n + 4

@@ -161,7 +161,8 @@ def test_a_bad_flag_is_exit_2_and_one_clear_line(verdict, fleet_toml, flags, wor
     ("argv", "words"),
     [
         ([], "the following arguments are required: VERB"),
-        (["review"], "invalid choice: 'review' (choose from 'train', 'tune', 'score', "),
+        (["inspect"], "invalid choice: 'inspect' (choose from 'train', 'tune', 'score', "),
+        (["review"], "the following arguments are required: COMMAND"),
         (["train"], "the following arguments are required: FILE.toml"),
         (["train", "absent.toml"], "cannot read the config 'absent.toml'"),
         (["demo", "--ou", "x"], "unknown argument '--ou'; did you mean '--out'?"),

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from mrkd import __version__
+from tests.support.kuberay import SCHEMAS
 
 TOP = Path(__file__).parents[2]
 CLUSTER = TOP / "cluster"
@@ -22,46 +23,6 @@ PINS = dict(
     for line in (CLUSTER / "constraints.txt").read_text().splitlines()
     if "==" in line
 )
-# KubeRay's own kinds, as its API reference of version 1.6 has them; pods within are Kubernetes'.
-FIELDS = {
-    "RayCluster": {
-        "authOptions",
-        "autoscalerOptions",
-        "enableInTreeAutoscaling",
-        "gcsFaultToleranceOptions",
-        "headGroupSpec",
-        "headServiceAnnotations",
-        "managedBy",
-        "rayVersion",
-        "suspend",
-        "upgradeStrategy",
-        "workerGroupSpecs",
-    },
-    "RayJob": {
-        "activeDeadlineSeconds",
-        "backoffLimit",
-        "clusterSelector",
-        "deletionStrategy",
-        "entrypoint",
-        "entrypointNumCpus",
-        "entrypointNumGpus",
-        "entrypointResources",
-        "jobId",
-        "managedBy",
-        "metadata",
-        "preRunningDeadlineSeconds",
-        "rayClusterSpec",
-        "runtimeEnvYAML",
-        "shutdownAfterJobFinishes",
-        "submissionMode",
-        "submitterConfig",
-        "submitterPodTemplate",
-        "suspend",
-        "ttlSecondsAfterFinished",
-    },
-}
-GROUP_FIELDS = {"rayStartParams", "template", "groupName", "minReplicas", "maxReplicas", "replicas"}
-GROUP_FIELDS |= {"serviceType", "idleTimeoutSeconds"}
 
 
 def documents(path):
@@ -100,10 +61,7 @@ def test_manifests_fit_the_schemas_of_kubernetes_and_kuberay(file, one):
     if one["apiVersion"] != "ray.io/v1":
         validate(one)
         return
-    assert set(one["spec"]) <= FIELDS[one["kind"]]
-    for group in [one["spec"].get("headGroupSpec"), *one["spec"].get("workerGroupSpecs", ())]:
-        assert group is None or set(group) <= GROUP_FIELDS
-        assert group is None or all(isinstance(v, str) for v in group["rayStartParams"].values())
+    jsonschema.validate(one, SCHEMAS[one["kind"]])
     for template in pod_templates(one):
         whole = {"apiVersion": "v1", "kind": "PodTemplate", "metadata": {"name": "x"}}
         validate(whole | {"template": template})
@@ -115,6 +73,26 @@ def test_a_misspelt_field_of_a_pod_does_not_pass():
     pod["spec"]["restartPolcy"] = "Never"
     with pytest.raises(kubernetes_validate.ValidationError):
         validate(night)
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("autoscalerOptions", "idleTimeoutSecond"), 300),
+        (("autoscalerOptions", "version"), "v3"),
+        (("authOptions", "mode"), "tokens"),
+        (("headGroupSpec", "rayStartParams", "num-cpus"), 0),
+        (("workerGroupSpecs", 0, "maxReplicas"), "4"),
+    ],
+)
+def test_a_cluster_that_kuberay_would_not_take_does_not_pass(place, value):
+    (cluster,) = (one for _, one in everything() if one["kind"] == "RayCluster")
+    inner = cluster["spec"]
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(cluster, SCHEMAS["RayCluster"])
 
 
 @each_manifest

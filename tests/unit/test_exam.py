@@ -24,7 +24,8 @@ def good(samples):
 def test_labelled_images_are_cut_in_two_where_there_is_no_part_to_choose_by(samples):
     chosen, rest = exam.labelled_parts(samples)
     assert {one.gt_label for one in chosen} == {one.gt_label for one in rest} == {0, 1}
-    assert len(chosen) + len(rest) == 20
+    assert [sum(one.gt_label for one in some) for some in (chosen, rest)] == [5, 5]
+    assert len(chosen) == len(rest) == 10
     assert not {one.image_uri for one in chosen} & {one.image_uri for one in rest}
 
 
@@ -34,6 +35,7 @@ def test_no_group_stands_on_both_sides():
     ]
     chosen, rest = exam.labelled_parts(samples)
     assert not {one.group for one in chosen} & {one.group for one in rest}
+    assert len(chosen) == len(rest) == 30
 
 
 def test_the_part_to_choose_by_is_taken_where_there_is_one():
@@ -43,8 +45,9 @@ def test_the_part_to_choose_by_is_taken_where_there_is_one():
     assert [one.split for one in rest] == ["test"] * 4
 
 
-def test_labels_of_one_kind_make_no_part():
-    samples = [Sample(f"{n}.png", "plate", "test", 1, "x") for n in range(20)]
+@pytest.mark.parametrize("num_good", [0, 1])
+def test_a_label_that_cannot_stand_on_both_sides_makes_no_part(num_good):
+    samples = [Sample(f"{n}.png", "plate", "test", int(n >= num_good), "x") for n in range(20)]
     assert exam.labelled_parts(samples) == ([], [])
 
 

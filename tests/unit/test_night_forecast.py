@@ -49,6 +49,18 @@ def test_seconds_and_money_come_from_earlier_nights(settings):
 
 
 @pytest.mark.parametrize(
+    ("within", "told"), [("1m", ["it would be done 0:00:10 after"]), ("2m", [])]
+)
+def test_a_deadline_that_it_would_miss_is_told_beforehand(settings, within, told):
+    starts = [{"started_at": "2026-11-22", "images": 10, "images_per_s": 0.1, "cpus": 2.0}]
+    uri = storage.join(settings.workspace, "nights", "earlier", "night.json")
+    storage.write_json(uri, {"schema": 1, "starts": starts})
+    found = forecast_night(settings.with_values({"deadline.within": within}))
+    reasons = found.summary("night-1").reasons[1:]
+    assert [reason.partition(" its ")[0] for reason in reasons] == told
+
+
+@pytest.mark.parametrize(
     "record", [[], {"starts": None}, {"starts": [{"images_per_s": 1.0}]}, {"starts": ["soon"]}]
 )
 def test_a_record_that_is_none_of_a_night_is_left_out(settings, record):

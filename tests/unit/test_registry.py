@@ -137,6 +137,14 @@ def test_of_promotions_at_once_each_number_has_one_winner_and_losers_are_told(wo
     assert sorted(won, key=lambda p: p.number) == registry.promotions(workspace, "plate")
 
 
+def test_who_promotes_the_same_version_later_finds_it_done(workspace):
+    complete(workspace, "aa")
+    first = registry.promote(workspace, "plate", "aa", by="shift 1", why="first", after=0)
+    again = registry.promote(workspace, "plate", "aa", by="shift 2", why="first", after=0)
+    assert again == first
+    assert registry.promotions(workspace, "plate") == [first]
+
+
 def test_a_promotion_decided_against_one_that_is_no_longer_the_newest_is_refused(workspace):
     complete(workspace, "aa")
     complete(workspace, "bb")

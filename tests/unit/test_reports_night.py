@@ -12,6 +12,8 @@ from mrkd.manifests import open_night
 from mrkd.profiles import Lights
 from mrkd.reports import load_night_data, night_page, night_rows, write_page
 from mrkd.reports.night_words import ERROR_WORDS
+from mrkd.reviews import bringing
+from mrkd.reviews.labels import Label
 from tests.support.night_pages import RUN, Plant, write_plant
 from tests.support.page_text import asks, section, text_of
 
@@ -251,3 +253,30 @@ def test_all_pages_of_a_thousand_lines_are_small(data):
     many = tuple(replace(data.compared[2], line=f"L{n}") for n in range(1000))
     lights = {(one.category, one.line): data.lights["plate", "L1"] for one in many}
     assert len(night_page(replace(data, compared=many, lights=lights))) < 15e6
+
+
+def test_what_people_say_is_counted_and_too_few_words_propose_no_threshold(tmp_path):
+    uri = write_plant(tmp_path, Plant(num_nights=0))
+    workspace, run = uri.rsplit("/nights/", 1)
+    rows = open_night(uri).to_table(columns=["category", "image_uri", "is_anomalous"]).to_pylist()
+    assert "What people say" not in night_page(load_night_data(uri))
+
+    def label(category, called, verdict, number):
+        own = [r for r in rows if (r["category"], r["is_anomalous"]) == (category, called)]
+        at = "2026-11-24T00:00:00+00:00"
+        return [Label(row["image_uri"], verdict, "Ann", at) for row in own[:number]]
+
+    labels = label("ring", True, "NOK", 2) + label("ring", False, "OK", 20)
+    bringing.bring(workspace, labels + label("plate", True, "OK", 1), by="test")
+    page = night_page(load_night_data(uri))
+    words = text_of(section(page, "people"))
+    assert "ring 2 2 0, 0 % 0 % to 66 % 78 20 0, 0 % 0 % to 16 %" in words
+    assert "plate 2 1 1, 100 % 21 % to 100 % 78 0 -" in words
+    assert "nobody has looked at images that were called good" in words
+    assert "100 % of the defective found" in words
+
+    storage.write(f"{workspace}/reviews/imports/1.parquet", b"damaged")
+    broken = text_of(night_page(load_night_data(uri)))
+    assert "Not shown: " in broken
+    assert "imports/1.parquet is no whole Parquet file" in broken
+    assert run in broken

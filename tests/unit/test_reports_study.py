@@ -114,6 +114,33 @@ def test_the_markdown_has_every_table_with_the_figures_of_the_page(written, html
         assert len({line.count("|") for line in block.splitlines()}) == 1
 
 
+def test_a_category_without_masks_has_no_columns_of_pixels(written):
+    one = table(written[1], "fmm")
+
+    def without_pixels(rows):
+        return {name: row for name, row in rows.items() if name[0] == "image_auroc"}
+
+    arms = tuple(
+        replace(
+            arm,
+            figures={**arm.figures, "ring": without_pixels(arm.figures["ring"])},
+            differences={
+                place: without_pixels(rows) if place == "ring" else rows
+                for place, rows in arm.differences.items()
+            },
+        )
+        for arm in one.arms
+    )
+    text = study_markdown(replace(written[1], tables=(replace(one, arms=arms),)))
+    (plate,), (ring,) = (re.findall(rf"^\| {name} .*", text, re.M) for name in ("plate", "ring"))
+    pixels = "| pixel AUROC | AUPRO | pixel AUROC, mean of kinds | AUPRO, mean of kinds |"
+    image, aupro = (
+        f"| against with FMM: {name} | says |" for name in ("image AUROC", "AUPRO, mean of kinds")
+    )
+    assert f"{pixels[:-2]} {image[:-2]} {aupro}" in plate
+    assert ring.startswith(f"| ring | image AUROC {image} loss fell")
+
+
 def test_many_categories_are_the_rows_of_one_table(written):
     data, names = written[1], ["a", "b", "c", "d"]
     one = table(data, "fmm")

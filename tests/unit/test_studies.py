@@ -1,5 +1,8 @@
+import zlib
+
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from mrkd import schema
@@ -13,6 +16,7 @@ from mrkd.studies import (
     Run,
     Study,
     difference,
+    images_of,
     inputs_of,
     mean,
     outcome,
@@ -129,32 +133,59 @@ def test_a_difference_says_something_only_if_interval_and_seeds_agree():
     assert words(Metric(None), []) == ""
 
 
+def ended(study, key, seed=0, first=0):
+    """A run over forty images, of which the first have no score; stored."""
+    scores = np.random.default_rng([seed, zlib.crc32(key.encode())]).normal(size=40)
+    labels = np.arange(len(scores)) % 2
+    defects = np.where(labels, "crack", "good").tolist()
+    rows = evaluate_category("ring", scores + labels, labels, defects, resamples=50, seed=0)
+    images = pa.table(
+        {
+            "image_uri": [f"{first + n}.png" for n in range(len(scores))],
+            "image_score": scores + labels,
+            "gt_label": labels,
+            "headline": [True] * len(scores),
+            "group": pa.nulls(len(scores), pa.string()),
+        }
+    )
+    model = {"model_version": "", "threshold": 0.5}
+    run = Run(key, "ring", seed, "inputs", images=images_of(images), model=model)
+    study.put(run, pa.Table.from_pylist(rows, schema=schema.FIGURES), images)
+    return run
+
+
 @pytest.mark.parametrize("lost", [0, 1])
 def test_arms_that_lost_other_images_have_no_interval_between_them(tmp_path, lost):
     asked = config(workspace=str(tmp_path), ablation="fmm", baselines=[])
     study, tables = Study(asked), tables_of(asked)
-    runs = []
-    for number, key in enumerate(runs_of(asked, tables)):
-        scores = np.random.default_rng(number).normal(size=40 - lost * number)
-        labels = np.arange(len(scores)) % 2
-        defects = np.where(labels, "crack", "good").tolist()
-        rows = evaluate_category("ring", scores + labels, labels, defects, resamples=50, seed=0)
-        model = {"model_version": "", "threshold": 0.5}
-        run = Run(key, "ring", 0, "inputs", num_scored=len(scores), model=model)
-        images = pa.table(
-            {
-                "image_score": scores + labels,
-                "gt_label": labels,
-                "headline": [True] * len(scores),
-                "group": pa.nulls(len(scores), pa.string()),
-            }
-        )
-        study.put(run, pa.Table.from_pylist(rows, schema=schema.FIGURES), images)
-        runs.append(run)
+    runs = [
+        ended(study, key, first=lost * number) for number, key in enumerate(runs_of(asked, tables))
+    ]
     found = outcome(study, tables, runs).differences.to_pylist()[0]
     assert found["value"]
     assert (found["low"] is None) == bool(lost)
     assert (found["words"] == "") == bool(lost)
+
+
+def test_arms_are_compared_by_the_seeds_that_both_have(tmp_path):
+    asked = config(workspace=str(tmp_path), ablation="fmm", baselines=[], num_seeds=3)
+    study, tables = Study(asked), tables_of(asked)
+    base = tables[0].base_arm
+    arm = next(one for one in tables[0].arms if one is not base)
+    seeds = {arm.key(asked): (0, 1), base.key(asked): (0, 2)}
+    runs = [ended(study, key, seed) for key, some in seeds.items() for seed in some]
+    found = [
+        row
+        for row in outcome(study, tables, runs).differences.to_pylist()
+        if (row["arm"], row["metric"], row["defect"]) == (arm.name, "image_auroc", None)
+    ]
+    first = {
+        run.key: study.figures(run).filter(pc.field("metric") == "image_auroc")["value"][0].as_py()
+        for run in runs
+        if run.seed == 0
+    }
+    expected = first[arm.key(asked)] - first[base.key(asked)]
+    assert [row["by_seed"] for row in found] == [[pytest.approx(expected)]]
 
 
 def test_a_run_is_another_when_what_decides_it_changes():

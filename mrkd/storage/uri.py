@@ -1,0 +1,54 @@
+"""What a place is called, and of which kind it is; nothing is asked of it."""
+
+from __future__ import annotations
+
+import os
+import re
+
+from mrkd.errors import StorageError
+
+S3 = "s3://"
+LOCAL = "file://"
+
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
+_SECRETS = re.compile(r"(?<=//)[^/]*@|\?.*", re.DOTALL)
+"""Where the URI of another kind of place, as one that was signed, may hold some."""
+
+
+def canonical(uri: str) -> str:
+    """The URI of a place that is written as one, or as a path.
+
+    Raises:
+        StorageError: (missing) it is of no kind that can be opened.
+    """
+    if not uri or "\0" in uri:
+        raise StorageError(f"{uri!r} is no place: write a path, file:// or s3:// URI", "missing")
+    if uri.startswith(S3):
+        split(uri)
+        return uri
+    path = uri.removeprefix(LOCAL)
+    if (path != uri and not path.startswith("/")) or _SCHEME.match(path):
+        raise StorageError(
+            f"{_SECRETS.sub('', uri)} is of no kind that can be opened: write a path, file:///... "
+            "or s3://...",
+            "missing",
+        )
+    return LOCAL + os.path.abspath(path)  # noqa: PTH100 (resolve follows links)
+
+
+def split(uri: str) -> tuple[str, str]:
+    """Bucket and key of an `s3://` URI; the key is empty for the bucket itself.
+
+    Raises:
+        StorageError: (missing) the bucket's name is none, as in a URI that holds credentials,
+            which the message does not repeat.
+    """
+    bucket, _, key = uri.removeprefix(S3).partition("/")
+    if not _BUCKET.fullmatch(bucket):
+        raise StorageError(
+            "an s3:// URI does not begin with a bucket's name: write s3://bucket/key, and leave "
+            "credentials and endpoint to the AWS environment",
+            "missing",
+        )
+    return bucket, key
