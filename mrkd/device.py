@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from mrkd.config import Device, Precision
+from mrkd.config import Device, Precision, ScoringPrecision
 from mrkd.errors import ConfigError
 
 NEEDED_SPEEDUP = 1.15
@@ -24,7 +24,8 @@ class Placement:
 
     Attributes:
         device: `cpu`, or the process's own `cuda`.
-        precision: float32, or bfloat16 under autocast; weights stay float32.
+        precision: float32, or under autocast bfloat16 (training) or float16 (scoring); weights, and
+            the teacher, stay float32.
         reason: one line for logs and model cards.
     """
 
@@ -34,9 +35,12 @@ class Placement:
 
 
 def choose(
-    device: Device, precision: Precision, *, measure: Callable[[torch.dtype], float] | None = None
+    device: Device,
+    precision: Precision | ScoringPrecision,
+    *,
+    measure: Callable[[torch.dtype], float] | None = None,
 ) -> Placement:
-    """The placement of this process.
+    """The placement of this process, where float32 is float32 from here on.
 
     Args:
         device: `auto` takes CUDA where there is one.
@@ -53,6 +57,8 @@ def choose(
             "take 'auto' or 'cpu', or run where there is one"
         )
     place = "cuda" if has_cuda and device != "cpu" else "cpu"
+    # Else cuDNN's convolutions round what they take to TF32: scores move by 0.004 of their range.
+    torch.backends.cudnn.allow_tf32 = False
     dtype, why = _precision(precision, measure)
     found = "available" if has_cuda else "no CUDA device"
     where = f"device {place} ({found if device == 'auto' else 'asked for'})"
@@ -60,11 +66,10 @@ def choose(
 
 
 def _precision(
-    precision: Precision, measure: Callable[[torch.dtype], float] | None
+    precision: Precision | ScoringPrecision, measure: Callable[[torch.dtype], float] | None
 ) -> tuple[torch.dtype, str]:
     if precision != "auto":
-        dtype = torch.float32 if precision == "float32" else torch.bfloat16
-        return dtype, f"{precision} (asked for)"
+        return getattr(torch, precision), f"{precision} (asked for)"
     if measure is None:
         return torch.float32, "float32 (nothing was measured)"
     for _ in range(_ROUNDS):

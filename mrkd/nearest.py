@@ -72,7 +72,8 @@ class NearestNeighbour(nn.Module):
 
     def forward(self, images_B3HW: Tensor) -> Tensor:
         """float32 `[B, 3, H, W]`, normalised for the teacher, to distances `[B, 1, h, w]`."""
-        return self.distances(self.teacher(images_B3HW))
+        with torch.autocast(images_B3HW.device.type, enabled=False):
+            return self.distances(self.teacher(images_B3HW))
 
     def distances(self, levels: list[Tensor]) -> Tensor:
         """Of each patch to the nearest of the memory, `[B, 1, h, w]`, from raw features."""

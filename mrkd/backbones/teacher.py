@@ -57,16 +57,20 @@ class Teacher(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Features `[B, C_l, h_l, w_l]`, shallow to deep.
+        """Features, float32 `[B, C_l, h_l, w_l]`, shallow to deep, under any autocast.
+
+        All else is compared with them: in bfloat16 the teacher alone moved scores by 0.05 of their
+        range, in float16 and TF32 by 0.004 (512 magnetic tiles, tests/bench/LOG.md).
 
         Args:
             images: float32 `[B, 3, H, W]`, made by `mrkd.images.to_tensor` with `normalisation`.
         """
-        if images.device.type != "cpu":
-            return self.network.levels(images)
-        step = max(1, _CPU_PIXELS // (images.shape[2] * images.shape[3]))
-        parts = [self.network.levels(part) for part in torch.split(images, step)]
-        return [torch.cat(level) for level in zip(*parts, strict=True)]
+        with torch.autocast(images.device.type, enabled=False):
+            if images.device.type != "cpu":
+                return self.network.levels(images)
+            step = max(1, _CPU_PIXELS // (images.shape[2] * images.shape[3]))
+            parts = [self.network.levels(part) for part in torch.split(images, step)]
+            return [torch.cat(level) for level in zip(*parts, strict=True)]
 
     def to_safetensors(self) -> bytes:
         """The weights as they were loaded, before folding, up to the deepest level."""

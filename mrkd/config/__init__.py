@@ -14,6 +14,7 @@ from mrkd.config.network import (
     ModelConfig,
     Precision,
     Resize,
+    ScoringPrecision,
     config_digest,
 )
 from mrkd.config.night import (
@@ -50,6 +51,7 @@ __all__ = [
     "RoiConfig",
     "RowsConfig",
     "ScoreConfig",
+    "ScoringPrecision",
     "SearchConfig",
     "SearchOptions",
     "TrainConfig",

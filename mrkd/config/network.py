@@ -19,6 +19,7 @@ Backbone = Literal[
 ]
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "float32", "bfloat16"]
+ScoringPrecision = Literal["auto", "float32", "float16"]
 Resize = Literal["stretch", "letterbox"]
 
 

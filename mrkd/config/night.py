@@ -9,7 +9,7 @@ from typing import Literal
 
 from mrkd import durations
 from mrkd.config.data import PriceConfig, check_name
-from mrkd.config.network import Device, Precision
+from mrkd.config.network import Device, ScoringPrecision
 from mrkd.errors import ConfigError
 from mrkd.tables import Config, check_range
 
@@ -77,8 +77,9 @@ class PoolConfig(Config):
     gets_per_node: int = 64
     """Images that a node asks of the archive at one time, at most."""
     device: Device = "auto"
-    precision: Precision = "auto"
-    """`auto` is float32, in which thresholds are set; scores in bfloat16 are off from these."""
+    precision: ScoringPrecision = "auto"
+    """Of the student; teacher, map and score are always float32, as thresholds are. `auto` is
+    float32; float16 is for GPUs, and moves scores by less than 0.001 of their range."""
 
     def __post_init__(self) -> None:
         check_range("pool.scorers", self.scorers, 0, 10**5)

@@ -70,7 +70,7 @@ def score_images(
         decoded: images without an error.
         batch_size: the one shape of all forward passes.
         map_size: longest side of `reduced_map`; None, or more than the map has: the full map.
-        precision: float32, or bfloat16 by autocast.
+        precision: of the student, float32 or, by autocast, float16.
 
     Raises:
         ValueError: an image has an error, another size than the model's, or an original of another

@@ -2,11 +2,12 @@
 
     python -m tests.bench.soak --out FOLDER [--minutes 60] [--images 5000]
 
-A head that asks for a token, SeaweedFS beside it, and one driver that scores night after night over
-the same archive on S3. After each night, at rest, the memory of every process (proportional set
-size: what Ray's processes share is counted once) and its open files are summed by what it is. The
-slope over nights is least squares with its 95 % interval by Student's t; the first nights, in which
-caches fill, are left out.
+A head as cluster/ has it, SeaweedFS beside it, a reader of Ray's metrics in Prometheus' place, and
+`mrkd score` night after night over the same archive on S3: each in a process of its own, as a
+scheduler starts it. After each night, at rest, the memory of every process (proportional set size:
+what Ray's processes share is counted once) and its open files are summed by what it is; of the
+night's own process there is its peak. The slope over nights is least squares with its 95 % interval
+by Student's t; the first nights, in which caches fill, are left out.
 """
 
 from __future__ import annotations
@@ -17,10 +18,13 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
+import urllib.request
 from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -30,8 +34,6 @@ from scipy import stats
 
 from mrkd import datasets, storage
 from mrkd.category import train_category
-from mrkd.config import ScoreConfig
-from mrkd.on_ray import score
 from tests.bench.score import RESULTS, machine
 from tests.support.clusters import head
 from tests.support.models import small_config
@@ -42,6 +44,9 @@ from tests.support.s3_server import S3Server
 _WARM_UP = 3
 """Nights that are left out."""
 _REST_S = 5.0
+_SCRAPE_S = 30.0
+"""As cluster/monitoring/prometheus.yaml says."""
+_MRKD = Path(sys.executable).with_name("mrkd")
 _KINDS = {
     "gcs_server": "GCS",
     "raylet/raylet": "raylet",
@@ -62,17 +67,51 @@ Sample = dict[str, tuple[float, float, int]]
 """By kind of process: MiB, open files, processes."""
 
 
-def drive(workspace: str, archive: str, minutes: float) -> None:
-    """The driver: nights until the time is over, a line on stdout after each."""
-    until, number = time.monotonic() + 60 * minutes, 0
-    while time.monotonic() < until:
-        number += 1
-        raw = {"workspace": workspace, "run": f"night-{number:04}", "archive": {"uri": archive}}
-        began = time.monotonic()
-        summary = score.run(ScoreConfig.from_dict(raw))
-        facts = {"exit_code": summary.exit_code, "images": summary.counts["images"]}
-        print(json.dumps(facts | {"seconds": time.monotonic() - began}), flush=True)
-        sys.stdin.readline()  # it has been looked at
+@contextmanager
+def scraped(port: int) -> Iterator[None]:
+    """A Ray whose metrics are read as Prometheus does: what is not read, Ray keeps."""
+    over = threading.Event()
+
+    def read() -> None:
+        while not over.wait(_SCRAPE_S):
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
+                answer.read()
+
+    with ThreadPoolExecutor(1) as pool:
+        reader = pool.submit(read)
+        try:
+            yield
+        finally:
+            over.set()
+            reader.result()
+
+
+def night(command: list[str], environment: dict[str, str], log: Path) -> dict[str, Any]:
+    """What one night says at its end, its seconds and the peak of its process in MiB."""
+    began, peak = time.monotonic(), 0.0
+    with (
+        log.open("ab") as err,
+        subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=err, text=True
+        ) as process,
+    ):
+        while process.poll() is None:
+            # Not what `wait4` says, in which the memory of this process counts.
+            for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
+                if line.startswith("VmHWM:"):
+                    peak = int(line.split()[1]) / 1024
+            time.sleep(0.2)
+        assert process.stdout is not None
+        said = json.loads(process.stdout.read().splitlines()[-1])
+    found = {"exit_code": process.returncode, "images": said["counts"]["images"]}
+    return found | {"seconds": time.monotonic() - began, "peak": peak}
+
+
+def _environment() -> dict[str, str]:
+    """Of every node, as the image of cluster/ sets it."""
+    text = (Path(__file__).parents[2] / "cluster" / "Dockerfile").read_text().replace("\\\n", " ")
+    lines = [line.split()[1:] for line in text.splitlines() if line.startswith("ENV ")]
+    return dict(word.split("=", 1) for words in lines for word in words)
 
 
 def make(server: S3Server, folder: Path, images: int) -> tuple[str, str]:
@@ -115,33 +154,6 @@ def _kind(title: str, otherwise: str) -> str:
     return next((kind for mark, kind in _KINDS.items() if mark in title), otherwise)
 
 
-def nights(
-    command: list[str], environment: dict[str, str], log: Path, roots: dict[str, int]
-) -> Iterator[tuple[dict[str, Any], Sample]]:
-    """What the driver says of each night, and what stood after it."""
-    with (
-        log.open("wb") as err,
-        subprocess.Popen(
-            command,
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=err,
-            text=True,
-        ) as driver,
-    ):
-        assert driver.stdout is not None
-        assert driver.stdin is not None
-        for line in driver.stdout:
-            if not line.startswith("{"):
-                continue
-            time.sleep(_REST_S)
-            yield json.loads(line), sample({**roots, "driver": driver.pid})
-            driver.stdin.write("\n")
-            driver.stdin.flush()
-    assert driver.returncode == 0, f"the driver ended with {driver.returncode}, see {log}"
-
-
 def slope(values: list[float]) -> tuple[float, float, float]:
     """By night, with its 95 % interval."""
     fit = stats.linregress(np.arange(len(values)), values)
@@ -149,34 +161,46 @@ def slope(values: list[float]) -> tuple[float, float, float]:
     return float(fit.slope), float(fit.slope - half), float(fit.slope + half)
 
 
+def row(kind: str, sizes: list[float], files: list[float], number: list[int]) -> str:
+    """Of one kind of processes, over nights."""
+    by_size = [f"{1024 * one:.0f}" for one in slope(sizes)]
+    # Files that never change have no spread.
+    by_file = [f"{one:.2f}" for one in slope(files)] if len(set(files)) > 1 else ["0", "0", "0"]
+    return (
+        f"| {kind} | {min(number)} to {max(number)} | {sizes[0]:.1f} | {sizes[-1]:.1f} "
+        f"| {by_size[0]} [{by_size[1]}, {by_size[2]}] | {files[0]:.0f} | {files[-1]:.0f} "
+        f"| {by_file[0]} [{by_file[1]}, {by_file[2]}] |"
+    )
+
+
 def lines_of(found: list[tuple[dict[str, Any], Sample]], images: int, minutes: float) -> list[str]:
     """The figures as a page of Markdown."""
     kept = [one for _, one in found[_WARM_UP:]]
-    seconds = [night["seconds"] for night, _ in found]
+    seconds = [one["seconds"] for one, _ in found]
+    peaks = [one["peak"] for one, _ in found[_WARM_UP:]]
     lines = [
-        "# An hour of nights",
+        f"# {minutes:g} minutes of nights",
         "",
         f"`python -m tests.bench.soak --minutes {minutes:g} --images {images}`, {machine()}: "
-        f"{len(found)} nights of {images:,} images of 64 px from S3, one driver, one cluster; all "
-        "ended with exit code 0 and every image a row. A night took "
-        f"{np.median(seconds):.0f} s ({min(seconds):.0f} to {max(seconds):.0f}). At rest after "
-        f"each night, the first {_WARM_UP} left out, memory as proportional set size; slopes by "
-        "night with 95 % intervals.",
+        f"{len(found)} nights of {images:,} images of 64 px from S3 on one cluster, each `mrkd "
+        "score` in a process of its own; all ended with exit code 0 and every image a row. A "
+        f"night took {np.median(seconds):.0f} s ({min(seconds):.0f} to {max(seconds):.0f}). At "
+        f"rest after each night, the first {_WARM_UP} left out, memory as proportional set size; "
+        "slopes by night with 95 % intervals. Of the night's own process, which ends with it, the "
+        "largest resident set.",
         "",
         "| processes | how many | MiB, first | last | slope, KiB a night | open files, first "
         "| last | slope, files a night |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for kind in sorted({kind for one in kept for kind in one}):
-        rows = [one.get(kind, (0.0, 0.0, 0)) for one in kept]
-        sizes, files, number = ([float(row[at]) for row in rows] for at in range(3))
-        by_size = [1024 * one for one in slope(sizes)]
-        by_file = slope(files)
-        lines.append(
-            f"| {kind} | {min(number):.0f} to {max(number):.0f} | {sizes[0]:.1f} | {sizes[-1]:.1f} "
-            f"| {by_size[0]:.0f} [{by_size[1]:.0f}, {by_size[2]:.0f}] | {files[0]:.0f} "
-            f"| {files[-1]:.0f} | {by_file[0]:.2f} [{by_file[1]:.2f}, {by_file[2]:.2f}] |"
-        )
+        sizes, files, number = zip(*(one.get(kind, (0.0, 0.0, 0)) for one in kept), strict=True)
+        lines.append(row(kind, list(sizes), list(files), list(number)))
+    by_peak = [f"{1024 * one:.0f}" for one in slope(peaks)]
+    lines.append(
+        f"| a night's own, peak | 1 to 1 | {peaks[0]:.1f} | {peaks[-1]:.1f} "
+        f"| {by_peak[0]} [{by_peak[1]}, {by_peak[2]}] | | | |"
+    )
     return lines
 
 
@@ -185,32 +209,33 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--images", type=int, default=5000)
-    parser.add_argument("--drive", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.drive:
-        workspace, archive = options.drive
-        drive(workspace, archive, options.minutes)
-        return
     shutil.rmtree(options.out, ignore_errors=True)
     options.out.mkdir(parents=True)
     found: list[tuple[dict[str, Any], Sample]] = []
     with S3Server(options.out / "s3") as server:
-        os.environ |= server.environment
+        os.environ |= {**server.environment, **_environment()}
         workspace, archive = make(server, options.out, options.images)
-        with head(options.out) as first:
+        with head(options.out) as first, scraped(first.ports["metrics-export-port"]):
             roots = {"other of Ray": first.pid, "SeaweedFS": server.pid}
             environment = {
                 **first.environment,
                 "RAY_ADDRESS": f"127.0.0.1:{first.ports['port']}",
                 "OMP_WAIT_POLICY": "PASSIVE",
             }
-            words = [sys.executable, "-m", "tests.bench.soak", "--out", str(options.out)]
-            words += ["--minutes", str(options.minutes), "--drive", workspace, archive]
-            for night, held in nights(words, environment, options.out / "driver.log", roots):
-                print(json.dumps(night | {"held": held}), flush=True)
-                assert night["exit_code"] == 0
-                assert night["images"] == options.images
-                found.append((night, held))
+            config = options.out / "night.toml"
+            config.write_text(f'workspace = "{workspace}"\n[archive]\nuri = "{archive}"\n')
+            command = [str(_MRKD), "score", str(config), "--run"]
+            until = time.monotonic() + 60 * options.minutes
+            while time.monotonic() < until:
+                name = f"night-{len(found) + 1:04}"
+                said = night([*command, name], environment, options.out / "nights.log")
+                time.sleep(_REST_S)
+                held = sample(roots)
+                print(json.dumps(said | {"held": held}), flush=True)
+                assert said["exit_code"] == 0
+                assert said["images"] == options.images
+                found.append((said, held))
     name = f"soak_{os.cpu_count()}-cores_{datetime.now(UTC):%Y%m}.md"
     text = "\n".join(lines_of(found, options.images, options.minutes)) + "\n"
     (RESULTS / name).write_text(text)

@@ -38,13 +38,19 @@ def test_cuda_is_taken_when_asked_for():
     assert device.choose("cuda", "float32").device == torch.device("cuda")
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
 def test_a_stated_precision_is_not_measured(precision):
     def measure(_: torch.dtype) -> float:
         pytest.fail("measured")
 
     placement = device.choose("cpu", precision, measure=measure)
     assert placement.precision == getattr(torch, precision)
+
+
+def test_float32_has_all_its_digits_on_a_gpu_too(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    device.choose("auto", "float32")
+    assert not torch.backends.cudnn.allow_tf32
 
 
 def test_auto_precision_without_a_measurement_is_float32():

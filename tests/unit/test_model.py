@@ -115,6 +115,18 @@ def test_map_and_score_are_float32_under_autocast(resnet):
     torch.testing.assert_close(scores, maps.flatten(1).amax(1))
 
 
+def test_what_a_student_is_compared_with_is_float32_under_autocast(resnet):
+    model = build(_config(), resnet, seed=0).eval()
+    tensor = torch.rand(2, 3, 64, 64)
+    with torch.inference_mode():
+        exact = model(tensor)
+        with torch.autocast("cpu", torch.float16):
+            rough = model(tensor)
+    for ours, theirs in zip(rough.teacher, exact.teacher, strict=True):
+        assert torch.equal(ours, theirs)
+    assert all(level.dtype is torch.float16 for level in rough.student)
+
+
 def test_infer_refuses_a_model_in_training_and_another_size(resnet):
     model = build(_config(), resnet, seed=0)
     with pytest.raises(ValueError, match="training mode"):

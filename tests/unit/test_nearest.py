@@ -33,6 +33,16 @@ def test_what_is_not_like_the_good_parts_lies_far_from_them(teacher):
     assert maps[1, 20:40, 20:40].mean() > 2 * maps[1, :, 50:].mean()
 
 
+def test_distances_are_float32_under_autocast(teacher):
+    memory = fitted(teacher, pictures(6))
+    shown = torch.from_numpy(pictures(2, seed=1))
+    exact = infer(memory, shown)
+    with torch.autocast("cpu", torch.float16):
+        rough = infer(memory, shown)
+    assert torch.equal(rough[0], exact[0])
+    assert torch.equal(rough[1], exact[1])
+
+
 def test_distances_are_those_to_the_nearest_of_all_patches_kept(teacher):
     memory = fitted(teacher, pictures(6))
     tensor = torch.zeros(1, 3, 64, 64)

@@ -120,8 +120,8 @@ def page(
         f"# mrkd beside anomalib {_version('anomalib')}, {SIZE} px, batch {BATCH}",
         "",
         f"`python -m tests.bench.beside_anomalib`, {machine()}, torch {torch.__version__}, "
-        f"{options.threads} threads, float32; ResNets with {options.weights} weights on both "
-        f"sides; images: {data}.",
+        f"{options.threads} threads, float32 unless a row says otherwise; ResNets with "
+        f"{options.weights} weights on both sides; images: {data}.",
     ]
     lines += [] if is_whole else ["", "Not finished: more was asked for than stands here."]
     for kind, rows in found.items():

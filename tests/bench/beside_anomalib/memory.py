@@ -54,7 +54,8 @@ def _peak(backbone: str, weights: str, arm: str, task: str) -> Figures:
         model = model_of(teacher, arm)
         before = _peak_mib()
         if task == "training":
-            fitting(model, pixels, cached=False)()
+            run, _ = fitting(model, pixels, cached=False)
+            run()
         else:
             for part in torch.from_numpy(pixels).split(BATCH):
                 infer(model.eval(), part)

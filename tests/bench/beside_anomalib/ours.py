@@ -49,19 +49,23 @@ def model_of(teacher: Teacher, arm: str) -> MRKD:
     return build(config_of(teacher.name, OURS[arm]).model, teacher, seed=0)
 
 
-def fitting(model: MRKD, pixels: np.ndarray, *, cached: bool) -> Run:
-    """A call trains for one epoch of these pixels, and gives the training's own images a second."""
-    config = config_of(
-        model.teacher.name,
-        {"train.max_epochs": 1, "train.augment": "none" if cached else "flips"},
-    )
+def fitting(model: MRKD, pixels: np.ndarray, *, cached: bool) -> tuple[Run, str]:
+    """A call trains for one epoch of these pixels, and gives the training's own images a second.
+
+    And the precision, which the training chose by itself once.
+    """
+    values = {"train.max_epochs": 1, "train.augment": "none" if cached else "flips"}
     train, validation = (
         TeacherFeatures(model.teacher, part, budget_bytes=2**33) for part in (pixels, pixels[:1])
     )
     names = [str(n) for n in range(len(pixels))]
-    return lambda: (
-        training.fit(model, train, validation, config.train, sample_ids=names).images_per_s
-    )
+
+    def fit(precision: str) -> training.FitResult:
+        config = config_of(model.teacher.name, {**values, "train.precision": precision}).train
+        return training.fit(model, train, validation, config, sample_ids=names)
+
+    chosen = str(fit("auto").placement.precision).removeprefix("torch.")
+    return lambda: fit(chosen).images_per_s, chosen
 
 
 @dataclass(frozen=True)

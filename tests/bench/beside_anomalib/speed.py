@@ -85,7 +85,8 @@ def training_figures(
     for arm in OURS:
         model = model_of(teacher, arm)
         for cached in (False, True):
-            found = alternate(theirs, fitting(model, pixels, cached=cached), seconds=seconds)
+            ours, precision = fitting(model, pixels, cached=cached)
+            found = alternate(theirs, ours, seconds=seconds)
             # Of the same weights as before, in channels-last, as `fit` leaves them.
             model.train()
             levels = model.teacher_features(pair)
@@ -93,6 +94,7 @@ def training_figures(
             yield {
                 "figure": "training, cached teacher" if cached else "training",
                 "arm": arm,
+                "ours_trains_in": precision,
                 **found,
                 "theirs_gmac": their_gmac,
                 "ours_gmac": work,
