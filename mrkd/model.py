@@ -368,7 +368,7 @@ def infer(model: Detector, pixels_BHW3: Tensor) -> tuple[Tensor, Tensor]:
     if tuple(pixels_BHW3.shape[1:]) != (size, size, 3):
         raise ValueError(f"pixels are {tuple(pixels_BHW3.shape)}, the model takes {size} px")
     pairs = model(images.to_tensor(pixels_BHW3, model.teacher.normalisation))
-    # Under a caller's autocast the network alone runs in fewer digits, never its map and score.
+    # Under a caller's autocast the student alone runs in fewer digits, never map and score.
     with torch.autocast(pixels_BHW3.device.type, enabled=False):
         map_B1HW = model.anomaly_map(pairs)
         return map_B1HW[:, 0], model.image_score(map_B1HW, pairs)

@@ -34,11 +34,12 @@ from scipy import stats
 
 from mrkd import datasets, storage
 from mrkd.category import train_category
+from mrkd.threads import in_threads
 from tests.bench.score import RESULTS, machine
 from tests.support.clusters import head
 from tests.support.models import small_config
 from tests.support.parts import make_parts
-from tests.support.processes import descendants
+from tests.support.processes import descendants, proportional
 from tests.support.s3_server import S3Server
 
 _WARM_UP = 3
@@ -127,8 +128,7 @@ def make(server: S3Server, folder: Path, images: int) -> tuple[str, str]:
         name = f"{path.relative_to(root).parts[0]}/{path.name}"
         storage.write(archive + name, path.read_bytes())
 
-    with ThreadPoolExecutor(16) as pool:
-        list(pool.map(put, sorted(root.glob("*/test/good/*.png"))))
+    list(in_threads(put, sorted(root.glob("*/test/good/*.png"))))
     return workspace, archive
 
 
@@ -139,11 +139,10 @@ def sample(roots: dict[str, int]) -> Sample:
         for pid, title in [(root, ""), *descendants(root)]:
             kind = name if pid == root else _kind(title.replace("\0", " "), name)
             try:
-                lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+                size = proportional(pid) / 2**20
                 files = len(list(Path(f"/proc/{pid}/fd").iterdir()))
             except OSError:  # it has ended
                 continue
-            size = sum(int(line.split()[1]) / 1024 for line in lines if line.startswith("Pss:"))
             found[kind][0] += size
             found[kind][1] += files
             found[kind][2] += 1

@@ -41,17 +41,26 @@ def cpu_seconds(pid: int) -> float:
     return (int(stat[11]) + int(stat[12])) / _TICK
 
 
+def proportional(pid: int) -> int:
+    """Bytes that a process holds, of what it shares its part.
+
+    Raises:
+        OSError: it has ended.
+    """
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) * 1024 for line in lines if line[:4] == "Pss:")
+
+
 def memory(root: int) -> tuple[int, int]:
     """Bytes that a process and all below it hold: resident, and with shared pages counted once."""
-    resident = proportional = 0
+    resident = shared_once = 0
     for pid in (root, *(pid for pid, _ in descendants(root))):
         try:
             resident += int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
-            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+            shared_once += proportional(pid)
         except (FileNotFoundError, ProcessLookupError, PermissionError):
             continue
-        proportional += sum(int(line.split()[1]) * 1024 for line in lines if line[:4] == "Pss:")
-    return resident, proportional
+    return resident, shared_once
 
 
 @dataclass
@@ -102,9 +111,9 @@ class Watch:
 
     def _look(self) -> None:
         while not self._left.wait(self.every_s):
-            resident, proportional = memory(self.pid)
+            resident, shared_once = memory(self.pid)
             self.peak_rss = max(self.peak_rss, resident)
-            self.peak_pss = max(self.peak_pss, proportional)
+            self.peak_pss = max(self.peak_pss, shared_once)
             now, done = time.monotonic(), self.done()
             if done > (self.seen[-1][1] if self.seen else 0):
                 self.seen.append((now, done))

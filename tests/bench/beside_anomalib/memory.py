@@ -54,8 +54,7 @@ def _peak(backbone: str, weights: str, arm: str, task: str) -> Figures:
         model = model_of(teacher, arm)
         before = _peak_mib()
         if task == "training":
-            run, _ = fitting(model, pixels, cached=False)
-            run()
+            fitting(model, pixels, cached=False)("float32")
         else:
             for part in torch.from_numpy(pixels).split(BATCH):
                 infer(model.eval(), part)

@@ -49,11 +49,10 @@ def model_of(teacher: Teacher, arm: str) -> MRKD:
     return build(config_of(teacher.name, OURS[arm]).model, teacher, seed=0)
 
 
-def fitting(model: MRKD, pixels: np.ndarray, *, cached: bool) -> tuple[Run, str]:
-    """A call trains for one epoch of these pixels, and gives the training's own images a second.
-
-    And the precision, which the training chose by itself once.
-    """
+def fitting(
+    model: MRKD, pixels: np.ndarray, *, cached: bool
+) -> Callable[[str], training.FitResult]:
+    """A call trains for one epoch of these pixels, in a precision of `train.precision`."""
     values = {"train.max_epochs": 1, "train.augment": "none" if cached else "flips"}
     train, validation = (
         TeacherFeatures(model.teacher, part, budget_bytes=2**33) for part in (pixels, pixels[:1])
@@ -64,8 +63,7 @@ def fitting(model: MRKD, pixels: np.ndarray, *, cached: bool) -> tuple[Run, str]
         config = config_of(model.teacher.name, {**values, "train.precision": precision}).train
         return training.fit(model, train, validation, config, sample_ids=names)
 
-    chosen = str(fit("auto").placement.precision).removeprefix("torch.")
-    return lambda: fit(chosen).images_per_s, chosen
+    return fit
 
 
 @dataclass(frozen=True)
