@@ -31,8 +31,22 @@ class LoadedModel:
     calibration: Calibration
 
 
-def save(
-    workspace: str,
+@dataclass(frozen=True)
+class Draft:
+    """A model's folder before it is written.
+
+    Args:
+        card: its `model.json`.
+        files: bytes of the others, by name.
+        teacher: which lies beside the models, for all of them.
+    """
+
+    card: ModelCard
+    files: Mapping[str, bytes]
+    teacher: Teacher
+
+
+def draft(
     model: MRKD,
     calibration: Calibration,
     *,
@@ -43,20 +57,9 @@ def save(
     metrics: Mapping[str, Any],
     history: pa.Table,
     training_scores: pa.Table,
-) -> ModelCard:
-    """Writes a model's folder, its teacher if the workspace lacks it, and `model.json` last.
-
-    An unfinished folder of an earlier try is written over.
-
-    Raises:
-        StandsError: that version is complete, perhaps by another run meanwhile.
-        StorageError: a file cannot be written.
-    """
-    folder = checkpoint.folder_of(workspace, category, version)
-    card_uri = storage.join(folder, CARD)
-    if storage.stat(card_uri):
-        raise StandsError(f"{card_uri} stands already: versions are never changed")
-    content = {
+) -> Draft:
+    """What `save` writes of a model."""
+    files = {
         WEIGHTS: safetensors.torch.save(
             {name: t.detach().cpu().contiguous() for name, t in model.trained_state().items()}
         ),
@@ -69,22 +72,39 @@ def save(
         version=version,
         model=model.config,
         train=train,
-        teacher=store_teacher(workspace, model.teacher),
+        teacher=_teacher_card(model.teacher),
         preprocessing=_preprocessing(model),
         data=data,
         metrics=metrics,
         files={
             name: {"sha256": sealed.sha256(value), "num_bytes": len(value)}
-            for name, value in content.items()
+            for name, value in files.items()
         },
         code={"mrkd": __version__, "model_version": MODEL_VERSION},
         roi=model.roi.to_json() if model.roi else None,
     )
-    for name, value in content.items():
+    return Draft(card, files, model.teacher)
+
+
+def save(workspace: str, draft: Draft) -> None:
+    """Writes a model's folder, its teacher if the workspace lacks it, and `model.json` last.
+
+    An unfinished folder of an earlier try is written over.
+
+    Raises:
+        StandsError: that version is complete, perhaps by another run meanwhile.
+        StorageError: a file cannot be written.
+    """
+    card = draft.card
+    folder = checkpoint.folder_of(workspace, card.category, card.version)
+    card_uri = storage.join(folder, CARD)
+    if storage.stat(card_uri):
+        raise StandsError(f"{card_uri} stands already: versions are never changed")
+    store_teacher(workspace, draft.teacher)
+    for name, value in draft.files.items():
         storage.write(storage.join(folder, name), value)
     if not storage.write(card_uri, sealed.to_json(card.to_json()), if_absent=True):
         raise StandsError(f"{card_uri} was written by another run meanwhile: start again")
-    return card
 
 
 def load(
@@ -136,14 +156,16 @@ def load(
     return LoadedModel(model.eval(), card, found)
 
 
-def store_teacher(workspace: str, teacher: Teacher) -> TeacherCard:
-    """Puts the teacher's file into the workspace if it is not there, and returns its card."""
-    card = TeacherCard(teacher.name, teacher.digest, teacher.random)
-    uri = _teacher_uri(workspace, card)
+def store_teacher(workspace: str, teacher: Teacher) -> None:
+    """Puts the teacher's file into the workspace if it is not there."""
+    uri = _teacher_uri(workspace, _teacher_card(teacher))
     if storage.stat(uri) is None:
         # Refused where another category's run was faster: the bytes are the same.
         storage.write(uri, teacher.to_safetensors(), if_absent=True)
-    return card
+
+
+def _teacher_card(teacher: Teacher) -> TeacherCard:
+    return TeacherCard(teacher.name, teacher.digest, teacher.random)
 
 
 def _preprocessing(model: MRKD) -> dict[str, Any]:

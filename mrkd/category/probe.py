@@ -24,11 +24,14 @@ class Probe:
         is_due: whether to ask after so many epochs.
         features_folder: where trainings of one machine share what their teachers say; empty: they
             do not.
+        forgets: whether the model is gone once it has been measured: no version is saved, so that
+            two workers of one config never meet, and nothing is left to be removed.
     """
 
     marks: Marks
     is_due: Callable[[int], bool]
     features_folder: str = ""
+    forgets: bool = False
 
     @classmethod
     def silent(cls, features_folder: str) -> Self:

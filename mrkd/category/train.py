@@ -77,22 +77,21 @@ def train_category(
     """
     started_at = datetime.now(UTC).isoformat()
     job = prepare(config, category, samples, group or Group())
+    checkpoints = Checkpoints(checkpoints_uri, job.version)
     loaded = None
     if job.stands:
         result = _stored(job)
     else:
-        checkpoints = Checkpoints(checkpoints_uri, job.version)
         images = _decode(job)
         model, fitted = _fit(job, images, report, checkpoints, probe)
         # Nobody looks for defects among a trial's training images.
         scored = images.only("calibration") if probe else images
         try:
-            loaded, result = _save(job, images, scored, model, fitted)
+            loaded, result = _save(job, images, scored, model, fitted, probe)
         except StandsError:
             # Another run of the same inputs was faster, such as a worker of a driver that died.
             log.warning("version_stands category=%s version=%s", category, job.version)
             result = _stored(job)
-        checkpoints.clear()
     if probe:
         with job.clock("measure"):
             result = replace(result, marks=_marks(job, loaded, probe))
@@ -101,6 +100,7 @@ def train_category(
             result = replace(result, gate=_decide(job, samples, loaded))
         if standing(config.workspace, category, job.inputs) is None:
             registry.record_inputs(config.workspace, category, job.inputs, result.to_dict())
+    checkpoints.clear()
     log.info("category_end category=%s status=%s version=%s", category, result.status, job.version)
     return replace(
         result,
@@ -187,16 +187,20 @@ def _roi(config: RoiConfig, images: DecodedImages) -> Roi | None:
 
 
 def _save(
-    job: Job, images: DecodedImages, scored: DecodedImages, model: MRKD, fitted: FitResult
+    job: Job,
+    images: DecodedImages,
+    scored: DecodedImages,
+    model: MRKD,
+    fitted: FitResult,
+    probe: Probe | None,
 ) -> tuple[LoadedModel, CategoryResult]:
-    """A complete version in the workspace, calibrated by `scored`; what is to be said of it."""
+    """The model calibrated by `scored`, a version of the workspace if it is to be kept."""
     with job.clock("calibrate"):
         scores = score_good(model, scored, job.config.train)
     with job.clock("save"):
         num_images = count_sides(images.good)
         skipped = [*job.left_out, *images.skipped]
-        card = models.save(
-            job.config.workspace,
+        draft = models.draft(
             model,
             scores.calibration,
             category=job.category,
@@ -211,7 +215,9 @@ def _save(
             history=pa.Table.from_pylist(fitted.history),
             training_scores=scores.table,
         )
-    loaded = LoadedModel(model, card, scores.calibration)
+        if not (probe and probe.forgets):
+            models.save(job.config.workspace, draft)
+    loaded = LoadedModel(model, draft.card, scores.calibration)
     result = replace(
         _result(job, "trained", loaded.card, loaded.calibration),
         images_per_s=fitted.images_per_s,

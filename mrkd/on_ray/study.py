@@ -77,9 +77,10 @@ def run(config: EvalConfig) -> Summary:
 def _runs(
     config: EvalConfig, study: Study, fitted: Mapping[str, Arm], samples: Samples
 ) -> list[Run]:
-    """Every run, ended; those that had ended before are read."""
+    """Every run, ended, in the order of the plan; those that had ended before are read."""
     seeds = range(config.train.seed, config.train.seed + config.num_seeds)
-    ended: list[Run] = []
+    planned: list[str] = []
+    ended: dict[str, Run] = {}
     orders: dict[str, tuple[Order]] = {}
     ask = session.worker_ask(
         session.nodes(),
@@ -97,8 +98,10 @@ def _runs(
                 training = one.training(config, category, seed)
                 inputs = inputs_of(config, training, of_category, model_version=MODEL_VERSION)
                 before = study.get(key, category, seed)
+                name = f"{category}/{key}-{seed}"
+                planned.append(name)
                 if before and before.inputs == inputs and not (before.error or config.fleet.force):
-                    ended.append(before)
+                    ended[name] = before
                     continue
                 order = Order(
                     config,
@@ -108,7 +111,7 @@ def _runs(
                     ask,
                     storage.join(features_folder, category),
                 )
-                orders[f"{category}/{key}-{seed}"] = (order,)
+                orders[name] = (order,)
     left = {name: sum(key.startswith(f"{name}/") for key in orders) for name in samples}
     log.info("study_start runs=%d of=%d", len(orders), len(orders) + len(ended))
     attempts = run_each(
@@ -125,7 +128,7 @@ def _runs(
         done: Run = attempt.result or replace(begun, error=attempt.error)
         if attempt.error:
             study.put(done)
-        ended.append(done)
+        ended[attempt.category] = done
         left[done.category] -= 1
         log.info(
             "run_end category=%s arm=%s seed=%d seconds=%.0f left=%d error=%s",
@@ -138,7 +141,7 @@ def _runs(
         )
         if not left[done.category]:
             shared_features.forget(storage.join(features_folder, done.category), wait_s=0)
-    return ended
+    return [ended[name] for name in planned]
 
 
 def _close(

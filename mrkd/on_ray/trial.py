@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
-from mrkd import checkpoint, device, exam, metrics, models, storage
+from mrkd import device, exam, metrics, models
 from mrkd.category import CategoryResult, Probe, good_samples, train_category
 from mrkd.config import SearchConfig, TrainConfig
 from mrkd.datasets import Sample
@@ -110,11 +110,15 @@ def try_one(order: Order, trial: Trial, tell: Tell = lambda row: None) -> Trial:
             order.samples[trial.category],
             report=report,
             checkpoints_uri=search.checkpoints_uri(trial),
-            probe=Probe(examiner, partial(_is_due, order.config), order.features_folder),
+            probe=Probe(
+                examiner,
+                partial(_is_due, order.config),
+                order.features_folder,
+                # Of a search's own trials nothing is asked any more; refits are tested at the end.
+                forgets=trial.seed == order.config.train.seed,
+            ),
         )
         _take(trial, result)
-        if trial.seed == order.config.train.seed:
-            _remove_version(order, trial)
     except MrkdError as error:
         trial.state, trial.error = "failed", " ".join(str(error).split())
         if "memory runs out" in trial.error:
@@ -133,13 +137,6 @@ def _finite(value: Any) -> Any:
 def _take(trial: Trial, result: CategoryResult) -> None:
     trial.state, trial.marks = "done", dict(result.marks)
     trial.version, trial.model_bytes = result.version, result.model_bytes
-
-
-def _remove_version(order: Order, trial: Trial) -> None:
-    """Of a search's trials nothing is asked any more; their models would fill the storage."""
-    folder = checkpoint.folder_of(order.search.uri, trial.category, trial.version)
-    for file in storage.list_files(folder):
-        storage.delete(file.uri)
 
 
 def _told(row: Mapping[str, Any]) -> dict[str, Any]:

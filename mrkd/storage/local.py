@@ -47,7 +47,11 @@ class LocalStore:
         """The file's entry, None where there is no such file."""
         path = _path(uri)
         with _explained(uri):
-            return _entry(str(path), path.stat()) if path.is_file() else None
+            try:
+                status = path.stat()
+            except (FileNotFoundError, NotADirectoryError):  # at once: it may be removed meanwhile
+                return None
+            return _entry(str(path), status) if stat.S_ISREG(status.st_mode) else None
 
     def fetch(self, uri: str, *, if_match: str | None, max_bytes: int | None) -> Fetched:
         """The file's bytes and ETag; it must not change while it is read."""

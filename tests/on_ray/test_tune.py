@@ -34,7 +34,8 @@ def calm(root, tmp_path_factory):
 
 def trials_of(config: SearchConfig):
     return {
-        (one.category, one.key, one.seed): (one.state, one.marks) for one in Search(config).trials()
+        (one.category, one.key, one.seed): (one.state, one.error, one.marks)
+        for one in Search(config).trials()
     }
 
 
@@ -152,6 +153,16 @@ def test_a_config_that_fails_is_a_row_with_its_error_and_the_others_go_on(root, 
     assert {one.error for one in failed} == {
         "model.levels is [3]: efficientnet_lite0 has 2",
     }
+
+
+def test_a_config_that_is_drawn_again_while_it_is_tried_is_one_trial(root, tmp_path):
+    space = tmp_path / "narrow.py"
+    space.write_text("from ray import tune\nSPACE = {'train.mask_rate': tune.choice([0.3])}\n")
+    values = {"search.trials": 4, "search.refit_seeds": 1, "data.categories": ["plate"]}
+    config = small_search(tmp_path, root, **values).with_values({"search.space": str(space)})
+    summary = tune.run(config)
+    counts = {name: summary.counts[name] for name in ("trials", "refits", "done", "failed")}
+    assert counts == {"trials": 1, "refits": 2, "done": 3, "failed": 0}
 
 
 def test_a_joint_search_chooses_one_config_for_all(root, tmp_path):

@@ -37,8 +37,7 @@ def rival(
 
 def store(workspace: str, loaded: LoadedModel) -> LoadedModel:
     """The model as the next version of its category."""
-    card = models.save(
-        workspace,
+    draft = models.draft(
         loaded.model,
         loaded.calibration,
         category="plate",
@@ -49,7 +48,8 @@ def store(workspace: str, loaded: LoadedModel) -> LoadedModel:
         history=pa.table({"epoch": [0]}),
         training_scores=pa.table({"image_uri": ["a"]}),
     )
-    return LoadedModel(loaded.model, card, loaded.calibration)
+    models.save(workspace, draft)
+    return LoadedModel(loaded.model, draft.card, loaded.calibration)
 
 
 def crown(workspace: str, loaded: LoadedModel) -> Promotion:

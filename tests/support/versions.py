@@ -28,8 +28,7 @@ def store_version(
     calibration = calibrate(
         HELD_OUT, HELD_OUT * 2, [Statistics(0.5, 0.1, 1.0)] * len(HELD_OUT), false_call_rate=rate
     )
-    return models.save(
-        workspace,
+    draft = models.draft(
         small_model() if model is None else model,
         calibration,
         category=category,
@@ -40,6 +39,8 @@ def store_version(
         history=pa.table({"epoch": [0], "loss": [0.5]}),
         training_scores=pa.table({"image_uri": ["a"], "image_score": [0.5]}),
     )
+    models.save(workspace, draft)
+    return draft.card
 
 
 def gate(value: float, state: str = "passed") -> dict[str, object]:

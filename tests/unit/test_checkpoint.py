@@ -24,8 +24,7 @@ def calibration(number=1):
 
 
 def save(workspace, model, version="aa", category="plate"):
-    return models.save(
-        str(workspace),
+    draft = models.draft(
         model,
         calibration(),
         category=category,
@@ -36,6 +35,8 @@ def save(workspace, model, version="aa", category="plate"):
         history=pa.table({"epoch": [0], "loss": [0.5]}),
         training_scores=pa.table({"image_uri": ["a"], "image_score": [0.5]}),
     )
+    models.save(str(workspace), draft)
+    return draft.card
 
 
 @pytest.fixture(scope="module")

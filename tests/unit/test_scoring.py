@@ -35,8 +35,7 @@ def decoded(seed, resize="stretch"):
 def save(workspace, version, seed=0, low=0.0, roi=None):
     """A model that calls anomalous what scores above `low` + 3."""
     statistics = [Statistics(0.5, 0.1, 1.0)] * 4
-    models.save(
-        str(workspace),
+    draft = models.draft(
         small_model(seed, roi),
         calibrate(np.arange(4) + low, np.arange(4) + low, statistics, false_call_rate=0.2),
         category="plate",
@@ -47,6 +46,7 @@ def save(workspace, version, seed=0, low=0.0, roi=None):
         history=schema.METRICS.empty_table(),
         training_scores=schema.METRICS.empty_table(),
     )
+    models.save(str(workspace), draft)
 
 
 @pytest.fixture(scope="module")

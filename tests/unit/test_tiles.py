@@ -163,10 +163,11 @@ def row_of(tmp_path, model, low=0.0, **rows):
     values, workspace = np.arange(4) + low, str(tmp_path / "workspace")
     calibration = calibrate(values, values, [Statistics(0.5, 0.1, 1.0)] * 4, false_call_rate=0.2)
     empty = schema.METRICS.empty_table()
-    models.save(
-        workspace, model, calibration, category="web", version="v", train=FIT, data={},
+    draft = models.draft(
+        model, calibration, category="web", version="v", train=FIT, data={},
         metrics={}, history=empty, training_scores=empty,
     )  # fmt: skip
+    models.save(workspace, draft)
     scorer = Scorer(workspace, PoolConfig(device="cpu", batch_size=4))
     image, wanted = decoded(model), RowsConfig(map_size=16, **rows)
     (row,) = scorer.score([image], category="web", version="v", rows=wanted)
