@@ -50,7 +50,8 @@ def test_a_clone_is_small_and_takes_what_the_jobs_need(tmp_path):
 def test_what_a_working_tree_holds_beside_the_code_stays_at_home(tmp_path):
     folder = tmp_path / "tree"
     secrets = (".env", ".env.prod", "deploy/.env", ".aws/credentials", "tls.pem", "deploy/site.key")
-    for name in (*secrets, "mrkd/cli.py", "mrkd-demo/report.html"):
+    made = ("mrkd-demo/report.html", "workspace/models/plate/v/model.safetensors")
+    for name in (*secrets, *made, "mrkd/cli.py"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("x")
     assert uploaded(folder, tmp_path / "package.zip") == {"mrkd/cli.py"}
