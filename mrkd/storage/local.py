@@ -47,11 +47,8 @@ class LocalStore:
         """The file's entry, None where there is no such file."""
         path = _path(uri)
         with _explained(uri):
-            try:
-                status = path.stat()
-            except (FileNotFoundError, NotADirectoryError):  # at once: it may be removed meanwhile
-                return None
-            return _entry(str(path), status) if stat.S_ISREG(status.st_mode) else None
+            status = _status(path)
+            return _entry(str(path), status) if status and stat.S_ISREG(status.st_mode) else None
 
     def fetch(self, uri: str, *, if_match: str | None, max_bytes: int | None) -> Fetched:
         """The file's bytes and ETag; it must not change while it is read."""
@@ -96,6 +93,14 @@ class LocalStore:
 
 def _path(uri: str) -> Path:
     return Path(uri.removeprefix(LOCAL))
+
+
+def _status(path: Path) -> os.stat_result | None:
+    """None where there is no such file; asked once, as it may be removed between two looks."""
+    try:
+        return path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
 
 
 def _etag(status: os.stat_result) -> str:
@@ -168,14 +173,16 @@ def _exchange(unfinished: Path, path: Path, if_match: str) -> bool:
     # A lock file, not a lock on the folder: NFS locks only what is open for writing.
     with path.with_name(f"{_OWN}{path.name}.lock").open("wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not path.exists() or _etag(path.stat()) != if_match:
+        status = _status(path)
+        if status is None or _etag(status) != if_match:
             return False
         return _replace(unfinished, path)
 
 
 def _replace(unfinished: Path, path: Path) -> bool:
     # Two writes in one tick of the clock would have one ETag if their sizes are equal.
-    if path.exists() and (last := path.stat().st_mtime_ns) >= unfinished.stat().st_mtime_ns:
+    status = _status(path)
+    if status and (last := status.st_mtime_ns) >= unfinished.stat().st_mtime_ns:
         os.utime(unfinished, ns=(last + 1, last + 1))
     unfinished.replace(path)
     return True

@@ -181,6 +181,27 @@ def test_each_overwrite_has_an_etag_of_its_own(root):
     assert len(etags) == 40
 
 
+def test_a_file_may_be_removed_while_others_look_at_it_and_write_over_it(root):
+    uri, is_over = f"{root}/x", threading.Event()
+
+    def remove():
+        while not is_over.is_set():
+            storage.delete(uri)
+
+    def write(n):
+        storage.write(uri, b"%03d" % n)
+        if seen := storage.stat(uri):
+            storage.write(uri, b"-%03d" % n, if_match=seen.etag)
+
+    with ThreadPoolExecutor(9) as pool:
+        removing = pool.submit(remove)
+        try:
+            list(pool.map(write, range(1000)))
+        finally:
+            is_over.set()
+        removing.result()
+
+
 def test_a_refused_write_of_what_stands_there_counts_as_done(root):
     assert storage.write(f"{root}/x", b"same", if_absent=True)
     assert storage.write(f"{root}/x", b"same", if_absent=True)
