@@ -84,10 +84,8 @@ def train_category(
     else:
         images = _decode(job)
         model, fitted = _fit(job, images, report, checkpoints, probe)
-        # Nobody looks for defects among a trial's training images.
-        scored = images.only("calibration") if probe else images
         try:
-            loaded, result = _save(job, images, scored, model, fitted, probe)
+            loaded, result = _save(job, images, model, fitted, probe)
         except StandsError:
             # Another run of the same inputs was faster, such as a worker of a driver that died.
             log.warning("version_stands category=%s version=%s", category, job.version)
@@ -189,13 +187,14 @@ def _roi(config: RoiConfig, images: DecodedImages) -> Roi | None:
 def _save(
     job: Job,
     images: DecodedImages,
-    scored: DecodedImages,
     model: MRKD,
     fitted: FitResult,
     probe: Probe | None,
 ) -> tuple[LoadedModel, CategoryResult]:
-    """The model calibrated by `scored`, a version of the workspace if it is to be kept."""
+    """The calibrated model, a version of the workspace if it is to be kept."""
     with job.clock("calibrate"):
+        # Nobody looks for defects among a trial's training images.
+        scored = images.only("calibration") if probe else images
         scores = score_good(model, scored, job.config.train)
     with job.clock("save"):
         num_images = count_sides(images.good)

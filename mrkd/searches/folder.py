@@ -6,7 +6,8 @@
                    trials.parquet               a row for each trial and rung
                    best.toml                    runs in `mrkd train` as it is
                    report.html, summary.json    the page, the verdict
-                   models/, teachers/, checkpoints/  of trainings under way; gone at the end
+                   models/                      of refits, which are tested at the end
+                   teachers/, checkpoints/      of trainings under way; all three go at the end
 
 A training that has ended is never started again; a search that was killed draws the same configs
 and finds those that have been tried.

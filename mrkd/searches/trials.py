@@ -28,7 +28,7 @@ class Trial:
         state: `pruned`: ended at a rung.
         rows: one an epoch (`training.fit`); those at a rung hold its marks too.
         marks: of the model that was kept: `objective`, `image_auroc`, `aupro`, ...
-        version: of that model.
+        version: of that model, which a search keeps of refits alone, and to its end.
         model_bytes: of its files, without the teacher.
         seconds: of the trial.
         error: one line; empty where there was none.
