@@ -247,15 +247,16 @@ class MRKD(nn.Module):
         Zero outside the region of interest; a calibrated map may well be lower inside.
         """
         size = self.config.image_size
-        joined = maps.anomaly_map(
+        return maps.anomaly_map(
             maps.level_maps(pairs, anchor=self.config.anchor),
             size=(size, size),
             combine=self.config.combine,
             mean=self.get_buffer("level_mean"),
             std=self.get_buffer("level_std"),
             roi=self.level_roi,
+            sigma=self.config.smooth * size / 256,
+            pixel_roi=self.pixel_roi,
         )
-        return maps.smooth(joined, self.config.smooth * size / 256, roi=self.pixel_roi)
 
     def image_score(self, map_B1HW: Tensor, pairs: FeaturePairs | None = None) -> Tensor:
         """One number an image, of its pixels inside: float32 `[B]`, higher is more anomalous.
