@@ -1,9 +1,13 @@
-"""From held-out good images to thresholds at a stated false-call rate.
+"""From good images that a model did not know to thresholds at a stated false-call rate.
 
 The rule is split conformal prediction's: if a new good part's score is exchangeable with the n
-held-out ones, it lies above the ceil((n + 1)(1 - rate))-th smallest of them with probability at
-most `rate`, whatever the scores' distribution. It needs (n + 1) * rate >= 1; with fewer images the
-largest score stands in, and the rate that it does support, 1 / (n + 1), is stored and warned of.
+calibrating ones, it lies above the ceil((n + 1)(1 - rate))-th smallest of them with probability at
+most `rate`, whatever the scores' distribution. It needs (n + 1) * rate >= 1. With fewer images the
+threshold is what a tail that falls exponentially makes of the upper half of the scores, and never
+below the largest of them: that one alone would be passed with probability 1 / (n + 1).
+
+Images come in groups, and tomorrow's are of new ones. K groups that are exchangeable with
+tomorrow's vouch for no rate below 1 / (K + 1), which is stored and warned of.
 """
 
 from __future__ import annotations
@@ -19,29 +23,12 @@ from numpy.typing import ArrayLike, NDArray
 from mrkd.checkpoint import Calibration
 from mrkd.errors import CategoryError
 from mrkd.images import Statistics
+from mrkd.tails import tail_limit
 
 log = logging.getLogger(__name__)
 
-MIN_TRAINING_IMAGES = 8
-MIN_HELD_OUT_IMAGES = 4
-# Sorted values kept of each held-out quantity; a calibration stays below 2 MB.
+# Sorted values kept of each calibrating quantity; a calibration stays below 2 MB.
 MAX_STORED = 10_000
-
-
-def check_counts(num_training: int, num_held_out: int, also: str = "") -> None:
-    """Whether a category has images enough.
-
-    Raises:
-        CategoryError: under 8 training or 4 held-out images; both counts, and what else to say.
-    """
-    if num_training >= MIN_TRAINING_IMAGES and num_held_out >= MIN_HELD_OUT_IMAGES:
-        return
-    raise CategoryError(
-        f"{num_training} training and {num_held_out} held-out good images, at least "
-        f"{MIN_TRAINING_IMAGES} and {MIN_HELD_OUT_IMAGES} are needed: add good images"
-        + ("" if num_held_out >= MIN_HELD_OUT_IMAGES else " or raise train.calibration_share")
-        + also
-    )
 
 
 def calibrate(
@@ -50,40 +37,39 @@ def calibrate(
     statistics: Sequence[Statistics],
     *,
     false_call_rate: float,
+    num_groups: int | None = None,
     number: int = 1,
     by: str = "train",
-    why: str = "held-out good images of the training",
+    why: str = "good images of the training, scored by what did not know them",
+    note: str = "",
 ) -> Calibration:
-    """The calibration of a model from good images that it was not trained on.
+    """The calibration of a model from good images, scored by what did not know them.
 
     Above 10,000 images the evenly spaced ranks stand for all, in the thresholds as in what is
     stored, so that whoever reads the calibration later finds the same thresholds again.
 
     Args:
-        scores: `[n]`, the held-out images' image scores, in any order.
+        scores: `[n]`, the images' scores, in any order.
         pixel_maxima: `[n]`, the maximum of each one's anomaly map inside the picture and the
             region of interest (`Scored.peak`). Its quantile is the pixel threshold, so that a good
             part shows a region as rarely as it is called defective.
-        statistics: brightness, contrast and sharpness of the same images.
+        statistics: brightness, contrast and sharpness of the same images, or of others like them.
         false_call_rate: share of good parts that may be called defective, in (0, 1).
+        num_groups: that the images come in; None: each is one of its own.
         number: of the calibration within its model version.
         by: who made it.
         why: what for, one line.
+        note: what else people should know of its threshold, one line.
 
     Raises:
-        CategoryError: fewer than 4 images, or a score that is not finite.
-        ValueError: `scores`, `pixel_maxima` and `statistics` differ in length.
+        CategoryError: a score that is not finite.
+        ValueError: `scores` and `pixel_maxima` differ in length, or something is empty.
     """
     num_scores, num_maxima = np.size(scores), np.size(pixel_maxima)
-    if not num_scores == num_maxima == len(statistics):
+    if num_scores != num_maxima or not num_scores or not statistics:
         raise ValueError(
             f"{num_scores} scores, {num_maxima} maxima, {len(statistics)} statistics: one of each "
-            "per held-out image"
-        )
-    if num_scores < MIN_HELD_OUT_IMAGES:
-        raise CategoryError(
-            f"{num_scores} held-out good images, at least {MIN_HELD_OUT_IMAGES} are needed: "
-            "add good images or raise train.calibration_share"
+            "for an image, and at least one"
         )
     held_out, maxima = _sorted(scores, "image scores"), _sorted(pixel_maxima, "map maxima")
     calibration = Calibration(
@@ -91,39 +77,44 @@ def calibrate(
         threshold=threshold_at(held_out, false_call_rate),
         pixel_threshold=threshold_at(maxima, false_call_rate),
         false_call_rate=false_call_rate,
-        supported_false_call_rate=max(false_call_rate, 1 / (len(held_out) + 1)),
+        supported_false_call_rate=max(false_call_rate, 1 / ((num_groups or num_scores) + 1)),
         scores=tuple(held_out.tolist()),
         pixel_maxima=tuple(maxima.tolist()),
         statistics={
             name: tuple(_sorted([getattr(s, name) for s in statistics], name).tolist())
             for name in ("brightness", "contrast", "sharpness")
         },
+        num_groups=num_groups or num_scores,
         by=by,
         why=why,
+        note=note,
     )
     if calibration.warning:
         log.warning("calibration_support number=%d %s", number, calibration.warning)
     return calibration
 
 
-def threshold_at(held_out: NDArray[np.float64], false_call_rate: float) -> float:
-    """The ceil((n + 1)(1 - rate))-th smallest of n held-out values, the largest if n is too small.
+def threshold_at(values: ArrayLike, false_call_rate: float) -> float:
+    """The ceil((n + 1)(1 - rate))-th smallest of n values; above them all if n is too small.
 
-    A part is anomalous strictly above it. It is itself one of the values, so a float32 score
-    compares with it as exactly after storage as before.
+    A part is anomalous strictly above it. It is a float32 value, so a float32 score compares with
+    it as exactly after storage as before.
 
     Raises:
         ValueError: no value, or a rate outside (0, 1).
     """
-    if not len(held_out) or not 0 < false_call_rate < 1:
-        raise ValueError(f"{len(held_out)} held-out values at rate {false_call_rate}")
+    rising = np.sort(np.asarray(values, np.float64).reshape(-1))
+    if not len(rising) or not 0 < false_call_rate < 1:
+        raise ValueError(f"{len(rising)} calibrating values at rate {false_call_rate}")
     # The rate as written, in exact arithmetic: in floats 100 * 0.29 is below 29, one rank off.
-    allowed = int((len(held_out) + 1) * Fraction(repr(float(false_call_rate))))
-    return float(np.sort(held_out)[len(held_out) - max(allowed, 1)])
+    allowed = int((len(rising) + 1) * Fraction(repr(float(false_call_rate))))
+    if allowed:
+        return float(rising[-allowed])
+    return max(float(rising[-1]), float(np.float32(tail_limit(rising, false_call_rate))))
 
 
 def at_rate(calibration: Calibration, false_call_rate: float) -> Calibration:
-    """The calibration with its thresholds at another false-call rate, by the same held-out images.
+    """The calibration with its thresholds at another false-call rate, by the same images.
 
     Raises:
         ValueError: a rate outside (0, 1).
@@ -134,7 +125,7 @@ def at_rate(calibration: Calibration, false_call_rate: float) -> Calibration:
         threshold=threshold_at(held_out, false_call_rate),
         pixel_threshold=threshold_at(maxima, false_call_rate),
         false_call_rate=false_call_rate,
-        supported_false_call_rate=max(false_call_rate, 1 / (len(held_out) + 1)),
+        supported_false_call_rate=max(false_call_rate, 1 / (calibration.num_groups + 1)),
     )
 
 
@@ -157,7 +148,7 @@ def at_threshold(calibration: Calibration, threshold: float) -> Calibration:
         calibration,
         threshold=threshold,
         false_call_rate=rate,
-        supported_false_call_rate=rate,
+        supported_false_call_rate=max(rate, 1 / (calibration.num_groups + 1)),
     )
 
 

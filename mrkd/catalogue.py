@@ -129,9 +129,7 @@ def facts(one: Shelf, version: str) -> dict[str, Any]:
         ArtefactError: its card or calibration is damaged.
         StorageError: the workspace cannot be read.
     """
-    place = one.workspace, one.category, version
-    card = checkpoint.read_card(*place)
-    calibration = checkpoint.read_calibration(*place, one.calibration(version))
+    card = checkpoint.read_card(one.workspace, one.category, version)
     decision = one.decision(version)
     gate = decision.gate if decision else None
     return {
@@ -140,9 +138,15 @@ def facts(one: Shelf, version: str) -> dict[str, Any]:
         "state": one.state(version),
         **_said(decision),
         **_figures(card),
-        **flattened(_calibration_row(calibration), "calibration"),
+        **flattened(_calibration_row(calibration(one, version)), "calibration"),
         **flattened(gate or {}, "gate"),
     }
+
+
+def calibration(one: Shelf, version: str) -> Calibration:
+    """The calibration that a version decides by; errors as `facts`."""
+    number = one.calibration(version)
+    return checkpoint.read_calibration(one.workspace, one.category, version, number)
 
 
 def calibrations(one: Shelf, version: str) -> list[dict[str, Any]]:
@@ -237,7 +241,7 @@ def set_threshold(
         StorageError: the workspace cannot be read or written.
     """
     place = one.workspace, one.category, one.require(version)
-    wanted = rule(checkpoint.read_calibration(*place, one.calibration(version)))
+    wanted = rule(calibration(one, version))
     for number in count(max(checkpoint.calibration_numbers(*place)) + 1):
         new = replace(wanted, number=number, by=by, why=why)
         if checkpoint.store_calibration(*place, new):
@@ -317,4 +321,5 @@ def _figures(card: ModelCard) -> dict[str, Any]:
 
 def _calibration_row(calibration: Calibration) -> dict[str, Any]:
     row = {**calibration.to_json(), "num_held_out": len(calibration.scores)}
+    row["line"] = calibration.line and f"{calibration.line['run']} ({calibration.line['how']})"
     return {k: v for k, v in row.items() if k not in ("scores", "pixel_maxima", "statistics")}

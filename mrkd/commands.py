@@ -118,13 +118,59 @@ def _set_threshold(options: argparse.Namespace) -> Summary:
     counts = {"calibration": calibration.number}
     reasons = [calibration.warning] if calibration.warning else []
     if promotion is None:
-        reasons.append(
-            f"version {version} is {shelf.state(version)}: it decides by calibration "
-            f"{calibration.number} once it is promoted"
-        )
+        reasons.append(_once_promoted(shelf, version, calibration.number))
     else:
         counts["promotion"] = promotion.number
     return done("models set-threshold", started_at, counts, reasons=reasons)
+
+
+def _calibrate(options: argparse.Namespace) -> Summary:
+    from mrkd import catalogue, commissioning, rethreshold, storage
+
+    started_at = now()
+    check_name("run", options.night)
+    check_range("--defect-rate", options.defect_rate, 0, 0.5)
+    shelf, why = shelf_of(options), _why(options)
+    version = shelf.require(options.version)
+    before = catalogue.calibration(shelf, version)
+    rate = before.false_call_rate if options.false_call_rate is None else options.false_call_rate
+    check_range("--false-call-rate", rate, 1e-6, 0.5)
+    line = commissioning.read_line(shelf.workspace, options.night, shelf.category, version)
+    how = line.usual if options.by == "auto" else options.by
+    wanted = commissioning.commission(
+        before, line, how=how, false_call_rate=rate, defect_rate=options.defect_rate
+    )
+    # On stored scores first: what it would have decided in that very night.
+    night_uri = storage.join(shelf.workspace, "nights", options.night)
+    trial = rethreshold.try_threshold(night_uri, shelf.category, wanted.threshold)
+    print_table(trial.models)
+    kind = f"{wanted.line['num_images'] if wanted.line else 0} images of night {options.night!r}"
+    reasons = [f"by {how} of {kind}", *filter(None, [wanted.warning])]
+    counts = trial.counts
+    if options.dry_run:
+        reasons.append(f"threshold {wanted.threshold:.6g} was not stored: leave out --dry-run")
+        return done("models calibrate", started_at, counts, reasons=reasons)
+    calibration, promotion = catalogue.set_threshold(
+        shelf, version, lambda _: wanted, by=user(), why=why
+    )
+    print_table(catalogue.calibrations(shelf, version))
+    counts = {**counts, "calibration": calibration.number}
+    if promotion is None:
+        reasons.append(_once_promoted(shelf, version, calibration.number))
+    else:
+        counts["promotion"] = promotion.number
+        last = shelf.calibration(version)
+        reasons.append(
+            f"back: mrkd models promote {shelf.category} {version} --calibration {last} --why ..."
+        )
+    return done("models calibrate", started_at, counts, reasons=reasons)
+
+
+def _once_promoted(shelf: Shelf, version: str, number: int) -> str:
+    return (
+        f"version {version} is {shelf.state(version)}: it decides by calibration {number} once it "
+        "is promoted"
+    )
 
 
 _Arguments = Mapping[str, Mapping[str, Any]]
@@ -238,6 +284,40 @@ COMMANDS: Mapping[str, Command] = {
             **_WHY,
         },
         one_of=("--threshold", "--false-call-rate"),
+    ),
+    "models calibrate": Command(
+        "threshold and scores from the first parts of the line, as a night scored them",
+        _calibrate,
+        {
+            **_CATEGORY,
+            "--night": {"required": True, "metavar": "RUN", "help": "that scored them"},
+            "--version": {
+                "metavar": "VERSION",
+                "help": "or the champion, which then decides by it",
+            },
+            "--by": {
+                "choices": ("auto", "verdicts", "median"),
+                "default": "auto",
+                "help": "verdicts: the images that people call good; median: median and spread of "
+                "all, as most are good; auto: by verdicts on at least half of the night",
+            },
+            "--defect-rate": {
+                "type": float,
+                "default": 0.02,
+                "metavar": "R",
+                "help": "for median, the share of the night taken for defective (default 0.02)",
+            },
+            "--false-call-rate": {
+                "type": float,
+                "metavar": "R",
+                "help": "share of good parts that it may call defective; else as before",
+            },
+            "--dry-run": {
+                "action": "store_true",
+                "help": "say what it would decide, store nothing",
+            },
+            **_WHY,
+        },
     ),
 }
 

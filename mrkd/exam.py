@@ -8,7 +8,7 @@ good images of the validation side. A teacher sees them once: what it says of th
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,13 +17,13 @@ import torch
 from numpy.typing import NDArray
 
 from mrkd import datasets, decoding, images, metrics, scoring, synthetic
-from mrkd.datasets import Sample, Side
+from mrkd.datasets import Sample
 from mrkd.datasets.sample import place_of
 from mrkd.decoding import Decoded, Decoder
+from mrkd.detector import Detector
 from mrkd.errors import CategoryError, ImageDecodeError
 from mrkd.feature_cache import TeacherFeatures
 from mrkd.images import Geometry
-from mrkd.model import MRKD
 from mrkd.roi import Roi
 from mrkd.scoring.regions import inside
 from mrkd.threads import in_threads
@@ -91,24 +91,7 @@ def labelled_parts(samples: Sequence[Sample]) -> tuple[list[Sample], list[Sample
     return (chosen, rest) if _has_both(chosen) and _has_both(rest) else ([], [])
 
 
-def on_side(good: Sequence[Sample], side: Side, shares: Mapping[str, float]) -> list[Sample]:
-    """The good images that stand on a side of a training.
-
-    Args:
-        good: images of the training part.
-        side: where.
-        shares: `validation_share` and `calibration_share` of the training.
-    """
-
-    def is_there(sample: Sample) -> bool:
-        key = sample.group or datasets.side_key(sample, datasets.read_image(sample))
-        return datasets.side(key, **shares) == side
-
-    found = in_threads(is_there, good)
-    return [sample for sample, there in zip(good, found, strict=True) if there]
-
-
-def ask_labelled(samples: Sequence[Sample], model: MRKD, *, max_images: int) -> Questions:
+def ask_labelled(samples: Sequence[Sample], model: Detector, *, max_images: int) -> Questions:
     """Labelled images, at most `max_images` of each label, chosen by the hash of their URIs.
 
     Raises:
@@ -127,7 +110,7 @@ def ask_labelled(samples: Sequence[Sample], model: MRKD, *, max_images: int) -> 
 
 
 def ask_synthetic(
-    good: Sequence[Sample], model: MRKD, *, max_images: int, seed: int = _SEED
+    good: Sequence[Sample], model: Detector, *, max_images: int, seed: int = _SEED
 ) -> Questions:
     """Good images, and each again with a defect of each kind; arguments and errors as there.
 
@@ -183,7 +166,7 @@ class Exam:
             every model scores the pictures themselves, as a night does.
     """
 
-    def __init__(self, questions: Questions, model: MRKD, *, folder: str = "") -> None:
+    def __init__(self, questions: Questions, model: Detector, *, folder: str = "") -> None:
         self.questions = questions
         self._features: TeacherFeatures | None = None
         if folder and not model.config.tiles:
@@ -193,7 +176,7 @@ class Exam:
             )
 
     def marks(
-        self, model: MRKD, *, threshold: float | None = None, with_pixels: bool = True
+        self, model: Detector, *, threshold: float | None = None, with_pixels: bool = True
     ) -> Marks:
         """What it says of a model in eval mode.
 
@@ -230,17 +213,17 @@ class Exam:
         return Marks(image_auroc, aupro, above, tuple(scores.tolist()))
 
     @torch.inference_mode()
-    def _answers(self, model: MRKD) -> Iterator[tuple[float, NDArray[np.float32]]]:
+    def _answers(self, model: Detector) -> Iterator[tuple[float, NDArray[np.float32]]]:
         """Score and map of each image, in order."""
         if self._features is None:
             for scored in scoring.score_images(model, self.questions.decoded):
                 yield scored.image_score, scored.anomaly_map
             return
         for levels in self._features.batches():
-            pairs = model.pairs(levels)
-            map_B1HW = model.anomaly_map(pairs)
-            scores = model.image_score(map_B1HW, pairs).tolist()
-            yield from zip(scores, map_B1HW[:, 0].cpu().numpy(), strict=True)
+            found = model.from_features(levels)
+            joined = model.join(model.maps(found), found)
+            scores = joined.image_score.tolist()
+            yield from zip(scores, joined.anomaly_map.cpu().numpy(), strict=True)
 
 
 def _questions(

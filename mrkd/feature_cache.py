@@ -66,10 +66,9 @@ class TeacherFeatures:
     def levels(self) -> list[Tensor]:
         """float16 `[N, C_l, h_l, w_l]`, shallow to deep, on the CPU."""
         began = time.perf_counter()
-        height, width = self.pixels.shape[1:3]
         shapes = [
-            (len(self), channels, height // stride, width // stride)
-            for channels, stride in zip(self.teacher.channels, self.teacher.strides, strict=True)
+            (len(self), channels, *size)
+            for channels, size in zip(self.teacher.channels, self.sizes, strict=True)
         ]
         if self.folder:
             levels = self._shared(shapes)
@@ -123,6 +122,20 @@ class TeacherFeatures:
         features: list[Tensor] = self.teacher(tensor if self.roi is None else tensor * self.roi)
         return features
 
+    def of(self, rows: Sequence[int] | NDArray[np.int64]) -> TeacherFeatures:
+        """Those of some of the images, in that order; what is computed is shared."""
+        return _Some(self, np.asarray(rows, np.int64))
+
+    @property
+    def sizes(self) -> list[tuple[int, int]]:
+        """(h_l, w_l) of each level."""
+        height, width = self.pixels.shape[1:3]
+        return [(height // stride, width // stride) for stride in self.teacher.strides]
+
+    def shown(self, row: int) -> NDArray[np.uint8]:
+        """Pixels of an image: uint8 `[H, W, 3]`."""
+        return np.asarray(self.pixels[row])
+
     def batch(self, rows: Sequence[int] | NDArray[np.int64]) -> list[Tensor]:
         """float32 `[B, C_l, h_l, w_l]`, shallow to deep, on the teacher's device."""
         index = torch.as_tensor(np.asarray(rows))
@@ -133,8 +146,8 @@ class TeacherFeatures:
 
     def batches(self) -> Iterator[list[Tensor]]:
         """All of it, in order."""
-        for start in range(0, len(self), _BATCH):
-            yield self.batch(range(start, min(start + _BATCH, len(self))))
+        for rows in self._chunks():
+            yield self.batch(rows)
 
     def statistics(self, *, roi: Sequence[Tensor] | None = None) -> list[tuple[Tensor, Tensor]]:
         """Mean and standard deviation of each level's channels: float64 `[C_l]` both.
@@ -142,20 +155,49 @@ class TeacherFeatures:
         Args:
             roi: `MRKD.all_level_roi`, so that inside pixels alone count; None: all do.
         """
+        regions = [None] * len(self.sizes) if roi is None else [r.cpu() for r in roi]
+        totals = [torch.zeros(2, c, dtype=torch.float64) for c in self.teacher.channels]
+        for rows in self._chunks():
+            for level, total, roi_hw in zip(self._stored(rows), totals, regions, strict=True):
+                double = inside(level, roi_hw).double()
+                total += torch.stack([double.sum((0, 2)), double.square().sum((0, 2))])
         found = []
-        regions = [None] * len(self.levels) if roi is None else [r.cpu() for r in roi]
-        for level, roi_hw in zip(self.levels, regions, strict=True):
-            total = torch.zeros(level.shape[1], dtype=torch.float64)
-            square = torch.zeros_like(total)
-            count = 0
-            for part in level.split(_BATCH):
-                double = inside(part, roi_hw).double()
-                total += double.sum((0, 2))
-                square += double.square().sum((0, 2))
-                count += len(part) * double.shape[2]
-            mean = total / count
-            found.append((mean, (square / count - mean.square()).clamp_min(0).sqrt()))
+        for total, (height, width), roi_hw in zip(totals, self.sizes, regions, strict=True):
+            pixels = height * width if roi_hw is None else int((roi_hw > 0).sum())
+            mean, square = total / (len(self) * pixels)
+            found.append((mean, (square - mean.square()).clamp_min(0).sqrt()))
         return found
+
+    def _chunks(self) -> Iterator[range]:
+        for start in range(0, len(self), _BATCH):
+            yield range(start, min(start + _BATCH, len(self)))
+
+    def _stored(self, rows: Sequence[int] | NDArray[np.int64]) -> list[Tensor]:
+        """Features as they are kept: float16, on the CPU."""
+        index = torch.as_tensor(np.asarray(rows))
+        return [level[index] for level in self.levels]
+
+
+class _Some(TeacherFeatures):
+    """Features of some of the images of a whole."""
+
+    def __init__(self, whole: TeacherFeatures, rows: NDArray[np.int64]) -> None:
+        super().__init__(
+            whole.teacher, whole.pixels, budget_bytes=whole.budget_bytes, roi=whole.roi
+        )
+        self._whole, self._rows = whole, rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def shown(self, row: int) -> NDArray[np.uint8]:
+        return self._whole.shown(int(self._rows[row]))
+
+    def batch(self, rows: Sequence[int] | NDArray[np.int64]) -> list[Tensor]:
+        return self._whole.batch(self._rows[np.asarray(rows)])
+
+    def _stored(self, rows: Sequence[int] | NDArray[np.int64]) -> list[Tensor]:
+        return self._whole._stored(self._rows[np.asarray(rows)])
 
 
 def _storage(shape: tuple[int, ...], *, on_disk: bool) -> Tensor:

@@ -104,6 +104,15 @@ class Fleet:
         failed = {n: r["error"] for n, r in self.records.items() if r["status"] == "failed"}
         return dict(sorted(failed.items()))
 
+    @property
+    def doubts(self) -> list[str]:
+        """What people should know of the thresholds and models, a line each, by category."""
+        return [
+            f"category {name}: {doubt}"
+            for name, record in sorted(self.records.items())
+            for doubt in doubts_of(record)
+        ]
+
     def _was_ended(self) -> bool:
         """Whether the start before this one was killed or stopped."""
         uri = storage.join(self.uri, "fleet.json")
@@ -121,3 +130,14 @@ class Fleet:
             "config": self.config.to_dict(),
         }
         storage.write_json(storage.join(self.uri, "fleet.json"), content)
+
+
+def doubts_of(record: Mapping[str, Any]) -> list[str]:
+    """What people should know of one category's model, one line each."""
+    gate = record.get("gate") or {}
+    found = list(record.get("warnings") or ())
+    if (gate.get("false_calls") or {}).get("far_above") or gate.get("state") == "held":
+        found.append(gate["reason"])
+    if (gate.get("commissioned") or {}).get("reason"):
+        found.append(gate["commissioned"]["reason"])
+    return found

@@ -18,8 +18,9 @@ from mrkd.backbones import teacher_of
 from mrkd.category import good_samples, inputs_of_all, standing, steps_of, work_of
 from mrkd.config import PriceConfig, SearchConfig, TrainConfig
 from mrkd.datasets import Sample
+from mrkd.detector import infer
+from mrkd.ensemble import Ensemble, model_of
 from mrkd.feature_cache import TeacherFeatures
-from mrkd.model import build, infer
 from mrkd.reviews.training import load_samples
 from mrkd.summary import Summary, now
 from mrkd.threads import in_threads
@@ -187,15 +188,16 @@ def _recorded(config: TrainConfig) -> Rate | None:
             one = past.for_category(record["category"])
             seconds = record["seconds"]
             stepped += _stepped_pixels(one, record["steps"])
-            step_s += seconds["fit"]
+            fit_s = seconds["fit"] if record["steps"] else 0.0
+            step_s += fit_s
             pixels += sum(record["num_images"].values()) * float(one.model.image_size) ** 2
-            image_s += sum(seconds.values()) - seconds["fit"]
+            image_s += sum(seconds.values()) - fit_s
             asks.append((record["cpus"], record["gpus"]))
     if not asks:
         return None
     cpus, gpus = asks[0]
     source = f"{len(asks)} trainings of the workspace's last fleets"
-    return Rate(step_s / stepped, image_s / pixels, cpus, gpus, source)
+    return Rate(step_s / max(stepped, 1.0), image_s / pixels, cpus, gpus, source)
 
 
 def _timed(config: TrainConfig) -> Rate:
@@ -203,23 +205,28 @@ def _timed(config: TrainConfig) -> Rate:
     model_config, size = config.model, config.model.image_size
     batch = config.train.batch_size
     teacher = teacher_of(model_config, seed=config.train.seed)
-    model = build(model_config, teacher, seed=config.train.seed)
+    model = model_of(model_config, teacher, seed=config.train.seed).eval()
     place = device.choose(config.train.device, "float32").device
     model.to(place)
     noise = np.random.default_rng(0).integers(0, 256, (batch, size, size, 3), np.uint8)
     features = TeacherFeatures(model.teacher, noise, budget_bytes=config.train.cache_bytes)
-    values = {"train.max_steps": _TIMED_STEPS, "train.precision": "float32"}
-    fit = config.with_values(values).train
-    fitted = training.fit(model, features, features, fit, sample_ids=[str(n) for n in range(batch)])
     began = time.perf_counter()
     infer(model, torch.from_numpy(noise).to(place))
     score_s = (time.perf_counter() - began) / batch
+    student, steps, step_s = model.student if isinstance(model, Ensemble) else model, 0, 0.0
+    if student is not None:
+        values = {"train.max_steps": _TIMED_STEPS, "train.precision": "float32"}
+        fit, ids = config.with_values(values).train, [str(n) for n in range(batch)]
+        fitted = training.fit(student, features, features, fit, sample_ids=ids)
+        steps, step_s = fitted.steps, 1 / fitted.images_per_s
+    else:
+        next(features.batches())
     pixels = float(size) ** 2
     on_gpu = place.type == "cuda"
     return Rate(
-        step_s=1 / fitted.images_per_s / pixels,
-        image_s=(fitted.teacher_seconds / (2 * batch) + score_s) / pixels,
+        step_s=step_s / pixels,
+        image_s=(features.seconds / batch + score_s) / pixels,
         cpus=config.fleet.cpus_per_worker or float(os.cpu_count() or 1),
         gpus=(config.fleet.gpus_per_worker or 1.0) if on_gpu else 0.0,
-        source=f"{fitted.steps} steps timed here, on {place}",
+        source=f"{f'{steps} steps' if steps else 'a few images'} timed here, on {place}",
     )

@@ -17,11 +17,11 @@ from mrkd.checkpoint import Calibration, TeacherCard
 from mrkd.config import EvalConfig, ModelConfig, RowsConfig, config_digest
 from mrkd.datasets import Sample
 from mrkd.decoding import Decoder
+from mrkd.detector import Detector
 from mrkd.errors import CategoryError
 from mrkd.evaluation import Pixels, evaluate_category
 from mrkd.images import Geometry
 from mrkd.leaks import Leak, find_leaks
-from mrkd.model import Detector
 from mrkd.scoring.regions import inside
 
 LABELLED = pa.schema(

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mrkd import datasets, images
+from mrkd import datasets, images, seeds
 from mrkd.errors import ImageDecodeError
 from mrkd.threads import in_threads
 
@@ -25,6 +26,9 @@ _LEAST, _SAME = 0.4, 0.95
 # Side of a thumbnail, and pixels of it above which structure is light and shape, which parts share.
 _SIDE, _FINE = 96, 2.0
 _CHUNK = 512
+_TILE_SIDE = 32
+# Pictures that are compared as they are; of more, projections of so many numbers.
+_ENOUGH, _SHORT = 4096, 1024
 
 Floats = NDArray[np.float32]
 
@@ -57,27 +61,92 @@ def find_leaks(trained: Sequence[str], judged: Sequence[str]) -> list[Leak]:
     Raises:
         StorageError: a picture cannot be read.
     """
-    train_uris, train_ND = _structures(trained)
-    judge_uris, judge_MD = _structures(judged)
+    train_uris, train_NSS = _structures(trained)
+    judge_uris, judge_MSS = _structures(judged)
     if not train_uris or not judge_uris:
         return []
-    shared_D, spread_D = train_ND.mean(0), train_ND.std(0) + np.float32(1e-6)
-    train_ND = _unit((train_ND - shared_D) / spread_D)
-    squares = judge_MD.reshape(-1, _SIDE, _SIDE)
-    itself, *mirrored = (
-        _nearest(_unit((one.reshape(judge_MD.shape) - shared_D) / spread_D), train_ND)
-        for one in (squares, squares[..., ::-1], squares[:, ::-1, ::-1])
-    )
-    similarity_M, nearest_M = itself
-    strangers = np.concatenate([similarity for similarity, _ in mirrored])
-    # The highest of equally many strangers would lie above theirs half of the time.
-    beyond = (strangers.max() - np.median(strangers)) / 2
-    least = min(max(_LEAST, float(strangers.max() + beyond)), _SAME)
+    own = _Own.of(train_NSS)
+    train_ND = own(train_NSS)
+    similarity_M, nearest_M = _nearest(own(judge_MSS), train_ND)
+    least = _least(own, judge_MSS, train_ND)
     found = [
         Leak(judge_uris[row], train_uris[nearest_M[row]], float(similarity_M[row]))
         for row in np.flatnonzero(similarity_M > least)
     ]
     return sorted(found, key=lambda leak: (-leak.similarity, leak.image_uri))
+
+
+def same_part(squares: Sequence[NDArray[np.uint8]]) -> NDArray[np.int64]:
+    """Which pictures show one part, such as those of a burst: the number of its part for each.
+
+    Pictures are linked that are as alike as a leak, and so is what is linked to the same picture.
+
+    Args:
+        squares: of each picture its squares, uint8 `[T, S, S, 3]` RGB; pictures of different
+            numbers of squares show different parts.
+
+    Returns:
+        int64 `[N]`, parts numbered from 0 in the order of their first picture.
+    """
+    parts = np.arange(len(squares))
+    for size in {len(one) for one in squares}:
+        rows = np.array([n for n, one in enumerate(squares) if len(one) == size])
+        found = np.stack([_whole_structure(squares[n]) for n in rows])
+        own = _Own.of(found)
+        found_ND = own(found)
+        # Of many pictures some strangers are enough to know how alike strangers come.
+        least = _least(own, found[:_ENOUGH], found_ND)
+        for start in range(0, len(rows), _CHUNK):
+            for alike in found_ND[start : start + _CHUNK] @ found_ND.T > least:
+                joined = np.unique(parts[rows[alike]])
+                if len(joined) > 1:
+                    parts[np.isin(parts, joined)] = joined[0]
+    # A part's number so far is that of its first picture.
+    return np.asarray(np.unique(parts, return_inverse=True)[1], np.int64)
+
+
+@dataclass(frozen=True)
+class _Own:
+    """What all parts share, and how far they vary, at each pixel of the structure.
+
+    Args:
+        shared_D: mean.
+        spread_D: standard deviation.
+        projection: of long vectors to shorter ones that are about as alike.
+    """
+
+    shared_D: Floats
+    spread_D: Floats
+    projection: Floats | None
+
+    @classmethod
+    def of(cls, structures_NSS: Floats) -> Self:
+        """Of the pictures that train."""
+        rows = structures_NSS.reshape(len(structures_NSS), -1)
+        projection = None
+        if len(rows) > _ENOUGH:
+            drawn = seeds.stream(0, "structures").standard_normal((rows.shape[1], _SHORT))
+            projection = drawn.astype(np.float32)
+        return cls(rows.mean(0), rows.std(0) + np.float32(1e-6), projection)
+
+    def __call__(self, structures_NSS: Floats) -> Floats:
+        """What is a part's own, float32 `[N, D]` of unit length."""
+        rows = structures_NSS.reshape(len(structures_NSS), -1)
+        own = _unit((rows - self.shared_D) / self.spread_D)
+        return own if self.projection is None else _unit(own @ self.projection)
+
+
+def _least(own: _Own, judge_MSS: Floats, train_ND: Floats) -> float:
+    """How alike two pictures of one part are at least."""
+    strangers = np.concatenate(
+        [
+            _nearest(own(mirrored), train_ND)[0]
+            for mirrored in (judge_MSS[..., ::-1], judge_MSS[..., ::-1, ::-1])
+        ]
+    )
+    # The highest of equally many strangers would lie above theirs half of the time.
+    beyond = (strangers.max() - np.median(strangers)) / 2
+    return min(max(_LEAST, float(strangers.max() + beyond)), _SAME)
 
 
 def _nearest(judge_MD: Floats, train_ND: Floats) -> tuple[Floats, NDArray[np.int64]]:
@@ -92,13 +161,13 @@ def _nearest(judge_MD: Floats, train_ND: Floats) -> tuple[Floats, NDArray[np.int
 
 
 def _structures(uris: Sequence[str]) -> tuple[list[str], Floats]:
-    """Those that can be decoded, and their fine structure: float32 `[N, D]`, of unit length."""
+    """Those that can be decoded, and their fine structure: float32 `[N, S, S]`."""
     kept, rows = [], []
     for uri, row in zip(uris, _read(uris), strict=True):
         if row is not None:
             kept.append(uri)
             rows.append(row)
-    return kept, _unit(np.stack(rows)) if rows else np.zeros((0, _SIDE**2), np.float32)
+    return kept, np.stack(rows) if rows else np.zeros((0, _SIDE, _SIDE), np.float32)
 
 
 def _read(uris: Sequence[str]) -> Iterator[Floats | None]:
@@ -107,12 +176,24 @@ def _read(uris: Sequence[str]) -> Iterator[Floats | None]:
             rgb = images.decode(datasets.read_image(uri))
         except ImageDecodeError:
             return None
-        grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY).astype(np.float32)
-        small = cv2.resize(grey, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
-        fine = small - cv2.GaussianBlur(small, (0, 0), _FINE)
-        return np.asarray(fine - fine.mean(), np.float32).ravel()
+        return _structure(rgb, _SIDE)
 
     return in_threads(look, uris)
+
+
+def _structure(rgb: NDArray[np.uint8], side: int) -> Floats:
+    """A picture's fine structure, of unit length: float32 `[side, side]`."""
+    grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    small = cv2.resize(grey, (side, side), interpolation=cv2.INTER_AREA)
+    fine = small - cv2.GaussianBlur(small, (0, 0), _FINE)
+    fine -= fine.mean()
+    return np.asarray(fine / max(float(np.linalg.norm(fine)), 1e-6), np.float32)
+
+
+def _whole_structure(squares: NDArray[np.uint8]) -> Floats:
+    """That of a picture in squares, `[T, side, side]`."""
+    side = _SIDE if len(squares) == 1 else _TILE_SIDE
+    return np.stack([_structure(square, side) for square in squares])
 
 
 def _unit(rows_ND: Floats) -> Floats:

@@ -85,9 +85,7 @@ def anomaly_map(
     return smooth(joined[:, None], sigma, roi=pixel_roi)
 
 
-def _resized(
-    map_Bhw: Tensor, roi_hw: Tensor | None, size: tuple[int, int], sigma: float
-) -> Tensor:
+def _resized(map_Bhw: Tensor, roi_hw: Tensor | None, size: tuple[int, int], sigma: float) -> Tensor:
     """A level's map at the size of the whole: `[B, H, W]`, each pixel from the cells inside."""
     if roi_hw is None:
         return _apply(map_Bhw, size, sigma)

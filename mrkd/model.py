@@ -5,17 +5,17 @@ Shape letters: B batch, C channels, h w a level's size, H W the input's.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mrkd import images, maps, seeds
+from mrkd import maps, seeds
 from mrkd.backbones import Teacher
 from mrkd.config import ModelConfig
+from mrkd.detector import Joined
 from mrkd.errors import ConfigError
 from mrkd.features import FeaturePairs, inside
 from mrkd.images import Geometry
@@ -34,8 +34,11 @@ from mrkd.modules import (
 )
 from mrkd.roi import Roi
 
-MODEL_VERSION = 1
+MODEL_VERSION = 2
 """Raised when the same config, data and seed would give other weights than before."""
+
+_NUM_LEVELS = 3
+"""Of a backbone's own; what lies deeper is for cell Gaussians alone."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +52,8 @@ class _Shape:
     base_width: int
 
 
-def _shape(teacher: Teacher) -> _Shape:
-    deepest = teacher.channels[-1]
-    match teacher.name:
+def _shape(name: str, channels: Sequence[int]) -> _Shape:
+    match name:
         case "resnet18":
             return _Shape(BasicBlock, 512, 2, (2, 2, 2), 64)
         case "resnet50":
@@ -59,7 +61,7 @@ def _shape(teacher: Teacher) -> _Shape:
         case "wide_resnet50_2":
             return _Shape(BottleneckBlock, 512, 3, (6, 4, 3), 128)
         case _:
-            return _Shape(BasicBlock, 2 * deepest, 2, (2,) * len(teacher.channels), 64)
+            return _Shape(BasicBlock, 2 * channels[-1], 2, (2,) * len(channels), 64)
 
 
 class MRKD(nn.Module):
@@ -94,14 +96,15 @@ class MRKD(nn.Module):
             )
         self.config, self.roi = config, roi
         self.teacher = teacher
-        channels, strides = teacher.channels, teacher.strides
+        self.num_seen = len(config.taps) or _NUM_LEVELS
+        channels, strides = teacher.channels[: self.num_seen], teacher.strides[: self.num_seen]
         self.levels = tuple(n - 1 for n in config.levels) or tuple(range(len(channels)))
         if self.levels[-1] >= len(channels):
             raise ConfigError(
                 f"model.levels is {list(config.levels)}: {config.backbone} has {len(channels)}"
             )
         _check_size(config, strides[-1])
-        shape = _shape(teacher)
+        shape = _shape(teacher.name, channels)
         deepest = channels[-1]
         self.fusion = MultiScaleFusion(channels, strides)
         self.attention = nn.Sequential(
@@ -140,12 +143,9 @@ class MRKD(nn.Module):
         self._register_roi()
 
     def _register_roi(self) -> None:
-        self.register_buffer("pixel_roi", None, persistent=False)
-        if self.roi is None:
+        self.register_buffer("pixel_roi", pixel_region(self.config, self.roi), persistent=False)
+        if self.pixel_roi is None:
             return
-        size = self.config.image_size
-        region = self.roi.at(Geometry(self.roi.size, (size, size), self.config.resize))
-        self.pixel_roi = torch.from_numpy(region).float()
         for n, stride in enumerate(self.teacher.strides):
             # A cell is inside if any of its area is: a defect at the edge has a cell that shows it.
             level_roi = F.max_pool2d(self.pixel_roi[None, None], stride)[0, 0]
@@ -199,13 +199,17 @@ class MRKD(nn.Module):
 
     def set_feature_statistics(self, statistics: Sequence[tuple[Tensor, Tensor]]) -> None:
         """Takes each level's mean and standard deviation per channel, `[C_l]` both."""
-        for n, (mean, std) in enumerate(statistics):
+        for n, (mean, std) in enumerate(statistics[: self.num_seen]):
             self.get_buffer(f"feature_mean_{n}").copy_(mean.view(1, -1, 1, 1))
             # A channel that never fires stays as it is.
             self.get_buffer(f"feature_std_{n}").copy_(std.clamp_min(1e-6).view(1, -1, 1, 1))
 
     def normalise(self, levels: Sequence[Tensor]) -> list[Tensor]:
-        """Raw features to what student, loss and map see: float32, standardised per channel."""
+        """Raw features to what student, loss and map see: float32, standardised per channel.
+
+        Levels that are there for cell Gaussians alone are left out.
+        """
+        levels = levels[: self.num_seen]
         if self.config.feature_norm == "none":
             return [t.float() for t in levels]
         return [
@@ -240,6 +244,19 @@ class MRKD(nn.Module):
     def forward(self, images_B3HW: Tensor) -> FeaturePairs:
         """float32 `[B, 3, H, W]`, normalised for the teacher, to pairs of the levels in use."""
         return self.pairs(self.teacher_features(images_B3HW))
+
+    def from_features(self, levels: Sequence[Tensor]) -> FeaturePairs:
+        """`pairs`, as a detector calls it."""
+        return self.pairs(levels)
+
+    def maps(self, found: FeaturePairs) -> Tensor:
+        """`anomaly_map`: one detector has one map, `[B, 1, H, W]`."""
+        return self.anomaly_map(found)
+
+    def join(self, maps_BKHW: Tensor, found: FeaturePairs | None = None) -> Joined:
+        """The map itself, and its score."""
+        score = self.image_score(maps_BKHW, found)
+        return Joined(maps_BKHW[:, 0], score, score[:, None])
 
     def anomaly_map(self, pairs: FeaturePairs) -> Tensor:
         """The smoothed map at input size: float32 `[B, 1, H, W]`, higher is more anomalous.
@@ -295,7 +312,7 @@ class MRKD(nn.Module):
 
     def trained_state(self) -> dict[str, Tensor]:
         """Everything that training made: parameters and buffers but the teacher's."""
-        return {k: v for k, v in self.state_dict().items() if not k.startswith("teacher.")}
+        return trained(self)
 
     def load_trained_state(self, state: dict[str, Tensor]) -> None:
         """Takes what `trained_state` gave.
@@ -305,6 +322,19 @@ class MRKD(nn.Module):
         """
         teacher = {f"teacher.{k}": v for k, v in self.teacher.state_dict().items()}
         self.load_state_dict({**state, **teacher}, strict=True)
+
+
+def trained(model: nn.Module) -> dict[str, Tensor]:
+    """A model's parameters and buffers but those of its teacher."""
+    return {k: v for k, v in model.state_dict().items() if "teacher." not in k}
+
+
+def pixel_region(config: ModelConfig, roi: Roi | None) -> Tensor | None:
+    """A region of interest at input size: float32 `[H, W]` of 0 and 1; None: everywhere."""
+    if roi is None:
+        return None
+    size = config.image_size
+    return torch.from_numpy(roi.at(Geometry(roi.size, (size, size), config.resize))).float()
 
 
 def _check_size(config: ModelConfig, stride: int) -> None:
@@ -320,56 +350,7 @@ def _check_size(config: ModelConfig, stride: int) -> None:
 
 
 def build(config: ModelConfig, teacher: Teacher, *, seed: int, roi: Roi | None = None) -> MRKD:
-    """A fresh model whose initial weights depend on config and seed alone."""
+    """A fresh student whose initial weights depend on config and seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seeds.torch_seed(seed, "init"))
         return MRKD(config, teacher, roi)
-
-
-class Detector(Protocol):
-    """What `infer` scores with: MRKD, or what it is compared with."""
-
-    config: ModelConfig
-    teacher: Teacher
-    roi: Roi | None
-    pixel_roi: Tensor | None
-    training: bool
-
-    def __call__(self, images_B3HW: Tensor) -> Any:
-        """Whatever `anomaly_map` takes."""
-
-    def anomaly_map(self, found: Any) -> Tensor:
-        """The smoothed map at input size, float32 `[B, 1, H, W]`, higher is more anomalous."""
-
-    def image_score(self, map_B1HW: Tensor, found: Any = None) -> Tensor:
-        """float32 `[B]`, higher is more anomalous."""
-
-    def parameters(self) -> Iterator[nn.Parameter]:
-        """Its weights; the first tells its device."""
-
-
-@torch.inference_mode()
-def infer(model: Detector, pixels_BHW3: Tensor) -> tuple[Tensor, Tensor]:
-    """Map and score of a batch: the one scoring path, of calibration, evaluation and nights.
-
-    Args:
-        model: in eval mode, on the pixels' device.
-        pixels_BHW3: uint8 RGB at the model's size, resized by its policy.
-
-    Returns:
-        anomaly map float32 `[B, H, W]`, zero outside the region of interest; image score float32
-        `[B]`.
-
-    Raises:
-        ValueError: the model is in training mode, or the pixels are of another size.
-    """
-    size = model.config.image_size
-    if model.training:
-        raise ValueError("the model is in training mode; call eval() first")
-    if tuple(pixels_BHW3.shape[1:]) != (size, size, 3):
-        raise ValueError(f"pixels are {tuple(pixels_BHW3.shape)}, the model takes {size} px")
-    pairs = model(images.to_tensor(pixels_BHW3, model.teacher.normalisation))
-    # Under a caller's autocast the student alone runs in fewer digits, never map and score.
-    with torch.autocast(pixels_BHW3.device.type, enabled=False):
-        map_B1HW = model.anomaly_map(pairs)
-        return map_B1HW[:, 0], model.image_score(map_B1HW, pairs)

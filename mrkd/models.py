@@ -9,13 +9,15 @@ from typing import Any
 import pyarrow as pa
 import safetensors.torch
 import torch
+from torch import Tensor
 
 from mrkd import __version__, checkpoint, schema, storage
 from mrkd.backbones import Teacher, teacher_from_safetensors
 from mrkd.checkpoint import CARD, WEIGHTS, Calibration, ModelCard, TeacherCard, sealed
 from mrkd.config import FitConfig
+from mrkd.ensemble import Model, model_of
 from mrkd.errors import ArtefactError, ConfigError, StandsError
-from mrkd.model import MODEL_VERSION, MRKD
+from mrkd.model import MODEL_VERSION
 
 MAX_TEACHER_BYTES = 2**30
 Teachers = MutableMapping[str, Teacher]
@@ -26,7 +28,7 @@ Teachers = MutableMapping[str, Teacher]
 class LoadedModel:
     """A model in eval mode on the CPU, with what its rows need."""
 
-    model: MRKD
+    model: Model
     card: ModelCard
     calibration: Calibration
 
@@ -47,7 +49,7 @@ class Draft:
 
 
 def draft(
-    model: MRKD,
+    model: Model,
     calibration: Calibration,
     *,
     category: str,
@@ -61,7 +63,7 @@ def draft(
     """What `save` writes of a model."""
     files = {
         WEIGHTS: safetensors.torch.save(
-            {name: t.detach().cpu().contiguous() for name, t in model.trained_state().items()}
+            {name: _stored(tensor) for name, tensor in model.trained_state().items()}
         ),
         f"calibrations/{calibration.number}.json": sealed.to_json(calibration.to_json()),
         "history.parquet": schema.to_parquet(history),
@@ -138,7 +140,7 @@ def load(
             weights = value
     teacher = _load_teacher(workspace, card.teacher, {} if teachers is None else teachers)
     try:
-        model = MRKD(card.model, teacher, card.region)
+        model = model_of(card.model, teacher, card.region)
         model.load_trained_state(safetensors.torch.load(weights))
     except (ArtefactError, ConfigError, RuntimeError, safetensors.SafetensorError) as error:
         raise ArtefactError(
@@ -164,11 +166,18 @@ def store_teacher(workspace: str, teacher: Teacher) -> None:
         storage.write(uri, teacher.to_safetensors(), if_absent=True)
 
 
+def _stored(tensor: Tensor) -> Tensor:
+    """A tensor as it is stored: float16 where it holds such numbers, as trained weights do."""
+    tensor = tensor.detach().cpu().contiguous()
+    half = tensor.half() if tensor.dtype is torch.float32 and tensor.ndim > 1 else tensor
+    return half if torch.equal(half.float(), tensor.float()) else tensor
+
+
 def _teacher_card(teacher: Teacher) -> TeacherCard:
     return TeacherCard(teacher.name, teacher.digest, teacher.random)
 
 
-def _preprocessing(model: MRKD) -> dict[str, Any]:
+def _preprocessing(model: Model) -> dict[str, Any]:
     normalisation, config = model.teacher.normalisation, model.config
     tiles = {"tiles": config.tiles, "overlap": config.overlap} if config.tiles else {}
     return tiles | {

@@ -6,6 +6,7 @@ the nearest. Differs: all levels, standardised per channel; no reweighting of th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -14,6 +15,7 @@ from torch.nn import functional as F
 
 from mrkd import maps, seeds
 from mrkd.config import ModelConfig
+from mrkd.detector import Joined
 from mrkd.feature_cache import TeacherFeatures
 from mrkd.roi import Roi
 
@@ -48,15 +50,14 @@ class NearestNeighbour(nn.Module):
         self.teacher = train.teacher
         self.roi: Roi | None = None
         self.pixel_roi = None
-        height, width = train.levels[len(train.levels) // 2].shape[-2:]
-        self.grid = (height, width)
+        self.grid = train.sizes[len(train.sizes) // 2]
         for n, (mean, std) in enumerate(train.statistics()):
             self.register_buffer(f"mean_{n}", mean.view(1, -1, 1, 1).float())
             spread = std.clamp_min(1e-6).view(1, -1, 1, 1).float()
             self.register_buffer(f"std_{n}", spread)
         self.to(train.device)
         generator = torch.Generator().manual_seed(seeds.torch_seed(seed, "coreset"))
-        num_patches = len(train) * height * width
+        num_patches = len(train) * self.grid[0] * self.grid[1]
         kept = min(1.0, MAX_PATCHES / num_patches)
         parts = []
         for levels in train.batches():
@@ -75,7 +76,7 @@ class NearestNeighbour(nn.Module):
         with torch.autocast(images_B3HW.device.type, enabled=False):
             return self.distances(self.teacher(images_B3HW))
 
-    def distances(self, levels: list[Tensor]) -> Tensor:
+    def distances(self, levels: Sequence[Tensor]) -> Tensor:
         """Of each patch to the nearest of the memory, `[B, 1, h, w]`, from raw features."""
         patches_BhwC = self._patches(levels)
         flat = patches_BhwC.flatten(0, 2)
@@ -85,19 +86,24 @@ class NearestNeighbour(nn.Module):
         distance = (nearest + flat.square().sum(1)).clamp_min(0).sqrt()
         return distance.view(len(patches_BhwC), 1, *self.grid)
 
-    def anomaly_map(self, distances_B1hw: Tensor) -> Tensor:
+    def from_features(self, levels: Sequence[Tensor]) -> Tensor:
+        """`distances`, as a detector calls it."""
+        return self.distances(levels)
+
+    def maps(self, distances_B1hw: Tensor) -> Tensor:
         """The smoothed map at input size: float32 `[B, 1, H, W]`."""
         size = self.config.image_size
-        large = F.interpolate(distances_B1hw, (size, size), mode="bilinear", align_corners=False)
-        return maps.smooth(large, self.config.smooth * size / 256)
+        sigma = self.config.smooth * size / 256
+        return maps.anomaly_map([distances_B1hw[:, 0]], size=(size, size), sigma=sigma)
 
-    def image_score(self, map_B1HW: Tensor, distances_B1hw: Tensor | None = None) -> Tensor:
-        """float32 `[B]`, higher is more anomalous."""
-        return maps.image_score(
-            map_B1HW, rule=self.config.image_score, top_share=self.config.top_share
+    def join(self, maps_BKHW: Tensor, distances_B1hw: Tensor | None = None) -> Joined:
+        """The map itself, and its score."""
+        score = maps.image_score(
+            maps_BKHW, rule=self.config.image_score, top_share=self.config.top_share
         )
+        return Joined(maps_BKHW[:, 0], score, score[:, None])
 
-    def _patches(self, levels: list[Tensor]) -> Tensor:
+    def _patches(self, levels: Sequence[Tensor]) -> Tensor:
         """`[B, h, w, sum of C_l]` in float32."""
         parts = []
         for n, level in enumerate(levels):

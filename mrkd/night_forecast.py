@@ -20,8 +20,8 @@ import torch
 
 from mrkd import device, models, storage, version_sets
 from mrkd.config import PriceConfig, ScoreConfig
+from mrkd.detector import infer
 from mrkd.errors import StorageError
-from mrkd.model import infer
 from mrkd.nights import Night
 from mrkd.plans import Plan
 from mrkd.shards import Pin, Shard, most_pixels

@@ -12,7 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, distributed
 
 
@@ -57,6 +59,14 @@ class Group:
         distributed.broadcast(sent, src=0)
         return float(sent.item())
 
+    def broadcast_all(self, values: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The first worker's whole numbers; every worker has as many."""
+        if self.size == 1:
+            return values
+        sent = torch.from_numpy(np.ascontiguousarray(values)).to(self._place)
+        distributed.broadcast(sent, src=0)
+        return np.asarray(sent.cpu().numpy())
+
     def any(self, flag: bool) -> bool:
         """Whether any worker says so."""
         if self.size == 1:
@@ -66,5 +76,9 @@ class Group:
         return bool(sent.item())
 
     def _scalar(self, value: float) -> Tensor:
-        place = "cuda" if distributed.get_backend() == "nccl" else "cpu"
-        return torch.tensor(value, dtype=torch.float64, device=place)
+        return torch.tensor(value, dtype=torch.float64, device=self._place)
+
+    @property
+    def _place(self) -> str:
+        """Where messages lie."""
+        return "cuda" if distributed.get_backend() == "nccl" else "cpu"

@@ -57,3 +57,10 @@ class Summary:
     def to_json(self) -> str:
         """`to_dict` on one line."""
         return json.dumps(self.to_dict(), ensure_ascii=False)
+
+
+def some_of(lines: Sequence[str], most: int = 20) -> list[str]:
+    """The first lines, and how many more there are."""
+    if len(lines) <= most:
+        return list(lines)
+    return [*lines[:most], f"and {len(lines) - most} more of this kind: see the page"]

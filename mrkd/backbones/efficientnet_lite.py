@@ -59,6 +59,7 @@ class EfficientNetLite(Backbone):
         self._fc = nn.Linear(1280, 1000)
 
         self.taps = taps or (ends[2], ends[4], ends[5])
+        self.last_tap = ends[-1]
         if list(self.taps) != sorted(set(self.taps) & set(range(len(blocks)))):
             raise ConfigError(
                 f"model.taps is {list(taps)}: name blocks from 0 to {len(blocks) - 1}, rising"

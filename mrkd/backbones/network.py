@@ -15,11 +15,13 @@ class Backbone(nn.Module, ABC):
         taps: blocks whose outputs are the levels; empty where there is only one choice.
         channels: C_l of each level, shallow to deep.
         strides: input pixels per level pixel.
+        last_tap: the last block; None where there is only one choice.
     """
 
     taps: tuple[int, ...]
     channels: tuple[int, ...]
     strides: tuple[int, ...]
+    last_tap: int | None
 
     @abstractmethod
     def levels(self, images: Tensor) -> list[Tensor]:

@@ -81,7 +81,7 @@ class ResNet(Backbone):
                 f"model.taps is {list(taps)}, but a ResNet's levels are its first three layers: "
                 "leave taps out"
             )
-        self.taps = ()
+        self.taps, self.last_tap = (), None
         self.channels = tuple(planes * block.expansion for planes in (64, 128, 256))
         self.strides = (4, 8, 16)
         self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)

@@ -116,10 +116,19 @@ def load_teacher(
 
 
 def teacher_of(config: ModelConfig, *, seed: int) -> Teacher:
-    """The teacher that a network's config names; `seed` is of random weights, errors as above."""
+    """The teacher that a model's config names; `seed` is of random weights, errors as above.
+
+    Cell Gaussians take the last block's level besides, where the backbone has a choice of levels.
+    """
+    taps = config.taps
+    if config.cells:
+        with torch.device("meta"):
+            network = build(config.backbone, taps)
+        if network.last_tap is not None:
+            taps = tuple(sorted({*network.taps, network.last_tap}))
     return load_teacher(
         config.backbone,
-        taps=config.taps,
+        taps=taps,
         weights=config.weights,
         sha256=config.weights_sha256,
         seed=seed,

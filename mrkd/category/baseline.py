@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from mrkd import device
 from mrkd.backbones import teacher_of
-from mrkd.category.images import check_sides, decode_good, read_good
+from mrkd.category.groups import groups_of, split_of
+from mrkd.category.images import check_count, decode_good, read_good
 from mrkd.category.scores import score_good
 from mrkd.category.standing import good_samples
 from mrkd.checkpoint import Calibration
@@ -31,16 +33,18 @@ def fit_nearest(
         CategoryError: too few images, or images that change meanwhile.
         MrkdError: what else a user can mend: storage, teacher.
     """
-    images = decode_good(read_good(good_samples(samples), config.train), Decoder.of(config.model))
-    check_sides(images.good, images.skipped)
-    teacher = teacher_of(config.model, seed=config.train.seed)
+    network = replace(config.model, student=True, cells=False)
+    images = decode_good(read_good(good_samples(samples)), Decoder.of(network))
+    check_count(images.good, images.skipped)
+    teacher = teacher_of(network, seed=config.train.seed)
     teacher.to(device.choose(config.train.device, "float32").device)
-    train = TeacherFeatures(
+    features = TeacherFeatures(
         teacher,
-        images.squares("train"),
+        images.pixels[: images.num_squares],
         budget_bytes=config.train.cache_bytes,
         folder=features_folder,
     )
-    fitted = NearestNeighbour(config.model, train, seed=config.train.seed)
-    held_out = images.only("calibration")
-    return fitted, score_good(fitted, held_out, config.train).calibration
+    split = split_of(images, groups_of(images, features), config.train, sided=True)
+    train = features.of(images.squares_of(split.on("train")))
+    fitted = NearestNeighbour(network, train, seed=config.train.seed)
+    return fitted, score_good(fitted, images, split, config.train).calibration

@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import pyarrow as pa
+import torch
+
 from mrkd.backbones import Teacher
 from mrkd.category.images import DecodedImages
 from mrkd.category.scores import GoodScores
@@ -26,8 +29,15 @@ def check_converged(fitted: FitResult) -> None:
         )
 
 
-def metrics(fitted: FitResult) -> dict[str, Any]:
-    """What `model.json` says of the training; no times: equal trainings give equal figures."""
+def metrics(fitted: FitResult | None, place: torch.device) -> dict[str, Any]:
+    """What `model.json` says of the training; no times: equal trainings give equal figures.
+
+    Args:
+        fitted: of the student; None where the model has none.
+        place: where it was fitted.
+    """
+    if fitted is None:
+        return {"steps": 0, "epochs": 0, "device": str(place), "precision": "float32"}
     best = fitted.history[fitted.best_epoch]
     return {
         "steps": fitted.steps,
@@ -41,11 +51,27 @@ def metrics(fitted: FitResult) -> dict[str, Any]:
     }
 
 
+def history(fitted: FitResult | None) -> pa.Table:
+    """One row an epoch; none without a student."""
+    if fitted is None:
+        return pa.table({name: pa.array([], kind) for name, kind in _HISTORY.items()})
+    return pa.Table.from_pylist(fitted.history)
+
+
+_HISTORY = {
+    "epoch": pa.int64(),
+    "step": pa.int64(),
+    "loss": pa.float64(),
+    "validation_loss": pa.float64(),
+    "learning_rate": pa.float64(),
+}
+
+
 def warnings(
-    images: DecodedImages, scores: GoodScores, fitted: FitResult, teacher: Teacher
+    images: DecodedImages, scores: GoodScores, fitted: FitResult | None, teacher: Teacher
 ) -> list[str]:
     """What a person should know of it, one line each."""
-    found = list(fitted.warnings)
+    found = list(fitted.warnings) if fitted else []
     if scores.calibration.warning:
         found.append(scores.calibration.warning)
     if images.skipped:
@@ -56,8 +82,8 @@ def warnings(
         )
     if scores.num_suspects:
         found.append(
-            f"{scores.num_suspects} images that were trained on lie above the threshold: look at "
-            "them, they may be defects"
+            f"{scores.num_suspects} good images lie far above all others: look at them, they may "
+            "be defects"
         )
     if teacher.random:
         found.append("the teacher's weights are random: good for a test, for nothing else")

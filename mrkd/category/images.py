@@ -1,26 +1,26 @@
-"""The good images of one category: which stand on which side, and their pixels."""
+"""The good images of one category and their pixels."""
 
 from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mrkd import datasets, decoding
-from mrkd.calibration import check_counts
-from mrkd.config import FitConfig
-from mrkd.datasets import Sample, Side
+from mrkd.datasets import Sample
 from mrkd.decoding import Decoded, Decoder
 from mrkd.errors import CategoryError
 from mrkd.threads import in_threads
 
-SIDES: tuple[Side, ...] = ("train", "validation", "calibration")
+MIN_IMAGES = 4
+"""Good images from which on a category trains."""
 
 
 @dataclass(frozen=True)
@@ -30,19 +30,25 @@ class GoodImage:
     Args:
         sample: where it is.
         digest: sha256 of its file.
-        key: what decides its side, `datasets.side_key`.
-        side: where it stands in training.
     """
 
     sample: Sample
     digest: str
-    key: str
-    side: Side
+
+    @property
+    def key(self) -> str:
+        """Its content and what it belongs to, as far as its listing says."""
+        return f"{self.digest} {self.sample.side or ''} {self.sample.group or ''}"
+
+    @property
+    def calibrates(self) -> bool:
+        """Whether thresholds are made with it: not if it may stand on a side of training alone."""
+        return self.sample.side is None
 
 
 @dataclass(frozen=True)
 class DecodedImages:
-    """The good images that can be decoded, ordered by side and content.
+    """The good images that can be decoded, ordered by content.
 
     Args:
         good: the images.
@@ -56,37 +62,45 @@ class DecodedImages:
     pixels: NDArray[np.uint8]
     skipped: list[str]
 
-    def on(self, side: Side) -> slice:
-        """Where the images of a side stand."""
-        rows = [n for n, one in enumerate(self.good) if one.side == side]
-        return slice(rows[0], rows[-1] + 1) if rows else slice(0, 0)
+    def __len__(self) -> int:
+        return len(self.good)
 
-    def only(self, side: Side) -> DecodedImages:
-        """Those of a side alone."""
-        rows = self.on(side)
-        good, decoded = self.good[rows], self.decoded[rows]
-        return replace(self, good=good, decoded=decoded, pixels=self.squares(side))
+    @cached_property
+    def rows(self) -> list[slice]:
+        """Which squares are an image's."""
+        ends = np.cumsum([_num_squares(image) for image in self.decoded]).tolist()
+        return [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
 
-    def squares(self, side: Side) -> NDArray[np.uint8]:
-        """The pixels of a side, as a network takes them: uint8 `[rows, S, S, 3]`."""
-        images = self.on(side)
-        before, until = (
-            sum(map(_num_squares, self.decoded[:end])) for end in (images.start, images.stop)
-        )
-        return self.pixels[before:until]
+    @property
+    def num_squares(self) -> int:
+        """Squares of all images."""
+        return self.rows[-1].stop if self.rows else 0
 
-    def names(self, side: Side) -> list[str]:
-        """Of each of the side's squares a name that hangs on its content, not on its place."""
-        images = self.on(side)
-        return [
-            name
-            for one, decoded in zip(self.good[images], self.decoded[images], strict=True)
-            for name in _names(one.digest, decoded)
-        ]
+    def for_squares(self, values: NDArray[np.int64]) -> NDArray[np.int64]:
+        """One value an image as one a square."""
+        return np.repeat(values, [rows.stop - rows.start for rows in self.rows])
+
+    def squares(self, number: int) -> NDArray[np.uint8]:
+        """An image as a network takes it: uint8 `[T, S, S, 3]`."""
+        return self.pixels[self.rows[number]]
+
+    def squares_of(self, numbers: Iterable[int]) -> NDArray[np.int64]:
+        """The rows in `pixels` of some images."""
+        own = [np.arange(self.rows[n].start, self.rows[n].stop) for n in numbers]
+        return np.concatenate([np.zeros(0, np.int64), *own])
+
+    def names(self, numbers: Iterable[int]) -> list[str]:
+        """Of each square of some images a name that hangs on its content, not on its place."""
+        return [name for n in numbers for name in _names(self.good[n].digest, self.decoded[n])]
+
+    @property
+    def digests(self) -> list[str]:
+        """Sha256 of each image's file."""
+        return [one.digest for one in self.good]
 
 
-def read_good(samples: Sequence[Sample], config: FitConfig) -> list[GoodImage]:
-    """The images with digest and side, ordered by side and content.
+def read_good(samples: Sequence[Sample]) -> list[GoodImage]:
+    """The images with their digests, ordered by content.
 
     By content, not by name: a renamed folder gives the same version, so it must give the same
     weights. An unreadable place ends the category: it may come back, and a model of what could be
@@ -94,17 +108,9 @@ def read_good(samples: Sequence[Sample], config: FitConfig) -> list[GoodImage]:
     """
 
     def look(sample: Sample) -> GoodImage:
-        data = datasets.read_image(sample)
-        key = datasets.side_key(sample, data)
-        side = sample.side or datasets.side(
-            key,
-            validation_share=config.validation_share,
-            calibration_share=config.calibration_share,
-        )
-        return GoodImage(sample, hashlib.sha256(data).hexdigest(), key, side)
+        return GoodImage(sample, hashlib.sha256(datasets.read_image(sample)).hexdigest())
 
-    found = in_threads(look, samples)
-    return sorted(found, key=lambda one: (one.side, one.digest, one.key))
+    return sorted(in_threads(look, samples), key=lambda one: one.key)
 
 
 def without_defects(
@@ -132,31 +138,22 @@ def without_defects(
 
 
 def fingerprint(good: list[GoodImage]) -> str:
-    """Sha256 over content and side key of every image: names and places do not matter."""
-    lines = sorted(f"{one.digest} {one.key}\n" for one in good)
+    """Sha256 over content and group of every image: names and places do not matter."""
+    lines = sorted(f"{one.key}\n" for one in good)
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def count_sides(good: list[GoodImage]) -> dict[str, int]:
-    """How many images stand on each side."""
-    return {side: sum(one.side == side for one in good) for side in SIDES}
-
-
-def check_sides(good: list[GoodImage], skipped: Sequence[str] = ()) -> None:
-    """Whether every side has images enough.
+def check_count(good: Sequence[GoodImage], skipped: Sequence[str] = ()) -> None:
+    """Whether there are images enough to learn from and to calibrate by.
 
     Raises:
-        CategoryError: it has not; with the counts, and the first of the `skipped`.
+        CategoryError: there are not; with the count, and the first of the `skipped`.
     """
-    num_images = count_sides(good)
-    also = f"; {len(skipped)} more cannot be decoded, such as {skipped[0]}" if skipped else ""
-    if num_images["validation"]:
-        also = f"; {num_images['validation']} stand on the validation side{also}"
-    check_counts(num_images["train"], num_images["calibration"], also)
-    if not num_images["validation"]:
+    count = sum(one.calibrates for one in good)
+    if count < MIN_IMAGES:
+        also = f"; {len(skipped)} more cannot be used, such as {skipped[0]}" if skipped else ""
         raise CategoryError(
-            f"none of {len(good)} good images stands on the validation side, which ends the "
-            f"training: add good images or raise train.validation_share{also}"
+            f"{count} good images, at least {MIN_IMAGES} are needed: add good images{also}"
         )
 
 

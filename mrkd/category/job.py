@@ -14,15 +14,14 @@ from mrkd import models, registry, storage, training
 from mrkd.backbones import Teacher, teacher_of
 from mrkd.category.images import (
     GoodImage,
-    check_sides,
-    count_sides,
+    check_count,
     fingerprint,
     read_good,
     without_defects,
 )
 from mrkd.category.standing import good_samples, inputs_of
 from mrkd.config import RoiConfig, TrainConfig
-from mrkd.datasets import Sample, Side
+from mrkd.datasets import Sample
 from mrkd.errors import ArtefactError, StorageError
 from mrkd.model import MODEL_VERSION
 from mrkd.parallel import Group
@@ -73,19 +72,14 @@ class Job:
     group: Group
     clock: Clock
 
-    def samples_on(self, side: Side) -> list[Sample]:
-        """Its good images that stand on a side."""
-        return [one.sample for one in self.good if one.side == side]
-
 
 def prepare(config: TrainConfig, category: str, samples: Sequence[Sample], group: Group) -> Job:
     """Reads and hashes the images: the version, and whether it stands."""
     config, clock = config.for_category(category), Clock()
     model, workspace = config.model, config.workspace
     with clock("read"):
-        good = read_good(good_samples(samples), config.train)
-        good, left_out = without_defects(good, samples)
-        check_sides(good, left_out)
+        good, left_out = without_defects(read_good(good_samples(samples)), samples)
+        check_count(good, left_out)
     with clock("teacher"):
         teacher = teacher_of(model, seed=config.train.seed)
         models.store_teacher(workspace, teacher)
@@ -96,7 +90,7 @@ def prepare(config: TrainConfig, category: str, samples: Sequence[Sample], group
         teacher_digest=teacher.digest,
         model_version=MODEL_VERSION,
         num_micro_batches=training.num_micro_batches(
-            config.train, num_images=_num_squares(config, good), workers=group.size
+            config.train, num_images=len(good), workers=group.size
         ),
         roi=_roi_inputs(config.roi),
     )
@@ -107,13 +101,6 @@ def prepare(config: TrainConfig, category: str, samples: Sequence[Sample], group
         version = registry.next_version(workspace, category, version)
     inputs = inputs_of(config, samples, teacher.digest)
     return Job(config, category, good, left_out, teacher, inputs, version, stands, group, clock)
-
-
-def _num_squares(config: TrainConfig, good: list[GoodImage]) -> int:
-    """Training squares, as far as they decide how large a batch is."""
-    num_images = count_sides(good)["train"]
-    # How many tiles there are, only decoding tells; in all but tiny sets they fill a batch.
-    return max(num_images, config.train.batch_size) if config.model.tiles else num_images
 
 
 def _roi_inputs(roi: RoiConfig) -> dict[str, Any] | None:

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from mrkd.datasets import Sample
+from mrkd.detector import Detector
+from mrkd.ensemble import Ensemble, Model
 from mrkd.feature_cache import TeacherFeatures
-from mrkd.model import MRKD
-from mrkd.training import Report, calibrate_levels
+from mrkd.training import Report, calibrate_ensemble, calibrate_levels
 
-Marks = Callable[[MRKD, Sequence[Sample], float | None], Mapping[str, Any]]
+Marks = Callable[[Detector, Sequence[Sample], float | None], Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Probe:
         is_due: whether to ask after so many epochs.
         features_folder: where trainings of one machine share what their teachers say; empty: they
             do not.
+        is_asking: whether it asks at all: a model that is asked about images must not know them.
         forgets: whether the model is gone once it has been measured: no version is saved, so that
             two workers of one config never meet, and nothing is left to be removed.
     """
@@ -31,23 +33,32 @@ class Probe:
     marks: Marks
     is_due: Callable[[int], bool]
     features_folder: str = ""
+    is_asking: bool = True
     forgets: bool = False
 
     @classmethod
     def silent(cls, features_folder: str) -> Self:
         """One that asks nothing: whoever trains measures the version itself."""
-        return cls(lambda *_: {}, lambda _: False, features_folder)
+        return cls(lambda *_: {}, lambda _: False, features_folder, is_asking=False)
 
     def reporting(
-        self, report: Report, model: MRKD, held_out: TeacherFeatures, samples: Sequence[Sample]
+        self, report: Report, model: Model, held_out: TeacherFeatures, samples: Sequence[Sample]
     ) -> Report:
         """`report` of rows that hold the marks too, where they are due."""
 
         def measured(row: Mapping[str, Any]) -> None:
             if self.is_due(int(row["epoch"]) + 1):
-                # A map may need what only the end of a training sets.
-                calibrate_levels(model, held_out)
+                # Map and score may need what only the end of a training sets.
+                calibrate_by(model, held_out)
                 row = {**row, **self.marks(model, samples, None)}
             report(row)
 
         return measured
+
+
+def calibrate_by(model: Model, held_out: TeacherFeatures) -> None:
+    """Gives a model under way its scales by images that it does not know."""
+    if isinstance(model, Ensemble):
+        calibrate_ensemble(model.eval(), held_out)
+    else:
+        calibrate_levels(model, held_out)

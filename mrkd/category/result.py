@@ -15,7 +15,8 @@ class CategoryResult:
         category: its name.
         status: `up_to_date`: the same images, config and teacher made that version before.
         version: of the model.
-        num_images: good images on each side: train, validation, calibration.
+        num_images: good images on each side of its student's training: train, validation,
+            calibration; without a student all are calibration's.
         image_size: side of the model's input in pixels.
         resize: how an image lies on its map.
         model_bytes: of the version's files, without the teacher.
@@ -27,6 +28,7 @@ class CategoryResult:
         images_per_s: training images through the student; None where nothing was trained.
         skipped: images that cannot be decoded, each with its reason.
         warnings: what a person should know of, one line each.
+        no_student: why the model has none though its config has one; else empty.
         seconds: of each stage.
         started_at: when its worker began, UTC, ISO 8601.
         finished_at: when it was done.
@@ -47,6 +49,7 @@ class CategoryResult:
     images_per_s: float | None = None
     skipped: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    no_student: str = ""
     seconds: dict[str, float] = field(default_factory=dict)
     started_at: str = ""
     finished_at: str = ""

@@ -1,28 +1,48 @@
-"""A new model's scores of the very images that made it.
+"""A new model's scores of its own good images, each by what did not know it, and its thresholds.
 
-Those on the calibration side give its thresholds. Those it was trained on ought to lie below them:
-one that does not may be a defect that nobody saw, and its map is kept to be looked at.
+Cell Gaussians know every image: each is scored by those of the other folds. A student knows the
+images that it was trained on: their scores are moved to mean and spread of the held-out ones, in
+which they differ little (tests/bench/LOG.md), so that all images calibrate.
+
+An image that lies far above all others may be a defect that nobody saw; its map is kept to be
+looked at.
 """
 
 from __future__ import annotations
 
-import heapq
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from mrkd import schema
-from mrkd.calibration import calibrate
+from mrkd.calibration import calibrate, threshold_at
+from mrkd.category.groups import Labels, Split
 from mrkd.category.images import DecodedImages
+from mrkd.cell_gaussian import SCORED
 from mrkd.checkpoint import Calibration
 from mrkd.config import FitConfig, RowsConfig
-from mrkd.model import Detector
-from mrkd.scoring import score_images
+from mrkd.detector import Detector
+from mrkd.ensemble import FINE, Ensemble
+from mrkd.feature_cache import TeacherFeatures
+from mrkd.features import inside
+from mrkd.scoring import Scored, score_images
+from mrkd.tails import tail_limit
+from mrkd.training import CrossFit
 
 MAX_SUSPECTS = 48
-"""Images above the threshold, the highest first, whose maps are stored."""
+"""Suspects, the highest first, whose maps are stored."""
+
+_SUSPECT_RATE = 0.1
+"""Good images that are taken for suspects, in a training of any size."""
+MAX_SHIFT = 0.1
+"""Share of images above the threshold of folds that cut groups, from which on people are told."""
+
+Floats = NDArray[np.float32]
 
 _ROWS = RowsConfig()
 TRAINING_SCORES = pa.schema(
@@ -30,10 +50,13 @@ TRAINING_SCORES = pa.schema(
         pa.field("image_uri", pa.string(), nullable=False),
         pa.field("sha256", pa.string(), nullable=False),
         pa.field("side", pa.string(), nullable=False),
+        pa.field("group", pa.int32(), nullable=False),
+        pa.field("fold", pa.int32(), nullable=False),
         pa.field("image_height", pa.int32(), nullable=False),
         pa.field("image_width", pa.int32(), nullable=False),
         pa.field("image_score", pa.float32(), nullable=False),
         pa.field("is_anomalous", pa.bool_(), nullable=False),
+        pa.field("is_suspect", pa.bool_(), nullable=False),
         *(schema.SCORES.field(name) for name in schema.MAP_COLUMNS),
     ]
 )
@@ -45,9 +68,9 @@ class GoodScores:
     """What a model says of its own good images.
 
     Args:
-        calibration: thresholds from the held-out ones.
+        calibration: thresholds.
         table: one row an image (`TRAINING_SCORES`).
-        num_suspects: images that were trained on and lie above the threshold.
+        num_suspects: images that lie far above all others.
     """
 
     calibration: Calibration
@@ -55,51 +78,216 @@ class GoodScores:
     num_suspects: int
 
 
-def score_good(model: Detector, images: DecodedImages, config: FitConfig) -> GoodScores:
-    """Scores every good image by the path that scores a night, and calibrates.
+def score_good(
+    model: Detector,
+    images: DecodedImages,
+    split: Split,
+    config: FitConfig,
+    *,
+    cross: CrossFit | None = None,
+) -> GoodScores:
+    """Scores good images by the path that scores a night, and calibrates.
+
+    Args:
+        model: in eval mode, on the device to score on; an ensemble's scales are set here.
+        images: the category's.
+        split: their groups, folds and sides.
+        config: of the training.
+        cross: an ensemble's cells. Without folds, as in a search's trials, they know the training
+            side alone, and held-out images alone are scored.
 
     Raises:
         CategoryError: a score is not finite.
     """
-    scores, maxima = np.zeros((2, len(images.good)), np.float32)
-    highest: list[tuple[float, int, NDArray[np.float32]]] = []
-    found = score_images(model, images.decoded, map_size=_ROWS.map_size)
-    for n, scored in enumerate(found):
-        scores[n], maxima[n] = scored.image_score, scored.peak
-        # The threshold is not known yet: the highest are kept, and what lies below it is dropped.
-        keep = heapq.heappush if len(highest) < MAX_SUSPECTS else heapq.heappushpop
-        keep(highest, (scored.image_score, n, scored.reduced_map))
-    held_out = images.on("calibration")
+    note = ""
+    if cross is not None and cross.has_folds and isinstance(model, Ensemble):
+        parts = Parts(
+            images, [(cross.without(n), np.flatnonzero(split.folds == n)) for n in cross.folds]
+        )
+        _set_map_scales(model, parts, split, cross.features)
+        _, peaks, raw = _scored(parts)
+        calibrating = split.calibrating
+        known = torch.tensor([side != "train" for side in split.sides])[calibrating]
+        model.set_score_scales(torch.from_numpy(raw[calibrating]), held_out=known)
+        if model.student is not None:
+            raw = _as_held_out(raw, split)
+        scores = model.joint_score(torch.from_numpy(raw).to(model.score_mean.device)).cpu().numpy()
+        if not model.config.tiles:
+            shift = _shift(model, raw, calibrating, cross.features, config)
+            note = _shift_note(shift, len(split.groups))
+    else:
+        # In a search's trial the cells know the training side alone.
+        numbers = split.held_out if cross else np.arange(len(images))
+        parts = Parts(images, [(model, numbers)])
+        scores, peaks, _ = _scored(parts)
+        calibrating = split.on("calibration")
     calibration = calibrate(
-        scores[held_out],
-        maxima[held_out],
-        [image.statistics for image in images.decoded[held_out] if image.statistics],
+        scores[calibrating],
+        peaks[calibrating],
+        [statistics for n in calibrating if (statistics := images.decoded[n].statistics)],
         false_call_rate=config.false_call_rate,
+        num_groups=len(np.unique(split.groups.labels[calibrating])),
+        note=note,
     )
-    above = scores > calibration.threshold
-    maps = {n: reduced for _, n, reduced in highest if above[n]}
-    num_suspects = int(above[images.on("train")].sum())
-    return GoodScores(calibration, _table(images, scores, above, maps), num_suspects)
+    suspects = _suspects(scores, parts.numbers)
+    maps = _maps(parts, suspects[:MAX_SUSPECTS])
+    table = _table(parts, split, scores, calibration.threshold, maps, suspects)
+    return GoodScores(calibration, table, len(suspects))
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Who scores which images.
+
+    Args:
+        images: the category's.
+        own: detectors, each with the images that it scores.
+    """
+
+    images: DecodedImages
+    own: Sequence[tuple[Detector, Labels]]
+
+    @property
+    def numbers(self) -> Labels:
+        """All that are scored, rising."""
+        return np.sort(np.concatenate([numbers for _, numbers in self.own]))
+
+    def scored(self, wanted: Labels | None = None) -> Iterator[tuple[int, Scored]]:
+        """Each image's number and result, or those of the wanted ones."""
+        for model, numbers in self.own:
+            chosen = numbers if wanted is None else numbers[np.isin(numbers, wanted)]
+            queue = (self.images.decoded[n] for n in chosen)
+            found = score_images(model, queue, map_size=_ROWS.map_size)
+            yield from zip(chosen.tolist(), found, strict=True)
+
+
+def _scored(parts: Parts) -> tuple[Floats, Floats, Floats]:
+    """Scores and peaks, `[N]`, and raw scores, `[N, S]`; NaN of what is not scored."""
+    scores, peaks = np.full((2, len(parts.images)), np.nan, np.float32)
+    raw: dict[int, Floats] = {}
+    for n, scored in parts.scored():
+        scores[n], peaks[n], raw[n] = scored.image_score, scored.peak, scored.raw_scores
+    table = np.full((len(parts.images), len(next(iter(raw.values())))), np.nan, np.float32)
+    for n, row in raw.items():
+        table[n] = row
+    return scores, peaks, table
+
+
+def _maps(parts: Parts, numbers: Labels) -> dict[int, Floats]:
+    """The stored maps of a few images."""
+    return {n: scored.reduced_map for n, scored in parts.scored(numbers)}
+
+
+@torch.inference_mode()
+def _set_map_scales(model: Ensemble, parts: Parts, split: Split, features: TeacherFeatures) -> None:
+    """Mean and spread of each shown map over pixels of good images that its detector lacked."""
+    images = parts.images
+
+    def scale(maps: Iterator[Tensor]) -> tuple[float, float]:
+        count, total, square = 0, 0.0, 0.0
+        for map_B1HW in maps:
+            pixels = inside(map_B1HW, model.pixel_roi).double()
+            count += pixels.numel()
+            total, square = total + float(pixels.sum()), square + float(pixels.square().sum())
+        mean = total / count
+        return mean, max(square / count - mean * mean, 0.0) ** 0.5
+
+    def fine() -> Iterator[Tensor]:
+        for other, numbers in parts.own:
+            assert isinstance(other, Ensemble)
+            for levels in features.of(images.squares_of(numbers)).batches():
+                yield other.smoothed(FINE, other.grid(FINE)(other.normalise(levels)))
+
+    scales = [scale(fine())]
+    student = model.student
+    if student is not None:
+        held_out = features.of(images.squares_of(split.held_out))
+        own = (student.anomaly_map(student.pairs(levels)) for levels in held_out.batches())
+        scales = [scale(own), *scales]
+    mean, std = torch.tensor(scales).unbind(1)
+    model.set_map_scales(mean, std)
+
+
+def _as_held_out(raw: Floats, split: Split) -> Floats:
+    """The raw scores, those of a student's own images moved to mean and spread of the others."""
+    moved, trained, held_out = raw.copy(), split.on("train"), raw[split.held_out, 0]
+    own = raw[trained, 0]
+    scale = held_out.std() / max(float(own.std()), 1e-6)
+    moved[trained, 0] = (own - own.mean()) * scale + held_out.mean()
+    return moved
+
+
+@torch.inference_mode()
+def _shift(
+    model: Ensemble,
+    raw: Floats,
+    calibrating: Labels,
+    features: TeacherFeatures,
+    config: FitConfig,
+) -> float:
+    """Share of images, each by the other groups, above the threshold of each by all other images.
+
+    Far above the rate that was asked for, groups differ more than their images: tomorrow's group
+    may lie as far off.
+    """
+    first = len(model.detectors) - len(SCORED)
+    by_groups, alone = np.zeros((2, len(raw)))
+    tops = np.concatenate(
+        [
+            model.raw_scores(model.maps(model.from_features(levels, leave_out=True))).cpu().numpy()
+            for levels in features.batches()
+        ]
+    )
+    for n in range(first, first + len(SCORED)):
+        mean, std = float(model.score_mean[n]), float(model.score_std[n])
+        by_groups += (raw[:, n] - mean) / std
+        alone += (tops[:, n] - mean) / std
+    threshold = threshold_at(alone[calibrating], config.false_call_rate)
+    return float((by_groups[calibrating] > threshold).mean())
+
+
+def _shift_note(shift: float, num_groups: int) -> str:
+    if shift < MAX_SHIFT:
+        return ""
+    return (
+        f"{num_groups} groups of good images differ more than the images within them: {shift:.0%} "
+        "lie above the threshold that images of their own group would give, and tomorrow's may lie "
+        "as far off; look at the first night, and set the threshold by it (mrkd models calibrate)"
+    )
+
+
+def _suspects(scores: Floats, scored: Labels) -> Labels:
+    """Images that lie farther above all others than chance would have it, the highest first."""
+    rising = np.sort(scores[scored].astype(np.float64))
+    limit = tail_limit(rising, _SUSPECT_RATE / len(rising))
+    above = scored[scores[scored] > limit]
+    return np.asarray(above[np.argsort(-scores[above], kind="stable")], np.int64)
 
 
 def _table(
-    images: DecodedImages,
-    scores: NDArray[np.float32],
-    above: NDArray[np.bool_],
-    maps: dict[int, NDArray[np.float32]],
+    parts: Parts,
+    split: Split,
+    scores: Floats,
+    threshold: float,
+    maps: dict[int, Floats],
+    suspects: Labels,
 ) -> pa.Table:
     rows = []
-    for n, (one, decoded) in enumerate(zip(images.good, images.decoded, strict=True)):
+    for n in parts.numbers.tolist():
+        one, decoded = parts.images.good[n], parts.images.decoded[n]
         assert decoded.geometry is not None
         height, width = decoded.geometry.original
         row = {
             "image_uri": one.sample.image_uri,
             "sha256": one.digest,
-            "side": one.side,
+            "side": split.sides[n],
+            "group": int(split.groups.labels[n]),
+            "fold": int(split.folds[n]),
             "image_height": height,
             "image_width": width,
             "image_score": float(scores[n]),
-            "is_anomalous": bool(above[n]),
+            "is_anomalous": bool(scores[n] > threshold),
+            "is_suspect": n in suspects,
         }
         rows.append(row | (schema.encode_map(maps[n], _ROWS.map) if n in maps else {}))
     return pa.Table.from_pylist(rows, schema=TRAINING_SCORES)

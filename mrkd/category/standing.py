@@ -14,8 +14,9 @@ from mrkd.backbones import teacher_of
 from mrkd.category.result import CategoryResult
 from mrkd.config import TrainConfig
 from mrkd.datasets import Sample
+from mrkd.ensemble import model_of
 from mrkd.errors import ConfigError
-from mrkd.model import MODEL_VERSION, build
+from mrkd.model import MODEL_VERSION
 
 
 def good_samples(samples: Sequence[Sample]) -> list[Sample]:
@@ -72,7 +73,7 @@ def inputs_of_all(
         if key not in digests:
             teacher = teacher_of(model, seed=seed)
             with torch.device("meta"):
-                build(model, teacher, seed=seed)
+                model_of(model, teacher, seed=seed)
             digests[key] = teacher.digest
         return digests[key]
 
@@ -85,9 +86,11 @@ def work_of(config: TrainConfig, samples: Sequence[Sample]) -> float:
 
 
 def steps_of(config: TrainConfig, samples: Sequence[Sample]) -> int:
-    """Steps of a training that is not ended early; about, as some images are held out."""
-    fit = config.train
-    limit = fit.max_epochs * max(1, len(good_samples(samples)) // fit.batch_size)
+    """Steps of a student's training that is not ended early; about, as some images are held out."""
+    fit, count = config.train, len(good_samples(samples))
+    if not config.model.student or (config.model.cells and count < fit.min_images_for_student):
+        return 0
+    limit = fit.max_epochs * max(1, count // fit.batch_size)
     return min(fit.max_steps or limit, limit)
 
 

@@ -6,43 +6,41 @@ hold), the record of the inputs. A start finds how far an earlier one came and d
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-import pyarrow as pa
-
-from mrkd import checkpoint, device, gate, models, registry, training
+from mrkd import checkpoint, commissioning, device, gate, models, registry, training
 from mrkd.category import facts
-from mrkd.category.images import (
-    DecodedImages,
-    check_sides,
-    count_sides,
-    decode_good,
-    fingerprint,
-)
+from mrkd.category.groups import Groups, Split, groups_of, split_of, why_no_student
+from mrkd.category.images import DecodedImages, check_count, decode_good, fingerprint
 from mrkd.category.job import Checkpoints, Job, prepare
-from mrkd.category.probe import Probe
+from mrkd.category.probe import Probe, calibrate_by
 from mrkd.category.result import CategoryResult
 from mrkd.category.scores import score_good
 from mrkd.category.standing import standing
 from mrkd.checkpoint import Calibration, ModelCard
 from mrkd.config import RoiConfig, TrainConfig
-from mrkd.datasets import Sample
+from mrkd.datasets import Sample, Side
 from mrkd.decoding import Decoder, map_policy
-from mrkd.errors import CategoryError, StandsError
+from mrkd.ensemble import Ensemble, Model, model_of
+from mrkd.errors import ArtefactError, CategoryError, NightError, StandsError, StorageError
 from mrkd.feature_cache import TeacherFeatures
-from mrkd.model import MRKD, build
+from mrkd.model import pixel_region
 from mrkd.models import LoadedModel
 from mrkd.parallel import Group
+from mrkd.registry import Promotion
 from mrkd.roi import Roi
-from mrkd.training import FitResult, Report
+from mrkd.training import CrossFit, FitResult, Report
 
 log = logging.getLogger(__name__)
 
 MAX_SKIPPED_STORED = 100
+MAX_CARRIED = 1000
+"""Images of a night that are scored again for a new version's threshold."""
 
 
 def train_category(
@@ -78,21 +76,20 @@ def train_category(
     started_at = datetime.now(UTC).isoformat()
     job = prepare(config, category, samples, group or Group())
     checkpoints = Checkpoints(checkpoints_uri, job.version)
-    loaded = None
+    loaded = fitted = None
     if job.stands:
         result = _stored(job)
     else:
-        images = _decode(job)
-        model, fitted = _fit(job, images, report, checkpoints, probe)
+        fitted = _fit(job, _decode(job), report, checkpoints, probe)
         try:
-            loaded, result = _save(job, images, model, fitted, probe)
+            loaded, result = _save(job, fitted, probe)
         except StandsError:
             # Another run of the same inputs was faster, such as a worker of a driver that died.
             log.warning("version_stands category=%s version=%s", category, job.version)
             result = _stored(job)
     if probe:
         with job.clock("measure"):
-            result = replace(result, marks=_marks(job, loaded, probe))
+            result = replace(result, marks=_marks(job, loaded, fitted, probe))
     else:
         with job.clock("gate"):
             result = replace(result, gate=_decide(job, samples, loaded))
@@ -127,8 +124,33 @@ def _decode(job: Job) -> DecodedImages:
     model = job.config.model
     with job.clock("decode"):
         images = decode_good(job.good, Decoder.of(model))
-        check_sides(images.good, images.skipped)
+        check_count(images.good, images.skipped)
     return images
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """A model that is trained, and what it was made of.
+
+    Args:
+        model: in eval mode, not calibrated yet.
+        images: its good images.
+        split: their groups, folds and sides.
+        student: how its student's training went; None where it has none.
+        no_student: why it has none though its config has one; else empty.
+        cross: its cells; None where it has none.
+    """
+
+    model: Model
+    images: DecodedImages
+    split: Split
+    student: FitResult | None
+    no_student: str
+    cross: CrossFit | None
+
+    def samples_on(self, side: Side) -> list[Sample]:
+        """The good images on a side."""
+        return [self.images.good[n].sample for n in self.split.on(side)]
 
 
 def _fit(
@@ -137,40 +159,64 @@ def _fit(
     report: Report | None,
     checkpoints: Checkpoints,
     probe: Probe | None = None,
-) -> tuple[MRKD, FitResult]:
-    """The trained model, from the last checkpoint if there is one."""
+) -> _Fitted:
+    """The trained model, its student from the last checkpoint if there is one."""
     config = job.config.train
+    roi = _roi(job.config.roi, images)
+    job.teacher.to(device.choose(config.device, "float32").device)
+    with job.clock("features"):
+        features = TeacherFeatures(
+            job.teacher,
+            images.pixels[: images.num_squares],
+            budget_bytes=config.cache_bytes,
+            roi=pixel_region(job.config.model, roi),
+            folder=probe.features_folder if probe else "",
+        )
+        groups = groups_of(images, features)
+        # The first worker's word: another kind of processor may find others.
+        groups = Groups(job.group.broadcast_all(groups.labels), groups.source)
+    no_student = why_no_student(job.config.model, config, groups)
+    network = replace(job.config.model, student=job.config.model.student and not no_student)
+    asking = probe is not None and probe.is_asking
+    split = split_of(images, groups, config, sided=network.student or asking)
+    log.info(
+        "split category=%s images=%d groups=%d source=%s sides=%s student=%s",
+        job.category, len(images), len(groups), groups.source, split.counts, no_student or "yes",
+    )  # fmt: skip
     with job.clock("fit"):
-        roi = _roi(job.config.roi, images)
-        model = build(job.config.model, job.teacher, seed=config.seed, roi=roi)
-        # Precision is measured by `fit`, on the device that the model is on.
-        model.to(device.choose(config.device, "float32").device)
-        features, held_out = (
-            TeacherFeatures(
-                model.teacher,
-                part,
-                budget_bytes=config.cache_bytes,
-                roi=model.pixel_roi,
-                folder=probe.features_folder if probe else "",
+        model = model_of(network, job.teacher, roi, seed=config.seed)
+        model.to(next(job.teacher.parameters()).device)
+        cross = None
+        if isinstance(model, Ensemble) and job.group.rank == 0:
+            # In a trial held-out images are asked about, which must be strangers.
+            known = images.squares_of(split.on("train")) if asking else None
+            folds = images.for_squares(split.folds)
+            cross = CrossFit(model, features, folds, seed=config.seed, known=known)
+        student = model.student if isinstance(model, Ensemble) else model
+        fitted = None
+        if student is not None:
+            train, held_out = (
+                features.of(images.squares_of(split.on(side))) for side in ("train", "validation")
             )
-            for part in (images.squares("train"), images.squares("validation"))
-        )
-        if probe and report:
-            report = probe.reporting(report, model, held_out, job.samples_on("validation"))
-        fitted = training.fit(
-            model,
-            features,
-            held_out,
-            config,
-            sample_ids=images.names("train"),
-            report=report,
-            group=job.group,
-            resume=checkpoints.last(),
-            save=checkpoints.save if checkpoints.uri else None,
-            checkpoint_s=job.config.fleet.checkpoint_s,
-        )
-        facts.check_converged(fitted)
-    return model, fitted
+            if probe and report:
+                validation = [images.good[n].sample for n in split.on("validation")]
+                report = probe.reporting(report, model, held_out, validation)
+            fitted = training.fit(
+                student,
+                train,
+                held_out,
+                config,
+                sample_ids=images.names(split.on("train")),
+                report=report,
+                group=job.group,
+                resume=checkpoints.last(),
+                save=checkpoints.save if checkpoints.uri else None,
+                checkpoint_s=job.config.fleet.checkpoint_s,
+            )
+            facts.check_converged(fitted)
+        if asking and cross is not None:
+            calibrate_by(model, features.of(images.squares_of(split.held_out)))
+    return _Fitted(model.eval(), images, split, fitted, no_student, cross)
 
 
 def _roi(config: RoiConfig, images: DecodedImages) -> Roi | None:
@@ -184,20 +230,12 @@ def _roi(config: RoiConfig, images: DecodedImages) -> Roi | None:
     return roi
 
 
-def _save(
-    job: Job,
-    images: DecodedImages,
-    model: MRKD,
-    fitted: FitResult,
-    probe: Probe | None,
-) -> tuple[LoadedModel, CategoryResult]:
+def _save(job: Job, fitted: _Fitted, probe: Probe | None) -> tuple[LoadedModel, CategoryResult]:
     """The calibrated model, a version of the workspace if it is to be kept."""
+    model, images, split = fitted.model, fitted.images, fitted.split
     with job.clock("calibrate"):
-        # Nobody looks for defects among a trial's training images.
-        scored = images.only("calibration") if probe else images
-        scores = score_good(model, scored, job.config.train)
+        scores = score_good(model, images, split, job.config.train, cross=fitted.cross)
     with job.clock("save"):
-        num_images = count_sides(images.good)
         skipped = [*job.left_out, *images.skipped]
         draft = models.draft(
             model,
@@ -207,11 +245,13 @@ def _save(
             train=job.config.train,
             data={
                 "fingerprint": fingerprint(job.good),
-                "num_images": num_images,
+                "num_images": split.counts,
+                "num_groups": len(split.groups),
+                "groups": split.groups.source,
                 "skipped": skipped[:MAX_SKIPPED_STORED],
             },
-            metrics=facts.metrics(fitted),
-            history=pa.Table.from_pylist(fitted.history),
+            metrics=facts.metrics(fitted.student, next(model.parameters()).device),
+            history=facts.history(fitted.student),
             training_scores=scores.table,
         )
         if not (probe and probe.forgets):
@@ -219,9 +259,10 @@ def _save(
     loaded = LoadedModel(model, draft.card, scores.calibration)
     result = replace(
         _result(job, "trained", loaded.card, loaded.calibration),
-        images_per_s=fitted.images_per_s,
+        images_per_s=fitted.student.images_per_s if fitted.student else None,
         skipped=skipped,
-        warnings=facts.warnings(images, scores, fitted, job.teacher),
+        warnings=facts.warnings(images, scores, fitted.student, job.teacher),
+        no_student=fitted.no_student,
     )
     return loaded, result
 
@@ -251,9 +292,15 @@ def _result(
     )
 
 
-def _marks(job: Job, loaded: LoadedModel | None, probe: Probe) -> Mapping[str, Any]:
+def _marks(
+    job: Job, loaded: LoadedModel | None, fitted: _Fitted | None, probe: Probe
+) -> Mapping[str, Any]:
     loaded = loaded or _load(job)
-    samples = job.samples_on("validation")
+    if fitted is not None:
+        samples = fitted.samples_on("validation")
+    else:
+        sides = checkpoint.read_sides(job.config.workspace, job.category, job.version)
+        samples = [one.sample for one in job.good if sides.get(one.digest) == "validation"]
     return probe.marks(loaded.model, samples, loaded.calibration.threshold)
 
 
@@ -283,11 +330,13 @@ def _decide(job: Job, samples: Sequence[Sample], loaded: LoadedModel | None) -> 
         loaded or _load(job),
         past[-1] if past else None,
         samples=samples,
-        # A side of its own is no side by its key, by which the gate knows who was held out.
-        good=[(one.sample, one.key) for one in job.good if one.sample.side is None],
+        good=[(one.sample, one.digest) for one in job.good if one.calibrates],
         max_images=job.config.fleet.gate_images,
     )
     by = f"train {job.config.run}"
+    if verdict.state != "held" and past:
+        carried = _carry_over(job, past[-1], loaded or _load(job))
+        verdict = replace(verdict, record={**verdict.record, "commissioned": carried})
     if verdict.state == "held":
         registry.hold(
             workspace, category, version, by=by, reason=verdict.reason, gate=verdict.record
@@ -298,6 +347,7 @@ def _decide(job: Job, samples: Sequence[Sample], loaded: LoadedModel | None) -> 
             workspace,
             category,
             version,
+            calibration=(verdict.record.get("commissioned") or {}).get("calibration") or 1,
             by=by,
             why=why,
             gate=verdict.record,
@@ -305,3 +355,41 @@ def _decide(job: Job, samples: Sequence[Sample], loaded: LoadedModel | None) -> 
             after=past[-1].number if past else 0,
         )
     return verdict.record
+
+
+def _carry_over(job: Job, champion: Promotion, loaded: LoadedModel) -> dict[str, Any] | None:
+    """Gives a new version the threshold that people set by the line for the champion.
+
+    Returns:
+        None where the champion's is the training's own; else the number of the new `calibration`,
+        None where there is none, and the `reason` in one line.
+    """
+    workspace, category, version = job.config.workspace, job.category, job.version
+    try:
+        before = checkpoint.read_calibration(
+            workspace, category, champion.version, champion.calibration
+        )
+    except ArtefactError:
+        return None  # the gate has told of it
+    if before.line is None:
+        return None
+    run = before.line["run"]
+    try:
+        wanted = commissioning.carry_over(
+            workspace, category, before, loaded, max_images=MAX_CARRIED
+        )
+    except (NightError, ArtefactError, StorageError) as error:
+        reason = (
+            f"the champion's threshold was set by night {run!r} and is not carried over: {error}; "
+            "set it again (mrkd models calibrate)"
+        )
+        log.warning("not_commissioned category=%s reason=%s", category, reason)
+        return {"calibration": None, "reason": reason}
+    numbers = checkpoint.calibration_numbers(workspace, category, version)
+    for number in itertools.count(max(numbers) + 1):
+        why = f"as calibration {before.number} of {champion.version}, by night {run}: {before.why}"
+        new = replace(wanted, number=number, by=before.by, why=why)
+        if checkpoint.store_calibration(workspace, category, version, new):
+            break
+    reason = f"its threshold is carried over from the champion's, by the images of night {run!r}"
+    return {"calibration": number, "reason": reason}

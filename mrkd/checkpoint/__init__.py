@@ -20,6 +20,7 @@ from mrkd.checkpoint.store import (
     folder_of,
     read_calibration,
     read_card,
+    read_sides,
     store_calibration,
 )
 
@@ -33,5 +34,6 @@ __all__ = [
     "folder_of",
     "read_calibration",
     "read_card",
+    "read_sides",
     "store_calibration",
 ]

@@ -25,12 +25,16 @@ class Calibration:
         threshold: an image is anomalous strictly above it.
         pixel_threshold: pixels strictly above it form the regions.
         false_call_rate: share of good parts that was allowed to be called defective.
-        supported_false_call_rate: the share that the number of held-out images supports.
-        scores: the held-out good images' image scores, rising, float32 values.
+        supported_false_call_rate: the share that the number of groups vouches for.
+        scores: the calibrating good images' image scores, rising, float32 values.
         pixel_maxima: the maxima of their maps, rising.
         statistics: their brightness, contrast and sharpness, each rising.
         by: who made it.
         why: what for.
+        num_groups: that the images come in.
+        note: what else people should know of the threshold; empty: nothing.
+        line: the night of the line that it was made from (`commissioning.Basis`); None: it is the
+            training's.
     """
 
     number: int
@@ -43,17 +47,32 @@ class Calibration:
     statistics: Mapping[str, tuple[float, ...]]
     by: str
     why: str
+    num_groups: int
+    note: str = ""
+    line: Mapping[str, Any] | None = None
 
     @property
     def warning(self) -> str:
-        """One line where the held-out images do not support the rate asked for, else empty."""
+        """What people should know of the threshold, in one line; empty: nothing."""
+        return "; ".join(filter(None, (self._lack, self.note)))
+
+    @property
+    def _lack(self) -> str:
+        """What the images lack to vouch for the rate asked for; empty: nothing."""
         if self.supported_false_call_rate <= self.false_call_rate:
             return ""
+        num_images = len(self.scores)
         needed = int(np.ceil(1 / self.false_call_rate)) - 1
+        grouped = self.num_groups < num_images
         return (
-            f"{len(self.scores)} held-out images support a false-call rate of "
-            f"{self.supported_false_call_rate:.2%}, not {self.false_call_rate:.2%}, which needs "
-            f"{needed}: the threshold is the largest held-out score"
+            f"{num_images} good images{f' in {self.num_groups} groups' if grouped else ''} vouch "
+            f"for a false-call rate of {self.supported_false_call_rate:.2%}, not of "
+            f"{self.false_call_rate:.2%}, which needs {needed}{' groups' if grouped else ''}: "
+            + (
+                "the threshold is extrapolated from their scores"
+                if num_images < needed
+                else "the threshold holds for parts of these groups"
+            )
         )
 
     def p_values(self, scores: ArrayLike) -> NDArray[np.float32]:
@@ -82,8 +101,12 @@ class Calibration:
         numbers = {name: float(raw[name]) for name in _NUMBERS}
         lists = {name: _floats(raw[name]) for name in ("scores", "pixel_maxima")}
         statistics = {name: _floats(values) for name, values in dict(raw["statistics"]).items()}
-        number = int(raw["number"])
-        return cls(**{**raw, "number": number, **numbers, **lists, "statistics": statistics})
+        counts = {
+            "number": int(raw["number"]),
+            # Before there were groups each image was one of its own.
+            "num_groups": int(raw.get("num_groups", len(lists["scores"]))),
+        }
+        return cls(**{**raw, **counts, **numbers, **lists, "statistics": statistics})
 
 
 _NUMBERS = ("threshold", "pixel_threshold", "false_call_rate", "supported_false_call_rate")

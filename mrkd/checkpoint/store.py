@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mrkd import __version__, storage
+from mrkd import __version__, schema, storage
 from mrkd.checkpoint import sealed
 from mrkd.checkpoint.card import CARD, Calibration, ModelCard
 from mrkd.errors import ArtefactError, ConfigError
@@ -38,6 +38,18 @@ def read_calibration(workspace: str, category: str, version: str, number: int) -
         return Calibration.from_json(sealed.read_json(uri))
     except (KeyError, TypeError, ValueError) as error:
         raise _unknown(uri, error) from error
+
+
+def read_sides(workspace: str, category: str, version: str) -> dict[str, str]:
+    """On which side of a training each good image stood, by the sha256 of its file.
+
+    Raises:
+        ArtefactError: the record is damaged.
+        StorageError: it cannot be read.
+    """
+    uri = storage.join(folder_of(workspace, category, version), "training_scores.parquet")
+    table = schema.from_parquet(storage.read(uri), name=uri, columns=["sha256", "side"])
+    return dict(zip(table["sha256"].to_pylist(), table["side"].to_pylist(), strict=True))
 
 
 def calibration_numbers(workspace: str, category: str, version: str) -> list[int]:

@@ -54,10 +54,48 @@ class DataConfig(Config):
     """Shell patterns of the categories to use."""
     split_csv: str = ""
     """URI of a `path,group,part` file; empty: `split.csv` in or beside the category, if there."""
+    group: str = ""
+    """How a file's name, without its ending, says which images belong together, as in
+    `{run}_{n}`: `{n}` is a number that counts within a group, all other fields name the group, `*`
+    is anything else. Empty: the layout's groups, or else groups are found."""
     exclude: tuple[str, ...] = ()
     """Image URIs, or their ends, to leave out of training."""
     false_calls: bool = False
     """Whether what people confirmed as false calls (`mrkd review import`) trains as well."""
+
+    def __post_init__(self) -> None:
+        if self.group:
+            group_pattern(self.group)
+
+
+def group_pattern(text: str) -> re.Pattern[str]:
+    """The expression of `data.group`, whose named groups are the fields but `n`.
+
+    Raises:
+        ConfigError: it is no such pattern, or has no field that names a group.
+    """
+    pattern, names = "", set[str]()
+    for part in re.split(r"(\{[^{}]*\}|\*)", text):
+        name = part[1:-1]
+        if part == "*":
+            pattern += ".*?"
+        elif part == "{n}":
+            pattern += r"\d+"
+        elif part.startswith("{") and part.endswith("}"):
+            if not name.isidentifier() or name in names:
+                raise ConfigError(
+                    f"data.group is {text!r}: {part} is not a field's name, or stands twice"
+                )
+            names.add(name)
+            pattern += f"(?P<{name}>.+?)"
+        else:
+            pattern += re.escape(part)
+    if not names:
+        raise ConfigError(
+            f"data.group is {text!r}: it must hold a field that names the group, as {{run}} in "
+            "'{run}_{n}'"
+        )
+    return re.compile(pattern)
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from mrkd.errors import ConfigError
 from mrkd.tables import check_range
 
 Protocol = Literal["champions", "mvtec", "visa", "mtd", "elpv", "cifar10_one_class"]
-Ablation = Literal["none", "all", "backbone", "fmm", "scsatt", "levels", "mask_rate"]
-Baseline = Literal["plain_rd", "nearest_neighbour"]
+Ablation = Literal["none", "all", "backbone", "fmm", "scsatt", "levels", "mask_rate", "detectors"]
+Baseline = Literal["student", "plain_rd", "cell_gaussian", "nearest_neighbour"]
 
 _TRAINING = ("model", "train", "roi", "fleet", "category")
 
@@ -27,7 +27,12 @@ class EvalConfig(TrainConfig):
     the champions as they are."""
     ablation: Ablation = "none"
     """The parts that are taken off, put in or varied, a table each; `all`: every table."""
-    baselines: tuple[Baseline, ...] = ("plain_rd", "nearest_neighbour")
+    baselines: tuple[Baseline, ...] = (
+        "student",
+        "plain_rd",
+        "cell_gaussian",
+        "nearest_neighbour",
+    )
     """What the model is set against where there is no ablation."""
     num_seeds: int = 1
     """Trainings of everything, with seeds from `train.seed` on."""

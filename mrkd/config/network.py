@@ -28,7 +28,7 @@ class ModelConfig(Config):
     """The network, its maps and its image score (spec sections 1 to 7)."""
 
     preset: str = "default"
-    """A file of `mrkd/presets`: default, masked, semantic, paper."""
+    """A file of `mrkd/presets`: default, quick, student, masked, semantic, paper."""
     backbone: Backbone = "efficientnet_lite0"
     weights: str = "auto"
     """Where the teacher's weights come from: `auto` (the backbone's row in the table), a path or
@@ -65,6 +65,11 @@ class ModelConfig(Config):
     top_share: float = 0.01
     mean_weight: float = 0.0
     """Share of the map's mean that is taken off the image score."""
+    student: bool = True
+    """Whether an MRKD student is trained; without one, `cells` alone judge."""
+    cells: bool = False
+    """Whether Gaussians of the teacher's features, one for each cell of a grid, judge beside the
+    student."""
     gaussian: float = 0.0
     """Weight, beside the map's score, of how far a picture's mean deepest feature lies from those
     of good ones, under one Gaussian; for kinds of things more than for defects in them."""
@@ -86,6 +91,13 @@ class ModelConfig(Config):
         check_range("model.top_share", self.top_share, 1e-6, 1)
         check_range("model.mean_weight", self.mean_weight, 0, 10)
         check_range("model.gaussian", self.gaussian, 0, 100)
+        if not (self.student or self.cells):
+            raise ConfigError("model.student and model.cells are both off: nothing would judge")
+        if self.cells and self.gaussian:
+            raise ConfigError(
+                f"model.gaussian is {self.gaussian:g} and model.cells on: one Gaussian of the "
+                "whole picture stands beside a student alone; set one of them off"
+            )
         if self.image_size % 32:
             raise ConfigError(f"model.image_size is {self.image_size}: it must be a multiple of 32")
         if list(self.levels) != sorted(set(self.levels)) or any(n < 1 for n in self.levels):
@@ -126,8 +138,13 @@ class FitConfig(Config):
     patience: int = 20
     """Epochs without a better loss on held-out good images before training stops."""
     augment: Literal["none", "flips"] = "none"
+    min_images_for_student: int = 100
+    """Good images from which on a student is trained beside cells (`model.cells`): with fewer it
+    adds little, and its thresholds hold less."""
     validation_share: float = 0.1
+    """Share of the good images, in whole groups, that ends a student's training."""
     calibration_share: float = 0.1
+    """Share that a student is not trained on besides."""
     false_call_rate: float = 0.01
     """Share of good parts that the threshold may call defective."""
     cache_bytes: int = 4 * 2**30
@@ -151,6 +168,7 @@ class FitConfig(Config):
         check_range("train.max_epochs", self.max_epochs, 1, 10**5)
         check_range("train.max_steps", self.max_steps, 0, 10**7)
         check_range("train.patience", self.patience, 1, 10**5)
+        check_range("train.min_images_for_student", self.min_images_for_student, 4, 10**9)
         check_range("train.validation_share", self.validation_share, 0.01, 0.5)
         check_range("train.calibration_share", self.calibration_share, 0.01, 0.5)
         check_range("train.false_call_rate", self.false_call_rate, 1e-6, 0.5)

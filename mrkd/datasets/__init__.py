@@ -12,18 +12,20 @@ A new layout is a function from DataConfig to samples by category, and a row in 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mrkd import images, storage
 from mrkd.config import DataConfig
+from mrkd.config.data import group_pattern
 from mrkd.datasets.cifar10 import cifar10, read_member
 from mrkd.datasets.elpv import elpv
 from mrkd.datasets.folders import folder, mvtec
-from mrkd.datasets.sample import GOOD, Part, Sample, Side, place_of
+from mrkd.datasets.sample import GOOD, Part, Sample, Side
 from mrkd.datasets.visa import read_gt_numbers, visa
 from mrkd.errors import CategoryError, ConfigError, ImageDecodeError, StorageError
 from mrkd.images import Geometry
@@ -37,8 +39,6 @@ __all__ = [
     "load",
     "read_gt_mask",
     "read_image",
-    "side",
-    "side_key",
 ]
 
 LAYOUTS: dict[str, Callable[[DataConfig], dict[str, list[Sample]]]] = {
@@ -65,9 +65,29 @@ def load(config: DataConfig) -> dict[str, list[Sample]]:
         raise ConfigError(f"data.root {config.root!r} cannot be loaded: {error}") from error
     ends = tuple(config.exclude)
     return {
-        category: [s for s in samples if s.split != "train" or not s.image_uri.endswith(ends)]
+        category: [
+            _in_group(s, config)
+            for s in samples
+            if s.split != "train" or not s.image_uri.endswith(ends)
+        ]
         for category, samples in found.items()
     }
+
+
+def _in_group(sample: Sample, config: DataConfig) -> Sample:
+    """The sample in the group that `data.group` reads from its name, or as the layout has it."""
+    if not config.group:
+        return sample
+    found = group_pattern(config.group).fullmatch(PurePosixPath(sample.image_uri).stem)
+    if found is None:
+        # Defective images are often named otherwise, and their groups hold nothing out.
+        if sample.split == "train":
+            raise ConfigError(
+                f"data.group is {config.group!r}, and {sample.image_uri!r} is not named so: make "
+                "the pattern fit all good images, with * for what varies besides"
+            )
+        return sample
+    return replace(sample, group=" ".join(found.groups()))
 
 
 def read_image(image: Sample | str) -> bytes:
@@ -105,28 +125,3 @@ def read_gt_mask(uri: str, geometry: Geometry) -> NDArray[np.bool_]:
             "of one size"
         )
     return images.resize_mask(gt_mask, geometry)
-
-
-def side_key(sample: Sample, data: bytes) -> str:
-    """What decides a good image's side: its own, its group, or else the content of its file."""
-    if sample.side is not None:
-        return f"{sample.side} {hashlib.sha256(data).hexdigest()}"
-    return hashlib.sha256(data).hexdigest() if sample.group is None else sample.group
-
-
-def side(key: str, *, validation_share: float, calibration_share: float) -> Side:
-    """The side of training on which a good image stands, by the hash of its key alone.
-
-    So new images move nobody, and two models of one category hold out the same images.
-
-    Args:
-        key: `side_key` of the image.
-        validation_share: share of the keys held out for early stopping.
-        calibration_share: share of the keys held out for the threshold.
-
-    Source: system section 7.
-    """
-    place = place_of(key)
-    if place < calibration_share:
-        return "calibration"
-    return "validation" if place < calibration_share + validation_share else "train"

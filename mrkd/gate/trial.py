@@ -7,19 +7,21 @@ defect is drawn on the picture as stored, so that models of different sizes see 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from mrkd import datasets, decoding, images, metrics, scoring, synthetic
-from mrkd.checkpoint import ModelCard
 from mrkd.datasets import Sample
 from mrkd.datasets.sample import place_of
 from mrkd.decoding import Decoded, Decoder
+from mrkd.detector import Detector
+from mrkd.ensemble import Ensemble
 from mrkd.errors import CategoryError, ImageDecodeError, StorageError
 from mrkd.metrics import Metric
 from mrkd.models import LoadedModel
@@ -32,6 +34,33 @@ MIN_SHARED = 4
 _SEED = 0
 # Images whose views are in memory at once: full batches, where every image can be read.
 _CHUNK = scoring.BATCH_SIZE
+
+
+@dataclass(frozen=True)
+class Rival:
+    """A model that is measured.
+
+    Args:
+        loaded: the model.
+        sides: of the good images that it was made of, by the sha256 of their files: those on side
+            `train` trained its student, and its cells, if it has some, know them all.
+    """
+
+    loaded: LoadedModel
+    sides: Mapping[str, str]
+
+    def held_out(self, digest: str) -> bool:
+        """Whether an image was kept from its student, of those that it was made of."""
+        return self.sides.get(digest, "train") != "train"
+
+    def stranger_to(self, image: Decoded, digest: str) -> Detector:
+        """The model as if it had not been made of an image; of one in tiles it is as it is."""
+        model = self.loaded.model
+        if not isinstance(model, Ensemble) or digest not in self.sides or model.config.tiles:
+            return model
+        assert image.pixels is not None
+        pixels = torch.from_numpy(np.ascontiguousarray(image.pixels[None]))
+        return model.unlearn(pixels.to(next(model.parameters()).device))
 
 
 @dataclass(frozen=True)
@@ -84,12 +113,16 @@ class Trial:
 
 @dataclass(frozen=True)
 class _Exhibit:
-    """An image to be shown; `damaged`: again with each kind of made defect."""
+    """An image to be shown; `damaged`: again with each kind of made defect.
+
+    One with a `digest` may be among those that a model was made of.
+    """
 
     sample: Sample
     label: int
     group: str | None
     damaged: bool = False
+    digest: str = ""
 
 
 @dataclass(frozen=True)
@@ -101,9 +134,7 @@ class _View:
     decoded: tuple[Decoded, ...]
 
 
-def by_labels(
-    rivals: Sequence[LoadedModel], samples: Sequence[Sample], max_images: int
-) -> Trial | None:
+def by_labels(rivals: Sequence[Rival], samples: Sequence[Sample], max_images: int) -> Trial | None:
     """The trial on a category's labelled images; None where there are none, or of one label alone.
 
     Args:
@@ -130,33 +161,28 @@ def by_labels(
 
 
 def by_defects(
-    rivals: Sequence[LoadedModel], good: Sequence[tuple[Sample, str]], max_images: int
+    rivals: Sequence[Rival], good: Sequence[tuple[Sample, str]], max_images: int
 ) -> Trial | None:
-    """The trial on held-out good images and defects drawn on some of them; None where none is left.
+    """The trial on good images and defects drawn on some of them; None where none is left.
 
     Args:
         rivals: as in `by_labels`, and so are the errors.
-        good: good training images, each with its `datasets.side_key`.
+        good: good training images, each with the sha256 of its file.
         max_images: of each label, at most.
     """
-    held_out = [one for one in good if _is_held_out(rivals[0].card, one[1])]
+    held_out = [one for one in good if rivals[0].held_out(one[1])]
     num_shared = None
     if len(rivals) == 2:
-        shared = [one for one in held_out if _is_held_out(rivals[1].card, one[1])]
+        shared = [one for one in held_out if rivals[1].held_out(one[1])]
         num_shared = len(shared)
         held_out = shared if num_shared >= MIN_SHARED else held_out
     chosen = sorted(held_out, key=lambda one: _place(one[0]))[:max_images]
     num_damaged = max_images // len(synthetic.KINDS)
     exhibits = [
-        _Exhibit(sample, 0, key, damaged=n < num_damaged) for n, (sample, key) in enumerate(chosen)
+        _Exhibit(sample, 0, sample.group or digest, damaged=n < num_damaged, digest=digest)
+        for n, (sample, digest) in enumerate(chosen)
     ]
     return _show(rivals, exhibits, "", num_shared)
-
-
-def _is_held_out(card: ModelCard, key: str) -> bool:
-    """Whether a good image of that key stands on the calibration side of the model's training."""
-    shares = {name: getattr(card.train, name) for name in ("validation_share", "calibration_share")}
-    return datasets.side(key, **shares) == "calibration"
 
 
 def _place(sample: Sample) -> tuple[float, str]:
@@ -165,7 +191,7 @@ def _place(sample: Sample) -> tuple[float, str]:
 
 
 def _show(
-    rivals: Sequence[LoadedModel],
+    rivals: Sequence[Rival],
     exhibits: Sequence[_Exhibit],
     part: Literal["val", "test", ""],
     num_shared: int | None = None,
@@ -178,13 +204,14 @@ def _show(
     scores: list[list[float]] = [[] for _ in rivals]
     views: list[_View] = []
     num_left_out = 0
-    ahead = min(decoding.ahead_of(Decoder.of(rival.card.model)) for rival in rivals)
+    ahead = min(decoding.ahead_of(Decoder.of(rival.loaded.card.model)) for rival in rivals)
     found = in_threads(lambda one: _look(rivals, one), exhibits, ahead=ahead)
-    while chunk := list(islice(found, min(_CHUNK, ahead))):
-        num_left_out += sum(not one for one in chunk)
-        seen = list(chain.from_iterable(chunk))
+    queue = zip(exhibits, found, strict=True)
+    while chunk := list(islice(queue, min(_CHUNK, ahead))):
+        num_left_out += sum(not views for _, views in chunk)
+        seen = list(chain.from_iterable(views for _, views in chunk))
         for n, (rival, row) in enumerate(zip(rivals, scores, strict=True)):
-            row += _scored(rival, [view.decoded[n] for view in seen])
+            row += _scored(rival, n, chunk)
         # Pixels are done with: what is kept of each picture is its label.
         views += [replace(view, decoded=()) for view in seen]
     table = np.array(scores, np.float64).reshape(len(rivals), len(views))
@@ -204,22 +231,38 @@ def _show(
     return Trial(part, num_shared, table[:, kept], labels[kept], groups, num_left_out)
 
 
-def _scored(rival: LoadedModel, decoded: Sequence[Decoded]) -> list[float]:
-    """One score an image, NaN for an error."""
-    results = scoring.score_images(
-        rival.model, [image for image in decoded if image.error_kind is None]
-    )
+def _scored(
+    rival: Rival, number: int, chunk: Sequence[tuple[_Exhibit, Sequence[_View]]]
+) -> list[float]:
+    """One score a view, NaN for an error."""
+    model: Detector = rival.loaded.model
+    if not any(exhibit.digest for exhibit, _ in chunk):
+        return _scores(model, [view.decoded[number] for _, views in chunk for view in views])
+    found: list[float] = []
+    for exhibit, views in chunk:
+        shown = [view.decoded[number] for view in views]
+        if shown and shown[0].error_kind is None:
+            model = rival.stranger_to(shown[0], exhibit.digest)
+        found += _scores(model, shown, batch_size=1 + len(synthetic.KINDS))
+    return found
+
+
+def _scores(
+    model: Detector, decoded: Sequence[Decoded], *, batch_size: int = scoring.BATCH_SIZE
+) -> list[float]:
+    good = [image for image in decoded if image.error_kind is None]
+    results = scoring.score_images(model, good, batch_size=batch_size)
     return [np.nan if image.error_kind else next(results).image_score for image in decoded]
 
 
-def _look(rivals: Sequence[LoadedModel], exhibit: _Exhibit) -> list[_View]:
+def _look(rivals: Sequence[Rival], exhibit: _Exhibit) -> list[_View]:
     """The image as the models take it, and its made defects; nothing of one that cannot be read.
 
     Raises:
         StorageError: its place is out of reach. It may come back, and a verdict on what could be
             read today would stand for all.
     """
-    uri, roi = exhibit.sample.image_uri, rivals[0].model.roi
+    uri, roi = exhibit.sample.image_uri, rivals[0].loaded.model.roi
     try:
         data = datasets.read_image(exhibit.sample)
         rgb = images.decode(data)
@@ -237,7 +280,7 @@ def _look(rivals: Sequence[LoadedModel], exhibit: _Exhibit) -> list[_View]:
         made = synthetic.defects([rgb], seed=_SEED, keys=[key], inside=inside)
         shown += [(1, defect.pixels) for defect in made]
     return [
-        _View(label, exhibit.group, tuple(_view(rival, uri, pixels) for rival in rivals))
+        _View(label, exhibit.group, tuple(_view(rival.loaded, uri, pixels) for rival in rivals))
         for label, pixels in shown
     ]
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from mrkd import models
+from mrkd import checkpoint, models
 from mrkd.datasets import Sample
 from mrkd.errors import ArtefactError, CategoryError
-from mrkd.gate.trial import MIN_SHARED, Trial, by_defects, by_labels
+from mrkd.gate.trial import MIN_SHARED, Rival, Trial, by_defects, by_labels
 from mrkd.metrics import Metric
 from mrkd.models import LoadedModel
 from mrkd.registry import Promotion
@@ -19,6 +20,8 @@ log = logging.getLogger(__name__)
 
 MARGIN = 0.005
 """Image AUROC that a newcomer may lose against the champion."""
+CHANCE = 0.01
+"""Of calling so many good images at the promised rate, below which they are too many."""
 
 # Two AUROCs that differ by just the margin may do so by a little more as floats.
 _ROUNDING = 1e-9
@@ -59,7 +62,7 @@ def judge(
             loaded, or cannot score today's images, holds nobody back.
         samples: of the category; the labelled ones of its `val` part are used or, where a label is
             missing there, of its `test` part.
-        good: its good training images, each with its `datasets.side_key`; used where there are no
+        good: its good training images, each with the sha256 of its file; used where there are no
             labels: those that both models held out or, if these are fewer than `MIN_SHARED`, all
             that the challenger did.
         max_images: of each label that are scored, at most, chosen by the hash of their URIs.
@@ -68,10 +71,10 @@ def judge(
         CategoryError: the challenger can score none of the images, or a score is not finite.
         StorageError: a place cannot be reached now.
     """
-    rivals, trouble = [challenger], ""
+    rivals, trouble = [_rival(workspace, challenger)], ""
     if champion is not None:
         try:
-            rivals.append(_load(workspace, challenger, champion))
+            rivals.append(_rival(workspace, _load(workspace, challenger, champion)))
         except ArtefactError as error:
             trouble = f"cannot be loaded: {error}"
     trial = by_labels(rivals, samples, max_images) or by_defects(rivals, good, max_images)
@@ -88,6 +91,13 @@ def judge(
     return Verdict(state, reason, {"state": state, "reason": reason, **record})
 
 
+def _rival(workspace: str, loaded: LoadedModel) -> Rival:
+    """A stored model with what it was made of."""
+    return Rival(
+        loaded, checkpoint.read_sides(workspace, loaded.card.category, loaded.card.version)
+    )
+
+
 def _load(workspace: str, challenger: LoadedModel, champion: Promotion) -> LoadedModel:
     """The champion on the challenger's device, with one teacher for both where it is the same."""
     teacher = challenger.model.teacher
@@ -102,9 +112,7 @@ def _load(workspace: str, challenger: LoadedModel, champion: Promotion) -> Loade
     return loaded
 
 
-def _figures(
-    trial: Trial, rivals: Sequence[LoadedModel], champion: Promotion | None
-) -> dict[str, Any]:
+def _figures(trial: Trial, rivals: Sequence[Rival], champion: Promotion | None) -> dict[str, Any]:
     """What was measured, as plain values."""
     compared = len(trial.scores) == 2
     record: dict[str, Any] = {
@@ -117,7 +125,7 @@ def _figures(
         "champion": None,
         "difference": _interval(trial.difference()) if compared else None,
         "margin": MARGIN,
-        "false_calls": None if trial.part else _false_calls(trial, rivals),
+        "false_calls": _false_calls(trial, rivals),
     }
     if champion is not None:
         figure = _interval(trial.auroc(1)) if compared else None
@@ -125,41 +133,57 @@ def _figures(
     return record
 
 
-def _false_calls(trial: Trial, rivals: Sequence[LoadedModel]) -> dict[str, Any]:
+def _false_calls(trial: Trial, rivals: Sequence[Rival]) -> dict[str, Any]:
     calls = [
-        trial.false_calls(n, rival.calibration.threshold)
+        trial.false_calls(n, rival.loaded.calibration.threshold)
         for n, rival in enumerate(rivals[: len(trial.scores)])
     ]
+    promised = rivals[0].loaded.calibration.supported_false_call_rate
     return {
         "num_images": trial.num_good,
         "num_shared": trial.num_shared,
         "challenger": calls[0],
         "champion": calls[1] if len(calls) == 2 else None,
-        "supported_rate": rivals[0].calibration.supported_false_call_rate,
+        "supported_rate": promised,
+        "far_above": _is_far_above(calls[0], trial.num_good, promised),
     }
+
+
+def _is_far_above(calls: int, num_images: int, rate: float) -> bool:
+    """Whether so many calls or more would come by chance less often than `CHANCE` at that rate."""
+    below = sum(
+        math.comb(num_images, n) * rate**n * (1 - rate) ** (num_images - n) for n in range(calls)
+    )
+    return calls > 0 and 1 - below < CHANCE
 
 
 def _decide(record: dict[str, Any], trouble: str, where: str) -> tuple[State, str]:
     """State and reason, from the figures."""
     own = f"image AUROC {record['image_auroc']['value']:.4f}"
+    calls = record["false_calls"]
+    overcalls = ""
+    if calls["far_above"]:
+        kind = "labelled" if record["part"] else "held-out"
+        overcalls = (
+            f"it calls {calls['challenger']} of {calls['num_images']} {kind} good images "
+            f"defective, and its calibration promises {calls['supported_rate']:.2%}"
+        )
+    also = f"; {overcalls}: set its threshold by parts of the line (mrkd models calibrate)"
     if record["champion"] is None:
-        return "first", f"the category's first model: {own} on {where}"
+        reason = f"the category's first model: {own} on {where}"
+        return "first", reason + also if overcalls else reason
     if trouble:
-        return "passed", f"the champion {trouble}; {own} on {where}"
+        reason = f"the champion {trouble}; {own} on {where}"
+        return "passed", reason + also if overcalls else reason
     figures = f"{own}, the champion's {record['champion']['image_auroc']['value']:.4f}, on {where}"
     reasons = []
     if record["difference"]["value"] < -MARGIN - _ROUNDING:
         reasons.append(f"worse by more than {MARGIN}: {figures}")
-    calls = record["false_calls"]
-    if calls:
-        allowed = max(calls["champion"], calls["supported_rate"] * calls["num_images"])
-        if calls["challenger"] > allowed:
-            reasons.append(
-                f"it calls {calls['challenger']} of {calls['num_images']} held-out good images "
-                f"defective, the champion {calls['champion']}, and its calibration supports "
-                f"{calls['supported_rate']:.2%}"
-            )
-    return ("held", "; ".join(reasons)) if reasons else ("passed", figures)
+    if overcalls and calls["challenger"] > calls["champion"]:
+        reasons.append(f"{overcalls}; the champion calls {calls['champion']}")
+    if reasons:
+        return "held", "; ".join(reasons)
+    return "passed", figures + also if overcalls else figures
 
 
 def _described(trial: Trial) -> str:

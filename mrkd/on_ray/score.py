@@ -18,9 +18,9 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Self
 
-from mrkd import alerts, archive, golden, parts, reports, storage, version_sets
+from mrkd import alerts, archive, checkpoint, golden, parts, reports, storage, version_sets
 from mrkd.config import ScoreConfig
-from mrkd.errors import ConfigError, MrkdError, StoppedError
+from mrkd.errors import ArtefactError, ConfigError, MrkdError, StoppedError, StorageError
 from mrkd.lease import Lease
 from mrkd.manifests import Manifest, count_rows, unopened
 from mrkd.nights import Night
@@ -32,8 +32,9 @@ from mrkd.on_ray.tally import Meter, add_start
 from mrkd.on_ray.verdict import STATES, Verdict
 from mrkd.schema import ERROR_KINDS
 from mrkd.shards import Pin
-from mrkd.summary import Summary, now
+from mrkd.summary import Summary, now, some_of
 from mrkd.tables import nearest
+from mrkd.threads import in_threads
 
 log = logging.getLogger(__name__)
 
@@ -270,6 +271,7 @@ def _end(
             f"{len(shut)} tars could not be opened ({shut[0]} is the first), and what they "
             "hold is unknown: --retry-errors forbidden,missing,unreachable opens them again"
         )
+    reasons += some_of(_doubts(night, closed))
     if num_mapless := sum(one.num_degraded for one in closed):
         reasons.append(f"{num_mapless} images have no map, as the night was late")
     for one in closed:
@@ -294,6 +296,23 @@ def _end(
         # A start that found nothing to do has nothing to say of a night that ended well before.
         stored=bool(closed) or not _ended(night),
     )
+
+
+def _doubts(night: Night, closed: Sequence[Manifest]) -> list[str]:
+    """What people should know of the thresholds that decided, a line each."""
+    pins = {name: pin for one in closed for name, pin in one.pins.items() if pin}
+
+    def doubt(category: str) -> str:
+        pin = pins[category]
+        try:
+            warning = checkpoint.read_calibration(
+                night.workspace, category, pin.version, pin.calibration
+            ).warning
+        except (ArtefactError, StorageError) as error:
+            warning = str(error)
+        return f"category {category}: {warning}" if warning else ""
+
+    return [line for line in in_threads(doubt, sorted(pins)) if line]
 
 
 def _ended(night: Night) -> bool:

@@ -22,7 +22,7 @@ from mrkd.on_ray.tasks import run_each
 from mrkd.on_ray.verdict import Verdict
 from mrkd.on_ray.workers import Order
 from mrkd.reviews.training import load_samples
-from mrkd.summary import Summary
+from mrkd.summary import Summary, some_of
 from mrkd.threads import in_threads
 
 Samples = Mapping[str, Sequence[Sample]]
@@ -168,6 +168,7 @@ def _close(fleet: Fleet, verdict: Verdict) -> Summary:
     fleet.close("stopped" if stopped else "done")
     too_many = len(failures) > fleet.config.fleet.max_failed_share * counts["categories"]
     reasons = [f"category {name}: {error}" for name, error in failures.items()]
+    reasons += some_of(fleet.doubts)
     if stopped:
         reasons.insert(0, f"{stopped} categories are not done: start the fleet again to go on")
     return verdict.end(

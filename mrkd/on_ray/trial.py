@@ -8,19 +8,21 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from hashlib import sha256
 from typing import Any
 
-from mrkd import device, exam, metrics, models
+from mrkd import checkpoint, datasets, device, exam, metrics, models
 from mrkd.category import CategoryResult, Probe, good_samples, train_category
 from mrkd.config import SearchConfig, TrainConfig
 from mrkd.datasets import Sample
+from mrkd.detector import Detector
 from mrkd.errors import CategoryError, MrkdError
 from mrkd.exam import Exam, Questions
 from mrkd.metrics import Metric
-from mrkd.model import MRKD
 from mrkd.on_ray import session
 from mrkd.on_ray.session import Ask
 from mrkd.searches import Search, Trial
+from mrkd.threads import in_threads
 
 log = logging.getLogger(__name__)
 
@@ -173,7 +175,7 @@ class _Examiner:
         self._exam: Exam | None = None
 
     def __call__(
-        self, model: MRKD, held_out: Sequence[Sample], threshold: float | None
+        self, model: Detector, held_out: Sequence[Sample], threshold: float | None
     ) -> dict[str, Any]:
         options = self._order.config.search
         if self._exam is None:
@@ -206,7 +208,7 @@ def by(config: SearchConfig, samples: Sequence[Sample]) -> exam.By:
 
 
 def questions(
-    config: SearchConfig, samples: Sequence[Sample], held_out: Sequence[Sample], model: MRKD
+    config: SearchConfig, samples: Sequence[Sample], held_out: Sequence[Sample], model: Detector
 ) -> Questions:
     """What trials are asked."""
     most = config.search.max_images
@@ -237,8 +239,8 @@ def test(order: Order, category: str, trials: Mapping[str, Sequence[Trial]]) -> 
             continue
         marks = []
         for trial in some:
-            model, threshold, shares = _load(order, trial)
-            asked = _test_questions(order, samples, model, shares)
+            model, threshold, held_out = _load(order, trial)
+            asked = _test_questions(order, samples, model, held_out)
             marks.append(Exam(asked, model).marks(model, threshold=threshold))
         assert asked is not None
         scores[name] = [one.scores for one in marks]
@@ -265,17 +267,18 @@ def test(order: Order, category: str, trials: Mapping[str, Sequence[Trial]]) -> 
     }
 
 
-def _load(order: Order, trial: Trial) -> tuple[MRKD, float, dict[str, float]]:
-    """The model of a training, its threshold, and the shares that it held out."""
-    loaded = models.load(order.search.uri, trial.category, trial.version)
+def _load(order: Order, trial: Trial) -> tuple[Detector, float, set[str]]:
+    """The model of a training, its threshold, and the files of its calibration side by sha256."""
+    place = order.search.uri, trial.category, trial.version
+    loaded = models.load(*place)
     loaded.model.to(device.choose(order.config.train.device, "float32").device)
-    names = ("validation_share", "calibration_share")
-    shares = {name: getattr(loaded.card.train, name) for name in names}
-    return loaded.model, loaded.calibration.threshold, shares
+    sides = checkpoint.read_sides(*place)
+    held_out = {digest for digest, side in sides.items() if side == "calibration"}
+    return loaded.model, loaded.calibration.threshold, held_out
 
 
 def _test_questions(
-    order: Order, samples: Sequence[Sample], model: MRKD, shares: Mapping[str, float]
+    order: Order, samples: Sequence[Sample], model: Detector, digests: set[str]
 ) -> Questions:
     """Other images than the trials'.
 
@@ -285,7 +288,9 @@ def _test_questions(
     if by(order.config, samples) == "labels":
         rest = exam.labelled_parts(samples)[1]
         return exam.ask_labelled(rest, model, max_images=len(rest))
-    held_out = exam.on_side(good_samples(samples), "calibration", shares)
+    good = good_samples(samples)
+    found = in_threads(lambda one: sha256(datasets.read_image(one)).hexdigest(), good)
+    held_out = [one for one, digest in zip(good, found, strict=True) if digest in digests]
     most = order.config.search.max_images
     return exam.ask_synthetic(held_out, model, max_images=most, seed=_TEST_SEED)
 

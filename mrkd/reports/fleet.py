@@ -49,6 +49,7 @@ def fleet_page(data: FleetData) -> str:
         not_started=_by_reason(data.trainings),
         held=[view for view in trainings if view["state"] == "held"],
         odd=[view for view in trainings if view["num_suspects"]],
+        doubtful=[view for view in trainings if view["doubts"]],
         shown=shown,
         many=_MANY,
     )

@@ -92,6 +92,10 @@ class Training:
         model_bytes: size of its files, without the teacher.
         skipped: images that could not be decoded, each with its reason.
         warnings: what a person should know, one line each.
+        doubts: what people should know of it before they trust it, one line each.
+        no_student: why it has none though its config has one; else empty.
+        num_groups: that its good images come in; 0: not known.
+        groups: the largest groups of more than one image, each with its size and a few names.
         gate: what decided on its use.
         losses: of each epoch; None where they are not stored.
         scores: float32 `[n]` of its own good images.
@@ -117,6 +121,10 @@ class Training:
     model_bytes: int = 0
     skipped: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
+    no_student: str = ""
+    num_groups: int = 0
+    groups: tuple[tuple[int, tuple[str, ...]], ...] = ()
     gate: Gate = Gate()
     losses: Losses | None = None
     scores: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from mrkd import checkpoint, registry, schema, storage
 from mrkd.errors import ArtefactError, StorageError
-from mrkd.fleets import FLEET_VERSION
+from mrkd.fleets import FLEET_VERSION, doubts_of
 from mrkd.reports import stored
 from mrkd.reports.content import Picture
 from mrkd.reports.fleet_content import FleetData, Gate, Losses, Measure, Training
@@ -36,6 +36,9 @@ _RESULT = (
     "model_bytes",
 )
 _MEASURED = ("state", "reason", "by", "num_good", "num_defective")
+
+# Of a training's groups so many are shown, each with so many names.
+_GROUPS, _NAMES = 12, 4
 
 Row = Mapping[str, Any]
 
@@ -86,6 +89,8 @@ def _training(workspace: str, record: Row) -> tuple[Training, list[Row]]:
     facts: dict[str, Any] = {name: record[name] for name in _RESULT}
     facts |= {name: tuple(record[name]) for name in ("skipped", "warnings")}
     facts["gate"] = _gate(record["gate"])
+    facts["doubts"] = tuple(doubts_of(record))
+    facts["no_student"] = record.get("no_student", "")
     gaps = []
     for read in (_promotion, _card, _losses, _scores):
         try:
@@ -139,16 +144,31 @@ def _losses(workspace: str, record: Row) -> dict[str, Any]:
 
 def _scores(workspace: str, record: Row) -> dict[str, Any]:
     uri = _file(workspace, record, "training_scores.parquet")
-    table = stored.table(uri, [*_SCORES, *schema.MAP_COLUMNS])
-    # Of held-out images some lie above the threshold by its very rule.
-    odd = table.filter((pc.field("side") == "train") & pc.field("is_anomalous"))
+    table = stored.table(uri, [*_SCORES, *schema.MAP_COLUMNS], ["is_suspect", "group"])
+    # Versions of before there were folds suspect what they were trained on and call anomalous.
+    suspect = pc.field("is_suspect")
+    if "is_suspect" not in table.column_names:
+        suspect = (pc.field("side") == "train") & pc.field("is_anomalous")
+    odd = table.filter(suspect)
+    groups = table["group"].to_pylist() if "group" in table.column_names else []
     odd = odd.sort_by([("image_score", "descending"), ("image_uri", "ascending")])
     return {
         "scores": table["image_score"].to_numpy(),
         "sides": np.array(table["side"].to_pylist(), dtype=np.object_),
+        "num_groups": len(set(groups)),
+        "groups": _largest(groups, table["image_uri"].to_pylist()) if groups else (),
         "suspect_uris": tuple(odd["image_uri"].to_pylist()),
         "rows": odd.slice(0, stored.PICTURES_PER_CATEGORY).to_pylist(),
     }
+
+
+def _largest(groups: Sequence[int], uris: Sequence[str]) -> tuple[tuple[int, tuple[str, ...]], ...]:
+    """The groups of more than one image, the largest first, each with its size and some names."""
+    members: dict[int, list[str]] = {}
+    for group, uri in zip(groups, uris, strict=True):
+        members.setdefault(group, []).append(uri.rpartition("/")[2])
+    shared = sorted((sorted(some) for some in members.values() if len(some) > 1), key=len)
+    return tuple((len(some), tuple(some[:_NAMES])) for some in reversed(shared[-_GROUPS:]))
 
 
 def _file(workspace: str, record: Row, name: str) -> str:

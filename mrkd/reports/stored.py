@@ -41,8 +41,8 @@ def record(uri: str, *, version: int, advice: str) -> dict[str, Any]:
     return content
 
 
-def table(uri: str, columns: Sequence[str]) -> pa.Table:
-    """These columns of a Parquet file.
+def table(uri: str, columns: Sequence[str], optional: Sequence[str] = ()) -> pa.Table:
+    """These columns of a Parquet file, and what there is of the optional ones.
 
     Raises:
         StorageError: it cannot be read.
@@ -53,7 +53,7 @@ def table(uri: str, columns: Sequence[str]) -> pa.Table:
         raise ArtefactError(
             f"{uri} has no column {', '.join(missing)}: another version of mrkd wrote it"
         )
-    return found.select(columns)
+    return found.select([*columns, *(name for name in optional if name in found.column_names)])
 
 
 Read = Callable[[str], bytes]

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from mrkd.config import PoolConfig
 from mrkd.decoding import Decoded, Decoder
-from mrkd.model import Detector, infer
+from mrkd.detector import Detector, Joined, detect, infer
 from mrkd.roi import Roi
 from mrkd.scoring.canvas import Canvas
 from mrkd.scoring.regions import inside
@@ -31,6 +31,7 @@ class Scored:
         anomaly_map: float32 `[S, S]` at the model's size, letterbox borders included; where the
             model takes a picture in tiles `[H, W]` at the canvas' size.
         image_score: a float32 value.
+        raw_scores: what the score is made of, `model.Joined.raw_scores`.
         reduced_map: the map at the size that is stored, float32 `[s, s]`.
         roi: the model's region of interest, bool `[S, S]`, letterbox borders outside; None: all.
     """
@@ -38,6 +39,7 @@ class Scored:
     decoded: Decoded
     anomaly_map: NDArray[np.float32]
     image_score: float
+    raw_scores: NDArray[np.float32]
     reduced_map: NDArray[np.float32]
     roi: NDArray[np.bool_] | None = None
 
@@ -83,9 +85,14 @@ def score_images(
         return
     roi = None if model.pixel_roi is None else model.pixel_roi.cpu().numpy() > 0
     while batch := list(islice(queue, batch_size)):
-        map_BHW, score_B = run([_checked(model, image) for image in batch])
-        reduced = _reduced(map_BHW, map_size)
-        arrays = (map_BHW.float().cpu().numpy(), score_B.float().tolist(), reduced.cpu().numpy())
+        joined = run.infer([_checked(model, image) for image in batch])
+        reduced = _reduced(joined.anomaly_map, map_size)
+        arrays = (
+            joined.anomaly_map.float().cpu().numpy(),
+            joined.image_score.float().tolist(),
+            joined.raw_scores.float().cpu().numpy(),
+            reduced.cpu().numpy(),
+        )
         for result in zip(batch, *arrays, strict=False):
             yield Scored(*result, roi)
 
@@ -102,15 +109,26 @@ class _Run:
     def place(self) -> torch.device:
         return next(self.model.parameters()).device
 
-    def __call__(self, squares: Sequence[NDArray[np.uint8]]) -> tuple[Tensor, Tensor]:
+    def infer(self, squares: Sequence[NDArray[np.uint8]]) -> Joined:
         """`infer` of at most a batch of squares; more rows than squares come back."""
+        with self._autocast():
+            return infer(self.model, self._batch(squares))
+
+    def maps(self, squares: Sequence[NDArray[np.uint8]]) -> Tensor:
+        """Each detector's map, `[B, K, S, S]`, of the same."""
+        with self._autocast():
+            return detect(self.model, self._batch(squares))[0]
+
+    def _batch(self, squares: Sequence[NDArray[np.uint8]]) -> Tensor:
         size = self.model.config.image_size
         pixels_BHW3 = np.zeros((self.batch_size, size, size, 3), np.uint8)
         for row, square in zip(pixels_BHW3, squares, strict=False):
             row[:] = square
+        return torch.from_numpy(pixels_BHW3).to(self.place)
+
+    def _autocast(self) -> torch.autocast:
         enabled = self.precision is not torch.float32
-        with torch.autocast(self.place.type, self.precision, enabled=enabled):
-            return infer(self.model, torch.from_numpy(pixels_BHW3).to(self.place))
+        return torch.autocast(self.place.type, self.precision, enabled=enabled)
 
 
 def _tiled(run: _Run, queue: Iterator[Decoded], map_size: int | None) -> Iterator[Scored]:
@@ -122,20 +140,22 @@ def _tiled(run: _Run, queue: Iterator[Decoded], map_size: int | None) -> Iterato
         for number, square in enumerate(_checked(run.model, image))
     )
     while batch := list(islice(tiles, run.batch_size)):
-        map_BHW, _ = run([square for _, _, square in batch])
-        for (image, number, _), map_HW in zip(batch, map_BHW.float(), strict=False):
+        maps_BKSS = run.maps([square for _, _, square in batch])
+        for (image, number, _), tile_KSS in zip(batch, maps_BKSS.float(), strict=False):
             assert image.geometry is not None
             tiling = decoder.tiling(image.geometry.original)
             if number == 0:
-                canvas = Canvas(tiling, run.place)
-            canvas.add(number, map_HW)
+                canvas = Canvas(tiling, len(tile_KSS), run.place)
+            canvas.add(number, tile_KSS)
             if number + 1 == len(tiling):
-                whole = canvas.map_HW[None]
+                with torch.inference_mode():
+                    whole = run.model.join(canvas.maps_KHW[None])
                 yield Scored(
                     image,
-                    canvas.map_HW.cpu().numpy(),
-                    float(run.model.image_score(whole[None])),
-                    _reduced(whole, map_size)[0].cpu().numpy(),
+                    whole.anomaly_map[0].cpu().numpy(),
+                    float(whole.image_score),
+                    whole.raw_scores[0].cpu().numpy(),
+                    _reduced(whole.anomaly_map, map_size)[0].cpu().numpy(),
                 )
 
 

@@ -18,7 +18,7 @@ from mrkd.backbones import Teacher
 from mrkd.checkpoint import Calibration
 from mrkd.config import PoolConfig, RowsConfig
 from mrkd.decoding import Decoded
-from mrkd.model import Detector
+from mrkd.detector import Detector
 from mrkd.models import LoadedModel
 from mrkd.scoring.forward import Scored, score_images, within
 from mrkd.scoring.regions import find_regions

@@ -13,8 +13,11 @@ from mrkd.errors import ConfigError
 Kind = Literal["mrkd", "nearest_neighbour"]
 
 MODEL, RD, NEAREST = "MRKD", "plain RD", "nearest neighbour"
+STUDENT, CELLS = "MRKD student alone", "cell Gaussians alone"
 
-PLAIN_RD = {"model.fmm": False, "model.scconv": False, "model.simam": False}
+ALONE = {"model.student": True, "model.cells": False}
+"""Leaves the student by itself: what its parts bring is told of it."""
+PLAIN_RD = {**ALONE, "model.fmm": False, "model.scconv": False, "model.simam": False}
 """Turns MRKD into reverse distillation: same normalisation, loss and steps."""
 
 _MASK_RATES = (0.0, 0.2, 0.4, 0.6, 0.8)
@@ -96,12 +99,29 @@ def runs_of(config: EvalConfig, tables: Sequence[Table]) -> dict[str, Arm]:
 
 def _results(config: EvalConfig) -> Table:
     arms = [Arm(MODEL)]
+    model = config.model
+    if "student" in config.baselines and model.cells:
+        arms.append(Arm(STUDENT, ALONE))
     if "plain_rd" in config.baselines:
         arms.append(Arm(RD, PLAIN_RD))
+    if "cell_gaussian" in config.baselines and model.student:
+        arms.append(Arm(CELLS, _ONLY_CELLS))
     if "nearest_neighbour" in config.baselines:
         arms.append(Arm(NEAREST, kind="nearest_neighbour"))
     paper = "Table 1" if config.protocol == "mvtec" else ""
     return Table("results", "The model and what it is set against", tuple(arms), MODEL, paper)
+
+
+_ONLY_CELLS = {"model.student": False, "model.cells": True, "model.gaussian": 0.0}
+
+
+def _detectors(config: EvalConfig) -> Table:
+    arms = (
+        Arm("student and cells", {**_ONLY_CELLS, "model.student": True}),
+        Arm(STUDENT, ALONE),
+        Arm(CELLS, _ONLY_CELLS),
+    )
+    return Table("detectors", "Student and cell Gaussians", arms, arms[0].name)
 
 
 def _backbone(config: EvalConfig) -> Table:
@@ -112,14 +132,14 @@ def _backbone(config: EvalConfig) -> Table:
             "ablation is backbone, and model.weights or model.taps is of one backbone alone: set "
             "weights to auto, and no taps"
         )
-    arms = tuple(Arm(name, {"model.backbone": name}) for name in family)
+    arms = tuple(Arm(name, {**ALONE, "model.backbone": name}) for name in family)
     return Table("backbone", "Teachers", arms, own, "Table 4")
 
 
 def _fmm(config: EvalConfig) -> Table:
     arms = (
-        Arm("with FMM", {"model.fmm": True}),
-        Arm("without FMM", {"model.fmm": False}),
+        Arm("with FMM", {**ALONE, "model.fmm": True}),
+        Arm("without FMM", {**ALONE, "model.fmm": False}),
     )
     return Table("fmm", "Feature mask generation", arms, "with FMM", "Table 5")
 
@@ -127,7 +147,7 @@ def _fmm(config: EvalConfig) -> Table:
 def _scsatt(config: EvalConfig) -> Table:
     parts = {"both": (True, True), "SCConv": (True, False), "SimAM": (False, True)}
     arms = [
-        Arm(name, {"model.fmm": True, "model.scconv": scconv, "model.simam": simam})
+        Arm(name, {**ALONE, "model.fmm": True, "model.scconv": scconv, "model.simam": simam})
         for name, (scconv, simam) in parts.items()
     ]
     arms.append(Arm("neither, with FMM", PLAIN_RD | {"model.fmm": True}))
@@ -140,7 +160,10 @@ def _levels(config: EvalConfig) -> Table:
     numbers = range(1, count + 1)
     subsets = [s for size in numbers for s in itertools.combinations(numbers, size)]
     # All of them are no subset, so that the arm shares its runs with the model itself.
-    arms = [Arm(_named(s), {"model.levels": [] if len(s) == count else list(s)}) for s in subsets]
+    arms = [
+        Arm(_named(s), {**ALONE, "model.levels": [] if len(s) == count else list(s)})
+        for s in subsets
+    ]
     return Table("levels", "Levels in loss and map", tuple(arms), arms[-1].name, "Table 7")
 
 
@@ -155,7 +178,7 @@ def _mask_rate(config: EvalConfig) -> Table:
             "model.fmm, or a preset that does (masked, paper)"
         )
     rates = sorted({*_MASK_RATES, config.train.mask_rate})
-    arms = tuple(Arm(f"{rate:g}", {"train.mask_rate": rate}) for rate in rates)
+    arms = tuple(Arm(f"{rate:g}", {**ALONE, "train.mask_rate": rate}) for rate in rates)
     return Table("mask_rate", "Mask rate", arms, f"{config.train.mask_rate:g}")
 
 
@@ -165,4 +188,5 @@ _ABLATIONS = {
     "scsatt": _scsatt,
     "levels": _levels,
     "mask_rate": _mask_rate,
+    "detectors": _detectors,
 }

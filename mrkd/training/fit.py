@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from mrkd import device, seeds
 from mrkd.config import FitConfig
@@ -107,12 +108,18 @@ def fit(
             f"{len(train)} training and {len(validation)} validation images, "
             f"{len(sample_ids)} names: needs at least 2 and 1, and a name for each"
         )
-    if train.roi is not model.pixel_roi or validation.roi is not model.pixel_roi:
+    if not all(_same(features.roi, model.pixel_roi) for features in (train, validation)):
         raise ValueError("the features are not of the model's region of interest")
     group = group or Group()
     _check_start(group, resume.step if resume else 0)
     one = _Fit(model, train, validation, config, sample_ids, group, resume)
     return one.run(report, save, checkpoint_s)
+
+
+def _same(one: Tensor | None, other: Tensor | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return torch.equal(one.cpu(), other.cpu())
 
 
 def _check_start(group: Group, step: int) -> None:
@@ -195,6 +202,7 @@ class _Fit:
             if report:
                 report({**self.history[-1], "seconds": time.perf_counter() - began})
         self.model.load_trained_state(self.best)
+        self._round()
         self.model.eval()
         calibrate_levels(self.model, self.validation)
         if self.model.config.gaussian:
@@ -212,6 +220,13 @@ class _Fit:
             num_micro_batches=self.batches.num_micro_batches,
             warnings=self._warnings(),
         )
+
+    @torch.no_grad()
+    def _round(self) -> None:
+        """Leaves weights that float16 holds: a stored model is half as large, and the same."""
+        for parameter in self.trained.values():
+            if parameter.ndim > 1:
+                parameter.copy_(parameter.half())
 
     def _is_over(self) -> bool:
         """Whether all steps are taken, or the held-out loss has not fallen for too long."""

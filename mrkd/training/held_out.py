@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mrkd import maps
+from mrkd.ensemble import Ensemble
 from mrkd.feature_cache import TeacherFeatures
 from mrkd.features import inside
 from mrkd.loss import distillation_loss
@@ -108,3 +109,26 @@ def calibrate_score(model: MRKD, features: TeacherFeatures) -> None:
     std, mean = torch.std_mean(torch.cat(found, 1), dim=1)
     model.get_buffer("score_mean").copy_(mean)
     model.get_buffer("score_std").copy_(std.clamp_min(1e-6))
+
+
+@torch.inference_mode()
+def calibrate_ensemble(model: Ensemble, features: TeacherFeatures) -> None:
+    """Gives an ensemble all its scales by images that neither student nor cells know.
+
+    Args:
+        model: in eval mode, its cells fitted.
+        features: of the held-out images.
+    """
+    if model.student is not None:
+        calibrate_levels(model.student, features)
+    pixels: list[list[Tensor]] = []
+    raw = []
+    for levels in features.batches():
+        maps_BKHW = model.maps(model.from_features(levels))
+        pixels.append([inside(maps_BKHW[:, n], model.pixel_roi).flatten() for n in model.shown])
+        raw.append(model.raw_scores(maps_BKHW))
+    std, mean = zip(
+        *(torch.std_mean(torch.cat(own)) for own in zip(*pixels, strict=True)), strict=True
+    )
+    model.set_map_scales(torch.stack(mean), torch.stack(std))
+    model.set_score_scales(torch.cat(raw))

@@ -46,7 +46,7 @@ class TrainingLoss:
         self.precision = torch.float32
         self._model, self._train, self._config = model, train, config
         self._sample_ids, self._total_steps = sample_ids, total_steps
-        self._sizes = [train.levels[n].shape[-2:] for n in model.levels]
+        self._sizes = [train.sizes[n] for n in model.levels]
 
     def __call__(self, step: int, rows: Rows) -> Tensor:
         """The loss of the images at these rows of the training set."""
@@ -72,7 +72,7 @@ class TrainingLoss:
             across, along = seeds.stream(
                 self._config.seed, "flips", step, self._sample_ids[n]
             ).random(2)
-            pixels = self._train.pixels[n]
+            pixels = self._train.shown(n)
             pixels = pixels[:, ::-1] if across < 0.5 else pixels
             flipped.append(pixels[::-1] if along < 0.5 else pixels)
         return self._train.compute(np.stack(flipped))

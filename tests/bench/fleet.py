@@ -23,7 +23,7 @@ from mrkd.config import DataConfig, TrainConfig
 from mrkd.datasets import Sample
 from mrkd.on_ray import session, train
 from mrkd.summary import Summary
-from tests.bench.real_data import elpv_root
+from tests.bench.real_sets import elpv_root
 from tests.support.folders import put, put_broken
 
 CIFAR_TRAIN, CIFAR_TEST = 500, 100

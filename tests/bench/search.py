@@ -24,7 +24,7 @@ from mrkd.on_ray import tune
 from mrkd.reports import load_search_data
 from mrkd.reports.fleet_content import Measure
 from mrkd.reports.search_content import SearchData
-from tests.bench.real_data import elpv_root
+from tests.bench.real_sets import elpv_root
 from tests.support.folders import put
 
 RESULTS = Path(__file__).parent / "results"

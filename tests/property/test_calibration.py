@@ -36,8 +36,11 @@ def test_anomalous_is_the_same_as_a_p_value_at_most_the_supported_rate(values, r
     n = len(values)
     for score in [*values, *(np.nextafter(np.float32(v), np.float32(np.inf)) for v in values)]:
         count = round(float(calibration.p_values(score)) * (n + 1))
-        allowed = max(math.floor(rate * (n + 1) + 1e-9), 1)
-        assert (score > calibration.threshold) == (count <= allowed)
+        allowed = math.floor(rate * (n + 1) + 1e-9)
+        if allowed:
+            assert (score > calibration.threshold) == (count <= allowed)
+        elif score > calibration.threshold:  # extrapolated: above all that is known
+            assert count == 1
 
 
 @settings(deadline=None)
@@ -57,3 +60,10 @@ def test_p_values_lie_in_their_range_and_never_rise_with_the_score(values):
     assert (np.diff(p_values) <= 0).all()
     assert p_values.max() == 1
     assert p_values.min() >= np.float32(1 / (len(values) + 1))
+
+
+@settings(deadline=None)
+@given(scores, rates)
+def test_a_higher_rate_never_has_a_higher_threshold(values, rate):
+    lower = threshold_at(np.array(values), rate)
+    assert threshold_at(np.array(values), min(2 * rate, 0.9)) <= lower

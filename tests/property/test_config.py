@@ -31,6 +31,10 @@ SINGLE = st.fixed_dictionaries(
 # Values that the ranges of their keys let through; other keys take any small value of their type.
 FITTING = {
     "run": st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,20}", fullmatch=True),
+    "group": st.sampled_from(["", "{run}_{n}", "*_{line}-{part}-{n}"]),
+    "student": st.just(True),  # one of the two must be on
+    "gaussian": st.just(0.0),  # it excludes cells
+    "min_images_for_student": st.integers(4, 10**6),
     "preset": st.sampled_from(presets()),
     "image_size": st.integers(1, 16).map(lambda n: 32 * n),
     "tiles": st.just(0),  # they exclude a region of interest

@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import arrays
 from torch.nn import functional as F
 
 from mrkd.config import RoiConfig
-from mrkd.maps import anomaly_map, image_score, smooth
+from mrkd.maps import anomaly_map, image_score
 from mrkd.roi import Roi
 
 SIDE, STRIDES = 16, (2, 4, 8)
@@ -28,11 +28,16 @@ def cells_of(roi):
 
 
 def whole_map(levels, roi, combine="add", sigma=1.0):
-    calibration = {"mean": torch.full((3,), 0.5), "std": torch.full((3,), 0.25)}
-    joined = anomaly_map(
-        levels, size=(SIDE, SIDE), combine=combine, roi=cells_of(roi), **calibration
+    return anomaly_map(
+        levels,
+        size=(SIDE, SIDE),
+        combine=combine,
+        roi=cells_of(roi),
+        mean=torch.full((3,), 0.5),
+        std=torch.full((3,), 0.25),
+        sigma=sigma,
+        pixel_roi=roi,
     )
-    return smooth(joined, sigma, roi=roi)
 
 
 @settings(max_examples=50)

@@ -45,10 +45,10 @@ def test_tiles_cover_the_picture_to_its_borders_and_their_weights_add_up_to_one(
 @settings(max_examples=50, deadline=None)
 @given(tilings(), st.integers(0, 2**32 - 1))
 def test_flat_tiles_make_a_flat_canvas_in_whatever_order_they_come(tiling, seed):
-    canvas = Canvas(tiling, torch.device("cpu"))
+    canvas = Canvas(tiling, 1, torch.device("cpu"))
     for number in np.random.default_rng(seed).permutation(len(tiling)):
-        canvas.add(int(number), torch.full((tiling.size, tiling.size), -3.5))
-    np.testing.assert_allclose(canvas.map_HW.numpy(), -3.5, rtol=2e-6)
+        canvas.add(int(number), torch.full((1, tiling.size, tiling.size), -3.5))
+    np.testing.assert_allclose(canvas.maps_KHW[0].numpy(), -3.5, rtol=2e-6)
 
 
 @settings(max_examples=50, deadline=None)
@@ -57,13 +57,13 @@ def test_what_is_cut_from_a_picture_lies_on_its_canvas_where_it_was(tiling):
     height, width = tiling.original
     ramp = np.add.outer(2.0 * np.arange(height), np.arange(width))
     rgb = np.repeat((ramp / max(ramp.max(), 1) * 255).astype(np.uint8)[..., None], 3, axis=2)
-    canvas = Canvas(tiling, torch.device("cpu"))
+    canvas = Canvas(tiling, 1, torch.device("cpu"))
     for number, tile in enumerate(tiling.cut(rgb)):
-        canvas.add(number, torch.from_numpy(tile[..., 0].astype(np.float32)))
+        canvas.add(number, torch.from_numpy(tile[None, ..., 0].astype(np.float32)))
     rows, columns = ((np.arange(n) + 0.5) * m / n - 0.5 for n, m in zip(
         tiling.canvas, tiling.original, strict=True
     ))  # fmt: skip
     expected = np.add.outer(2 * rows, columns) / max(ramp.max(), 1) * 255
     # Half a pixel of the canvas, one of the picture, and what a tile's edge repeats.
     step = 255 * 3 / max(ramp.max(), 1) * max(1, tiling.side / tiling.size)
-    assert np.abs(canvas.map_HW.numpy() - expected).max() <= 1.5 * step + 2
+    assert np.abs(canvas.maps_KHW[0].numpy() - expected).max() <= 1.5 * step + 2

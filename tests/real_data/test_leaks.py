@@ -10,7 +10,7 @@ import pytest
 from mrkd.leaks import find_leaks
 
 pytestmark = [pytest.mark.real_data, pytest.mark.timeout(1800)]
-MTD = os.environ.get("MRKD_MTD", "")
+MTD = Path(os.environ.get("MRKD_DATA", "missing"), "mtd")
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +18,7 @@ def tiles():
     """Tile and part of each picture, by its path."""
     table = Path(MTD, "split.csv")
     if not table.exists():
-        pytest.skip(f"no split.csv in {MTD or 'MRKD_MTD'!r}: give MTD=<the data set's folder>")
+        pytest.skip(f"no split.csv in {str(MTD)!r}: give DATA=<the folder above mtd>")
     with table.open() as file:
         return {row["path"]: (row["tile"], row["part"]) for row in csv.DictReader(file)}
 

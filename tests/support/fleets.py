@@ -144,14 +144,17 @@ def _scores(
 ) -> pa.Table:
     """Good images up to the threshold, then the odd ones, the least first."""
     size = {"sha256": "0" * 64, "image_height": image_size, "image_width": image_size}
+    size |= {"group": 0, "fold": 0}
     rows: list[dict[str, Any]] = []
     for side in (side for side, count in NUM_IMAGES.items() for _ in range(count)):
         score = min(rng.gamma(9, 0.05 if side == "train" else 0.055), THRESHOLD)
         good = {"image_uri": f"file:///parts/{len(rows):04}.png", "side": side}
-        rows.append(good | {"image_score": score, "is_anomalous": False} | size)
+        rows.append(
+            good | {"image_score": score, "is_anomalous": False, "is_suspect": False} | size
+        )
     for n in range(num_odd):
         odd: dict[str, Any] = {"image_uri": images[n % len(images)].as_uri(), "side": "train"}
-        odd |= {"image_score": THRESHOLD + 0.2 * (n + 1), "is_anomalous": True}
+        odd |= {"image_score": THRESHOLD + 0.2 * (n + 1), "is_anomalous": True, "is_suspect": True}
         rows.append(odd | size | schema.encode_map(_map(rng), "float16"))
     return pa.Table.from_pylist(rows, schema=TRAINING_SCORES)
 
@@ -164,7 +167,9 @@ def _map(rng: np.random.Generator) -> NDArray[np.float32]:
 
 
 def _calibration() -> Calibration:
-    return Calibration(1, THRESHOLD, 1.0, 0.01, 0.04, (0.4, 1.0), (0.5, 1.0), {}, "mrkd", "first")
+    return Calibration(
+        1, THRESHOLD, 1.0, 0.01, 0.04, (0.4, 1.0), (0.5, 1.0), {}, "mrkd", "first", 2
+    )
 
 
 def _card(category: str, config: TrainConfig) -> ModelCard:

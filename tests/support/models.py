@@ -2,13 +2,19 @@
 
 import functools
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from mrkd import backbones
 from mrkd.backbones import Teacher
+from mrkd.backbones.teacher import teacher_of
 from mrkd.config import FitConfig, ModelConfig, TrainConfig
+from mrkd.ensemble import Ensemble, model_of
+from mrkd.feature_cache import TeacherFeatures
 from mrkd.model import MRKD, build
 from mrkd.roi import Roi
+from mrkd.training import CrossFit, calibrate_ensemble
 
 MODEL = ModelConfig(
     backbone="efficientnet_lite0",
@@ -33,6 +39,18 @@ def small_model(seed: int = 0, roi: Roi | None = None, **values: object) -> MRKD
     """A fresh model as training leaves one; each seed has other weights, all have one teacher."""
     model = build(MODEL.with_values(values), _teacher(), seed=seed, roi=roi).eval()
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # missing in torch's
+    return model
+
+
+def small_cells(pixels_NHW3: NDArray[np.uint8], **values: object) -> Ensemble:
+    """Cell Gaussians of these pictures, 64 px, under scales by the pictures themselves."""
+    config = MODEL.with_values({"student": False, "cells": True, **values})
+    teacher = teacher_of(config, seed=0)
+    model = model_of(config, teacher).eval()
+    assert isinstance(model, Ensemble)
+    features = TeacherFeatures(teacher, pixels_NHW3, budget_bytes=2**30, roi=model.pixel_roi)
+    CrossFit(model, features, np.zeros(len(pixels_NHW3), np.int64), seed=0)
+    calibrate_ensemble(model, features)
     return model
 
 

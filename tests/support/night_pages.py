@@ -148,6 +148,7 @@ def write_model(workspace: str, category: str, version: str = "v1") -> None:
         },
         by="mrkd",
         why="first",
+        num_groups=NUM_HELD_OUT,
     )
     card = ModelCard(
         category,
@@ -166,6 +167,9 @@ def write_model(workspace: str, category: str, version: str = "v1") -> None:
             "image_uri": f"{n}.png",
             "sha256": "0" * 64,
             "side": "calibration",
+            "is_suspect": False,
+            "group": n,
+            "fold": n % 8,
             "image_height": IMAGE_SIZE,
             "image_width": IMAGE_SIZE,
             "image_score": score,

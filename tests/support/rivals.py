@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
 
 from mrkd import datasets, models, registry
 from mrkd.checkpoint import Calibration, ModelCard, TeacherCard
-from mrkd.config import FitConfig, RoiConfig
+from mrkd.config import RoiConfig
 from mrkd.datasets import Sample
-from mrkd.model import MRKD
+from mrkd.ensemble import Model
+from mrkd.gate.trial import Rival
 from mrkd.models import LoadedModel
 from mrkd.registry import Promotion
 from mrkd.roi import Roi
@@ -26,17 +27,32 @@ NEVER = 1e9
 
 
 def rival(
-    model: MRKD | None = None, *, train: FitConfig = FIT, threshold: float = NEVER
+    model: Model | None = None,
+    *,
+    threshold: float = NEVER,
+    supported: float = 0.2,
 ) -> LoadedModel:
     """A model that no workspace holds."""
     model = model or small_model(BETTER)
     teacher = TeacherCard("efficientnet_lite0", "0", random=True)
-    card = ModelCard("plate", "v", model.config, train, teacher, {}, {}, {}, {}, {})
-    return LoadedModel(model, card, _calibration(threshold))
+    card = ModelCard("plate", "v", model.config, FIT, teacher, {}, {}, {}, {}, {})
+    held_out = (0.0,) * 4
+    calibration = Calibration(
+        1, threshold, threshold, 0.01, supported, held_out, held_out, {}, "test", "test", 4
+    )
+    return LoadedModel(model, card, calibration)
 
 
-def store(workspace: str, loaded: LoadedModel) -> LoadedModel:
+def shown(loaded: LoadedModel | None = None, sides: Mapping[str, str] | None = None) -> Rival:
+    """A model at the gate, and what it was made of; nothing, if nobody says."""
+    return Rival(loaded or rival(), sides or {})
+
+
+def store(
+    workspace: str, loaded: LoadedModel, sides: Mapping[str, str] | None = None
+) -> LoadedModel:
     """The model as the next version of its category."""
+    known = sides or {}
     draft = models.draft(
         loaded.model,
         loaded.calibration,
@@ -46,29 +62,37 @@ def store(workspace: str, loaded: LoadedModel) -> LoadedModel:
         data={},
         metrics={},
         history=pa.table({"epoch": [0]}),
-        training_scores=pa.table({"image_uri": ["a"]}),
+        training_scores=pa.table(
+            {
+                "sha256": pa.array(list(known), pa.string()),
+                "side": pa.array(list(known.values()), pa.string()),
+            }
+        ),
     )
     models.save(workspace, draft)
     return LoadedModel(loaded.model, draft.card, loaded.calibration)
 
 
-def crown(workspace: str, loaded: LoadedModel) -> Promotion:
+def crown(workspace: str, loaded: LoadedModel, sides: Mapping[str, str] | None = None) -> Promotion:
     """The model stored and promoted."""
-    version = store(workspace, loaded).card.version
+    version = store(workspace, loaded, sides).card.version
     return registry.promote(workspace, "plate", version, by="test", why="test")
 
 
-def keyed(samples: Iterable[Sample]) -> list[tuple[Sample, str]]:
-    """Samples with their side keys."""
-    return [(one, datasets.side_key(one, datasets.read_image(one))) for one in samples]
+def digested(samples: Iterable[Sample]) -> list[tuple[Sample, str]]:
+    """Samples with the sha256 of their files."""
+    return [(one, hashlib.sha256(datasets.read_image(one)).hexdigest()) for one in samples]
 
 
-def held_out(good: list[tuple[Sample, str]], train: FitConfig = FIT) -> list[tuple[Sample, str]]:
-    """Those that a training holds out for its calibration."""
-    shares: dict[str, Any] = {
-        name: getattr(train, name) for name in ("validation_share", "calibration_share")
-    }
-    return [one for one in good if datasets.side(one[1], **shares) == "calibration"]
+def sides_of(good: Sequence[tuple[Sample, str]], every: int = 4) -> dict[str, str]:
+    """Sides of a training that held out one image of so many."""
+    return {digest: "train" if n % every else "calibration" for n, (_, digest) in enumerate(good)}
+
+
+def held_out(good: Sequence[tuple[Sample, str]], every: int = 4) -> list[tuple[Sample, str]]:
+    """Those that `sides_of` holds out."""
+    sides = sides_of(good, every)
+    return [one for one in good if sides[one[1]] == "calibration"]
 
 
 def region(side: int = 64) -> Roi:
@@ -76,8 +100,3 @@ def region(side: int = 64) -> Roi:
     mask = np.zeros((side, side), bool)
     mask[side // 4 : -side // 4, side // 4 : -side // 4] = True
     return Roi(mask, RoiConfig(mask="drawn.png"))
-
-
-def _calibration(threshold: float) -> Calibration:
-    held_out = (0.0,) * 4
-    return Calibration(1, threshold, threshold, 0.01, 0.2, held_out, held_out, {}, "test", "test")

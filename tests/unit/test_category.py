@@ -58,7 +58,7 @@ def test_a_category_is_trained_calibrated_and_promoted_first(trained):
     assert len(loaded.calibration.scores) == result.num_images["calibration"]
     assert result.images_per_s > 0
     assert set(result.seconds) == {
-        "read", "teacher", "decode", "fit", "calibrate", "save", "gate",
+        "read", "teacher", "decode", "features", "fit", "calibrate", "save", "gate",
     }  # fmt: skip
     history = storage.read(
         storage.join(
@@ -70,7 +70,7 @@ def test_a_category_is_trained_calibrated_and_promoted_first(trained):
 
 def test_what_a_person_should_know_is_a_warning(trained):
     _, result, _ = trained
-    assert any("held-out images support a false-call rate of" in text for text in result.warnings)
+    assert any("vouch for a false-call rate of" in text for text in result.warnings)
     assert any("weights are random" in text for text in result.warnings)
     assert result.to_dict()["warnings"] == result.warnings
 
@@ -117,7 +117,7 @@ def test_two_runs_give_the_same_weights_on_another_place_and_under_other_names(
     assert cards[0].metrics == cards[1].metrics
 
 
-def test_new_images_move_nobody_and_give_a_new_version(trained, own_parts, tmp_path):
+def test_new_images_move_few_others_and_give_a_new_version(trained, own_parts, tmp_path):
     workspace, first, _ = trained
     extra = make_parts(tmp_path / "extra", categories=2, train=3) / "ring" / "train" / "good"
     for path in extra.iterdir():
@@ -133,7 +133,8 @@ def test_new_images_move_nobody_and_give_a_new_version(trained, own_parts, tmp_p
     for result in (first, second):
         rows = read_table(other, result.version, "training_scores.parquet").to_pylist()
         sides.append({row["sha256"]: row["side"] for row in rows})
-    assert sides[0].items() <= sides[1].items()
+    moved = [digest for digest, side in sides[0].items() if sides[1][digest] != side]
+    assert len(moved) <= 2
     assert len(sides[1]) == len(sides[0]) + 3
 
 
@@ -204,33 +205,28 @@ def test_images_that_cannot_be_decoded_are_left_out_and_named(own_parts, tmp_pat
 def test_a_category_of_text_files_fails_with_counts_and_writes_no_model(own_parts, tmp_path):
     for path in (own_parts / "plate" / "train" / "good").iterdir():
         path.write_text(f"no image {path.name}")
-    with pytest.raises(CategoryError, match=r"0 training and 0 held-out.* 32 more cannot"):
+    with pytest.raises(
+        CategoryError, match=r"0 good images, at least 4 are needed.* 32 more cannot"
+    ):
         train(own_parts, tmp_path / "w")
     assert not (tmp_path / "w" / "models").exists()
 
 
 def test_a_category_without_images_fails_and_writes_nothing(parts, tmp_path):
     config = small_config(str(parts), str(tmp_path / "w"))
-    with pytest.raises(CategoryError, match="0 training and 0 held-out good images"):
+    with pytest.raises(CategoryError, match="0 good images, at least 4"):
         train_category(config, "plate", [])
     assert not (tmp_path / "w").exists()
 
 
-def test_a_category_without_validation_images_says_so(parts, tmp_path):
+def test_a_category_trains_from_four_images_on(parts, tmp_path):
     config = small_config(str(parts), str(tmp_path / "w"))
-    samples = datasets.load(config.data)["plate"]
-    # One image stands for all of validation: without it the others still fill two sides.
-    left = [s for s in samples if s.split == "train" and _side(s, config) != "validation"]
-    with pytest.raises(CategoryError, match=r"none of \d+ good images stands on the validation"):
-        train_category(config, "plate", left)
-
-
-def _side(sample, config):
-    return datasets.side(
-        datasets.side_key(sample, datasets.read_image(sample)),
-        validation_share=config.train.validation_share,
-        calibration_share=config.train.calibration_share,
-    )
+    samples = [s for s in datasets.load(config.data)["plate"] if s.split == "train"]
+    with pytest.raises(CategoryError, match="3 good images, at least 4 are needed"):
+        train_category(config, "plate", samples[:3])
+    result = train_category(config, "plate", samples[:4])
+    assert result.num_images == {"train": 2, "validation": 1, "calibration": 1}
+    assert any("1 good images vouch" in text for text in result.warnings)
 
 
 def test_groups_stand_on_one_side_together(parts, tmp_path):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mrkd import datasets, decoding, images, metrics, models
+from mrkd import checkpoint, datasets, decoding, images, metrics, models
 from mrkd.category import train_category
 from mrkd.category.images import decode_good, read_good
 from mrkd.config import EvalConfig
@@ -14,7 +14,7 @@ from mrkd.scoring import score_images
 from mrkd.threads import in_threads
 from tests.support.models import small_config, small_model
 from tests.support.parts import make_parts
-from tests.support.rivals import rival
+from tests.support.rivals import rival, shown
 
 
 @pytest.fixture(scope="module")
@@ -32,17 +32,20 @@ def category(tmp_path_factory):
 def good(category):
     """Its good images, read and decoded."""
     config, samples, _ = category
-    found = read_good([one for one in samples if one.split == "train"], config.train)
+    found = read_good([one for one in samples if one.split == "train"])
     return decode_good(found, Decoder.of(config.model))
 
 
-@pytest.mark.parametrize("side", ["train", "validation", "calibration"])
-def test_every_tile_of_a_good_image_stands_on_its_side_with_a_name(good, side):
-    names, squares, images_on = good.names(side), good.squares(side), good.decoded[good.on(side)]
-    assert len(names) == len(set(names)) == len(squares) == 4 * len(images_on)
-    for n, image in enumerate(images_on):
-        np.testing.assert_array_equal(squares[4 * n : 4 * n + 4], image.pixels)
+def test_every_tile_of_a_good_image_has_a_name_and_a_row(good):
+    numbers = range(1, len(good), 3)
+    names, rows = good.names(numbers), good.squares_of(numbers)
+    assert len(names) == len(set(names)) == len(rows) == 4 * len(numbers)
+    for n, number in enumerate(numbers):
+        image = good.decoded[number]
+        np.testing.assert_array_equal(good.pixels[rows[4 * n : 4 * n + 4]], image.pixels)
+        np.testing.assert_array_equal(good.squares(number), image.pixels)
         assert np.shares_memory(image.pixels, good.pixels)
+    assert good.for_squares(np.arange(len(good))).tolist() == sorted([*range(len(good))] * 4)
 
 
 def test_tiles_that_wait_on_disk_are_those_of_the_image(category, good):
@@ -55,11 +58,13 @@ def test_tiles_that_wait_on_disk_are_those_of_the_image(category, good):
 
 def test_a_training_in_tiles_counts_images_and_calibrates_on_their_canvases(category, good):
     config, _, result = category
-    assert result.num_images["train"] == len(good.good[good.on("train")])
+    assert sum(result.num_images.values()) == len(good)
     assert result.resize == "stretch"
     loaded = models.load(config.workspace, "plate", result.version)
     assert (loaded.card.model.tiles, loaded.card.model.overlap) == (64, 16)
-    held_out = list(score_images(loaded.model, good.decoded[good.on("calibration")]))
+    sides = checkpoint.read_sides(config.workspace, "plate", result.version)
+    own = [n for n, digest in enumerate(good.digests) if sides[digest] == "calibration"]
+    held_out = list(score_images(loaded.model, [good.decoded[n] for n in own]))
     assert list(loaded.calibration.scores) == sorted(one.image_score for one in held_out)
     assert list(loaded.calibration.pixel_maxima) == sorted(one.peak for one in held_out)
 
@@ -93,13 +98,13 @@ def test_large_pictures_are_evaluated_and_judged_as_they_are_scored(category):
     ]
     assert found == pytest.approx(exact.value, abs=1e-3)
 
-    trial = by_labels([rival(model)], samples, 500)
+    trial = by_labels([shown(rival(model))], samples, 500)
     assert sorted(trial.scores[0]) == sorted(scores)
 
 
 def test_a_model_with_tiles_and_one_without_are_shown_the_same_pictures(category):
     _, samples, _ = category
-    rivals = [rival(small_model(tiles=64, overlap=16)), rival(small_model())]
+    rivals = [shown(rival(small_model(tiles=64, overlap=16))), shown(rival(small_model()))]
     trial = by_labels(rivals, samples, 4)
     alone = [by_labels([one], samples, 4).scores[0] for one in rivals]
     np.testing.assert_array_equal(trial.scores, alone)

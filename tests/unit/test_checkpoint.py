@@ -11,9 +11,9 @@ from mrkd import checkpoint, models, schema, storage
 from mrkd.calibration import calibrate
 from mrkd.checkpoint import sealed
 from mrkd.config import RoiConfig
+from mrkd.detector import infer
 from mrkd.errors import ArtefactError
 from mrkd.images import Statistics
-from mrkd.model import infer
 from mrkd.roi import Roi
 from tests.support.models import FIT, MODEL, small_model
 

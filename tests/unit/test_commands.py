@@ -108,7 +108,7 @@ def test_a_rate_that_the_images_do_not_support_is_stored_and_said(models):
     options = ["plate", "--false-call-rate", "0.01", "--why", "strict"]
     exit_code, _, summary = models("set-threshold", *options)
     assert exit_code == 0
-    assert "19 held-out images support a false-call rate of 5.00%" in summary["reasons"][0]
+    assert "19 good images vouch for a false-call rate of 5.00%" in summary["reasons"][0]
 
 
 @pytest.mark.parametrize(

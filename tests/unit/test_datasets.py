@@ -1,5 +1,4 @@
 import csv
-import hashlib
 from collections import Counter
 from pathlib import Path
 
@@ -7,7 +6,6 @@ import pytest
 
 from mrkd import datasets
 from mrkd.config import DataConfig
-from mrkd.datasets import Sample
 from mrkd.errors import ConfigError
 from tests.support.parts import make_parts
 
@@ -218,29 +216,3 @@ def test_the_real_solar_cells_are_cut_in_balance():
         assert good["train"] / good.total() == pytest.approx(0.75, abs=0.04)
         assert good["val"] / (good["val"] + good["test"]) == pytest.approx(0.5, abs=0.12)
         assert anomalous["val"] / anomalous.total() == pytest.approx(0.5, abs=0.12)
-        sides = Counter(
-            datasets.side(s.group, validation_share=0.1, calibration_share=0.1)
-            for s in samples
-            if s.split == "train"
-        )
-        assert min(sides["validation"], sides["calibration"]) >= 0.04 * good["train"]
-
-
-def sample(group=None):
-    return Sample("file:///a.png", "ring", "train", 0, "good", group=group)
-
-
-def test_a_side_follows_the_group_or_else_the_content():
-    assert datasets.side_key(sample("tile7"), b"data") == "tile7"
-    assert datasets.side_key(sample(), b"data") == hashlib.sha256(b"data").hexdigest()
-    assert datasets.side_key(sample(), b"data") != datasets.side_key(sample(), b"dat")
-
-
-def test_sides_have_the_shares_asked_for_and_stay_when_shares_grow():
-    keys = [str(n) for n in range(5000)]
-    few = {k: datasets.side(k, validation_share=0.1, calibration_share=0.1) for k in keys}
-    shares = {side: n / 5000 for side, n in Counter(few.values()).items()}
-    assert shares == pytest.approx({"train": 0.8, "validation": 0.1, "calibration": 0.1}, abs=0.02)
-    more = {k: datasets.side(k, validation_share=0.3, calibration_share=0.1) for k in keys}
-    assert all(more[k] == side for k, side in few.items() if side != "train")
-    assert datasets.side("0", validation_share=0, calibration_share=0) == "train"

@@ -115,10 +115,3 @@ def test_a_model_that_diverged_is_refused_by_name(samples):
             parameter.data.fill_(float("nan"))  # the teacher is every test's
         with pytest.raises(CategoryError, match="is not finite: the training diverged"):
             Exam(asked, model).marks(model)
-
-
-def test_the_images_of_a_side_are_those_that_a_training_holds_out(good):
-    shares = {"validation_share": 0.2, "calibration_share": 0.25}
-    sides = [exam.on_side(good, side, shares) for side in ("train", "validation", "calibration")]
-    assert sum(map(len, sides)) == len(good)
-    assert all(sides)

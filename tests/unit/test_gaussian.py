@@ -4,10 +4,11 @@ import torch
 from sklearn.covariance import ledoit_wolf
 
 from mrkd import backbones, training
+from mrkd.detector import infer
 from mrkd.errors import ConfigError
 from mrkd.feature_cache import TeacherFeatures
 from mrkd.features import inside
-from mrkd.model import build, infer
+from mrkd.model import build
 from mrkd.training.held_out import fit_gaussian
 from tests.support.models import FIT, MODEL
 
@@ -62,7 +63,7 @@ def test_pictures_that_are_all_alike_do_not_break_it(teacher):
 
 def test_score_is_the_maps_and_the_gaussians_each_by_held_out_spread(teacher):
     model, _, held_out = fitted(teacher)
-    _, scores = infer(model, torch.from_numpy(held_out.pixels))
+    _, scores, _ = infer(model, torch.from_numpy(held_out.pixels))
     assert scores.mean().item() == pytest.approx(0, abs=0.2)
     pairs = model.pairs(held_out.batch(range(12)))
     of_map = model.map_score(model.anomaly_map(pairs))
@@ -79,7 +80,7 @@ def test_score_is_the_maps_and_the_gaussians_each_by_held_out_spread(teacher):
 def test_a_picture_of_another_kind_scores_higher_by_it(teacher):
     model, _, _ = fitted(teacher)
     shown = np.concatenate([pictures(1, seed=3), np.zeros((1, 64, 64, 3), np.uint8)])
-    _, scores = infer(model, torch.from_numpy(shown))
+    _, scores, _ = infer(model, torch.from_numpy(shown))
     assert scores[1] > scores[0] + 3
 
 

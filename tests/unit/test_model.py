@@ -8,8 +8,9 @@ import torch
 
 from mrkd import backbones
 from mrkd.config import ModelConfig, RoiConfig
+from mrkd.detector import infer
 from mrkd.errors import ConfigError
-from mrkd.model import MRKD, build, infer
+from mrkd.model import MRKD, build
 from mrkd.modules import FeatureMaskGeneration
 from mrkd.roi import Roi
 
@@ -96,7 +97,7 @@ def test_trained_state_leaves_the_teacher_out_and_loads_strictly(resnet):
 def test_infer_gives_a_row_the_same_map_and_score_in_any_company(resnet):
     model = build(_config(), resnet, seed=0).eval()
     pixels = torch.randint(0, 256, (4, 64, 64, 3), dtype=torch.uint8)
-    maps, scores = infer(model, pixels)
+    maps, scores, _ = infer(model, pixels)
     assert maps.shape == (4, 64, 64)
     assert scores.shape == (4,)
     assert maps.dtype is torch.float32
@@ -108,7 +109,7 @@ def test_map_and_score_are_float32_under_autocast(resnet):
     model = build(_config(), resnet, seed=0).eval()
     pixels = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
     with torch.autocast("cpu", torch.bfloat16):
-        maps, scores = infer(model, pixels)
+        maps, scores, _ = infer(model, pixels)
     assert maps.dtype is torch.float32
     # bfloat16 has 8 bits: a map that was blurred in it would repeat values over and over.
     assert len(maps.unique()) > 0.9 * maps.numel()
@@ -176,7 +177,7 @@ def test_a_region_is_no_part_of_what_training_made(resnet):
 def test_outside_a_region_the_map_is_zero_and_the_teacher_sees_nothing(resnet):
     model = build(_config(), resnet, seed=0, roi=_rectangle(10, 30, 20, 50)).eval()
     pixels = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
-    found, scores = infer(model, pixels)
+    found, scores, _ = infer(model, pixels)
     assert (found[:, model.pixel_roi == 0] == 0).all()
     assert (found[:, model.pixel_roi > 0] > 0).all()
     pixels[:, :10] = pixels[:, 30:] = 255

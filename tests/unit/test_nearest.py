@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from mrkd import backbones, nearest
+from mrkd.detector import infer
 from mrkd.feature_cache import TeacherFeatures
-from mrkd.model import infer
 from mrkd.nearest import NearestNeighbour, _coreset
 from tests.support.models import MODEL
 
@@ -27,7 +27,7 @@ def test_what_is_not_like_the_good_parts_lies_far_from_them(teacher):
     memory = fitted(teacher, pictures(12))
     shown = pictures(2, seed=1)
     shown[1, 20:40, 20:40] = (250, 10, 10)
-    maps, scores = infer(memory, torch.from_numpy(shown))
+    maps, scores, _ = infer(memory, torch.from_numpy(shown))
     assert maps.shape == (2, 64, 64)
     assert scores[1] > 1.5 * scores[0]
     assert maps[1, 20:40, 20:40].mean() > 2 * maps[1, :, 50:].mean()

@@ -104,7 +104,7 @@ def test_figures_with_few_defects_stand_below_the_thresholds(written, html):
 
 def test_the_markdown_has_every_table_with_the_figures_of_the_page(written, html):
     text = study_markdown(written[1])
-    assert len(re.findall(r"^## ", text, re.MULTILINE)) == 5
+    assert len(re.findall(r"^## ", text, re.MULTILINE)) == 6
     for arm in table(written[1], "levels").arms:
         figure = arm.figures[None]["image_auroc", None]
         assert f"| {arm.name} | {figure.value:.3f} [{figure.low:.3f}, {figure.high:.3f}] |" in text

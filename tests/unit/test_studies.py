@@ -39,9 +39,17 @@ def arms(**values):
 
 
 def test_the_results_are_the_model_and_what_it_is_set_against():
-    assert list(arms()) == ["MRKD", "plain RD", "nearest neighbour"]
+    assert list(arms()) == ["MRKD", "plain RD", "cell Gaussians alone", "nearest neighbour"]
     assert list(arms(baselines=[])) == ["MRKD"]
+    assert list(arms(**{"model.preset": "default"})) == [
+        "MRKD", "MRKD student alone", "plain RD", "cell Gaussians alone", "nearest neighbour",
+    ]  # fmt: skip
+    assert list(arms(**{"model.preset": "quick"})) == [
+        "MRKD", "MRKD student alone", "plain RD", "nearest neighbour",
+    ]  # fmt: skip
     assert arms()["plain RD"] == {
+        "model.student": True,
+        "model.cells": False,
         "model.fmm": False,
         "model.scconv": False,
         "model.simam": False,
@@ -82,10 +90,12 @@ def test_arms_of_one_config_are_fitted_once():
     one = config(ablation="all")
     tables = tables_of(one)
     fitted = runs_of(one, tables)
-    assert sum(len(table.arms) for table in tables) == 22
-    assert len(fitted) == 22 - 4
+    assert sum(len(table.arms) for table in tables) == 22 + 3
+    # What the student has alone is its base in every table, and an arm beside cells.
+    assert len(fitted) == 22 - 4 + 2
     keys = {t.name: {arm.name: arm.key(one) for arm in t.arms} for t in tables}
-    assert len({keys[t.name][t.base] for t in tables}) == 1
+    alone = {keys[t.name][t.base] for t in tables if t.name != "detectors"}
+    assert alone == {keys["detectors"]["MRKD student alone"]}
     # A seed names a run, not what is fitted.
     assert fitted.keys() == runs_of(one.with_values({"train.seed": 7}), tables).keys()
 

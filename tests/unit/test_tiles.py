@@ -9,9 +9,9 @@ from mrkd import images, models, schema
 from mrkd.calibration import calibrate
 from mrkd.config import PoolConfig, RoiConfig, RowsConfig
 from mrkd.decoding import Decoder
+from mrkd.detector import infer
 from mrkd.errors import ConfigError
 from mrkd.images import Geometry, Statistics, Tiling
-from mrkd.model import infer
 from mrkd.roi import Roi
 from mrkd.scoring import Scorer, score_images
 from tests.support.models import FIT, small_model
@@ -80,7 +80,7 @@ def test_the_map_is_that_of_the_tiles_and_score_and_peak_are_the_maps():
     model = tiled_model()
     image = decoded(model)
     (found,) = score_images(model, [image], map_size=16)
-    tiles, _ = infer(model, torch.from_numpy(image.pixels))
+    tiles, _, _ = infer(model, torch.from_numpy(image.pixels))
     # Where one tile lies alone, its map is the whole's.
     np.testing.assert_allclose(
         found.anomaly_map[:36, :48], tiles[0, :36, :48], rtol=1e-4, atol=1e-4

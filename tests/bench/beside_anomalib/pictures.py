@@ -13,7 +13,8 @@ from torch import Tensor
 
 from mrkd import datasets, images
 from mrkd.backbones import Teacher
-from mrkd.category.images import SIDES, decode_good, read_good
+from mrkd.category.groups import SIDES, Groups, split_of
+from mrkd.category.images import decode_good, read_good
 from mrkd.config import DataConfig, TrainConfig
 from mrkd.datasets import Sample
 from mrkd.decoding import Decoded, Decoder, decode_samples
@@ -51,18 +52,20 @@ class Category:
         """From the folder; the config has the shares that are held out."""
         samples = datasets.load(DataConfig(root=root, categories=(name,)))[name]
         good = [s for s in samples if s.split == "train" and not s.gt_label]
-        found = decode_good(read_good(good, config.train), DECODER)
+        found = decode_good(read_good(good), DECODER)
+        whole = Groups(np.arange(len(found)), "given")
+        split = split_of(found, whole, config.train, sided=True)
+        on = {side: split.on(side).tolist() for side in SIDES}
         test, val = ([s for s in samples if s.split == part] for part in ("test", "val"))
         decoded, others = list(decode_samples(test, DECODER)), list(decode_samples(val, DECODER))
-        train, validation, calibration = (found.only(side) for side in SIDES)
         return cls(
             name,
-            train=train.pixels,
-            ids=train.names("train"),
-            validation=validation.pixels,
+            train=found.pixels[found.squares_of(on["train"])],
+            ids=found.names(on["train"]),
+            validation=found.pixels[found.squares_of(on["validation"])],
             samples=test,
             decoded=decoded,
-            unseen=decoded + others + validation.decoded + calibration.decoded,
+            unseen=decoded + others + [found.decoded[n] for n in split.held_out],
         )
 
     def drawn(self, count: int) -> Self:

@@ -17,8 +17,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from mrkd.backbones import Teacher
 from mrkd.datasets import Sample
 from mrkd.decoding import decode_samples
+from mrkd.detector import infer
 from mrkd.loss import distillation_loss
-from mrkd.model import MRKD, infer
+from mrkd.model import MRKD
 from mrkd.scoring import BATCH_SIZE, score_images
 from mrkd.training import FitResult
 from tests.bench.beside_anomalib.ours import (

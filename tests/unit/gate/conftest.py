@@ -3,7 +3,7 @@ import pytest
 from mrkd import datasets
 from mrkd.config import DataConfig
 from tests.support.parts import make_parts
-from tests.support.rivals import keyed
+from tests.support.rivals import digested
 
 
 @pytest.fixture(scope="session")
@@ -15,8 +15,8 @@ def parts(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def good(parts):
-    """Its good training images with their side keys."""
-    return keyed(sample for sample in parts if sample.split == "train")
+    """Its good training images with the sha256 of their files."""
+    return digested(sample for sample in parts if sample.split == "train")
 
 
 @pytest.fixture
