@@ -98,7 +98,9 @@ def run_late(first: Summary, nights: Sequence[ScoreConfig]) -> Summary:
             reasons.append(f"{config.run}: {error}")
             continue
         codes.append(late.exit_code)
-        reasons += [f"{config.run}: {reason}" for reason in late.reasons]
+        # What is said of a model once holds for every night that it decided.
+        news = [reason for reason in late.reasons if reason not in first.reasons]
+        reasons += [f"{config.run}: {reason}" for reason in news]
         if late.counts["images"]:
             behind += 1
             images += late.counts["images"]
@@ -271,7 +273,6 @@ def _end(
             f"{len(shut)} tars could not be opened ({shut[0]} is the first), and what they "
             "hold is unknown: --retry-errors forbidden,missing,unreachable opens them again"
         )
-    reasons += some_of(_doubts(night, closed))
     if num_mapless := sum(one.num_degraded for one in closed):
         reasons.append(f"{num_mapless} images have no map, as the night was late")
     for one in closed:
@@ -292,7 +293,7 @@ def _end(
             "manifest": storage.join(night.uri, "_MANIFEST.json"),
             **uris,
         },
-        reasons=[*reasons, *also],
+        reasons=[*reasons, *also, *some_of(_doubts(night, closed))],
         # A start that found nothing to do has nothing to say of a night that ended well before.
         stored=bool(closed) or not _ended(night),
     )

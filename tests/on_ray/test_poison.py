@@ -10,6 +10,7 @@ from mrkd import storage
 from mrkd.manifests import open_night
 from mrkd.on_ray import score
 from mrkd.on_ray.deaths import Death
+from tests.support.night_runs import events
 from tests.support.poison.sitecustomize import DEADLY_RGB, MARKER
 
 DECODED = ["plate/good-001.png", "plate/good-002.png", "ring/good-003.png"]
@@ -54,7 +55,7 @@ def test_deadly_images_are_found_and_the_rest_is_scored_to_the_same_bits(
     config = plant.score_config(poisoned, "poison", **{"rows.shard_rows": 6})
     summary = score.run(config)
     assert (summary.exit_code, summary.state) == (3, "partial")
-    assert summary.reasons == ["4 of 24 images have no score: internal 4"]
+    assert events(summary.reasons) == ["4 of 24 images have no score: internal 4"]
     found, expected = rows(plant, "poison", poisoned), rows(plant, "calm", archive)
     assert found.keys() == expected.keys()
     for key, row in found.items():
@@ -90,6 +91,6 @@ def test_deaths_of_an_earlier_start_count_in_the_next_one(plant, own_archive):
     shutil.rmtree(night / "manifests")
     (night / "_MANIFEST.json").unlink()
 
-    assert score.run(config).reasons == ["1 of 24 images have no score: internal 1"]
+    assert events(score.run(config).reasons) == ["1 of 24 images have no score: internal 1"]
     assert rows(plant, "died-before", own_archive) == expected
     assert deaths(plant, "died-before") == before

@@ -55,7 +55,7 @@ def test_four_real_categories_train_one_fails_and_the_next_start_tries_that_alon
     first = train.run(config)
     assert (first.exit_code, first.counts["trained"], first.counts["failed"]) == (3, 4, 1)
     assert "0 good images, at least 4 are needed" in first.reasons[0]
-    assert "20 more cannot be decoded" in first.reasons[0]
+    assert "20 more cannot be used" in first.reasons[0]
     second = train.run(config)
     assert (second.exit_code, second.counts["up_to_date"], second.counts["failed"]) == (3, 4, 1)
     folder = tmp_path / "fleets" / "cells" / "categories"

@@ -11,7 +11,7 @@ from mrkd.manifests import open_night
 from mrkd.on_ray import score
 from mrkd.schema import read_map
 from tests.support.models import MODEL
-from tests.support.night_runs import command, environment
+from tests.support.night_runs import command, environment, events
 from tests.support.under_fire import TOP
 
 NUM_IMAGES = 24
@@ -56,7 +56,7 @@ def test_what_cannot_be_scored_is_an_error_row_and_the_share_of_them_decides(pla
         (own_archive / key).write_bytes(data)
     summary = score.run(plant.score_config(own_archive, "bad"))
     assert (summary.exit_code, summary.state) == (3, "partial")
-    assert summary.reasons == [
+    assert events(summary.reasons) == [
         f"4 of {NUM_IMAGES + 4} images have no score: decode 1, empty 1, no_model 1, truncated 1"
     ]
     told = json.loads((plant.night("bad") / "alerts.json").read_text())["alerts"]
@@ -89,7 +89,7 @@ def test_an_interrupted_night_goes_on_and_late_images_become_a_second_revision(p
 
     summary = score.run(config)
     assert (summary.exit_code, summary.counts["images"]) == (0, NUM_IMAGES + 1)
-    assert summary.reasons == [f"1 of {NUM_IMAGES + 1} images have no score: empty 1"]
+    assert events(summary.reasons) == [f"1 of {NUM_IMAGES + 1} images have no score: empty 1"]
     kept = {path: time_ns for path, time_ns in committed.items() if path not in lost}
     assert kept.items() <= shards(plant, "resumed").items()
     found = rows(plant, "resumed")
@@ -157,6 +157,6 @@ def test_alerts_that_cannot_be_told_are_a_reason_and_fail_no_night(plant, archiv
     place.write_text('{"alerts": [{"what": 1}]}')
     summary = score.run(plant.score_config(archive, "unheard"))
     assert (summary.exit_code, summary.counts["images"]) == (0, NUM_IMAGES)
-    (reason,) = summary.reasons
+    (reason,) = events(summary.reasons)
     assert reason.startswith("the rows and their page stand, but no alert was told: ")
     assert (plant.night("unheard") / "report.html").exists()

@@ -12,6 +12,7 @@ from mrkd.errors import ConfigError
 from mrkd.manifests import open_night
 from mrkd.nights import Night
 from mrkd.on_ray import score
+from tests.support.night_runs import events
 
 NUM_IMAGES = 24
 
@@ -78,7 +79,7 @@ def test_what_changes_after_the_plan_is_an_error_and_then_new(plant, tars):
     summary = score.run(config)
     # The changed tar's are planned again by this very start: each image is judged once.
     assert (summary.exit_code, summary.counts["images"]) == (0, NUM_IMAGES)
-    assert summary.reasons == [f"1 of {NUM_IMAGES} images have no score: missing 1"]
+    assert events(summary.reasons) == [f"1 of {NUM_IMAGES} images have no score: missing 1"]
     assert kinds(plant, "moved", 1) == {"missing": 1, "changed": 5}
     assert not kinds(plant, "moved", 2)
 

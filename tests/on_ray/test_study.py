@@ -58,10 +58,10 @@ def rows(folder, name="metrics", **values):
 def test_every_arm_is_trained_and_measured_on_every_category_with_every_seed(studied):
     _, summary, folder = studied
     assert (summary.exit_code, summary.state) == (0, "done")
-    assert summary.counts == {"runs": 12, "failed": 0, "categories": 2}
+    assert summary.counts == {"runs": 16, "failed": 0, "categories": 2}
     assert pq.read_schema(folder / "metrics.parquet").equals(schema.METRICS)
     assert pq.read_schema(folder / "differences.parquet").equals(schema.DIFFERENCES)
-    for arm in ("MRKD", "plain RD", "nearest neighbour"):
+    for arm in ("MRKD", "plain RD", "cell Gaussians alone", "nearest neighbour"):
         for category in ("plate", "ring"):
             found = rows(folder, arm=arm, category=category, metric="aupro", defect=None)
             assert [row["seed"] for row in found] == [0, 1, None]
@@ -133,7 +133,7 @@ def test_the_same_call_makes_nothing_again_and_a_further_seed_alone(studied, roo
     more = one.with_values({"num_seeds": 3, "baselines": ["nearest_neighbour"]})
     assert evaluate.run(more).counts["runs"] == 12
     after = {path: path.stat().st_mtime_ns for path in (folder / "runs").rglob("*.json")}
-    assert len(after) == 12 + 4
+    assert len(after) == 16 + 4
     assert all(after[path] == when for path, when in before.items() if path in after)
 
 
@@ -170,11 +170,11 @@ def test_a_killed_evaluation_goes_on_where_it_was(root, tmp_path):
     finally:
         fire.end()
     done = {path: path.stat().st_mtime_ns for path in runs.rglob("*.json")}
-    assert 2 <= len(done) < 12
+    assert 2 <= len(done) < 16
     summary = evaluate.run(one)
     assert summary.exit_code == 0, summary.reasons
     assert all(path.stat().st_mtime_ns == when for path, when in done.items())
-    assert len(list(runs.rglob("*.json"))) == 12
+    assert len(list(runs.rglob("*.json"))) == 16
 
 
 def test_an_ablation_sets_its_arms_against_its_base(root, tmp_path):

@@ -10,6 +10,7 @@ from mrkd.errors import ConfigError, TeacherError
 from mrkd.fleets import Fleet
 from mrkd.on_ray import train
 from tests.support.models import small_config
+from tests.support.night_runs import events
 
 
 def files(folder):
@@ -27,7 +28,7 @@ def test_a_category_without_images_fails_and_the_others_are_trained(plant):
         "not_started": 0,
         "held": 0,
     }
-    (reason,) = summary.reasons
+    (reason,) = events(summary.reasons)
     assert reason.startswith("category broken: 0 good images")
     for category in ("plate", "ring"):
         assert registry.champion(str(plant.workspace), category).why == "first"
@@ -66,7 +67,7 @@ def test_a_second_start_trains_nothing_that_is_up_to_date(plant):
 def test_failures_up_to_the_allowed_share_are_no_failure_of_the_fleet(plant):
     values = {"data.categories": ["broken", "ring"], "fleet.max_failed_share": 0.5}
     summary = train.run(small_config(str(plant.root), str(plant.workspace), **values))
-    assert (summary.exit_code, summary.state, len(summary.reasons)) == (0, "done", 1)
+    assert (summary.exit_code, summary.state, len(events(summary.reasons))) == (0, "done", 1)
 
 
 @pytest.mark.parametrize(

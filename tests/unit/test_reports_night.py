@@ -192,7 +192,7 @@ def test_every_kind_of_error_has_its_words():
 
 def test_models_stand_with_calibration_and_what_it_supports(html):
     models = text_of(section(html, "models"))
-    assert "plate v1 1 1 1 % asked, 1.6 % supported 60 random:resnet18-0123456789ab" in models
+    assert "plate v1 1 1 1 % asked, 1.6 % vouched for 60 random:resnet18-0123456789ab" in models
     assert "60 good images vouch for a false-call rate of 1.64%" in models
     assert "RANDOM WEIGHTS" in html
 

@@ -34,6 +34,7 @@ def test_the_stored_rows_become_tables_with_their_arms(written):
         "scsatt",
         "levels",
         "mask_rate",
+        "detectors",
     ]
     arms = {arm.name: arm for arm in table(data, "fmm").arms}
     assert list(arms) == ["with FMM", "without FMM"]
