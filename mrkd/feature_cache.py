@@ -9,10 +9,10 @@ import fcntl
 import hashlib
 import math
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
@@ -41,9 +41,6 @@ class TeacherFeatures:
             interest.
         folder: on this machine, where processes share what they compute, whatever the budget; its
             files stay. Empty: none.
-
-    Attributes:
-        seconds: that the teacher's pass took; 0 before it.
     """
 
     def __init__(
@@ -57,7 +54,6 @@ class TeacherFeatures:
     ) -> None:
         self.teacher, self.pixels, self.budget_bytes = teacher, pixels_NHW3, budget_bytes
         self.roi, self.folder = roi, folder
-        self.seconds = 0.0
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -65,7 +61,6 @@ class TeacherFeatures:
     @cached_property
     def levels(self) -> list[Tensor]:
         """float16 `[N, C_l, h_l, w_l]`, shallow to deep, on the CPU."""
-        began = time.perf_counter()
         shapes = [
             (len(self), channels, *size)
             for channels, size in zip(self.teacher.channels, self.sizes, strict=True)
@@ -76,8 +71,12 @@ class TeacherFeatures:
             on_disk = 2 * sum(math.prod(shape) for shape in shapes) > self.budget_bytes
             levels = [_storage(shape, on_disk=on_disk) for shape in shapes]
             self._fill(levels)
-        self.seconds = time.perf_counter() - began
         return levels
+
+    def ready(self) -> Self:
+        """Itself, with all features computed."""
+        assert self.levels
+        return self
 
     def _fill(self, levels: Sequence[Tensor]) -> None:
         for start in range(0, len(self), _BATCH):

@@ -211,21 +211,20 @@ def _timed(config: TrainConfig) -> Rate:
     noise = np.random.default_rng(0).integers(0, 256, (batch, size, size, 3), np.uint8)
     features = TeacherFeatures(model.teacher, noise, budget_bytes=config.train.cache_bytes)
     began = time.perf_counter()
+    features.ready()
     infer(model, torch.from_numpy(noise).to(place))
-    score_s = (time.perf_counter() - began) / batch
+    seen_s = (time.perf_counter() - began) / batch
     student, steps, step_s = model.student if isinstance(model, Ensemble) else model, 0, 0.0
     if student is not None:
         values = {"train.max_steps": _TIMED_STEPS, "train.precision": "float32"}
         fit, ids = config.with_values(values).train, [str(n) for n in range(batch)]
         fitted = training.fit(student, features, features, fit, sample_ids=ids)
         steps, step_s = fitted.steps, 1 / fitted.images_per_s
-    else:
-        next(features.batches())
     pixels = float(size) ** 2
     on_gpu = place.type == "cuda"
     return Rate(
         step_s=step_s / pixels,
-        image_s=(features.seconds / batch + score_s) / pixels,
+        image_s=seen_s / pixels,
         cpus=config.fleet.cpus_per_worker or float(os.cpu_count() or 1),
         gpus=(config.fleet.gpus_per_worker or 1.0) if on_gpu else 0.0,
         source=f"{f'{steps} steps' if steps else 'a few images'} timed here, on {place}",

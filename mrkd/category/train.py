@@ -171,7 +171,7 @@ def _fit(
             budget_bytes=config.cache_bytes,
             roi=pixel_region(job.config.model, roi),
             folder=probe.features_folder if probe else "",
-        )
+        ).ready()
         groups = groups_of(images, features)
         # The first worker's word: another kind of processor may find others.
         groups = Groups(job.group.broadcast_all(groups.labels), groups.source)

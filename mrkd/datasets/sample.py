@@ -39,7 +39,7 @@ class Sample:
     etag: str = ""
     """Of its file as listed; a member of a container has its container's."""
     side: Side | None = None
-    """On which a good image stands in training, whatever its key says; None: by its key."""
+    """On which a good image must stand; such a one sets no threshold. None: as its group falls."""
     sha256: str = ""
     """Of its file, where that is known beforehand."""
 

@@ -45,7 +45,6 @@ class FitResult:
         best_epoch: the epoch whose weights the model holds.
         steps: optimiser steps taken.
         seconds: of this call; with the teacher's pass, unless the features were there.
-        teacher_seconds: of the teacher's pass over training and validation images.
         images_per_s: training images through the student, per second of this call's epochs.
         placement: device, precision and the reason for both.
         digest: sha256 over the trained weights.
@@ -57,7 +56,6 @@ class FitResult:
     best_epoch: int
     steps: int
     seconds: float
-    teacher_seconds: float
     images_per_s: float
     placement: device.Placement
     digest: str
@@ -213,7 +211,6 @@ class _Fit:
             best_epoch=self.best_epoch,
             steps=self.step,
             seconds=time.perf_counter() - self.started,
-            teacher_seconds=self.train.seconds + self.validation.seconds,
             images_per_s=num_images / student_seconds if student_seconds else 0.0,
             placement=self.placement,
             digest=digest(self.model.trained_state()),
