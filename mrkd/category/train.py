@@ -248,6 +248,7 @@ def _save(job: Job, fitted: _Fitted, probe: Probe | None) -> tuple[LoadedModel, 
                 "num_images": split.counts,
                 "num_groups": len(split.groups),
                 "groups": split.groups.source,
+                "no_student": fitted.no_student,
                 "skipped": skipped[:MAX_SKIPPED_STORED],
             },
             metrics=facts.metrics(fitted.student, next(model.parameters()).device),
@@ -262,7 +263,6 @@ def _save(job: Job, fitted: _Fitted, probe: Probe | None) -> tuple[LoadedModel, 
         images_per_s=fitted.student.images_per_s if fitted.student else None,
         skipped=skipped,
         warnings=facts.warnings(images, scores, fitted.student, job.teacher),
-        no_student=fitted.no_student,
     )
     return loaded, result
 
@@ -289,6 +289,7 @@ def _result(
         threshold=calibration.threshold,
         supported_false_call_rate=calibration.supported_false_call_rate,
         steps=card.metrics["steps"],
+        no_student=str(card.data.get("no_student", "")),
     )
 
 

@@ -257,7 +257,7 @@ def test_a_training_whose_kept_epoch_has_no_finite_loss_has_diverged(name):
     row = {"loss": 0.5, "validation_loss": 0.25} | {name: float("nan")}
     placement = device.choose("cpu", "float32")
     with pytest.raises(CategoryError, match=r"diverged: after 7 steps.*learning_rate"):
-        check_converged(FitResult([row], 0, 7, 1.0, 0.5, 10.0, placement, "digest"))
+        check_converged(FitResult([row], 0, 7, 1.0, 10.0, placement, "digest"))
 
 
 def test_a_teacher_that_cannot_be_had_is_named(parts, tmp_path):
