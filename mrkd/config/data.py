@@ -57,7 +57,8 @@ class DataConfig(Config):
     group: str = ""
     """How a file's name, without its ending, says which images belong together, as in
     `{run}_{n}`: `{n}` is a number that counts within a group, all other fields name the group, `*`
-    is anything else. Empty: the layout's groups, or else groups are found."""
+    is anything else. An image named otherwise is a group of its own. Empty: the layout's groups, or
+    else groups are found."""
     exclude: tuple[str, ...] = ()
     """Image URIs, or their ends, to leave out of training."""
     false_calls: bool = False

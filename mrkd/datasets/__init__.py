@@ -12,6 +12,7 @@ A new layout is a function from DataConfig to samples by category, and a row in 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import PurePosixPath
@@ -29,6 +30,8 @@ from mrkd.datasets.sample import GOOD, Part, Sample, Side
 from mrkd.datasets.visa import read_gt_numbers, visa
 from mrkd.errors import CategoryError, ConfigError, ImageDecodeError, StorageError
 from mrkd.images import Geometry
+
+log = logging.getLogger(__name__)
 
 __all__ = [
     "GOOD",
@@ -64,30 +67,44 @@ def load(config: DataConfig) -> dict[str, list[Sample]]:
     except (StorageError, ImageDecodeError) as error:
         raise ConfigError(f"data.root {config.root!r} cannot be loaded: {error}") from error
     ends = tuple(config.exclude)
-    return {
-        category: [
-            _in_group(s, config)
-            for s in samples
-            if s.split != "train" or not s.image_uri.endswith(ends)
-        ]
+    kept = {
+        category: [s for s in samples if s.split != "train" or not s.image_uri.endswith(ends)]
         for category, samples in found.items()
     }
+    return _in_groups(kept, config.group) if config.group else kept
 
 
-def _in_group(sample: Sample, config: DataConfig) -> Sample:
-    """The sample in the group that `data.group` reads from its name, or as the layout has it."""
-    if not config.group:
-        return sample
-    found = group_pattern(config.group).fullmatch(PurePosixPath(sample.image_uri).stem)
-    if found is None:
-        # Defective images are often named otherwise, and their groups hold nothing out.
-        if sample.split == "train":
-            raise ConfigError(
-                f"data.group is {config.group!r}, and {sample.image_uri!r} is not named so: make "
-                "the pattern fit all good images, with * for what varies besides"
-            )
-        return sample
-    return replace(sample, group=" ".join(found.groups()))
+def _in_groups(found: dict[str, list[Sample]], pattern: str) -> dict[str, list[Sample]]:
+    """The samples in the groups that `data.group` reads from their names.
+
+    An image that is named otherwise is a group of its own, and is told of.
+
+    Raises:
+        ConfigError: no good image is named so.
+    """
+    fitting = group_pattern(pattern).fullmatch
+    grouped, num_named = dict[str, list[Sample]](), 0
+    for category, samples in found.items():
+        names = [fitting(PurePosixPath(one.image_uri).stem) for one in samples]
+        grouped[category] = [
+            replace(one, group=" ".join(name.groups()) if name else None)
+            for one, name in zip(samples, names, strict=True)
+        ]
+        good = [one for one in grouped[category] if one.split == "train"]
+        others = [one.image_uri for one in good if one.group is None]
+        num_named += len(good) - len(others)
+        if others:
+            log.warning(
+                "not_in_groups category=%s images=%d of=%d first=%s: named otherwise than "
+                "data.group, %r",
+                category, len(others), len(good), others[0], pattern,
+            )  # fmt: skip
+    if not num_named and any(one.split == "train" for own in found.values() for one in own):
+        raise ConfigError(
+            f"data.group is {pattern!r}, and no good image is named so: make it fit their names "
+            "without their endings, with * for what varies besides"
+        )
+    return grouped
 
 
 def read_image(image: Sample | str) -> bytes:

@@ -167,8 +167,9 @@ def _largest(groups: Sequence[int], uris: Sequence[str]) -> tuple[tuple[int, tup
     members: dict[int, list[str]] = {}
     for group, uri in zip(groups, uris, strict=True):
         members.setdefault(group, []).append(uri.rpartition("/")[2])
-    shared = sorted((sorted(some) for some in members.values() if len(some) > 1), key=len)
-    return tuple((len(some), tuple(some[:_NAMES])) for some in reversed(shared[-_GROUPS:]))
+    shared = sorted(sorted(some) for some in members.values() if len(some) > 1)
+    shared.sort(key=len, reverse=True)
+    return tuple((len(some), tuple(some[:_NAMES])) for some in shared[:_GROUPS])
 
 
 def _file(workspace: str, record: Row, name: str) -> str:

@@ -32,6 +32,7 @@ THRESHOLD = 1.0
 NUM_IMAGES = {"train": 60, "validation": 10, "calibration": 24}
 HELD_REASON = "image AUROC fell from 0.981 to 0.942, by more than 0.005"
 FAILURE = "none of 12 files is an image: notes.txt is text"
+NO_STUDENT = "94 good images, fewer than train.min_images_for_student (100)"
 TEACHER = TeacherCard("resnet18", "0123456789abcdef" * 4, random=True)
 
 
@@ -99,7 +100,11 @@ def _record(category: str, kind: str, rng: np.random.Generator) -> dict[str, Any
         steps=600,
         gate=_gate(kind, rng),
         images_per_s=rng.uniform(60, 140) if trained else None,
-        warnings=["24 held-out images support a false-call rate of 4.00%, not 1.00%"],
+        warnings=[
+            "24 good images vouch for a false-call rate of 4.00%, not of 1.00%, which needs 99: "
+            "the threshold is extrapolated from their scores"
+        ],
+        no_student=NO_STUDENT if category == "gear" else "",
         seconds=stages if trained else {},
     )
     return {**result.to_dict(), "attempts": int(trained), "cpus": 1.0, "gpus": 0.0}
@@ -144,17 +149,20 @@ def _scores(
 ) -> pa.Table:
     """Good images up to the threshold, then the odd ones, the least first."""
     size = {"sha256": "0" * 64, "image_height": image_size, "image_width": image_size}
-    size |= {"group": 0, "fold": 0}
     rows: list[dict[str, Any]] = []
     for side in (side for side, count in NUM_IMAGES.items() for _ in range(count)):
         score = min(rng.gamma(9, 0.05 if side == "train" else 0.055), THRESHOLD)
         good = {"image_uri": f"file:///parts/{len(rows):04}.png", "side": side}
         rows.append(
-            good | {"image_score": score, "is_anomalous": False, "is_suspect": False} | size
+            good
+            | {"image_score": score, "is_anomalous": False, "is_suspect": False}
+            | {"group": len(rows) // 3, "fold": len(rows) // 3 % 8}
+            | size
         )
     for n in range(num_odd):
         odd: dict[str, Any] = {"image_uri": images[n % len(images)].as_uri(), "side": "train"}
         odd |= {"image_score": THRESHOLD + 0.2 * (n + 1), "is_anomalous": True, "is_suspect": True}
+        odd |= {"group": 100 + n, "fold": 0}
         rows.append(odd | size | schema.encode_map(_map(rng), "float16"))
     return pa.Table.from_pylist(rows, schema=TRAINING_SCORES)
 

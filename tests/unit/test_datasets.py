@@ -77,6 +77,46 @@ def test_excluded_images_are_left_out_of_training_alone(parts):
     assert counts(found["plate"])["test", "good", 0] == 2
 
 
+@pytest.mark.parametrize(
+    ("pattern", "name", "group"),
+    [
+        ("{run}_{n}", "lot-7_0012", "lot-7"),
+        ("{run}_{n}", "lot_7_0012", "lot_7"),
+        ("{part}-{station}_*", "4711-left_a", "4711 left"),
+        ("{n}_{part}*", "17_cap", "c"),
+    ],
+)
+def test_names_of_files_say_which_images_belong_together(parts, pattern, name, group):
+    good = parts / "ring" / "train" / "good"
+    (good / "000.png").rename(good / f"{name}.png")
+    groups = {Path(one.image_uri).stem: one.group for one in load(parts, group=pattern)["ring"]}
+    assert groups[name] == group
+    assert [one for one in groups.values() if one is not None] == [group]
+
+
+def test_images_named_otherwise_are_told_of_and_a_pattern_that_fits_none_is_refused(parts, caplog):
+    good = parts / "ring" / "train" / "good"
+    (good / "000.png").rename(good / "lot-7_0.png")
+    load(parts, group="{lot}_{n}")
+    assert "not_in_groups category=ring images=3 of=4 first=" in caplog.text
+    with pytest.raises(ConfigError, match="no good image is named so"):
+        load(parts, group="{lot}-{n}-{m}")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "error"),
+    [
+        ("{n}", "must hold a field that names the group"),
+        ("part*", "must hold a field that names the group"),
+        ("{a}_{a}", "stands twice"),
+        ("{1}_{n}", "is not a field's name"),
+    ],
+)
+def test_a_pattern_that_names_no_group_is_refused(pattern, error):
+    with pytest.raises(ConfigError, match=error):
+        DataConfig("parts", group=pattern)
+
+
 def test_a_category_without_images_is_there_with_none(parts):
     (parts / "washer" / "train" / "good").mkdir(parents=True)
     (parts / ".cache").mkdir()

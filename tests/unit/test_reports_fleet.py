@@ -12,7 +12,16 @@ from mrkd.errors import ArtefactError
 from mrkd.reports import fleet_page, load_fleet_data, stored, write_page
 from mrkd.reports.content import Box, Picture
 from mrkd.reports.fleet_content import FleetData, Gate, Losses, Measure, Training
-from tests.support.fleets import CHAMPION, FAILURE, NUM_IMAGES, VERSION, folder_of, write_fleet
+from tests.support.fleets import (
+    CHAMPION,
+    FAILURE,
+    HELD_REASON,
+    NO_STUDENT,
+    NUM_IMAGES,
+    VERSION,
+    folder_of,
+    write_fleet,
+)
 from tests.support.pictures import smooth
 
 
@@ -186,6 +195,25 @@ def test_what_was_held_stands_with_its_reason_and_both_models(html):
     held = re.search(r'<section id="held">(.*?)</section>', html, re.DOTALL)[1]
     for text in ("by more than 0.005", VERSION, CHAMPION, "0.981", "mrkd models promote"):
         assert text in held
+
+
+def test_what_the_models_promise_stands_on_top_by_category(html):
+    doubts = re.search(r'<section id="doubts">(.*?)</section>', html, re.DOTALL)[1]
+    assert html.index('id="doubts"') < html.index('id="failed"')
+    for text in ("plate", "gear", "24 good images vouch for a false-call rate of 4.00%"):
+        assert text in doubts
+    assert HELD_REASON in doubts
+    assert "cap" not in doubts
+    assert 'id="doubts"' not in page_of(model())
+
+
+def test_a_training_says_what_groups_it_found_and_why_it_has_no_student(html, written):
+    gear = written[1]["gear"]
+    assert (gear.num_groups, gear.no_student) == (32, NO_STUDENT)
+    assert gear.groups[0] == (3, ("0000.png", "0001.png", "0002.png"))
+    text = " ".join(re.sub("<.*?>", " ", html).split())
+    assert f"Student none: {NO_STUDENT}" in text
+    assert "Groups 32 of images that belong together, the largest: 3: 0000.png, 0001.png" in text
 
 
 def test_a_random_teacher_raises_the_alarm_once(html):
