@@ -145,7 +145,7 @@ class CellGaussian(nn.Module):
 
         Args:
             away_PBD: `deviations` of the pictures.
-            known_PBD: those of one picture of the fit, `[P, 1, D]`, or of one for each row:
+            known_PBD: those of one picture of the fit, `[P, 1, D]`:
                 lengths are then under the Gaussians of the other pictures, by a rank-one update
                 (Sherman and Morrison); the shared covariance stays as it is.
         """

@@ -160,14 +160,8 @@ class Ensemble(nn.Module):
                 images_B3HW = images_B3HW * self.pixel_roi
             return self.from_features(self.teacher(images_B3HW))
 
-    def from_features(self, levels: Sequence[Tensor], *, leave_out: bool = False) -> Found:
-        """The same from the teacher's raw features, all levels.
-
-        Args:
-            levels: of the images.
-            leave_out: each of them is a good picture that the cells were fitted to, and is judged
-                by the Gaussians of the others.
-        """
+    def from_features(self, levels: Sequence[Tensor]) -> Found:
+        """The same from the teacher's raw features, all levels."""
         pairs = self.student.pairs(levels) if self.student else None
         distances = {}
         # Under a caller's autocast the student alone runs in fewer digits.
@@ -176,7 +170,7 @@ class Ensemble(nn.Module):
             for grid in GRIDS:
                 cells = self.grid(grid.name)
                 away = cells.deviations(seen)
-                known = away if leave_out else self._known.get(grid.name)
+                known = self._known.get(grid.name)
                 distances[grid.name] = cells.distances(away, known_PBD=known)
         return Found(pairs, distances)
 

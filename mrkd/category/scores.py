@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mrkd import schema
+from mrkd import schema, seeds
 from mrkd.calibration import calibrate, threshold_at
 from mrkd.category.groups import Labels, Split
 from mrkd.category.images import DecodedImages
@@ -112,8 +112,8 @@ def score_good(
         if model.student is not None:
             raw = _as_held_out(raw, split)
         scores = model.joint_score(torch.from_numpy(raw).to(model.score_mean.device)).cpu().numpy()
-        if not model.config.tiles:
-            shift = _shift(model, raw, calibrating, cross.features, config)
+        if _may_shift(model, split, config):
+            shift = _shift(model, raw, split, cross.features, config)
             note = _shift_note(shift, len(split.groups))
     else:
         # In a search's trial the cells know the training side alone.
@@ -217,42 +217,48 @@ def _as_held_out(raw: Floats, split: Split) -> Floats:
     return moved
 
 
+def _may_shift(model: Ensemble, split: Split, config: FitConfig) -> bool:
+    """Whether groups are of several images, and too few to vouch for the rate themselves."""
+    number = len(split.groups)
+    are_large = 2 * number <= len(split.groups.labels)
+    return are_large and (number + 1) * config.false_call_rate < 1 and not model.config.tiles
+
+
 @torch.inference_mode()
 def _shift(
-    model: Ensemble,
-    raw: Floats,
-    calibrating: Labels,
-    features: TeacherFeatures,
-    config: FitConfig,
+    model: Ensemble, raw: Floats, split: Split, features: TeacherFeatures, config: FitConfig
 ) -> float:
-    """Share of images, each by the other groups, above the threshold of each by all other images.
+    """Share of images above the threshold that folds at random give, which cut groups.
 
     Far above the rate that was asked for, groups differ more than their images: tomorrow's group
     may lie as far off.
     """
-    first = len(model.detectors) - len(SCORED)
-    by_groups, alone = np.zeros((2, len(raw)))
-    tops = np.concatenate(
-        [
-            model.raw_scores(model.maps(model.from_features(levels, leave_out=True))).cpu().numpy()
-            for levels in features.batches()
+    first, images = len(model.detectors) - len(SCORED), split.calibrating
+    rng = seeds.stream(config.seed, "folds")
+    folds = split.folds[rng.permutation(len(split.folds))]
+    cells = Ensemble(model.config, model.teacher, model.roi).to(model.score_mean.device).eval()
+    cross = CrossFit(cells, features, folds, seed=config.seed)
+    by_groups, by_chance = raw[:, first : first + len(SCORED)], np.empty((len(raw), len(SCORED)))
+    for fold in cross.folds:
+        other, rows = cross.without(fold), np.flatnonzero(folds == fold)
+        found = [
+            other.raw_scores(other.maps(other.from_features(levels)))
+            for levels in features.of(rows).batches()
         ]
-    )
-    for n in range(first, first + len(SCORED)):
-        mean, std = float(model.score_mean[n]), float(model.score_std[n])
-        by_groups += (raw[:, n] - mean) / std
-        alone += (tops[:, n] - mean) / std
-    threshold = threshold_at(alone[calibrating], config.false_call_rate)
-    return float((by_groups[calibrating] > threshold).mean())
+        by_chance[rows] = torch.cat(found)[:, : len(SCORED)].cpu().numpy()
+    mean, std = (t[first:].cpu().numpy() for t in (model.score_mean, model.score_std))
+    groups, chance = (((own - mean) / std).sum(1)[images] for own in (by_groups, by_chance))
+    return float((groups > threshold_at(chance, config.false_call_rate)).mean())
 
 
 def _shift_note(shift: float, num_groups: int) -> str:
     if shift < MAX_SHIFT:
         return ""
     return (
-        f"{num_groups} groups of good images differ more than the images within them: {shift:.0%} "
-        "lie above the threshold that images of their own group would give, and tomorrow's may lie "
-        "as far off; look at the first night, and set the threshold by it (mrkd models calibrate)"
+        f"{num_groups} groups of good images differ more than the images within them: held out by "
+        f"groups, {shift:.0%} lie above the threshold that images held out at random would give, "
+        "and tomorrow's may lie as far off; look at the first night, and set the threshold by it "
+        "(mrkd models calibrate)"
     )
 
 

@@ -3,6 +3,7 @@
 import shutil
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 
@@ -121,6 +122,17 @@ def test_groups_are_held_out_whole_and_counted(parts, tmp_path):
     assert result.no_student.startswith("4 groups of good images, fewer than 16")
     assert card(tmp_path, result).data["groups"] == "given"
     assert any("in 4 groups vouch for" in text for text in result.warnings)
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_a_group_that_lies_apart_is_warned_of(parts, tmp_path, apart):
+    own = shutil.copytree(parts, tmp_path / "parts")
+    if apart:  # the first run shows its parts as negatives
+        for path in sorted((own / "plate" / "train" / "good").iterdir())[:8]:
+            cv2.imwrite(str(path), 255 - cv2.imread(str(path)))
+    result = train(own, tmp_path / "w", group=lambda n: f"run-{n // 8}")
+    told = "held out by groups, 25% lie above the threshold that images held out at random"
+    assert any(told in text for text in result.warnings) == apart
 
 
 def test_copies_are_one_group(parts, tmp_path):
