@@ -53,7 +53,9 @@ ASPECTS = {
         "(between nights and by chance), and by a quarter, a half of the usual rate at least. "
         "Against the calibration: amber when neither false calls at the rate that it supports nor "
         "what is usual by the nights explain it; never red, as real defects are no drift.",
-        "If the other two are green, there are more, or fewer, defects than usual.",
+        "If the other two are green, there are more, or fewer, defects than usual; on a line's "
+        "first nights its good parts may look otherwise than those of the training: then set the "
+        "threshold by one of them (mrkd models calibrate).",
     ),
 }
 """By the names of `profiles.Lights`, in the page's order."""
