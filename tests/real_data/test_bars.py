@@ -9,10 +9,20 @@ import sys
 import tempfile
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
+from mrkd import datasets, images, models, registry
+from mrkd.calibration import calibrate
+from mrkd.category import Probe, train_category
+from mrkd.commissioning import Line, commission
+from mrkd.config import EvalConfig, TrainConfig
+from mrkd.decoding import Decoder
 from mrkd.evaluation import MEAN
+from mrkd.images import Statistics
+from mrkd.labelled import judge_of, measure
+from mrkd.scoring import score_images
 from mrkd.studies.arms import CELLS, NEAREST, RD
 from tests.bench.real_sets import BEFORE, DEFAULT, places, run, table
 
@@ -21,12 +31,21 @@ ARMS = (DEFAULT, CELLS, BEFORE, RD, NEAREST)
 
 
 @pytest.fixture(scope="module")
-def runs():
-    folder = Path(os.environ.get("MRKD_DATA") or "missing")
-    if not (folder / "mtd").exists():
-        pytest.skip(f"no mtd in {str(folder)!r}: give DATA=<the folder of the sets>")
+def folder():
+    given = Path(os.environ.get("MRKD_DATA") or "missing")
+    if not (given / "mtd").exists():
+        pytest.skip(f"no mtd in {str(given)!r}: give DATA=<the folder of the sets>")
+    return given
+
+
+@pytest.fixture(scope="module")
+def cache():
     default = Path(tempfile.gettempdir()) / "mrkd-real-data"
-    cache = Path(os.environ.get("MRKD_CACHE", default))
+    return Path(os.environ.get("MRKD_CACHE", default))
+
+
+@pytest.fixture(scope="module")
+def runs(folder, cache):
     found = {
         (place.category, arm): [run(place, arm, 0, "test", cache)]
         for place in places(folder)
@@ -76,3 +95,77 @@ def test_a_model_takes_little_room_and_little_time(runs):
     told = [one.told for (_, arm), (one,) in runs.items() if arm == DEFAULT]
     assert max(one["model_bytes"] for one in told) <= 30e6
     assert max(one["train_s"] for one in told) <= 300
+
+
+FRAMES = {
+    "black": lambda rgb, rng: np.zeros_like(rgb),
+    "white": lambda rgb, rng: np.full_like(rgb, 255),
+    "grey": lambda rgb, rng: np.full_like(rgb, 128),
+    "mean": lambda rgb, rng: np.full_like(rgb, rgb.reshape(-1, 3).mean(0).astype(np.uint8)),
+    "noise": lambda rgb, rng: rng.integers(0, 256, rgb.shape, np.uint8),
+    "blur": lambda rgb, rng: cv2.GaussianBlur(rgb, (0, 0), max(rgb.shape) / 12),
+}
+
+
+@pytest.mark.parametrize(
+    "category",
+    ["BDP01_TL", "BRG01_RL", "GLA01_TL", "cube", "ball_screw", "magnetic_tile", "mono", "poly"],
+)
+def test_what_shows_no_part_is_anomalous(runs, cache, folder, category):
+    workspace = str(cache / "workspaces" / f"{category}-{DEFAULT}-0")
+    (version,) = registry.versions(workspace, category)
+    loaded = models.load(workspace, category, version)
+    (place,) = (place for place in places(folder) if place.category == category)
+    good = next(s for s in datasets.load(place.data)[category] if s.split == "train")
+    rgb = images.decode(datasets.read_image(good))
+    rng = np.random.default_rng(0)
+    decoder = Decoder.of(loaded.card.model)
+    shown = [
+        decoder(name, cv2.imencode(".png", frame(rgb, rng)[..., ::-1])[1].tobytes())
+        for name, frame in FRAMES.items()
+    ]
+    found = {
+        scored.decoded.image_uri: scored.image_score - loaded.calibration.threshold
+        for scored in score_images(loaded.model, shown)
+    }
+    sys.stdout.write(f"{category}: { ({name: round(by, 1) for name, by in found.items()}) }\n")
+    assert min(found.values()) > 0
+
+
+def test_cubes_of_later_runs_are_decided_by_a_night_of_them(runs):
+    (one,) = runs["cube", DEFAULT]
+    good = [r["image_score"] for r in one.scores.to_pylist() if r["gt_label"] == 0]
+    first, later = np.array(good[::2]), np.array(good[1::2])
+    nothing = np.full(len(first), np.nan)
+    seen = np.ones(len(first), bool)
+    looks = [Statistics(0.5, 0.1, 1.0)] * len(first)
+    line = Line("night-1", [str(n) for n in range(len(first))], first, nothing, looks, seen, seen)
+    own = calibrate(first, first, looks, false_call_rate=0.01)
+    for how in ("verdicts", "median"):
+        made = commission(own, line, how=how, false_call_rate=0.01, defect_rate=0.0)
+        called = (later > made.threshold).mean()
+        sys.stdout.write(f"cube by {how}: {called:.1%} of {len(later)} called\n")
+        assert called < 0.10
+
+
+@pytest.mark.parametrize("count", [4, 8, 16])
+@pytest.mark.parametrize("category", ["GLA01_TL", "cube", "magnetic_tile"])
+def test_a_handful_of_good_images_makes_a_model(folder, tmp_path, category, count):
+    (place,) = (place for place in places(folder) if place.category == category)
+    samples = datasets.load(place.data)[category]
+    good = [sample for sample in samples if sample.split == "train"]
+    chosen = good[:: len(good) // count][:count]
+    config = TrainConfig.from_dict(
+        {"workspace": str(tmp_path), "run": "few", "data": place.data.to_dict()}
+    )
+    result = train_category(config, category, chosen, probe=Probe.silent(""))
+    evaluation = EvalConfig(str(tmp_path), "few", place.data)
+    judge = judge_of(evaluation, category, result.version)
+    found = measure(judge, evaluation, category, samples).scores.to_pylist()
+    threshold = judge.calibration.threshold
+    shares = [
+        np.mean([r["image_score"] > threshold for r in found if r["gt_label"] == label])
+        for label in (0, 1)
+    ]
+    sys.stdout.write(f"{category} of {count}: {shares[0]:.1%} called, {shares[1]:.3f} found\n")
+    assert result.supported_false_call_rate >= 1 / (count + 1) - 1e-9
