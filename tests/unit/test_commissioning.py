@@ -22,7 +22,7 @@ from tests.support.models import small_config
 from tests.support.parts import make_parts
 from tests.support.versions import store_version
 
-LOOK = {"brightness": 0.5, "contrast": 0.1, "sharpness": 1.0}
+LOOK: dict[str, Any] = {"brightness": 0.5, "contrast": 0.1, "sharpness": 1.0}
 AT = "2026-11-24T06:30:00+00:00"
 
 
