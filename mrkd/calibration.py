@@ -129,6 +129,18 @@ def at_rate(calibration: Calibration, false_call_rate: float) -> Calibration:
     )
 
 
+def asked_rate(calibration: Calibration, default: float) -> float:
+    """The false-call rate that a calibration was made for.
+
+    Args:
+        calibration: of the model.
+        default: where a person set its threshold: its rate then is found, not asked for.
+    """
+    rate = calibration.false_call_rate
+    made = 0 < rate < 1 and threshold_at(calibration.scores, rate) == calibration.threshold
+    return rate if made else default
+
+
 def at_threshold(calibration: Calibration, threshold: float) -> Calibration:
     """The calibration with a threshold that a person sets; regions are drawn as before.
 

@@ -9,7 +9,6 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
-from itertools import count
 from typing import Any
 
 from mrkd import checkpoint, registry, storage
@@ -241,11 +240,9 @@ def set_threshold(
         StorageError: the workspace cannot be read or written.
     """
     place = one.workspace, one.category, one.require(version)
-    wanted = rule(calibration(one, version))
-    for number in count(max(checkpoint.calibration_numbers(*place)) + 1):
-        new = replace(wanted, number=number, by=by, why=why)
-        if checkpoint.store_calibration(*place, new):
-            break
+    new = checkpoint.add_calibration(
+        *place, replace(rule(calibration(one, version)), by=by, why=why)
+    )
     if one.state(version) != "champion":
         return new, None
     return new, promote(one, version, calibration=new.number, by=by, why=why)

@@ -125,7 +125,7 @@ def _set_threshold(options: argparse.Namespace) -> Summary:
 
 
 def _calibrate(options: argparse.Namespace) -> Summary:
-    from mrkd import catalogue, commissioning, rethreshold, storage
+    from mrkd import calibration, catalogue, checkpoint, commissioning, rethreshold, storage
 
     started_at = now()
     check_name("run", options.night)
@@ -133,7 +133,10 @@ def _calibrate(options: argparse.Namespace) -> Summary:
     shelf, why = shelf_of(options), _why(options)
     version = shelf.require(options.version)
     before = catalogue.calibration(shelf, version)
-    rate = before.false_call_rate if options.false_call_rate is None else options.false_call_rate
+    rate = options.false_call_rate
+    if rate is None:
+        card = checkpoint.read_card(shelf.workspace, shelf.category, version)
+        rate = calibration.asked_rate(before, default=card.train.false_call_rate)
     check_range("--false-call-rate", rate, 1e-6, 0.5)
     line = commissioning.read_line(shelf.workspace, options.night, shelf.category, version)
     how = line.usual if options.by == "auto" else options.by
@@ -150,13 +153,11 @@ def _calibrate(options: argparse.Namespace) -> Summary:
     if options.dry_run:
         reasons.append(f"threshold {wanted.threshold:.6g} was not stored: leave out --dry-run")
         return done("models calibrate", started_at, counts, reasons=reasons)
-    calibration, promotion = catalogue.set_threshold(
-        shelf, version, lambda _: wanted, by=user(), why=why
-    )
+    new, promotion = catalogue.set_threshold(shelf, version, lambda _: wanted, by=user(), why=why)
     print_table(catalogue.calibrations(shelf, version))
-    counts = {**counts, "calibration": calibration.number}
+    counts = {**counts, "calibration": new.number}
     if promotion is None:
-        reasons.append(_once_promoted(shelf, version, calibration.number))
+        reasons.append(_once_promoted(shelf, version, new.number))
     else:
         counts["promotion"] = promotion.number
         last = shelf.calibration(version)
@@ -310,7 +311,7 @@ COMMANDS: Mapping[str, Command] = {
             "--false-call-rate": {
                 "type": float,
                 "metavar": "R",
-                "help": "share of good parts that it may call defective; else as before",
+                "help": "share of good parts that it may call defective; else as asked before",
             },
             "--dry-run": {
                 "action": "store_true",

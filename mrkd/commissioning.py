@@ -38,6 +38,7 @@ MIN_GOOD = 4
 MIN_SEEN = 0.5
 """Share of a night that people must have called, for their verdicts to stand for all of it."""
 _LEAST_READ = 0.5
+_MOST_CALLED = 0.5
 _MAD_TO_SD = 1.4826
 
 _COLUMNS = [
@@ -201,15 +202,15 @@ def commission(
             f"{' by people' if how == 'verdicts' else ''}, at least {MIN_GOOD} are needed: import "
             "verdicts (mrkd review import), or take a longer night"
         )
-    has_maps = bool(np.isfinite(peaks).all())
     found = calibrate(
         scores,
-        peaks if has_maps else scores,
+        np.where(np.isfinite(peaks), peaks, calibration.pixel_threshold),
         [line.statistics[n] for n in kept.tolist()],
         false_call_rate=false_call_rate,
         num_groups=num_groups,
     )
-    if not has_maps:  # regions are drawn as before
+    if found.pixel_threshold <= calibration.pixel_threshold:
+        # Rows without a region tell of no peak but that it lies below: regions stay as they are.
         found = replace(
             found,
             pixel_threshold=calibration.pixel_threshold,
@@ -251,6 +252,10 @@ def carry_over(
     """
     assert before.line is not None
     basis = Basis(**before.line)
+    if before.false_call_rate > _MOST_CALLED:
+        raise NightError(
+            f"it calls {before.false_call_rate:.0%} of the good images it was made from defective"
+        )
     rows = _rows(workspace, basis.run, category)
     line = _line(basis.run, rows, workspace)
     wanted = [

@@ -57,7 +57,7 @@ class Found(NamedTuple):
 
 
 class Ensemble(nn.Module):
-    """A `model.Detector` of a student, if there is one, and cell Gaussians.
+    """A `detector.Detector` of a student, if there is one, and cell Gaussians.
 
     Args:
         config: of the model; `cells` is on.

@@ -117,8 +117,10 @@ class TeacherFeatures:
         """The teacher's float32 features of other pixels, past the cache."""
         pixels = torch.from_numpy(np.ascontiguousarray(pixels_BHW3)).to(self.device)
         tensor = images.to_tensor(pixels, self.teacher.normalisation)
-        # As in `MRKD.teacher_features`: a student learns from what it will be shown.
-        features: list[Tensor] = self.teacher(tensor if self.roi is None else tensor * self.roi)
+        if self.roi is not None:
+            # As in `MRKD.teacher_features`: a student learns from what it will be shown.
+            tensor = tensor * self.roi.to(self.device)
+        features: list[Tensor] = self.teacher(tensor)
         return features
 
     def of(self, rows: Sequence[int] | NDArray[np.int64]) -> TeacherFeatures:

@@ -126,7 +126,8 @@ def forecast(config: TrainConfig) -> Forecast:
     started_at, samples = now(), load_samples(config)
     configs = config.for_categories(list(samples))
     inputs = inputs_of_all(configs, samples)
-    rate = _recorded(config) or _timed(config)
+    steps = any(steps_of(configs[name], samples[name]) for name in samples)
+    rate = _recorded(config, with_steps=steps) or _timed(config)
 
     def row(name: str) -> Row:
         done = not config.fleet.force and standing(config.workspace, name, inputs[name])
@@ -168,7 +169,7 @@ def _num_bytes(root: str, samples: Mapping[str, Sequence[Sample]]) -> int:
     return sum(sizes.get(uri, 0) for uri in files)
 
 
-def _recorded(config: TrainConfig) -> Rate | None:
+def _recorded(config: TrainConfig, *, with_steps: bool) -> Rate | None:
     """From what the newest fleets of the workspace took; None where none has trained anything."""
     root = storage.join(config.workspace, "fleets")
     fleets = []
@@ -193,7 +194,7 @@ def _recorded(config: TrainConfig) -> Rate | None:
             pixels += sum(record["num_images"].values()) * float(one.model.image_size) ** 2
             image_s += sum(seconds.values()) - fit_s
             asks.append((record["cpus"], record["gpus"]))
-    if not asks:
+    if not asks or (with_steps and not stepped):
         return None
     cpus, gpus = asks[0]
     source = f"{len(asks)} trainings of the workspace's last fleets"

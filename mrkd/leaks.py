@@ -8,7 +8,7 @@ is symmetric about all parts is so in the mirror too.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -65,7 +65,7 @@ def find_leaks(trained: Sequence[str], judged: Sequence[str]) -> list[Leak]:
     judge_uris, judge_MSS = _structures(judged)
     if not train_uris or not judge_uris:
         return []
-    own = _Own.of(train_NSS)
+    own = _Own.of([train_NSS])
     train_ND = own(train_NSS)
     similarity_M, nearest_M = _nearest(own(judge_MSS), train_ND)
     least = _least(own, judge_MSS, train_ND)
@@ -91,11 +91,12 @@ def same_part(squares: Sequence[NDArray[np.uint8]]) -> NDArray[np.int64]:
     parts = np.arange(len(squares))
     for size in {len(one) for one in squares}:
         rows = np.array([n for n, one in enumerate(squares) if len(one) == size])
-        found = np.stack([_whole_structure(squares[n]) for n in rows])
-        own = _Own.of(found)
-        found_ND = own(found)
+        # Twice, in chunks: of 40,000 pictures the structures alone would take 1.4 GiB.
+        own = _Own.of(_whole_structures(squares, rows))
+        found_ND = np.concatenate([own(some) for some in _whole_structures(squares, rows)])
         # Of many pictures some strangers are enough to know how alike strangers come.
-        least = _least(own, found[:_ENOUGH], found_ND)
+        strangers = np.concatenate(list(_whole_structures(squares, rows[:_ENOUGH])))
+        least = _least(own, strangers, found_ND)
         for start in range(0, len(rows), _CHUNK):
             for alike in found_ND[start : start + _CHUNK] @ found_ND.T > least:
                 joined = np.unique(parts[rows[alike]])
@@ -120,14 +121,21 @@ class _Own:
     projection: Floats | None
 
     @classmethod
-    def of(cls, structures_NSS: Floats) -> Self:
-        """Of the pictures that train."""
-        rows = structures_NSS.reshape(len(structures_NSS), -1)
+    def of(cls, structures: Iterable[Floats]) -> Self:
+        """Of the pictures that train, `[n, S, S]` by `[n, S, S]`."""
+        count, total, square = 0, np.zeros(1), np.zeros(1)
+        for some in structures:
+            rows = some.reshape(len(some), -1).astype(np.float64)
+            count, total, square = (
+                count + len(rows), total + rows.sum(0), square + np.square(rows).sum(0)
+            )  # fmt: skip
+        mean = total / count
+        spread = np.sqrt(np.maximum(square / count - mean * mean, 0)) + 1e-6
         projection = None
-        if len(rows) > _ENOUGH:
-            drawn = seeds.stream(0, "structures").standard_normal((rows.shape[1], _SHORT))
-            projection = drawn.astype(np.float32)
-        return cls(rows.mean(0), rows.std(0) + np.float32(1e-6), projection)
+        if count > _ENOUGH:
+            rng = seeds.stream(0, "structures")
+            projection = rng.standard_normal((len(mean), _SHORT), np.float32)
+        return cls(mean.astype(np.float32), spread.astype(np.float32), projection)
 
     def __call__(self, structures_NSS: Floats) -> Floats:
         """What is a part's own, float32 `[N, D]` of unit length."""
@@ -190,10 +198,14 @@ def _structure(rgb: NDArray[np.uint8], side: int) -> Floats:
     return np.asarray(fine / max(float(np.linalg.norm(fine)), 1e-6), np.float32)
 
 
-def _whole_structure(squares: NDArray[np.uint8]) -> Floats:
-    """That of a picture in squares, `[T, side, side]`."""
-    side = _SIDE if len(squares) == 1 else _TILE_SIDE
-    return np.stack([_structure(square, side) for square in squares])
+def _whole_structures(
+    squares: Sequence[NDArray[np.uint8]], rows: NDArray[np.int64]
+) -> Iterator[Floats]:
+    """Those of pictures in squares, by chunks of `[n, T, side, side]`."""
+    side = _SIDE if all(len(squares[n]) == 1 for n in rows) else _TILE_SIDE
+    for start in range(0, len(rows), _CHUNK):
+        some = rows[start : start + _CHUNK]
+        yield np.stack([[_structure(square, side) for square in squares[n]] for n in some])
 
 
 def _unit(rows_ND: Floats) -> Floats:

@@ -28,7 +28,7 @@ _ROWS = 512  # patches compared with the memory at one time
 
 
 class NearestNeighbour(nn.Module):
-    """A `model.Detector` without a student.
+    """A `detector.Detector` without a student.
 
     Patches are those of the middle level's grid: every level standardised per channel, averaged
     over 3x3 neighbours and brought to that grid, all levels side by side.

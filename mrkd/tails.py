@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 def tail_limit(rising: NDArray[np.float64], rate: float) -> float:
     """What one more value passes with probability `rate`, if the tail is exponential.
 
-    Of the m values in the upper half, which exceed a level by x together and are share p of all,
-    one more value passes level + x ((p / rate)^(1 / m) - 1) with probability `rate`, whatever the
-    tail's scale: the exact prediction limit. For m = 2 it lies far out; for large m it is the mean
-    excess times log(p / rate).
+    Of n values the m in the upper half exceed a level by x together. One more value passes the
+    level with probability p = (m + 1) / (n + 1), and level + x ((p / rate)^(1 / m) - 1) with
+    probability `rate`, whatever the tail's scale: the exact prediction limit. For m = 2 it lies
+    far out; for large m it is the mean excess times log(p / rate).
 
     Args:
         rising: at least one value, sorted.
@@ -24,4 +24,5 @@ def tail_limit(rising: NDArray[np.float64], rate: float) -> float:
     above = min(count, max(2, math.ceil(count / 2)))
     level = rising[count - above - 1] if count > above else rising[0]
     excess = float((rising[count - above :] - level).sum())
-    return float(level + excess * ((above / count / rate) ** (1 / above) - 1))
+    passing = (above + 1) / (count + 1)
+    return float(level + excess * ((passing / rate) ** (1 / above) - 1))

@@ -5,9 +5,9 @@ an image whose twin it was trained on: the next exposure of a part, the next sho
 groups stay whole, wherever images are held out.
 
 Groups are the layout's, or those that `data.group` reads from file names, or are found. Found are
-bursts, images of one part by their fine structure; where a burst holds more than an eighth of all
-images, as with a fixed camera whose every image looks alike, it is cut into clusters by the
-teacher's features.
+bursts, images of one part by their fine structure. Fewer than four bursts, or one of more than half
+of the images, tell nothing, as with a fixed camera whose every image looks alike: they are cut into
+clusters of at most an eighth of the images, by the teacher's features.
 """
 
 from __future__ import annotations
@@ -32,8 +32,10 @@ from mrkd.leaks import same_part
 
 MAX_FOLDS = 8
 MIN_GROUPS_FOR_STUDENT = 16
+_MIN_BURSTS = 4
+_MIN_SIDED = 3
 _PARTS = 8
-"""A burst holds at most such a part of all images before it is cut."""
+"""A burst that is cut is left in clusters of at most such a part of all images."""
 _POOLED = 4
 _ITERATIONS = 50
 
@@ -105,17 +107,29 @@ def split_of(images: DecodedImages, groups: Groups, config: FitConfig, *, sided:
         sided: whether there are sides; else all images calibrate.
     """
     # Of one group nothing could be held out: images stand for groups, and the calibration says so.
-    whole = groups if len(groups) > 1 else Groups(np.arange(len(images)), groups.source)
-    sides: list[Side] = ["calibration"] * len(images)
+    folds = folds_of(groups if len(groups) > 1 else Groups(np.arange(len(images)), groups.source))
+    calibrating = _calibrating(images)
+    sides: list[Side] = ["train"] * len(images)
+    dealt: list[Side] = ["calibration"] * len(calibrating)
     if sided:
-        sides = sides_of(whole, images.digests, config)
-    calibrating = np.flatnonzero([one.calibrates for one in images.good])
-    for n in set(range(len(images))) - set(calibrating.tolist()):
-        sides[n] = "train"
-    return Split(groups, folds_of(whole), sides, calibrating)
+        labels = np.unique(groups.labels[calibrating], return_inverse=True)[1]
+        if labels.max(initial=-1) + 1 < _MIN_SIDED:
+            labels = np.arange(len(calibrating))
+        digests = [images.digests[n] for n in calibrating]
+        dealt = sides_of(Groups(labels, groups.source), digests, config)
+    for n, side in zip(calibrating.tolist(), dealt, strict=True):
+        sides[n] = side
+    return Split(groups, folds, sides, calibrating)
 
 
-def why_no_student(model: ModelConfig, train: FitConfig, groups: Groups) -> str:
+def _calibrating(images: DecodedImages) -> Labels:
+    """Numbers of the images that may be held out."""
+    return np.flatnonzero([one.calibrates for one in images.good])
+
+
+def why_no_student(
+    model: ModelConfig, train: FitConfig, images: DecodedImages, groups: Groups
+) -> str:
     """Why a model gets no student although its config may ask for one; empty: nothing forbids it.
 
     Beside cells, which do without, it wants images enough, and groups enough to hold some out on
@@ -125,16 +139,19 @@ def why_no_student(model: ModelConfig, train: FitConfig, groups: Groups) -> str:
     Args:
         model: the network.
         train: its training.
-        groups: of the good images.
+        images: its good ones; only those that may be held out count.
+        groups: of them.
     """
     if not model.cells:
         return ""
-    count, least = len(groups.labels), train.min_images_for_student
+    held_out = _calibrating(images)
+    count, least = len(held_out), train.min_images_for_student
+    number = len(np.unique(groups.labels[held_out]))
     if count < least:
         return f"{count} good images, fewer than train.min_images_for_student ({least})"
-    if len(groups) < MIN_GROUPS_FOR_STUDENT:
+    if number < MIN_GROUPS_FOR_STUDENT:
         return (
-            f"{len(groups)} groups of good images, fewer than {MIN_GROUPS_FOR_STUDENT}: those held "
+            f"{number} groups of good images, fewer than {MIN_GROUPS_FOR_STUDENT}: those held "
             "out would be one or two"
         )
     return ""
@@ -159,13 +176,14 @@ def groups_of(images: DecodedImages, features: TeacherFeatures) -> Groups:
     copies = _numbered(images.digests)
     _, first = np.unique(copies, return_index=True)
     parts = same_part([images.squares(n) for n in first.tolist()])[copies]
-    most = math.ceil(len(parts) / _PARTS)
+    sizes, most = np.bincount(parts), math.ceil(len(parts) / _PARTS)
+    telling = len(sizes) >= _MIN_BURSTS and 2 * sizes.max() <= len(parts)
     labels, taken = np.zeros(len(parts), np.int64), 0
     looks: Tensor | None = None
-    for part in range(int(parts.max(initial=-1)) + 1):
+    for part in range(len(sizes)):
         rows = np.flatnonzero(parts == part)
         clusters = np.zeros(len(rows), np.int64)
-        if len(rows) > most:
+        if len(rows) > most and not telling:
             looks = _looks(images, features) if looks is None else looks
             clusters = _clusters(looks[torch.from_numpy(rows)], math.ceil(len(rows) / most))
         labels[rows] = taken + clusters
@@ -232,9 +250,10 @@ def _looks(images: DecodedImages, features: TeacherFeatures) -> Tensor:
     mean, std = features.statistics()[level]
     found = []
     for levels in features.batches():
-        shown = (levels[level] - mean.view(1, -1, 1, 1)) / std.clamp_min(1e-6).view(1, -1, 1, 1)
-        coarse = F.adaptive_avg_pool2d(shown.float(), _POOLED).flatten(1)
-        found.append(torch.cat([shown.float().mean((2, 3)), coarse], 1).cpu())
+        shown = levels[level].float().cpu()
+        shown = (shown - mean.view(1, -1, 1, 1)) / std.clamp_min(1e-6).view(1, -1, 1, 1)
+        coarse = F.adaptive_avg_pool2d(shown, _POOLED).flatten(1)
+        found.append(torch.cat([shown.mean((2, 3)), coarse], 1))
     squares_D = torch.cat(found)
     return torch.stack([squares_D[rows].mean(0) for rows in images.rows])
 

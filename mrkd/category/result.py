@@ -21,7 +21,7 @@ class CategoryResult:
         resize: how an image lies on its map.
         model_bytes: of the version's files, without the teacher.
         threshold: of its first calibration.
-        supported_false_call_rate: the share that its number of held-out images supports.
+        supported_false_call_rate: the share that its number of groups vouches for.
         steps: of its training.
         gate: what decided on its promotion: `state` (first, passed, held), `reason` and figures.
         marks: what a search measured, instead of a gate.

@@ -110,7 +110,7 @@ def score_good(
         known = torch.tensor([side != "train" for side in split.sides])[calibrating]
         model.set_score_scales(torch.from_numpy(raw[calibrating]), held_out=known)
         if model.student is not None:
-            raw = _as_held_out(raw, split)
+            raw[:, 0], peaks = _as_held_out(raw[:, 0], split), _as_held_out(peaks, split)
         scores = model.joint_score(torch.from_numpy(raw).to(model.score_mean.device)).cpu().numpy()
         if _may_shift(model, split, config):
             shift = _shift(model, raw, split, cross.features, config)
@@ -208,12 +208,12 @@ def _set_map_scales(model: Ensemble, parts: Parts, split: Split, features: Teach
     model.set_map_scales(mean, std)
 
 
-def _as_held_out(raw: Floats, split: Split) -> Floats:
-    """The raw scores, those of a student's own images moved to mean and spread of the others."""
-    moved, trained, held_out = raw.copy(), split.on("train"), raw[split.held_out, 0]
-    own = raw[trained, 0]
+def _as_held_out(values: Floats, split: Split) -> Floats:
+    """Values, those of a student's own images moved to mean and spread of the others, `[N]`."""
+    moved, trained, held_out = values.copy(), split.on("train"), values[split.held_out]
+    own = values[trained]
     scale = held_out.std() / max(float(own.std()), 1e-6)
-    moved[trained, 0] = (own - own.mean()) * scale + held_out.mean()
+    moved[trained] = (own - own.mean()) * scale + held_out.mean()
     return moved
 
 

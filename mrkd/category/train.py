@@ -6,7 +6,6 @@ hold), the record of the inputs. A start finds how far an earlier one came and d
 
 from __future__ import annotations
 
-import itertools
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -175,7 +174,7 @@ def _fit(
         groups = groups_of(images, features)
         # The first worker's word: another kind of processor may find others.
         groups = Groups(job.group.broadcast_all(groups.labels), groups.source)
-    no_student = why_no_student(job.config.model, config, groups)
+    no_student = why_no_student(job.config.model, config, images, groups)
     network = replace(job.config.model, student=job.config.model.student and not no_student)
     asking = probe is not None and probe.is_asking
     split = split_of(images, groups, config, sided=network.student or asking)
@@ -269,10 +268,10 @@ def _save(job: Job, fitted: _Fitted, probe: Probe | None) -> tuple[LoadedModel, 
 
 def _stored(job: Job) -> CategoryResult:
     """What is to be said of a version that stands."""
-    workspace, category, version = job.config.workspace, job.category, job.version
-    card = checkpoint.read_card(workspace, category, version)
-    calibration = checkpoint.read_calibration(workspace, category, version, 1)
-    return _result(job, "up_to_date", card, calibration)
+    place = job.config.workspace, job.category, job.version
+    calibration = checkpoint.read_calibration(*place, 1)
+    result = _result(job, "up_to_date", checkpoint.read_card(*place), calibration)
+    return replace(result, warnings=[calibration.warning] if calibration.warning else [])
 
 
 def _result(
@@ -325,30 +324,36 @@ def _decide(job: Job, samples: Sequence[Sample], loaded: LoadedModel | None) -> 
     held = registry.holds(workspace, category)
     if version in held:
         return dict(held[version].gate)
+    # None: saved by a start that was ended before it came here.
+    loaded = loaded or _load(job)
+    carried = _carried_over(job, past[-1], loaded) if past else None
+    by_line = carried.calibration if carried else None
     verdict = gate.judge(
         workspace,
-        # None: saved by a start that was ended before it came here.
-        loaded or _load(job),
+        replace(loaded, calibration=by_line) if by_line else loaded,
         past[-1] if past else None,
         samples=samples,
         good=[(one.sample, one.digest) for one in job.good if one.calibrates],
         max_images=job.config.fleet.gate_images,
     )
     by = f"train {job.config.run}"
-    if verdict.state != "held" and past:
-        carried = _carry_over(job, past[-1], loaded or _load(job))
-        verdict = replace(verdict, record={**verdict.record, "commissioned": carried})
     if verdict.state == "held":
         registry.hold(
             workspace, category, version, by=by, reason=verdict.reason, gate=verdict.record
         )
     else:
+        number = None
+        if by_line:
+            number = checkpoint.add_calibration(workspace, category, version, by_line).number
+        if carried:
+            told = {"calibration": number, "reason": carried.reason}
+            verdict = replace(verdict, record={**verdict.record, "commissioned": told})
         why = "first" if verdict.state == "first" else "retrained"
         registry.promote(
             workspace,
             category,
             version,
-            calibration=(verdict.record.get("commissioned") or {}).get("calibration") or 1,
+            calibration=number or 1,
             by=by,
             why=why,
             gate=verdict.record,
@@ -358,14 +363,22 @@ def _decide(job: Job, samples: Sequence[Sample], loaded: LoadedModel | None) -> 
     return verdict.record
 
 
-def _carry_over(job: Job, champion: Promotion, loaded: LoadedModel) -> dict[str, Any] | None:
-    """Gives a new version the threshold that people set by the line for the champion.
+@dataclass(frozen=True)
+class _CarriedOver:
+    """The threshold of the champion that people set by the line, for a new version.
 
-    Returns:
-        None where the champion's is the training's own; else the number of the new `calibration`,
-        None where there is none, and the `reason` in one line.
+    Args:
+        calibration: of the new version, not stored yet; None where it cannot be made.
+        reason: in one line.
     """
-    workspace, category, version = job.config.workspace, job.category, job.version
+
+    calibration: Calibration | None
+    reason: str
+
+
+def _carried_over(job: Job, champion: Promotion, loaded: LoadedModel) -> _CarriedOver | None:
+    """None where the champion's threshold is the training's own."""
+    workspace, category = job.config.workspace, job.category
     try:
         before = checkpoint.read_calibration(
             workspace, category, champion.version, champion.calibration
@@ -379,18 +392,13 @@ def _carry_over(job: Job, champion: Promotion, loaded: LoadedModel) -> dict[str,
         wanted = commissioning.carry_over(
             workspace, category, before, loaded, max_images=MAX_CARRIED
         )
-    except (NightError, ArtefactError, StorageError) as error:
+    except (NightError, ArtefactError, CategoryError, StorageError) as error:
         reason = (
             f"the champion's threshold was set by night {run!r} and is not carried over: {error}; "
             "set it again (mrkd models calibrate)"
         )
         log.warning("not_commissioned category=%s reason=%s", category, reason)
-        return {"calibration": None, "reason": reason}
-    numbers = checkpoint.calibration_numbers(workspace, category, version)
-    for number in itertools.count(max(numbers) + 1):
-        why = f"as calibration {before.number} of {champion.version}, by night {run}: {before.why}"
-        new = replace(wanted, number=number, by=before.by, why=why)
-        if checkpoint.store_calibration(workspace, category, version, new):
-            break
+        return _CarriedOver(None, reason)
+    why = f"as calibration {before.number} of {champion.version}, by night {run}: {before.why}"
     reason = f"its threshold is carried over from the champion's, by the images of night {run!r}"
-    return {"calibration": number, "reason": reason}
+    return _CarriedOver(replace(wanted, by=before.by, why=why), reason)

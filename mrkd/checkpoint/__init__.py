@@ -16,12 +16,12 @@ written.
 
 from mrkd.checkpoint.card import CARD, WEIGHTS, Calibration, ModelCard, TeacherCard
 from mrkd.checkpoint.store import (
+    add_calibration,
     calibration_numbers,
     folder_of,
     read_calibration,
     read_card,
     read_sides,
-    store_calibration,
 )
 
 __all__ = [
@@ -30,10 +30,10 @@ __all__ = [
     "Calibration",
     "ModelCard",
     "TeacherCard",
+    "add_calibration",
     "calibration_numbers",
     "folder_of",
     "read_calibration",
     "read_card",
     "read_sides",
-    "store_calibration",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
@@ -62,7 +63,7 @@ class Calibration:
         if self.supported_false_call_rate <= self.false_call_rate:
             return ""
         num_images = len(self.scores)
-        needed = int(np.ceil(1 / self.false_call_rate)) - 1
+        needed = math.ceil(round(1 / self.false_call_rate, 6)) - 1
         grouped = self.num_groups < num_images
         return (
             f"{num_images} good images{f' in {self.num_groups} groups' if grouped else ''} vouch "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from mrkd import __version__, schema, storage
 from mrkd.checkpoint import sealed
 from mrkd.checkpoint.card import CARD, Calibration, ModelCard
@@ -58,13 +60,18 @@ def calibration_numbers(workspace: str, category: str, version: str) -> list[int
     return storage.list_numbers(storage.join(folder, "calibrations"))
 
 
-def store_calibration(
+def add_calibration(
     workspace: str, category: str, version: str, calibration: Calibration
-) -> bool:
-    """Puts a further calibration beside a model's; False where another one took its number."""
-    folder = folder_of(workspace, category, version)
-    uri = storage.join(folder, "calibrations", f"{calibration.number}.json")
-    return storage.write(uri, sealed.to_json(calibration.to_json()), if_absent=True)
+) -> Calibration:
+    """Puts a further calibration beside a model's, under the next number, which it has then."""
+    folder = storage.join(folder_of(workspace, category, version), "calibrations")
+    number = max(calibration_numbers(workspace, category, version))
+    while True:
+        number += 1
+        new = replace(calibration, number=number)
+        uri = storage.join(folder, f"{number}.json")
+        if storage.write(uri, sealed.to_json(new.to_json()), if_absent=True):
+            return new
 
 
 def _unknown(uri: str, error: Exception) -> ArtefactError:

@@ -151,10 +151,14 @@ def _false_calls(trial: Trial, rivals: Sequence[Rival]) -> dict[str, Any]:
 
 def _is_far_above(calls: int, num_images: int, rate: float) -> bool:
     """Whether so many calls or more would come by chance less often than `CHANCE` at that rate."""
-    below = sum(
-        math.comb(num_images, n) * rate**n * (1 - rate) ** (num_images - n) for n in range(calls)
-    )
-    return calls > 0 and 1 - below < CHANCE
+    if calls <= rate * num_images:
+        return False
+    chances = (
+        math.lgamma(num_images + 1) - math.lgamma(n + 1) - math.lgamma(num_images - n + 1)
+        + n * math.log(rate) + (num_images - n) * math.log1p(-rate)
+        for n in range(calls, num_images + 1)
+    )  # fmt: skip
+    return sum(map(math.exp, chances)) < CHANCE
 
 
 def _decide(record: dict[str, Any], trouble: str, where: str) -> tuple[State, str]:

@@ -92,13 +92,13 @@ class Reference:
     """The images that a model was calibrated on.
 
     Args:
-        num_images: how many.
+        num_images: how many, of their scores and of their looks.
         quantiles: as `Group.quantiles`; scores of those up to the threshold alone.
         sizes: as `Group.sizes`; empty where they are not known.
         false_call_rate: that the calibration supports.
     """
 
-    num_images: int
+    num_images: Mapping[str, int]
     quantiles: Mapping[str, NDArray[np.float32]]
     sizes: Mapping[str, int] = field(default_factory=dict)
     false_call_rate: float = 0.01
@@ -109,7 +109,11 @@ class Reference:
         scores = [value for value in calibration.scores if value <= calibration.threshold]
         values = {"image_score": scores, **calibration.statistics}
         return cls(
-            num_images=len(calibration.scores),
+            # By median the scores are the training's and the looks the line's.
+            num_images={
+                "image_score": len(calibration.scores),
+                **{name: len(found) for name, found in calibration.statistics.items()},
+            },
             quantiles={name: quantiles(found) for name, found in values.items() if len(found)},
             sizes=sizes,
             false_call_rate=calibration.supported_false_call_rate,
@@ -154,11 +158,12 @@ def _of_calibration(
     held_out = reference.quantiles.get(name) if reference else None
     if reference is None or held_out is None:
         return Finding(name, "calibration", "unknown", reason=_NO_CALIBRATION)
-    if reference.num_images < MIN_IMAGES:
-        reason = f"{reference.num_images} calibration images are too few to judge by"
+    number = reference.num_images[name]
+    if number < MIN_IMAGES:
+        reason = f"{number} calibration images are too few to judge by"
         return Finding(name, "calibration", "unknown", reason=reason)
-    chance = 2 * float(np.sqrt(1 / reference.num_images + 1 / count))
-    guessed = 1 + 2 / float(np.sqrt(reference.num_images))
+    chance = 2 * float(np.sqrt(1 / number + 1 / count))
+    guessed = 1 + 2 / float(np.sqrt(number))
     return _finding(
         Finding(name, "calibration", "unknown", now=_median(now), usual=_median(held_out)),
         distance(now, held_out),

@@ -88,7 +88,7 @@ class Model:
         threshold: an image is anomalous strictly above it.
         pixel_threshold: pixels strictly above it form the regions.
         false_call_rate: share of good parts that was allowed to be called defective.
-        supported_false_call_rate: the share that the number of held-out images supports.
+        supported_false_call_rate: the share that the number of groups vouches for.
         num_held_out: held-out good images behind the threshold.
         warning: one line where they are too few, else empty.
     """

@@ -31,7 +31,7 @@ class Scored:
         anomaly_map: float32 `[S, S]` at the model's size, letterbox borders included; where the
             model takes a picture in tiles `[H, W]` at the canvas' size.
         image_score: a float32 value.
-        raw_scores: what the score is made of, `model.Joined.raw_scores`.
+        raw_scores: what the score is made of, `detector.Joined.raw_scores`.
         reduced_map: the map at the size that is stored, float32 `[s, s]`.
         roi: the model's region of interest, bool `[S, S]`, letterbox borders outside; None: all.
     """

@@ -54,7 +54,7 @@ class CrossFit:
         parts = {0: fitted}
         if self.has_folds:
             parts = {n: features.of(np.flatnonzero(folds == n)) for n in self.folds}
-        self._without: dict[int, dict[str, _State]] = {n: {} for n in parts}
+        self._without: dict[int, dict[str, _State]] = {n: {} for n in parts if self.has_folds}
         for grid in GRIDS:
             cells = model.grid(grid.name)
             cells.draw_projection(seed)
@@ -82,9 +82,9 @@ class CrossFit:
 
     @torch.inference_mode()
     def without(self, fold: int) -> Ensemble:
-        """The model as its cells would be without a fold."""
+        """The model as its cells would be without a fold, of those in `folds`."""
         cells = nn.ModuleDict()
         for name, state in self._without[fold].items():
             cells[name] = copy.deepcopy(self.model.grid(name))
             cells[name].load_state_dict(state, strict=False)
-        return self.model.with_cells(cells) if len(cells) else self.model
+        return self.model.with_cells(cells)

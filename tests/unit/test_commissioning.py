@@ -4,12 +4,13 @@ import json
 import shutil
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
 from mrkd import checkpoint, cli, commissioning, datasets, models, registry, rethreshold, storage
-from mrkd.calibration import calibrate, threshold_at
+from mrkd.calibration import asked_rate, at_rate, at_threshold, calibrate, threshold_at
 from mrkd.category import train_category
 from mrkd.config import RowsConfig
 from mrkd.decoding import Decoder
@@ -56,10 +57,13 @@ def commission(folder, own, how, rate=0.01, defect_rate=0.0):
 def test_by_verdicts_the_images_that_people_call_good_make_the_calibration(tmp_path):
     night(tmp_path, [3.0, 4.0, 5.0, 6.0, 7.0, 40.0])
     say(tmp_path, dict.fromkeys(["000", "001", "002", "003", "004"], "OK") | {"005": "NOK"})
-    found = commission(tmp_path, calibration_of(np.arange(99)), "verdicts")
+    own = calibration_of(np.arange(99))
+    found = commission(tmp_path, own, "verdicts")
     assert found.scores == (3, 4, 5, 6, 7)
     assert found.threshold == threshold_at([3, 4, 5, 6, 7], 0.01)
-    assert found.pixel_maxima == (1.5, 2, 2.5, 3, 3.5)
+    # Below the model's own pixel threshold no region tells how high a peak was.
+    assert found.pixel_threshold == own.pixel_threshold
+    assert found.pixel_maxima == own.pixel_maxima
     assert found.statistics["brightness"] == (0.5,) * 5
     assert found.supported_false_call_rate == pytest.approx(1 / 6)
     assert found.line == {
@@ -83,9 +87,18 @@ def test_by_median_the_models_own_scores_are_moved_to_where_the_line_lies(tmp_pa
     found = commission(tmp_path, own, "median", defect_rate=0.02)
     # Three of 101 are taken for defective; the rest lies twice as wide around 200 + 2 x 48.
     assert found.threshold == pytest.approx(200 + 2 * own.threshold, rel=0.03)
+    assert found.pixel_threshold == pytest.approx(found.threshold / 2, rel=0.03)
     assert found.line["num_images"] == 98
     assert found.line["defect_rate"] == 0.02
     assert found.num_groups == 98
+
+
+def test_a_threshold_set_by_hand_asks_for_no_rate(tmp_path):
+    own = calibration_of(np.arange(200.0), rate=0.02)
+    assert asked_rate(own, default=0.01) == 0.02
+    assert asked_rate(at_rate(own, 0.05), default=0.01) == 0.05
+    assert asked_rate(at_threshold(own, 100.5), default=0.01) == 0.01
+    assert asked_rate(at_threshold(own, -1), default=0.01) == 0.01
 
 
 def test_a_night_of_good_parts_gives_back_what_the_training_found(tmp_path):
@@ -168,6 +181,12 @@ def plant(tmp_path_factory):
     config = small_config(str(root), str(folder / "workspace"))
     samples = datasets.load(config.data)["plate"]
     result = train_category(config, "plate", samples)
+    close_night(config, result, line)
+    return folder, config, samples, result, line
+
+
+def close_night(config, result, line):
+    """Scores a folder by the champion, as night-1."""
     loaded = models.load(config.workspace, "plate", result.version)
     decoder = Decoder.of(loaded.card.model)
     images = []
@@ -185,7 +204,6 @@ def plant(tmp_path_factory):
     pinned = {"category": "plate", "model_version": result.version, "calibration": 1}
     night_rows = [{**one, **pinned, "teacher": "t", "attributes": []} for one in rows]
     write_night(config.workspace, "night-1", night_rows)
-    return folder, config, samples, result, line
 
 
 def commissioned(folder, config, result):
@@ -213,6 +231,40 @@ def test_a_new_version_takes_the_lines_threshold_over(plant, tmp_path, capsys):
     told = again.gate["commissioned"]
     assert told["calibration"] == 2
     assert "carried over" in told["reason"]
+
+
+def test_the_gate_judges_a_new_version_by_the_threshold_it_will_decide_by(tmp_path, capsys):
+    root = make_parts(tmp_path / "parts", categories=1, train=32, test_good=12)
+    config = small_config(str(root), str(tmp_path / "workspace"), **{"model.cells": True})
+    line = tmp_path / "line"
+    line.mkdir()
+    good = root / "plate" / "test" / "good"
+    for path in sorted(good.iterdir()):
+        # Another camera: all good parts of the line are called defective.
+        cv2.imwrite(str(path), 255 - cv2.imread(str(path)))
+        shutil.copy(path, line / path.name)
+    samples = datasets.load(config.data)["plate"]
+    result = train_category(config, "plate", samples)
+    assert result.gate["false_calls"]["challenger"] == 12
+    assert "mrkd models calibrate" in result.gate["reason"]
+    close_night(config, result, line)
+    commissioned(tmp_path, config, result)
+    again = train_category(config.with_values({"fleet.force": True}), "plate", samples)
+    assert again.gate["state"] == "passed"
+    assert again.gate["false_calls"]["challenger"] < 4
+    assert registry.champion(config.workspace, "plate").calibration == 2
+
+
+def test_a_threshold_that_calls_most_good_parts_is_not_carried_over(plant, tmp_path, capsys):
+    folder, config, samples, result, _ = plant
+    workspace = str(shutil.copytree(folder / "workspace", tmp_path / "workspace"))
+    config = config.with_values({"workspace": workspace, "fleet.force": True})
+    commissioned(folder, config, result)
+    argv = ["models", "set-threshold", "plate", "--threshold", "-1000"]
+    assert cli.main([*argv, "--workspace", workspace, "--why", "all are looked at"]) == 0
+    told = train_category(config, "plate", samples).gate["commissioned"]
+    assert told["calibration"] is None
+    assert "it calls 100% of the good images" in told["reason"]
 
 
 def test_a_line_whose_images_are_gone_is_said_and_not_guessed(plant, tmp_path, capsys):

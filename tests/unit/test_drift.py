@@ -10,7 +10,7 @@ from tests.support.night_pages import Plant, earlier_profile
 from tests.support.pictures import smooth
 
 REFERENCE = Reference(
-    num_images=100,
+    num_images={"image_score": 100, "brightness": 100},
     quantiles={
         "image_score": np.linspace(0.2, 0.8, 21, dtype=np.float32),
         "brightness": np.linspace(0.4, 0.6, 21, dtype=np.float32),
@@ -155,15 +155,22 @@ def lights_of(measure, against, number, make):
 def test_chance_against_few_calibration_images_is_never_red(draw, num_held_out):
     def make(rng):
         held_out = {"brightness": profiles.quantiles(draw(rng, num_held_out))}
-        return drawn(rng, 300, draw), Reference(num_held_out, held_out), []
+        return drawn(rng, 300, draw), Reference({"brightness": num_held_out}, held_out), []
 
     seen = lights_of("brightness", "calibration", 300, make)
     assert seen.count("red") <= 1
     assert seen.count("green") >= 285
 
 
+def test_scores_and_looks_are_judged_by_as_many_images_as_each_has():
+    reference = Reference({"image_score": 4000, "brightness": 7}, REFERENCE.quantiles)
+    found = profiles.judge(group(), reference, [])
+    assert light(found.quality, "brightness", "calibration").light == "unknown"
+    assert light(found.scores, "image_score", "calibration").light != "unknown"
+
+
 def test_fewer_than_eight_calibration_images_judge_nothing():
-    reference = Reference(7, REFERENCE.quantiles)
+    reference = Reference({"image_score": 100, "brightness": 7}, REFERENCE.quantiles)
     found = light(profiles.judge(group(), reference, []).quality, "brightness", "calibration")
     assert (found.light, found.reason) == (
         "unknown",

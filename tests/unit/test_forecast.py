@@ -63,6 +63,15 @@ def test_what_the_last_fleets_took_makes_the_rate(parts, trained):
     assert (summary.exit_code, summary.state) == (0, "planned")
 
 
+def test_fleets_without_a_student_tell_nothing_of_one(parts, trained, tmp_path):
+    workspace = shutil.copytree(trained[0], tmp_path / "workspace")
+    path = workspace / "fleets" / "before" / "categories" / "plate.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"steps": 0}))
+    found = forecast(small_config(str(parts), str(workspace)))
+    assert "steps timed here" in found.rate.source
+    assert found.rate.step_s > 0
+
+
 def test_force_counts_what_is_up_to_date_too(parts, trained):
     config = small_config(str(parts), str(trained[0]), **{"fleet.force": True})
     assert forecast(config).summary("r").counts["up_to_date"] == 0

@@ -48,7 +48,7 @@ def made(tmp_path_factory):
     place = workspace, "plate", VERSION
     first = checkpoint.read_calibration(*place, 1)
     between = (scores[NUM // 2 - 1] + scores[NUM // 2]) / 2
-    checkpoint.store_calibration(*place, replace(at_threshold(first, between), number=2))
+    checkpoint.add_calibration(*place, at_threshold(first, between))
     assert scores[NUM // 2 - 1] < np.float32(between) < scores[NUM // 2]
     return workspace, seeds, scores
 

@@ -156,11 +156,45 @@ def test_images_of_one_group_alone_are_held_out_one_by_one():
     assert len(split.groups) == 1
 
 
+def test_two_groups_leave_images_to_train_on():
+    labels = np.repeat([0, 1], 10)
+    split = split_of(images(["a", "b"] * 10), Groups(labels, "given"), CONFIG, sided=True)
+    assert split.counts == {"train": 16, "validation": 2, "calibration": 2}
+
+
+def test_images_that_may_only_train_take_no_place_of_those_that_are_held_out():
+    own = images([None] * 140, [None] * 40 + ["train"] * 100)
+    split = split_of(own, singles(140), CONFIG, sided=True)
+    assert split.counts == {"train": 132, "validation": 4, "calibration": 4}
+    assert "40 good images, fewer than" in why_no_student(CELLS, CONFIG, own, singles(140))
+
+
+class Shown(list):
+    """Good images as far as their squares are concerned, which need no teacher to be told apart."""
+
+    digests = property(lambda self: digests(len(self)))
+    good = property(lambda self: images([None] * len(self)).good)
+
+    def squares(self, number):
+        return self[number]
+
+
+@pytest.mark.parametrize(("parts", "shots"), [(4, 2), (5, 4), (6, 5), (10, 4)])
+def test_shots_of_one_part_stay_together_however_few_parts_there_are(parts, shots):
+    rng = np.random.default_rng(0)
+    first = [texture(rng) for _ in range(parts)]
+    shown = Shown(first + [again(one, rng) for one in first for _ in range(shots - 1)])
+    labels = groups_of(shown, None).labels
+    expected = [*range(parts), *np.repeat(np.arange(parts), shots - 1)]
+    assert labels.tolist() == expected
+
+
 def test_a_student_beside_cells_wants_images_and_groups_enough():
-    assert why_no_student(CELLS, CONFIG, singles(100)) == ""
-    assert "99 good images, fewer than train.min_images_for_student (100)" in why_no_student(
-        CELLS, CONFIG, singles(99)
-    )
+    def why(groups, model=CELLS):
+        return why_no_student(model, CONFIG, images([None] * len(groups.labels)), groups)
+
+    assert why(singles(100)) == ""
+    assert "99 good images, fewer than train.min_images_for_student (100)" in why(singles(99))
     few = Groups(np.arange(200) % 15, "found")
-    assert "15 groups of good images, fewer than 16" in why_no_student(CELLS, CONFIG, few)
-    assert why_no_student(ModelConfig(), CONFIG, singles(4)) == ""
+    assert "15 groups of good images, fewer than 16" in why(few)
+    assert why(singles(4), ModelConfig()) == ""

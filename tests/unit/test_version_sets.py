@@ -1,7 +1,6 @@
 """Versions that score in the champions' stead."""
 
 import json
-from dataclasses import replace
 
 import pytest
 
@@ -133,8 +132,7 @@ def test_a_version_decides_as_promoted_last_else_by_its_newest_calibration(tmp_p
     store_version(workspace, "bb")
     for version in ("aa", "bb"):
         first = checkpoint.read_calibration(workspace, "plate", version, 1)
-        second = replace(at_threshold(first, 0.5), number=2)
-        checkpoint.store_calibration(workspace, "plate", version, second)
+        checkpoint.add_calibration(workspace, "plate", version, at_threshold(first, 0.5))
     registry.promote(workspace, "plate", "aa", calibration=1, by="Ada", why="first")
     pins = [version_sets.pin(workspace, "plate", {"plate": version}) for version in ("aa", "bb")]
     assert [pin.calibration for pin in pins] == [1, 2]

@@ -138,6 +138,8 @@ def test_labelled_good_images_called_far_above_the_promise_hold_a_newcomer(works
         (3, 200, 0.01, False),
         (9, 200, 0.01, True),
         (1, 1, 0.001, True),
+        (1000, 2000, 0.01, True),
+        (2000, 10**6, 0.01, False),
     ],
 )
 def test_calls_are_far_above_a_rate_where_chance_would_hardly_make_them(
