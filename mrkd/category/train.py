@@ -326,8 +326,7 @@ def _decide(job: Job, samples: Sequence[Sample], loaded: LoadedModel | None) -> 
         return dict(held[version].gate)
     # None: saved by a start that was ended before it came here.
     loaded = loaded or _load(job)
-    carried = _carried_over(job, past[-1], loaded) if past else None
-    by_line = carried.calibration if carried else None
+    by_line, carried = _carried_over(job, past[-1], loaded) if past else (None, "")
     verdict = gate.judge(
         workspace,
         replace(loaded, calibration=by_line) if by_line else loaded,
@@ -346,7 +345,7 @@ def _decide(job: Job, samples: Sequence[Sample], loaded: LoadedModel | None) -> 
         if by_line:
             number = checkpoint.add_calibration(workspace, category, version, by_line).number
         if carried:
-            told = {"calibration": number, "reason": carried.reason}
+            told = {"calibration": number, "reason": carried}
             verdict = replace(verdict, record={**verdict.record, "commissioned": told})
         why = "first" if verdict.state == "first" else "retrained"
         registry.promote(
@@ -363,30 +362,24 @@ def _decide(job: Job, samples: Sequence[Sample], loaded: LoadedModel | None) -> 
     return verdict.record
 
 
-@dataclass(frozen=True)
-class _CarriedOver:
+def _carried_over(
+    job: Job, champion: Promotion, loaded: LoadedModel
+) -> tuple[Calibration | None, str]:
     """The threshold of the champion that people set by the line, for a new version.
 
-    Args:
-        calibration: of the new version, not stored yet; None where it cannot be made.
-        reason: in one line.
+    Returns:
+        The new version's calibration, not stored yet, None where it cannot be made; and the reason
+        in one line, empty where the champion's threshold is the training's own.
     """
-
-    calibration: Calibration | None
-    reason: str
-
-
-def _carried_over(job: Job, champion: Promotion, loaded: LoadedModel) -> _CarriedOver | None:
-    """None where the champion's threshold is the training's own."""
     workspace, category = job.config.workspace, job.category
     try:
         before = checkpoint.read_calibration(
             workspace, category, champion.version, champion.calibration
         )
     except ArtefactError:
-        return None  # the gate has told of it
+        return None, ""  # the gate has told of it
     if before.line is None:
-        return None
+        return None, ""
     run = before.line["run"]
     try:
         wanted = commissioning.carry_over(
@@ -398,7 +391,7 @@ def _carried_over(job: Job, champion: Promotion, loaded: LoadedModel) -> _Carrie
             "set it again (mrkd models calibrate)"
         )
         log.warning("not_commissioned category=%s reason=%s", category, reason)
-        return _CarriedOver(None, reason)
+        return None, reason
     why = f"as calibration {before.number} of {champion.version}, by night {run}: {before.why}"
     reason = f"its threshold is carried over from the champion's, by the images of night {run!r}"
-    return _CarriedOver(replace(wanted, by=before.by, why=why), reason)
+    return replace(wanted, by=before.by, why=why), reason

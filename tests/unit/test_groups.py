@@ -2,6 +2,7 @@
 
 from collections import Counter
 from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -184,7 +185,7 @@ def test_shots_of_one_part_stay_together_however_few_parts_there_are(parts, shot
     rng = np.random.default_rng(0)
     first = [texture(rng) for _ in range(parts)]
     shown = Shown(first + [again(one, rng) for one in first for _ in range(shots - 1)])
-    labels = groups_of(shown, None).labels
+    labels = groups_of(cast(Any, shown), None).labels
     expected = [*range(parts), *np.repeat(np.arange(parts), shots - 1)]
     assert labels.tolist() == expected
 
