@@ -23,7 +23,7 @@ from mrkd.config import AlertsConfig
 from mrkd.errors import ArtefactError, ConfigError
 from mrkd.profiles import Compared, Lights
 from mrkd.reports import NightData
-from mrkd.summary import now
+from mrkd.run_summary import now
 
 log = logging.getLogger(__name__)
 

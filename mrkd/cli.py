@@ -22,7 +22,7 @@ from typing import Any, Literal, NoReturn
 from mrkd import __version__, commands, dates, night_commands, review_commands
 from mrkd.config import TrainConfig
 from mrkd.errors import ConfigError, MrkdError, StorageError
-from mrkd.summary import Summary, now
+from mrkd.run_summary import Summary, now
 from mrkd.tables import Config, flattened, put_values
 from mrkd.verbs import VERBS, RunConfig, Verb
 

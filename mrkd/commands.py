@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from mrkd.config import check_name
 from mrkd.errors import ConfigError
-from mrkd.summary import Summary, now
+from mrkd.run_summary import Summary, now
 from mrkd.tables import check_range
 
 if TYPE_CHECKING:

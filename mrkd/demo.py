@@ -17,7 +17,7 @@ from mrkd.errors import ConfigError
 from mrkd.on_ray import evaluate, score, session, train
 from mrkd.on_ray.verdict import Verdict
 from mrkd.reports import evaluation_page, load_page_data
-from mrkd.summary import Summary
+from mrkd.run_summary import Summary
 
 log = logging.getLogger(__name__)
 

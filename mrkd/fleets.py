@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from mrkd import storage
 from mrkd.config import TrainConfig
-from mrkd.summary import now
+from mrkd.run_summary import now
 
 FLEET_VERSION = 1
 

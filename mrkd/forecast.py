@@ -22,7 +22,7 @@ from mrkd.detector import infer
 from mrkd.ensemble import Ensemble, model_of
 from mrkd.feature_cache import TeacherFeatures
 from mrkd.reviews.training import load_samples
-from mrkd.summary import Summary, now
+from mrkd.run_summary import Summary, now
 from mrkd.threads import in_threads
 
 _NUM_FLEETS = 3

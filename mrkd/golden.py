@@ -24,8 +24,8 @@ from mrkd.config import RowsConfig, ScoreConfig
 from mrkd.decoding import Decoded, Decoder, ahead_of
 from mrkd.errors import ArtefactError, ConfigError, GoldenError, StorageError
 from mrkd.images import DecodeLimits
+from mrkd.run_summary import now
 from mrkd.shards import Pin
-from mrkd.summary import now
 from mrkd.threads import in_threads
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from mrkd.commands import NIGHTS_WORKSPACE, Command, done, print_table, user
 from mrkd.config import check_name
 from mrkd.errors import MrkdError
-from mrkd.summary import Summary, now
+from mrkd.run_summary import Summary, now
 from mrkd.tables import check_range
 
 if TYPE_CHECKING:

@@ -24,8 +24,8 @@ from mrkd.detector import infer
 from mrkd.errors import StorageError
 from mrkd.nights import Night
 from mrkd.plans import Plan
+from mrkd.run_summary import Summary, now
 from mrkd.shards import Pin, Shard, most_pixels
-from mrkd.summary import Summary, now
 from mrkd.threads import in_threads
 
 log = logging.getLogger(__name__)

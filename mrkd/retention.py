@@ -21,7 +21,7 @@ from mrkd import schema, storage
 from mrkd.errors import ArtefactError, NightError
 from mrkd.manifests import Manifest, read_manifests
 from mrkd.nights import Night, content_sha256
-from mrkd.summary import now
+from mrkd.run_summary import now
 from mrkd.threads import in_threads
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mrkd.commands import NIGHTS_WORKSPACE, Command, done, print_table, shelf_of, user
 from mrkd.config import check_costs
 from mrkd.errors import ConfigError
-from mrkd.summary import Summary, now
+from mrkd.run_summary import Summary, now
 
 if TYPE_CHECKING:
     from mrkd.metrics import OperatingPoint, Rate

@@ -11,7 +11,7 @@ from typing import Any
 
 from mrkd import commands
 from mrkd.config import EvalConfig, ScoreConfig, SearchConfig, TrainConfig
-from mrkd.summary import Summary, now
+from mrkd.run_summary import Summary, now
 
 RunConfig = TrainConfig | ScoreConfig | EvalConfig
 

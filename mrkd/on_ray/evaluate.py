@@ -30,7 +30,7 @@ from mrkd.on_ray.session import Ask
 from mrkd.on_ray.tasks import run_each
 from mrkd.on_ray.verdict import Verdict
 from mrkd.operating import operating_rows, rare_rows
-from mrkd.summary import Summary, now
+from mrkd.run_summary import Summary, now
 
 log = logging.getLogger(__name__)
 

@@ -30,9 +30,9 @@ from mrkd.on_ray.revision import Committer, Done
 from mrkd.on_ray.session import Node
 from mrkd.on_ray.tally import Meter, add_start
 from mrkd.on_ray.verdict import STATES, Verdict
+from mrkd.run_summary import Summary, now, some_of
 from mrkd.schema import ERROR_KINDS
 from mrkd.shards import Pin
-from mrkd.summary import Summary, now, some_of
 from mrkd.tables import nearest
 from mrkd.threads import in_threads
 

@@ -29,8 +29,8 @@ from mrkd.on_ray import session, shared_features
 from mrkd.on_ray.arm import Order
 from mrkd.on_ray.tasks import run_each
 from mrkd.on_ray.verdict import Verdict
+from mrkd.run_summary import Summary
 from mrkd.studies import Arm, Run, Study, inputs_of, outcome, runs_of, tables_of
-from mrkd.summary import Summary
 
 log = logging.getLogger(__name__)
 

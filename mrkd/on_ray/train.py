@@ -22,7 +22,7 @@ from mrkd.on_ray.tasks import run_each
 from mrkd.on_ray.verdict import Verdict
 from mrkd.on_ray.workers import Order
 from mrkd.reviews.training import load_samples
-from mrkd.summary import Summary, some_of
+from mrkd.run_summary import Summary, some_of
 from mrkd.threads import in_threads
 
 Samples = Mapping[str, Sequence[Sample]]

@@ -33,8 +33,8 @@ from mrkd.on_ray.trial import Order
 from mrkd.on_ray.verdict import Verdict
 from mrkd.on_ray.winner import Found
 from mrkd.reviews.training import load_samples
+from mrkd.run_summary import Summary
 from mrkd.searches import Search, Trial
-from mrkd.summary import Summary
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from typing import Self
 from mrkd import storage
 from mrkd.errors import ConfigError, MrkdError, StorageError
 from mrkd.lease import Lease
-from mrkd.summary import Summary, now
+from mrkd.run_summary import Summary, now
 
 STATES = {0: "done", 1: "failed", 3: "partial"}
 

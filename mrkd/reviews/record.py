@@ -14,7 +14,7 @@ import pyarrow as pa
 from mrkd import schema, storage
 from mrkd.errors import ArtefactError
 from mrkd.reviews.labels import Call
-from mrkd.summary import now
+from mrkd.run_summary import now
 from mrkd.threads import in_threads
 
 REVIEWS_VERSION = 1

@@ -23,8 +23,8 @@ import pyarrow.compute as pc
 from mrkd import schema, storage
 from mrkd.config import EvalConfig, TrainConfig
 from mrkd.datasets import Sample
+from mrkd.run_summary import now
 from mrkd.studies.arms import Table
-from mrkd.summary import now
 
 STUDY_VERSION = 1
 

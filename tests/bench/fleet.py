@@ -22,7 +22,7 @@ from mrkd import datasets
 from mrkd.config import DataConfig, TrainConfig
 from mrkd.datasets import Sample
 from mrkd.on_ray import session, train
-from mrkd.summary import Summary
+from mrkd.run_summary import Summary
 from tests.bench.real_sets import elpv_root
 from tests.support.folders import put, put_broken
 

@@ -9,7 +9,7 @@ import pytest
 
 from mrkd.config import ArchiveConfig, RowsConfig, ScoreConfig
 from mrkd.on_ray import score, session, train
-from mrkd.summary import Summary
+from mrkd.run_summary import Summary
 from tests.support.models import small_config
 from tests.support.parts import make_parts
 

@@ -12,7 +12,7 @@ from mrkd import cli
 from mrkd.backbones import WEIGHTS
 from mrkd.config import EvalConfig, ScoreConfig, TrainConfig
 from mrkd.errors import ArtefactError
-from mrkd.summary import Summary
+from mrkd.run_summary import Summary
 from mrkd.verbs import VERBS, Verb
 from tests.support.parts import make_parts
 

@@ -3,7 +3,7 @@
 import json
 from datetime import datetime, timedelta
 
-from mrkd.summary import SUMMARY_SCHEMA, Summary, now
+from mrkd.run_summary import SUMMARY_SCHEMA, Summary, now
 
 
 def test_a_summary_has_the_fields_of_the_contract():
