@@ -13,9 +13,9 @@ from typing import Any
 
 from mrkd import checkpoint, registry, storage
 from mrkd.checkpoint import Calibration, ModelCard
+from mrkd.config.toml import flattened, nearest
 from mrkd.errors import ArtefactError
 from mrkd.registry import Hold, Promotion
-from mrkd.tables import flattened, nearest
 from mrkd.threads import in_threads
 
 

@@ -19,11 +19,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
-from mrkd import __version__, commands, dates, night_commands, review_commands
+from mrkd import __version__, commands, night_commands, review_commands
 from mrkd.config import TrainConfig
+from mrkd.config import night_dates as dates
+from mrkd.config.toml import Config, flattened, put_values
 from mrkd.errors import ConfigError, MrkdError, StorageError
 from mrkd.run_summary import Summary, now
-from mrkd.tables import Config, flattened, put_values
 from mrkd.verbs import VERBS, RunConfig, Verb
 
 COMMANDS = {**commands.COMMANDS, **night_commands.COMMANDS, **review_commands.COMMANDS}

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mrkd.config import check_name
+from mrkd.config.toml import check_range
 from mrkd.errors import ConfigError
 from mrkd.run_summary import Summary, now
-from mrkd.tables import check_range
 
 if TYPE_CHECKING:
     from mrkd.catalogue import Shelf

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from mrkd import night_images, scoring, storage
 from mrkd.calibration import calibrate
 from mrkd.checkpoint import Calibration
+from mrkd.config.toml import nearest
 from mrkd.datasets.sample import place_of
 from mrkd.decoding import Decoder
 from mrkd.errors import NightError
@@ -29,7 +30,6 @@ from mrkd.images import Statistics
 from mrkd.manifests import open_night, read_manifests, readable
 from mrkd.models import LoadedModel
 from mrkd.reviews import record
-from mrkd.tables import nearest
 
 How = Literal["verdicts", "median"]
 

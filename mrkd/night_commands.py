@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from mrkd.commands import NIGHTS_WORKSPACE, Command, done, print_table, user
 from mrkd.config import check_name
+from mrkd.config.toml import check_range
 from mrkd.errors import MrkdError
 from mrkd.run_summary import Summary, now
-from mrkd.tables import check_range
 
 if TYPE_CHECKING:
     from mrkd.retention import Pruning
@@ -84,7 +84,8 @@ def _show(options: argparse.Namespace) -> Summary:
 
 
 def _prune(options: argparse.Namespace) -> Summary:
-    from mrkd import durations, retention
+    from mrkd import retention
+    from mrkd.config import durations
 
     started_at = now()
     found = retention.due(options.workspace, durations.parse("--older-than", options.older_than))

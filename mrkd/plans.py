@@ -20,9 +20,9 @@ import pyarrow.compute as pc
 from mrkd import schema
 from mrkd.archive import UNMATCHED, known_tars
 from mrkd.config import ScoreConfig
+from mrkd.config.toml import flattened
 from mrkd.errors import ArtefactError, ConfigError
 from mrkd.shards import Pin, Shard, cuts
-from mrkd.tables import flattened
 
 Pins = Callable[[str], Pin | None]
 """The model that scores a category from now on; None where it has none."""

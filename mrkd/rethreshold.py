@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mrkd.config.toml import nearest
 from mrkd.errors import NightError
 from mrkd.manifests import open_night, read_manifests, readable
-from mrkd.tables import nearest
 
 _COLUMNS = [
     "image_uri",

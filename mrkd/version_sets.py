@@ -15,10 +15,10 @@ from typing import Any
 
 from mrkd import catalogue, checkpoint, registry, storage
 from mrkd.config import check_name
+from mrkd.config.toml import nearest
 from mrkd.decoding import Decoder
 from mrkd.errors import ArtefactError, ConfigError
 from mrkd.shards import Pin
-from mrkd.tables import nearest
 from mrkd.threads import in_threads
 
 log = logging.getLogger(__name__)

@@ -1,13 +1,12 @@
 """Configs: frozen dataclasses, opened from TOML at the door and never changed after.
 
 A config file holds only what differs from the defaults below. `model.preset` names a file of
-`mrkd/presets`, whose `[model]` and `[train]` tables come before the user's own keys.
+`mrkd/config/presets`, whose `[model]` and `[train]` tables come before the user's own keys.
 """
 
 from mrkd.config.data import NAME, DataConfig, Layout, PriceConfig, check_costs, check_name
 from mrkd.config.evaluation import EvalConfig
-from mrkd.config.fleet import FleetConfig, RoiConfig, TrainConfig, presets
-from mrkd.config.network import (
+from mrkd.config.model import (
     Backbone,
     Device,
     FitConfig,
@@ -17,7 +16,7 @@ from mrkd.config.network import (
     ScoringPrecision,
     config_digest,
 )
-from mrkd.config.night import (
+from mrkd.config.score import (
     AlertsConfig,
     ArchiveConfig,
     DeadlineConfig,
@@ -27,7 +26,8 @@ from mrkd.config.night import (
     RowsConfig,
     ScoreConfig,
 )
-from mrkd.config.search import SearchConfig, SearchOptions
+from mrkd.config.train import FleetConfig, RoiConfig, TrainConfig, presets
+from mrkd.config.tune import SearchConfig, SearchOptions
 
 __all__ = [
     "NAME",

@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from mrkd.config.toml import Config, check_range
 from mrkd.errors import ConfigError
-from mrkd.tables import Config, check_range
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from mrkd.config.data import check_costs
-from mrkd.config.fleet import TrainConfig
-from mrkd.config.night import PoolConfig
+from mrkd.config.score import PoolConfig
+from mrkd.config.toml import check_range
+from mrkd.config.train import TrainConfig
 from mrkd.errors import ConfigError
-from mrkd.tables import check_range
 
 Protocol = Literal["champions", "mvtec", "visa", "mtd", "elpv", "cifar10_one_class"]
 Ablation = Literal["none", "all", "backbone", "fmm", "scsatt", "levels", "mask_rate", "detectors"]

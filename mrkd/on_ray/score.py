@@ -20,6 +20,7 @@ from typing import Self
 
 from mrkd import alerts, archive, checkpoint, golden, parts, reports, storage, version_sets
 from mrkd.config import ScoreConfig
+from mrkd.config.toml import nearest
 from mrkd.errors import ArtefactError, ConfigError, MrkdError, StoppedError, StorageError
 from mrkd.lease import Lease
 from mrkd.manifests import Manifest, count_rows, unopened
@@ -33,7 +34,6 @@ from mrkd.on_ray.verdict import STATES, Verdict
 from mrkd.run_summary import Summary, now, some_of
 from mrkd.schema import ERROR_KINDS
 from mrkd.shards import Pin
-from mrkd.tables import nearest
 from mrkd.threads import in_threads
 
 log = logging.getLogger(__name__)

@@ -14,8 +14,8 @@ from typing import Any
 from ray.tune.search.sample import Categorical, Domain
 
 from mrkd.config import SearchConfig
+from mrkd.config.toml import nearest
 from mrkd.errors import ConfigError
-from mrkd.tables import nearest
 
 Space = Mapping[str, Domain]
 

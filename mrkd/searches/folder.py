@@ -22,10 +22,10 @@ import pyarrow as pa
 
 from mrkd import schema, storage
 from mrkd.config import SearchConfig, TrainConfig
+from mrkd.config.toml import flattened, merged, put_values
 from mrkd.errors import ConfigError
 from mrkd.run_summary import now
 from mrkd.searches.trials import Trial
-from mrkd.tables import flattened, merged, put_values
 
 SEARCH_VERSION = 1
 

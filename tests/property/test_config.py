@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mrkd.config import EvalConfig, FitConfig, ModelConfig, RowsConfig, TrainConfig, presets
+from mrkd.config.toml import Config
 from mrkd.errors import ConfigError
-from mrkd.tables import Config
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=20)
 PLAIN = st.none() | st.booleans() | st.integers() | st.floats() | TEXT

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mrkd.config import EvalConfig, ScoreConfig, SearchConfig, TrainConfig, presets
-from mrkd.tables import Config
+from mrkd.config.toml import Config
 
 TOP = Path(__file__).parents[2]
 CODE = sorted(

@@ -13,10 +13,10 @@ import numpy as np
 from mrkd import training
 from mrkd.backbones import Teacher, load_teacher
 from mrkd.config import TrainConfig
+from mrkd.config.toml import put_values
 from mrkd.feature_cache import TeacherFeatures
 from mrkd.model import MRKD, build
 from mrkd.studies.arms import MODEL, PLAIN_RD, RD
-from mrkd.tables import put_values
 from tests.bench.beside_anomalib.pictures import Category
 
 BATCH = 16

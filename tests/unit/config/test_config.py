@@ -14,8 +14,8 @@ from mrkd.config import (
     check_name,
     presets,
 )
+from mrkd.config.toml import put_values
 from mrkd.errors import ConfigError
-from mrkd.tables import put_values
 
 FLEET = {"workspace": "w", "run": "fleet-1", "data": {"root": "parts"}}
 NIGHT = {"workspace": "w", "run": "night-1", "archive": {"uri": "s3://plant/archive/"}}

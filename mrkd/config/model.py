@@ -6,8 +6,8 @@ import hashlib
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from mrkd.config.toml import Config, check_range
 from mrkd.errors import ConfigError
-from mrkd.tables import Config, check_range
 
 Backbone = Literal[
     "resnet18",
@@ -28,7 +28,7 @@ class ModelConfig(Config):
     """The network, its maps and its image score (spec sections 1 to 7)."""
 
     preset: str = "default"
-    """A file of `mrkd/presets`: default, quick, student, masked, semantic, paper."""
+    """A file of `mrkd/config/presets`: default, quick, student, masked, semantic, paper."""
     backbone: Backbone = "efficientnet_lite0"
     weights: str = "auto"
     """Where the teacher's weights come from: `auto` (the backbone's row in the table), a path or

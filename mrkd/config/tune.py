@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from mrkd.config.fleet import TrainConfig
-from mrkd.tables import Config, check_range
+from mrkd.config.toml import Config, check_range
+from mrkd.config.train import TrainConfig
 
 
 @dataclass(frozen=True)

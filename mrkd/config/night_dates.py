@@ -12,9 +12,9 @@ from copy import deepcopy
 from datetime import date, timedelta
 from typing import Any
 
-from mrkd import durations
+from mrkd.config import durations
+from mrkd.config.toml import flattened, put_values
 from mrkd.errors import ConfigError
-from mrkd.tables import flattened, put_values
 
 KEYS = ("run", "archive.uri", "archive.manifest", "golden.uri")
 """Of a night's config, whose values may hold a date."""

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from mrkd import durations
+from mrkd.config import durations
 from mrkd.errors import ConfigError
 
 

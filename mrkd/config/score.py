@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Literal
 
-from mrkd import durations
+from mrkd.config import durations
 from mrkd.config.data import PriceConfig, check_name
-from mrkd.config.network import Device, ScoringPrecision
+from mrkd.config.model import Device, ScoringPrecision
+from mrkd.config.toml import Config, check_range
 from mrkd.errors import ConfigError
-from mrkd.tables import Config, check_range
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from mrkd import dates
+from mrkd.config import night_dates as dates
 from mrkd.errors import ConfigError
 
 DAY = date(2026, 11, 23)

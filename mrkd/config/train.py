@@ -10,9 +10,9 @@ from importlib import resources
 from typing import Any, Self
 
 from mrkd.config.data import DataConfig, PriceConfig, check_name
-from mrkd.config.network import FitConfig, ModelConfig
+from mrkd.config.model import FitConfig, ModelConfig
+from mrkd.config.toml import Config, check_range, flattened, merged, nearest
 from mrkd.errors import ConfigError
-from mrkd.tables import Config, check_range, flattened, merged, nearest
 
 _PER_CATEGORY = ("model", "train", "roi")
 
@@ -169,7 +169,7 @@ class TrainConfig(Config):
 
 def presets() -> list[str]:
     """Names of the presets that come with mrkd."""
-    folder = resources.files("mrkd") / "presets"
+    folder = resources.files("mrkd.config") / "presets"
     return sorted(
         f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml")
     )
@@ -178,5 +178,5 @@ def presets() -> list[str]:
 def _preset(name: object) -> dict[str, Any]:
     if name not in presets():
         raise ConfigError(f"model.preset is {name!r}{nearest(name, presets())}")
-    text = (resources.files("mrkd") / "presets" / f"{name}.toml").read_text(encoding="utf-8")
+    text = (resources.files("mrkd.config") / "presets" / f"{name}.toml").read_text(encoding="utf-8")
     return tomllib.loads(text)
