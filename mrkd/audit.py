@@ -12,14 +12,15 @@ from datetime import datetime
 from functools import cache
 from typing import Any
 
-from mrkd import registry, schema, storage
+from mrkd import registry, storage
 from mrkd.archive import Template, split_member
 from mrkd.errors import ConfigError, NightError
 from mrkd.manifests import Manifest, Stored, call_of, read_manifests
 from mrkd.registry import Promotion
 from mrkd.reviews import record
 from mrkd.reviews.record import Review
-from mrkd.threads import in_threads
+from mrkd.storage import schema
+from mrkd.storage.thread_map import in_threads
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from mrkd.checkpoint import Calibration, ModelCard
 from mrkd.config.toml import flattened, nearest
 from mrkd.errors import ArtefactError
 from mrkd.registry import Hold, Promotion
-from mrkd.threads import in_threads
+from mrkd.storage.thread_map import in_threads
 
 
 @dataclass(frozen=True)

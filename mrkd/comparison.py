@@ -21,10 +21,11 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from numpy.typing import NDArray
 
-from mrkd import schema, storage
+from mrkd import storage
 from mrkd.config import check_name
 from mrkd.errors import ArtefactError, ConfigError
 from mrkd.manifests import open_night, read_manifests, readable
+from mrkd.storage import schema
 
 RECORD = "comparison.parquet"
 COMPARISON_VERSION = 1

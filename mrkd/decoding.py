@@ -15,7 +15,7 @@ from mrkd.config import ModelConfig, Resize
 from mrkd.datasets import Sample
 from mrkd.errors import ImageDecodeError, StorageError
 from mrkd.images import DecodeLimits, Geometry, Statistics, Tiling
-from mrkd.threads import AHEAD, in_threads
+from mrkd.storage.thread_map import AHEAD, in_threads
 
 # Of pictures that are cut into tiles: each takes hundreds of MB.
 _TILED_AHEAD = 4

@@ -26,7 +26,7 @@ from mrkd.feature_cache import TeacherFeatures
 from mrkd.images import Geometry
 from mrkd.roi import Roi
 from mrkd.scoring.regions import inside
-from mrkd.threads import in_threads
+from mrkd.storage.thread_map import in_threads
 
 By = Literal["labels", "synthetic"]
 

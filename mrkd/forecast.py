@@ -23,7 +23,7 @@ from mrkd.ensemble import Ensemble, model_of
 from mrkd.feature_cache import TeacherFeatures
 from mrkd.reviews.training import load_samples
 from mrkd.run_summary import Summary, now
-from mrkd.threads import in_threads
+from mrkd.storage.thread_map import in_threads
 
 _NUM_FLEETS = 3
 """Of the newest that a rate is taken from."""

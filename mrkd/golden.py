@@ -26,7 +26,7 @@ from mrkd.errors import ArtefactError, ConfigError, GoldenError, StorageError
 from mrkd.images import DecodeLimits
 from mrkd.run_summary import now
 from mrkd.shards import Pin
-from mrkd.threads import in_threads
+from mrkd.storage.thread_map import in_threads
 
 if TYPE_CHECKING:
     from mrkd.scoring import Scorer

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mrkd import datasets, decoding, device, models, registry, schema, scoring
+from mrkd import datasets, decoding, device, models, registry, scoring
 from mrkd.checkpoint import Calibration, TeacherCard
 from mrkd.config import EvalConfig, ModelConfig, RowsConfig, config_digest
 from mrkd.datasets import Sample
@@ -23,6 +23,7 @@ from mrkd.evaluation import Pixels, evaluate_category
 from mrkd.images import Geometry
 from mrkd.leaks import Leak, find_leaks
 from mrkd.scoring.regions import inside
+from mrkd.storage import schema
 
 LABELLED = pa.schema(
     [

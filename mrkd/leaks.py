@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from mrkd import datasets, images, seeds
 from mrkd.errors import ImageDecodeError
-from mrkd.threads import in_threads
+from mrkd.storage.thread_map import in_threads
 
 # Of few pictures the mirrored ones say little: below the first no pair counts, whatever they say,
 # and above the second every one.

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mrkd import schema, storage
+from mrkd import storage
 from mrkd.errors import ArtefactError, NightError, StorageError
 from mrkd.shards import Pin
+from mrkd.storage import schema
 
 if TYPE_CHECKING:
     import pyarrow.dataset as ds

@@ -11,13 +11,14 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from mrkd import __version__, checkpoint, schema, storage
+from mrkd import __version__, checkpoint, storage
 from mrkd.backbones import Teacher, teacher_from_safetensors
 from mrkd.checkpoint import CARD, WEIGHTS, Calibration, ModelCard, TeacherCard, sealed
 from mrkd.config import FitConfig
 from mrkd.ensemble import Model, model_of
 from mrkd.errors import ArtefactError, ConfigError, StandsError
 from mrkd.model import MODEL_VERSION
+from mrkd.storage import schema
 
 MAX_TEACHER_BYTES = 2**30
 Teachers = MutableMapping[str, Teacher]

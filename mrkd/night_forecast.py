@@ -26,7 +26,7 @@ from mrkd.nights import Night
 from mrkd.plans import Plan
 from mrkd.run_summary import Summary, now
 from mrkd.shards import Pin, Shard, most_pixels
-from mrkd.threads import in_threads
+from mrkd.storage.thread_map import in_threads
 
 log = logging.getLogger(__name__)
 

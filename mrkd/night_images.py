@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from mrkd import archive, storage
 from mrkd.errors import StorageError
-from mrkd.threads import in_threads
+from mrkd.storage.thread_map import in_threads
 
 Row = Mapping[str, Any]
 

@@ -34,10 +34,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from mrkd import archive, plans, schema, storage
+from mrkd import archive, plans, storage
 from mrkd.config import ScoreConfig, check_name
 from mrkd.errors import ArtefactError, ConfigError, NightError
-from mrkd.lease import Lease
 from mrkd.manifests import (
     Manifest,
     Stored,
@@ -49,6 +48,8 @@ from mrkd.manifests import (
 )
 from mrkd.plans import Pins, Plan
 from mrkd.shards import Pin, Shard
+from mrkd.storage import schema
+from mrkd.storage.lease import Lease
 
 log = logging.getLogger(__name__)
 

@@ -18,9 +18,10 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.dataset as ds
 
-from mrkd import schema, storage
+from mrkd import storage
 from mrkd.config import PartsConfig
 from mrkd.manifests import open_night, read_manifests, readable
+from mrkd.storage import schema
 
 log = logging.getLogger(__name__)
 

@@ -17,12 +17,12 @@ from typing import Any, Self
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mrkd import schema
 from mrkd.archive import UNMATCHED, known_tars
 from mrkd.config import ScoreConfig
 from mrkd.config.toml import flattened
 from mrkd.errors import ArtefactError, ConfigError
 from mrkd.shards import Pin, Shard, cuts
+from mrkd.storage import schema
 
 Pins = Callable[[str], Pin | None]
 """The model that scores a category from now on; None where it has none."""

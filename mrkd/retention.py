@@ -17,12 +17,13 @@ from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
 
-from mrkd import schema, storage
+from mrkd import storage
 from mrkd.errors import ArtefactError, NightError
 from mrkd.manifests import Manifest, read_manifests
 from mrkd.nights import Night, content_sha256
 from mrkd.run_summary import now
-from mrkd.threads import in_threads
+from mrkd.storage import schema
+from mrkd.storage.thread_map import in_threads
 
 log = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from mrkd import schema
 from mrkd.archive import UNMATCHED
 from mrkd.config import RowsConfig
+from mrkd.storage import schema
 
 _SHARD_PIXELS = 9 * 2**20
 """Bytes that the images of a shard take, decoded: there are several shards in each one's hands."""

@@ -19,7 +19,7 @@ from mrkd.config.toml import nearest
 from mrkd.decoding import Decoder
 from mrkd.errors import ArtefactError, ConfigError
 from mrkd.shards import Pin
-from mrkd.threads import in_threads
+from mrkd.storage.thread_map import in_threads
 
 log = logging.getLogger(__name__)
 

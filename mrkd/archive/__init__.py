@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mrkd import schema, storage
+from mrkd import storage
 from mrkd.archive.listing import list_entries, read_entries
 from mrkd.archive.manifest_input import manifest_entries
 from mrkd.archive.members import Span, known_tars, read_members, spans, split_member
@@ -20,6 +20,7 @@ from mrkd.archive.rows import IMAGES, merge_equal, refuse_shared, sort_images
 from mrkd.archive.template import UNMATCHED, Template
 from mrkd.config import ArchiveConfig
 from mrkd.errors import ConfigError
+from mrkd.storage import schema
 
 __all__ = [
     "IMAGES",

@@ -14,7 +14,7 @@ from urllib.parse import unquote_plus
 
 import pyarrow as pa
 
-from mrkd import schema, storage
+from mrkd import storage
 from mrkd.archive.inventory import data_files, is_own_column
 from mrkd.archive.listing import Entry
 from mrkd.archive.manifest_files import DataFile, batches
@@ -22,6 +22,7 @@ from mrkd.archive.members import split_member
 from mrkd.archive.tars import Problem
 from mrkd.config import ArchiveConfig
 from mrkd.errors import ConfigError, StorageError
+from mrkd.storage import schema
 
 _NO_CAST = (pa.ArrowInvalid, pa.ArrowNotImplementedError)
 """What pyarrow raises for values that have no place in the type that is wanted."""

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from mrkd import schema
 from mrkd.errors import ConfigError
+from mrkd.storage import schema
 
 IMAGES = pa.schema(
     [

@@ -17,7 +17,7 @@ from mrkd import datasets, decoding
 from mrkd.datasets import Sample
 from mrkd.decoding import Decoded, Decoder
 from mrkd.errors import CategoryError
-from mrkd.threads import in_threads
+from mrkd.storage.thread_map import in_threads
 
 MIN_IMAGES = 4
 """Good images from which on a category trains."""

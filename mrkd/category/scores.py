@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mrkd import schema, seeds
+from mrkd import seeds
 from mrkd.calibration import calibrate, threshold_at
 from mrkd.category.groups import Labels, Split
 from mrkd.category.images import DecodedImages
@@ -31,6 +31,7 @@ from mrkd.ensemble import FINE, Ensemble
 from mrkd.feature_cache import TeacherFeatures
 from mrkd.features import inside
 from mrkd.scoring import Scored, score_images
+from mrkd.storage import schema
 from mrkd.tails import tail_limit
 from mrkd.training import CrossFit
 

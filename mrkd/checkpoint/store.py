@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mrkd import __version__, schema, storage
+from mrkd import __version__, storage
 from mrkd.checkpoint import sealed
 from mrkd.checkpoint.card import CARD, Calibration, ModelCard
 from mrkd.errors import ArtefactError, ConfigError
+from mrkd.storage import schema
 
 
 def folder_of(workspace: str, category: str, version: str) -> str:

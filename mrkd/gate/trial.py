@@ -25,7 +25,7 @@ from mrkd.ensemble import Ensemble
 from mrkd.errors import CategoryError, ImageDecodeError, StorageError
 from mrkd.metrics import Metric
 from mrkd.models import LoadedModel
-from mrkd.threads import in_threads
+from mrkd.storage.thread_map import in_threads
 
 MIN_SHARED = 4
 """Held-out images that two models must have in common to be judged on those alone."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from mrkd import checkpoint, schema, storage
+from mrkd import checkpoint, storage
 from mrkd.category import Probe, fit_nearest, train_category
 from mrkd.config import EvalConfig, TrainConfig
 from mrkd.datasets import Sample
@@ -18,6 +18,7 @@ from mrkd.errors import MrkdError, StorageError
 from mrkd.labelled import Judge, judge_of, measure
 from mrkd.on_ray import session
 from mrkd.on_ray.session import Ask
+from mrkd.storage import schema
 from mrkd.studies import Arm, Run, Study, images_of
 
 log = logging.getLogger(__name__)

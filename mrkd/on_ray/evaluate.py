@@ -20,7 +20,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from mrkd import datasets, reports, schema, storage
+from mrkd import datasets, reports, storage
 from mrkd.config import EvalConfig
 from mrkd.datasets import Sample
 from mrkd.labelled import LABELLED, Measured, measure_category
@@ -31,6 +31,7 @@ from mrkd.on_ray.tasks import run_each
 from mrkd.on_ray.verdict import Verdict
 from mrkd.operating import operating_rows, rare_rows
 from mrkd.run_summary import Summary, now
+from mrkd.storage import schema
 
 log = logging.getLogger(__name__)
 

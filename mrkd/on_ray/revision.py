@@ -27,7 +27,6 @@ from ray.util.annotations import RayDeprecationWarning
 
 from mrkd.config import ScoreConfig
 from mrkd.errors import MrkdError, NightError, StorageError
-from mrkd.lease import Lease
 from mrkd.nights import Night
 from mrkd.on_ray import blocks, boards, session, steps
 from mrkd.on_ray.deadline import Deadline, deadline_of
@@ -39,6 +38,7 @@ from mrkd.on_ray.session import READER_CPUS, Node, Pool
 from mrkd.on_ray.steps import Work
 from mrkd.on_ray.tally import Took
 from mrkd.shards import Shard, most_pixels
+from mrkd.storage.lease import Lease
 
 log = logging.getLogger(__name__)
 

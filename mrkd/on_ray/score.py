@@ -22,7 +22,6 @@ from mrkd import alerts, archive, checkpoint, golden, parts, reports, storage, v
 from mrkd.config import ScoreConfig
 from mrkd.config.toml import nearest
 from mrkd.errors import ArtefactError, ConfigError, MrkdError, StoppedError, StorageError
-from mrkd.lease import Lease
 from mrkd.manifests import Manifest, count_rows, unopened
 from mrkd.nights import Night
 from mrkd.on_ray import session
@@ -32,9 +31,10 @@ from mrkd.on_ray.session import Node
 from mrkd.on_ray.tally import Meter, add_start
 from mrkd.on_ray.verdict import STATES, Verdict
 from mrkd.run_summary import Summary, now, some_of
-from mrkd.schema import ERROR_KINDS
 from mrkd.shards import Pin
-from mrkd.threads import in_threads
+from mrkd.storage.lease import Lease
+from mrkd.storage.schema import ERROR_KINDS
+from mrkd.storage.thread_map import in_threads
 
 log = logging.getLogger(__name__)
 

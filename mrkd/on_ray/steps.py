@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import ray
 
-from mrkd import schema
 from mrkd.config import RowsConfig, ScoreConfig
 from mrkd.decoding import Decoded, ahead_of
 from mrkd.errors import MrkdError
@@ -23,7 +22,7 @@ from mrkd.on_ray.reading import Row, decode, decoder_of, read_images
 from mrkd.on_ray.session import Ask
 from mrkd.on_ray.tally import Meter, Took
 from mrkd.shards import Shard
-from mrkd.storage import Fetched
+from mrkd.storage import Fetched, schema
 
 if TYPE_CHECKING:
     from mrkd.scoring import Scorer

@@ -19,7 +19,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from mrkd import datasets, protocols, reports, schema, storage
+from mrkd import datasets, protocols, reports, storage
 from mrkd.category import inputs_of_all
 from mrkd.config import EvalConfig
 from mrkd.datasets import Sample
@@ -30,6 +30,7 @@ from mrkd.on_ray.arm import Order
 from mrkd.on_ray.tasks import run_each
 from mrkd.on_ray.verdict import Verdict
 from mrkd.run_summary import Summary
+from mrkd.storage import schema
 from mrkd.studies import Arm, Run, Study, inputs_of, outcome, runs_of, tables_of
 
 log = logging.getLogger(__name__)

@@ -23,7 +23,7 @@ from mrkd.on_ray.verdict import Verdict
 from mrkd.on_ray.workers import Order
 from mrkd.reviews.training import load_samples
 from mrkd.run_summary import Summary, some_of
-from mrkd.threads import in_threads
+from mrkd.storage.thread_map import in_threads
 
 Samples = Mapping[str, Sequence[Sample]]
 

@@ -22,7 +22,7 @@ from mrkd.metrics import Metric
 from mrkd.on_ray import session
 from mrkd.on_ray.session import Ask
 from mrkd.searches import Search, Trial
-from mrkd.threads import in_threads
+from mrkd.storage.thread_map import in_threads
 
 log = logging.getLogger(__name__)
 

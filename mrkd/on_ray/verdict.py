@@ -9,8 +9,8 @@ from typing import Self
 
 from mrkd import storage
 from mrkd.errors import ConfigError, MrkdError, StorageError
-from mrkd.lease import Lease
 from mrkd.run_summary import Summary, now
+from mrkd.storage.lease import Lease
 
 STATES = {0: "done", 1: "failed", 3: "partial"}
 

@@ -10,8 +10,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 
-from mrkd import schema, storage
+from mrkd import storage
 from mrkd.errors import ArtefactError
+from mrkd.storage import schema
 
 PROFILE_VERSION = 1
 FILE = "profile.parquet"

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mrkd import checkpoint, comparison, schema, storage
+from mrkd import checkpoint, comparison, storage
 from mrkd.checkpoint import Calibration, ModelCard
 from mrkd.comparison import CategoryChange, Comparison
 from mrkd.errors import ArtefactError, NightError, StorageError
@@ -21,7 +21,8 @@ from mrkd.night_images import read_images
 from mrkd.reports.comparison_content import ComparisonData, Pair, Seen
 from mrkd.reports.content import Picture
 from mrkd.reports.drawing import drawn
-from mrkd.threads import in_threads
+from mrkd.storage import schema
+from mrkd.storage.thread_map import in_threads
 
 RECORD = comparison.RECORD
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from mrkd import schema, storage
+from mrkd import storage
 from mrkd.manifests import open_night, readable
 from mrkd.reports import stored
 from mrkd.reports.content import (
@@ -27,6 +27,7 @@ from mrkd.reports.content import (
     PageData,
     Picture,
 )
+from mrkd.storage import schema
 
 RECORD = "evaluation.json"
 EVALUATION_VERSION = 2

@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 
-from mrkd import checkpoint, registry, schema, storage
+from mrkd import checkpoint, registry, storage
 from mrkd.errors import ArtefactError, StorageError
 from mrkd.fleets import FLEET_VERSION, doubts_of
 from mrkd.reports import stored
 from mrkd.reports.content import Picture
 from mrkd.reports.fleet_content import FleetData, Gate, Losses, Measure, Training
-from mrkd.threads import in_threads
+from mrkd.storage import schema
+from mrkd.storage.thread_map import in_threads
 
 RECORD = "fleet.json"
 

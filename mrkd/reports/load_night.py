@@ -28,7 +28,7 @@ from mrkd.reports.night_content import NightData, Scoring, Shown
 from mrkd.reports.night_rows import Chosen, Row
 from mrkd.reviews.estimate import Reviewed, estimate
 from mrkd.shards import Pin
-from mrkd.threads import in_threads
+from mrkd.storage.thread_map import in_threads
 
 RECORD = "_MANIFEST.json"
 

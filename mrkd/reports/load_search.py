@@ -14,7 +14,7 @@ from mrkd.reports.fleet_content import Measure
 from mrkd.reports.search_content import Candidate, Group, SearchData, Test
 from mrkd.searches import SEARCH_VERSION, Trial, comparable, finished
 from mrkd.searches.effects import effects
-from mrkd.threads import in_threads
+from mrkd.storage.thread_map import in_threads
 
 RECORD = "search.json"
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from mrkd import images, metrics, published, schema, storage
+from mrkd import images, metrics, published, storage
 from mrkd.config import EvalConfig
 from mrkd.reports import stored
 from mrkd.reports.content import Box, LeakPair, MetricRow
@@ -28,6 +28,7 @@ from mrkd.reports.study_content import (
     StudyData,
     TableData,
 )
+from mrkd.storage import schema
 from mrkd.studies import STUDY_VERSION, Run, Study
 from mrkd.studies.arms import NEAREST, RD
 

@@ -17,10 +17,11 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from numpy.typing import NDArray
 
-from mrkd import schema, seeds
+from mrkd import seeds
 from mrkd.reports.content import ImageError
 from mrkd.reports.night_content import ErrorKind
-from mrkd.threads import in_threads
+from mrkd.storage import schema
+from mrkd.storage.thread_map import in_threads
 
 NUM_SHOWN = 20
 """Images of each kind: defective, borderline, for audit."""

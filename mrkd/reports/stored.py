@@ -9,11 +9,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mrkd import datasets, images, schema, storage
+from mrkd import datasets, images, storage
 from mrkd.errors import ArtefactError, ImageDecodeError, StorageError
 from mrkd.images import Geometry, Policy
 from mrkd.reports import pictures
 from mrkd.reports.content import Box, Picture
+from mrkd.storage import schema
 
 PICTURES_PER_CATEGORY = 12
 PICTURES_IN_ALL = 240

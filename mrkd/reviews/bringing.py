@@ -17,7 +17,7 @@ from mrkd.reviews import record
 from mrkd.reviews.labels import Label
 from mrkd.reviews.matching import Matched, rows_of
 from mrkd.reviews.record import Review
-from mrkd.threads import in_threads
+from mrkd.storage.thread_map import in_threads
 
 log = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from mrkd.metrics.operating import wilson
 from mrkd.reviews import record
 from mrkd.reviews.matching import Matched, rows_of
 from mrkd.reviews.record import Review
-from mrkd.threads import in_threads
+from mrkd.storage.thread_map import in_threads
 
 
 @dataclass(frozen=True)

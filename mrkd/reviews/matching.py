@@ -10,8 +10,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mrkd import schema, storage
+from mrkd import storage
 from mrkd.manifests import Manifest, call_of
+from mrkd.storage import schema
 
 _COLUMNS = ["image_uri", "image_etag", "image_bytes", "revision", "image_score", "threshold"]
 _COLUMNS += ["is_anomalous", "error_kind", "model_version", "calibration"]

@@ -11,11 +11,12 @@ from dataclasses import asdict, dataclass
 
 import pyarrow as pa
 
-from mrkd import schema, storage
+from mrkd import storage
 from mrkd.errors import ArtefactError
 from mrkd.reviews.labels import Call
 from mrkd.run_summary import now
-from mrkd.threads import in_threads
+from mrkd.storage import schema
+from mrkd.storage.thread_map import in_threads
 
 REVIEWS_VERSION = 1
 

@@ -13,7 +13,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 import torch
 
-from mrkd import device, models, schema
+from mrkd import device, models
 from mrkd.backbones import Teacher
 from mrkd.checkpoint import Calibration
 from mrkd.config import PoolConfig, RowsConfig
@@ -22,6 +22,7 @@ from mrkd.detector import Detector
 from mrkd.models import LoadedModel
 from mrkd.scoring.forward import Scored, score_images, within
 from mrkd.scoring.regions import find_regions
+from mrkd.storage import schema
 
 log = logging.getLogger(__name__)
 

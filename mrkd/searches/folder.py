@@ -20,12 +20,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from mrkd import schema, storage
+from mrkd import storage
 from mrkd.config import SearchConfig, TrainConfig
 from mrkd.config.toml import flattened, merged, put_values
 from mrkd.errors import ConfigError
 from mrkd.run_summary import now
 from mrkd.searches.trials import Trial
+from mrkd.storage import schema
 
 SEARCH_VERSION = 1
 

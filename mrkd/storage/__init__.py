@@ -20,9 +20,9 @@ from typing import Any
 from pyarrow import fs
 
 from mrkd.errors import StorageError
-from mrkd.storage.asked import requests
+from mrkd.storage.backend import Fetched, FileEntry, Store
 from mrkd.storage.local import LocalStore
-from mrkd.storage.store import Fetched, FileEntry, Store
+from mrkd.storage.request_counts import requests
 from mrkd.storage.uri import LOCAL, S3, canonical, split
 
 __all__ = [

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mrkd.errors import StorageError
-from mrkd.storage.store import Fetched, FileEntry, changed, check_size
+from mrkd.storage.backend import Fetched, FileEntry, changed, check_size
 from mrkd.storage.uri import LOCAL
 
 _CHUNK = 1000

@@ -11,7 +11,8 @@ from urllib3.exceptions import HTTPError
 
 from mrkd.errors import StorageError
 from mrkd.storage import s3_listing
-from mrkd.storage.asked import count
+from mrkd.storage.backend import Fetched, FileEntry, changed, check_size
+from mrkd.storage.request_counts import count
 from mrkd.storage.s3_client import (
     ATTEMPTS,
     MISSING,
@@ -21,7 +22,6 @@ from mrkd.storage.s3_client import (
     connection,
     explained,
 )
-from mrkd.storage.store import Fetched, FileEntry, changed, check_size
 from mrkd.storage.uri import split
 
 

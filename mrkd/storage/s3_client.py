@@ -24,9 +24,9 @@ from botocore.exceptions import (
 )
 
 from mrkd.errors import StorageError
-from mrkd.storage.asked import count
-from mrkd.storage.s3_get import SLOWER, ShortGet
-from mrkd.storage.store import changed
+from mrkd.storage.backend import changed
+from mrkd.storage.request_counts import count
+from mrkd.storage.s3_fast_get import SLOWER, ShortGet
 
 ATTEMPTS = 5
 """How often we ask again where the SDK does not: a body that breaks off, a write that met one."""

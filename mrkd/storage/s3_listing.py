@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 from botocore.parsers import ResponseParserError
 
 from mrkd.errors import StorageError
-from mrkd.storage.asked import count
+from mrkd.storage.backend import FileEntry
+from mrkd.storage.request_counts import count
 from mrkd.storage.s3_client import ATTEMPTS, attempts, connection, explained
-from mrkd.storage.store import FileEntry
 
 _LISTERS = 16
 _ENOUGH = 64

@@ -20,10 +20,11 @@ from typing import Any, Self
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mrkd import schema, storage
+from mrkd import storage
 from mrkd.config import EvalConfig, TrainConfig
 from mrkd.datasets import Sample
 from mrkd.run_summary import now
+from mrkd.storage import schema
 from mrkd.studies.arms import Table
 
 STUDY_VERSION = 1

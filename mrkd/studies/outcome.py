@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from mrkd import schema
 from mrkd.evaluation import MEAN
 from mrkd.metrics import Metric
 from mrkd.operating import operating_rows, rare_rows
+from mrkd.storage import schema
 from mrkd.studies.arms import Arm, Table
 from mrkd.studies.folder import Run, Study
 from mrkd.studies.sums import difference, mean, words

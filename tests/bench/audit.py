@@ -23,9 +23,10 @@ from pathlib import Path
 
 import numpy as np
 
-from mrkd import schema, storage
+from mrkd import storage
 from mrkd.audit import history
 from mrkd.manifests import Manifest, Stored
+from mrkd.storage import schema
 from tests.bench.score import RESULTS, machine
 from tests.support.closed_nights import scored
 from tests.support.s3_server import S3Server

@@ -25,7 +25,7 @@ from pathlib import Path
 import safetensors.torch
 import torch
 
-from mrkd import archive, checkpoint, images, registry, schema, storage
+from mrkd import archive, checkpoint, images, registry, storage
 from mrkd.archive import Template
 from mrkd.backbones import teacher_from_safetensors
 from mrkd.checkpoint import sealed
@@ -36,6 +36,7 @@ from mrkd.manifests import Manifest
 from mrkd.plans import Plan
 from mrkd.reviews import record
 from mrkd.reviews.labels import read_labels
+from mrkd.storage import schema
 from tests.support.closed_nights import scored, write_night
 from tests.support.pictures import pillow, smooth, tiff
 from tests.support.tars import tar_bytes

@@ -34,7 +34,7 @@ from scipy import stats
 
 from mrkd import datasets, storage
 from mrkd.category import train_category
-from mrkd.threads import in_threads
+from mrkd.storage.thread_map import in_threads
 from tests.bench.score import RESULTS, machine
 from tests.support.clusters import head
 from tests.support.models import small_config

@@ -18,7 +18,7 @@ from mrkd.nights import Night
 from mrkd.on_ray import score
 from mrkd.on_ray.deadline import Deadline
 from mrkd.reports import load_night_data, night_page
-from mrkd.schema import MAP_COLUMNS
+from mrkd.storage.schema import MAP_COLUMNS
 from tests.support.webhooks import webhook
 
 LATE = {"deadline.within": "1h", "deadline.degraded": "scores_only"}

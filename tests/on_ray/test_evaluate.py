@@ -6,12 +6,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from mrkd import schema
 from mrkd.config import DataConfig, EvalConfig
 from mrkd.errors import ConfigError
 from mrkd.labelled import LABELLED
 from mrkd.on_ray import evaluate
 from mrkd.reports import load_page_data
+from mrkd.storage import schema
 
 
 def config(plant, run, *categories, **values):

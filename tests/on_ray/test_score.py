@@ -9,7 +9,7 @@ import pytest
 from mrkd.errors import ArtefactError, ConfigError
 from mrkd.manifests import open_night
 from mrkd.on_ray import score
-from mrkd.schema import read_map
+from mrkd.storage.schema import read_map
 from tests.support.models import MODEL
 from tests.support.night_runs import command, environment, events
 from tests.support.under_fire import TOP

@@ -12,10 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from mrkd import backbones, reports, schema
+from mrkd import backbones, reports
 from mrkd.config import EvalConfig
 from mrkd.evaluation import MEAN
 from mrkd.on_ray import evaluate
+from mrkd.storage import schema
 from mrkd.studies import tables_of
 from tests.support.file_server import serving
 from tests.support.models import FIT, MODEL

@@ -6,8 +6,8 @@ import pytest
 
 from mrkd import storage
 from mrkd.errors import ConfigError, NightError
-from mrkd.lease import Lease
 from mrkd.on_ray.verdict import Verdict
+from mrkd.storage.lease import Lease
 
 
 def end(folder, error, lease=None):

@@ -8,7 +8,7 @@ from PIL import Image
 from mrkd import images
 from mrkd.errors import ImageDecodeError
 from mrkd.images import DecodeLimits, Geometry
-from mrkd.schema import ERROR_KINDS
+from mrkd.storage.schema import ERROR_KINDS
 from tests.support.pictures import pillow, png, smooth, tiff
 
 RGB = smooth(20, 24)

@@ -5,9 +5,10 @@ from datetime import timedelta
 import numpy as np
 import pytest
 
-from mrkd import retention, schema, storage
+from mrkd import retention, storage
 from mrkd.audit import history
 from mrkd.manifests import open_night
+from mrkd.storage import schema
 from tests.support.closed_nights import scored, write_night
 
 

@@ -8,8 +8,9 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
 
-from mrkd import schema, storage
+from mrkd import storage
 from mrkd.errors import StorageError
+from mrkd.storage import schema
 from mrkd.storage.s3_client import connection
 from tests.support.s3_server import KEY, SECRET
 

@@ -21,7 +21,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mrkd import schema, storage
+from mrkd import storage
+from mrkd.storage import schema
 from tests.support import archive_faults as faults
 from tests.support.archive_pictures import Pictures, encode
 

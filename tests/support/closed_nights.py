@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from mrkd import schema, storage
+from mrkd import storage
 from mrkd.manifests import Manifest, Stored, Superseded
+from mrkd.storage import schema
 
 Row = dict[str, Any]
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mrkd import schema, storage
+from mrkd import storage
 from mrkd.comparison import Comparison, compare
+from mrkd.storage import schema
 from tests.support.closed_nights import Row, failed, scored, write_night
 from tests.support.pictures import pillow, smooth
 from tests.support.versions import store_version

@@ -10,11 +10,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mrkd import datasets, schema, storage
+from mrkd import datasets, storage
 from mrkd.config import DataConfig, EvalConfig
 from mrkd.evaluation import evaluate_category
 from mrkd.labelled import LABELLED
 from mrkd.operating import operating_rows
+from mrkd.storage import schema
 from tests.support.parts import make_parts
 
 MODEL = {

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mrkd import schema, storage
+from mrkd import storage
 from mrkd.manifests import open_night, read_manifests
+from mrkd.storage import schema
 from tests.support import night_runs as runs
 from tests.support.night_proofs import NIGHT, Figures, Place, asked, figures_of
 from tests.support.night_runs import night_config

@@ -18,13 +18,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mrkd import checkpoint, schema, storage
+from mrkd import checkpoint, storage
 from mrkd.category.scores import TRAINING_SCORES
 from mrkd.checkpoint import Calibration, ModelCard, TeacherCard, sealed
 from mrkd.config import FitConfig, ModelConfig, ScoreConfig
 from mrkd.nights import Night
 from mrkd.profiles import Group, Profile, quantiles
 from mrkd.shards import Pin, Shard
+from mrkd.storage import schema
 from tests.support.parts import make_parts
 
 RUN = "night-2026-11-23"

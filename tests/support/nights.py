@@ -7,10 +7,11 @@ import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
-from mrkd import schema, storage
+from mrkd import storage
 from mrkd.config import ScoreConfig
 from mrkd.manifests import open_night
 from mrkd.shards import Pin
+from mrkd.storage import schema
 
 
 @contextmanager

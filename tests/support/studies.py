@@ -10,11 +10,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mrkd import datasets, schema, storage
+from mrkd import datasets, storage
 from mrkd.config import EvalConfig
 from mrkd.datasets import Sample
 from mrkd.evaluation import Pixels, evaluate_category
 from mrkd.labelled import LABELLED
+from mrkd.storage import schema
 from mrkd.studies import Run, Study, inputs_of, outcome, runs_of, tables_of
 from tests.support.evaluations import LABELS, MODEL
 from tests.support.parts import make_parts

@@ -3,11 +3,12 @@ from dataclasses import replace
 
 import pytest
 
-from mrkd import checkpoint, datasets, decoding, device, models, registry, schema, scoring, storage
+from mrkd import checkpoint, datasets, decoding, device, models, registry, scoring, storage
 from mrkd.category import train_category
 from mrkd.category.facts import check_converged
 from mrkd.config import PoolConfig, RowsConfig
 from mrkd.errors import CategoryError, StorageError, TeacherError
+from mrkd.storage import schema
 from mrkd.training import FitResult
 from tests.support.models import small_config
 from tests.support.parts import make_parts

@@ -8,11 +8,12 @@ import cv2
 import numpy as np
 import pytest
 
-from mrkd import checkpoint, datasets, models, schema, storage
+from mrkd import checkpoint, datasets, models, storage
 from mrkd.category import Probe, train_category
 from mrkd.decoding import Decoder, decode_samples
 from mrkd.ensemble import Ensemble
 from mrkd.scoring import score_images
+from mrkd.storage import schema
 from tests.support.models import small_config
 from tests.support.parts import make_parts
 

@@ -11,7 +11,7 @@ from mrkd.decoding import Decoder
 from mrkd.gate.trial import by_labels
 from mrkd.labelled import measure_category
 from mrkd.scoring import score_images
-from mrkd.threads import in_threads
+from mrkd.storage.thread_map import in_threads
 from tests.support.models import small_config, small_model
 from tests.support.parts import make_parts
 from tests.support.rivals import rival, shown

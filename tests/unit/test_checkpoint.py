@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from mrkd import checkpoint, models, schema, storage
+from mrkd import checkpoint, models, storage
 from mrkd.calibration import calibrate
 from mrkd.checkpoint import sealed
 from mrkd.config import RoiConfig
@@ -15,6 +15,7 @@ from mrkd.detector import infer
 from mrkd.errors import ArtefactError
 from mrkd.images import Statistics
 from mrkd.roi import Roi
+from mrkd.storage import schema
 from tests.support.models import FIT, MODEL, small_model
 
 

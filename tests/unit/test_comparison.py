@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from mrkd import comparison, schema, storage
+from mrkd import comparison, storage
 from mrkd.comparison import Comparison, compare
 from mrkd.errors import ArtefactError, ConfigError, NightError
+from mrkd.storage import schema
 from tests.support.closed_nights import failed, scored, write_night
 
 

@@ -5,11 +5,12 @@ import cv2
 import numpy as np
 import pytest
 
-from mrkd import datasets, schema
+from mrkd import datasets
 from mrkd.category import train_category
 from mrkd.config import DataConfig, EvalConfig
 from mrkd.errors import CategoryError
 from mrkd.labelled import LABELLED, measure_category
+from mrkd.storage import schema
 from tests.support.models import MODEL, small_config
 from tests.support.parts import make_parts
 

@@ -8,10 +8,11 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
 
-from mrkd import schema, storage
+from mrkd import storage
 from mrkd.errors import ArtefactError, NightError
 from mrkd.manifests import Manifest, open_night, revisions_in
 from mrkd.nights import Night
+from mrkd.storage import schema
 from tests.support.nights import add, config, pins, run, score
 
 README = (Path(__file__).parents[2] / "README.md").read_text()

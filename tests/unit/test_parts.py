@@ -5,9 +5,10 @@ import io
 
 import pytest
 
-from mrkd import parts, schema, storage
+from mrkd import parts, storage
 from mrkd.config import PartsConfig
 from mrkd.errors import NightError
+from mrkd.storage import schema
 from tests.support.closed_nights import failed, scored, write_night
 
 

@@ -3,11 +3,12 @@ import pickle
 import pyarrow as pa
 import pytest
 
-from mrkd import plans, schema
+from mrkd import plans
 from mrkd.archive import IMAGES, UNMATCHED
 from mrkd.errors import ArtefactError, ConfigError
 from mrkd.plans import Plan
 from mrkd.shards import Pin, most_pixels
+from mrkd.storage import schema
 from tests.support import nights as support
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from mrkd import schema, storage
+from mrkd import storage
 from mrkd.comparison import CHANGES, CategoryChange, compare
 from mrkd.errors import ArtefactError
 from mrkd.reports import load_comparison
@@ -16,6 +16,7 @@ from mrkd.reports.comparison import comparison_page
 from mrkd.reports.comparison_content import ComparisonData, Pair, Seen
 from mrkd.reports.content import Box, Picture
 from mrkd.reports.load_comparison import load_comparison_data
+from mrkd.storage import schema
 from tests.support.closed_nights import scored, write_night
 from tests.support.comparisons import NUM, write_comparison
 from tests.support.pictures import pillow, smooth

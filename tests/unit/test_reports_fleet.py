@@ -7,11 +7,12 @@ import plotly.graph_objects as go
 import pyarrow as pa
 import pytest
 
-from mrkd import registry, schema, storage
+from mrkd import registry, storage
 from mrkd.errors import ArtefactError
 from mrkd.reports import fleet_page, load_fleet_data, stored, write_page
 from mrkd.reports.content import Box, Picture
 from mrkd.reports.fleet_content import FleetData, Gate, Losses, Measure, Training
+from mrkd.storage import schema
 from tests.support.fleets import (
     CHAMPION,
     FAILURE,

@@ -6,7 +6,7 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 
-from mrkd import checkpoint, profiles, schema, storage
+from mrkd import checkpoint, profiles, storage
 from mrkd.errors import NightError
 from mrkd.manifests import open_night
 from mrkd.profiles import Lights
@@ -14,6 +14,7 @@ from mrkd.reports import load_night_data, night_page, night_rows, write_page
 from mrkd.reports.night_words import ERROR_WORDS
 from mrkd.reviews import bringing
 from mrkd.reviews.labels import Label
+from mrkd.storage import schema
 from tests.support.night_pages import RUN, Plant, write_plant
 from tests.support.page_text import asks, section, text_of
 

@@ -3,9 +3,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from mrkd import schema, storage
+from mrkd import storage
 from mrkd.parts import PARTS
 from mrkd.reports import load_night_data, night_page
+from mrkd.storage import schema
 from tests.support.night_pages import RUN, Plant, write_plant
 from tests.support.page_text import asks, section, text_of
 

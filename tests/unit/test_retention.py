@@ -6,11 +6,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from mrkd import schema, storage
+from mrkd import storage
 from mrkd.errors import ArtefactError, NightError
-from mrkd.lease import Lease
 from mrkd.manifests import open_night, read_manifests
 from mrkd.retention import due, prune
+from mrkd.storage import schema
+from mrkd.storage.lease import Lease
 from tests.support.closed_nights import failed, scored, write_night
 
 TODAY = datetime(2027, 3, 1, tzinfo=UTC)

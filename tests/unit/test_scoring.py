@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from mrkd import checkpoint, decoding, models, schema
+from mrkd import checkpoint, decoding, models
 from mrkd.calibration import calibrate
 from mrkd.config import PoolConfig, RoiConfig, RowsConfig
 from mrkd.datasets import Sample
@@ -14,6 +14,7 @@ from mrkd.errors import ArtefactError
 from mrkd.images import Geometry, Statistics
 from mrkd.roi import Roi
 from mrkd.scoring import Scorer, find_regions, score_images
+from mrkd.storage import schema
 from tests.support.models import FIT, small_model
 
 POOL = PoolConfig(device="cpu", batch_size=4)

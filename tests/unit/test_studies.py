@@ -5,12 +5,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from mrkd import schema
 from mrkd.config import EvalConfig
 from mrkd.datasets import Sample
 from mrkd.errors import ConfigError
 from mrkd.evaluation import evaluate_category
 from mrkd.metrics import Metric, bootstrap_interval, paired_bootstrap
+from mrkd.storage import schema
 from mrkd.studies import (
     SAME,
     Run,

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from mrkd import images, models, schema
+from mrkd import images, models
 from mrkd.calibration import calibrate
 from mrkd.config import PoolConfig, RoiConfig, RowsConfig
 from mrkd.decoding import Decoder
@@ -14,6 +14,7 @@ from mrkd.errors import ConfigError
 from mrkd.images import Geometry, Statistics, Tiling
 from mrkd.roi import Roi
 from mrkd.scoring import Scorer, score_images
+from mrkd.storage import schema
 from tests.support.models import FIT, small_model
 from tests.support.pictures import smooth
 

@@ -1,9 +1,10 @@
 import pyarrow as pa
 import pytest
 
-from mrkd import schema, storage
+from mrkd import storage
 from mrkd.errors import NightError
 from mrkd.manifests import Manifest, count_rows, open_night, read_manifests
+from mrkd.storage import schema
 from tests.support.nights import add, files, pins, planned, run, score, uris
 
 

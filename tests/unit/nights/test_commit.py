@@ -5,8 +5,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mrkd import schema, storage
+from mrkd import storage
 from mrkd.manifests import open_night
+from mrkd.storage import schema
 from tests.support.nights import files, planned, run, score
 
 

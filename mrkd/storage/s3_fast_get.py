@@ -26,8 +26,8 @@ from botocore.session import Session
 from botocore.utils import get_environ_proxies
 from urllib3.exceptions import HTTPError, TimeoutError
 
-from mrkd.storage.asked import count
-from mrkd.storage.store import Fetched, check_size
+from mrkd.storage.backend import Fetched, check_size
+from mrkd.storage.request_counts import count
 
 SLOWER = (503, 429)
 """Statuses by which a server asks for less."""

@@ -7,7 +7,7 @@ import pytest
 
 from mrkd import storage
 from mrkd.errors import NightError
-from mrkd.lease import Lease
+from mrkd.storage.lease import Lease
 
 
 @pytest.fixture

@@ -4,7 +4,9 @@ The names, types and order of columns stand here and nowhere else. Any reader of
 files; `read_map` is all that it needs beside, and it needs numpy alone.
 """
 
-from mrkd.schema.columns import (
+from mrkd.storage.schema.map_codec import MAP_COLUMNS, MapType, Row, encode_map, read_map
+from mrkd.storage.schema.parquet import from_parquet, to_parquet
+from mrkd.storage.schema.tables import (
     ATTRIBUTES,
     DIFFERENCES,
     ERROR_KINDS,
@@ -17,8 +19,6 @@ from mrkd.schema.columns import (
     SCORES,
     score_table,
 )
-from mrkd.schema.maps import MAP_COLUMNS, MapType, Row, encode_map, read_map
-from mrkd.schema.parquet import from_parquet, to_parquet
 
 __all__ = [
     "ATTRIBUTES",

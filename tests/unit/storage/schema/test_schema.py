@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
 
-from mrkd import schema
 from mrkd.errors import ArtefactError
+from mrkd.storage import schema
 
 MAP = np.random.default_rng(0).uniform(0, 3, (5, 7)).astype(np.float32)
 REGION = {"x": 1, "y": 2, "width": 3, "height": 4, "area": 5, "peak": 0.5, "mean": 0.25}
