@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mrkd.checkpoint import Calibration
+from mrkd.data.images import Statistics
 from mrkd.errors import CategoryError
-from mrkd.images import Statistics
 from mrkd.tails import tail_limit
 
 log = logging.getLogger(__name__)

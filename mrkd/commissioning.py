@@ -23,10 +23,10 @@ from mrkd import night_images, scoring, storage
 from mrkd.calibration import calibrate
 from mrkd.checkpoint import Calibration
 from mrkd.config.toml import nearest
-from mrkd.datasets.sample import place_of
-from mrkd.decoding import Decoder
+from mrkd.data.datasets.sample import place_of
+from mrkd.data.images import Statistics
+from mrkd.data.preprocess import Decoder
 from mrkd.errors import NightError
-from mrkd.images import Statistics
 from mrkd.manifests import open_night, read_manifests, readable
 from mrkd.models import LoadedModel
 from mrkd.reviews import record

@@ -11,8 +11,9 @@ import importlib.util
 import logging
 from pathlib import Path, PurePosixPath
 
-from mrkd import datasets, storage
+from mrkd import storage
 from mrkd.config import DataConfig, EvalConfig, ScoreConfig, TrainConfig
+from mrkd.data import datasets
 from mrkd.errors import ConfigError
 from mrkd.on_ray import evaluate, score, session, train
 from mrkd.on_ray.verdict import Verdict

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from mrkd import images
 from mrkd.backbones import Teacher
 from mrkd.config import ModelConfig
-from mrkd.roi import Roi
+from mrkd.data import images
+from mrkd.data.roi import Roi
 
 
 class Joined(NamedTuple):

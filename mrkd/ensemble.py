@@ -23,15 +23,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mrkd import images, maps, model
+from mrkd import maps, model
 from mrkd.backbones import Teacher
 from mrkd.cell_gaussian import GRIDS, SCORED, CellGaussian, packed, unpacked
 from mrkd.config import ModelConfig
+from mrkd.data import images
+from mrkd.data.roi import Roi
 from mrkd.detector import Joined
 from mrkd.errors import ConfigError
 from mrkd.features import FeaturePairs, inside
 from mrkd.model import MRKD, pixel_region, trained
-from mrkd.roi import Roi
 from mrkd.tails import tail_limit
 
 STUDENT, FINE = "student", "fine"

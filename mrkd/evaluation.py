@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mrkd.datasets import GOOD
+from mrkd.data.datasets import GOOD
 from mrkd.metrics import (
     IMAGE_METRICS,
     Metric,

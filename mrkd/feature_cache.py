@@ -19,8 +19,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mrkd import images
 from mrkd.backbones import Teacher
+from mrkd.data import images
 from mrkd.features import inside
 
 _BATCH = 16

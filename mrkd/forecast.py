@@ -17,7 +17,7 @@ from mrkd import device, storage, training
 from mrkd.backbones import teacher_of
 from mrkd.category import good_samples, inputs_of_all, standing, steps_of, work_of
 from mrkd.config import PriceConfig, SearchConfig, TrainConfig
-from mrkd.datasets import Sample
+from mrkd.data.datasets import Sample
 from mrkd.detector import infer
 from mrkd.ensemble import Ensemble, model_of
 from mrkd.feature_cache import TeacherFeatures

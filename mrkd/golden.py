@@ -21,9 +21,9 @@ from mrkd import checkpoint, storage
 from mrkd.archive import UNMATCHED, Template
 from mrkd.checkpoint import Calibration
 from mrkd.config import RowsConfig, ScoreConfig
-from mrkd.decoding import Decoded, Decoder, ahead_of
+from mrkd.data.images import DecodeLimits
+from mrkd.data.preprocess import Decoded, Decoder, ahead_of
 from mrkd.errors import ArtefactError, ConfigError, GoldenError, StorageError
-from mrkd.images import DecodeLimits
 from mrkd.run_summary import now
 from mrkd.shards import Pin
 from mrkd.storage.thread_map import in_threads

@@ -12,16 +12,18 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mrkd import datasets, decoding, device, models, registry, scoring
+from mrkd import device, models, registry, scoring
 from mrkd.checkpoint import Calibration, TeacherCard
 from mrkd.config import EvalConfig, ModelConfig, RowsConfig, config_digest
-from mrkd.datasets import Sample
-from mrkd.decoding import Decoder
+from mrkd.data import datasets
+from mrkd.data import preprocess as decoding
+from mrkd.data.datasets import Sample
+from mrkd.data.images import Geometry
+from mrkd.data.leak_check import Leak, find_leaks
+from mrkd.data.preprocess import Decoder
 from mrkd.detector import Detector
 from mrkd.errors import CategoryError
 from mrkd.evaluation import Pixels, evaluate_category
-from mrkd.images import Geometry
-from mrkd.leaks import Leak, find_leaks
 from mrkd.scoring.regions import inside
 from mrkd.storage import schema
 

@@ -15,10 +15,11 @@ from torch.nn import functional as F
 from mrkd import maps, seeds
 from mrkd.backbones import Teacher
 from mrkd.config import ModelConfig
+from mrkd.data.images import Geometry
+from mrkd.data.roi import Roi
 from mrkd.detector import Joined
 from mrkd.errors import ConfigError
 from mrkd.features import FeaturePairs, inside
-from mrkd.images import Geometry
 from mrkd.modules import (
     BasicBlock,
     Block,
@@ -32,7 +33,6 @@ from mrkd.modules import (
     conv_bn_relu,
     stage,
 )
-from mrkd.roi import Roi
 
 MODEL_VERSION = 2
 """Raised when the same config, data and seed would give other weights than before."""

@@ -15,9 +15,9 @@ from torch.nn import functional as F
 
 from mrkd import maps, seeds
 from mrkd.config import ModelConfig
+from mrkd.data.roi import Roi
 from mrkd.detector import Joined
 from mrkd.feature_cache import TeacherFeatures
-from mrkd.roi import Roi
 
 CORESET_SHARE = 0.1
 MAX_PATCHES = 200_000

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from mrkd.config import EvalConfig
-from mrkd.datasets import Sample
+from mrkd.data.datasets import Sample
 from mrkd.errors import ConfigError
 
 _LAYOUTS = {

@@ -16,7 +16,7 @@ from typing import Any
 from mrkd import catalogue, checkpoint, registry, storage
 from mrkd.config import check_name
 from mrkd.config.toml import nearest
-from mrkd.decoding import Decoder
+from mrkd.data.preprocess import Decoder
 from mrkd.errors import ArtefactError, ConfigError
 from mrkd.shards import Pin
 from mrkd.storage.thread_map import in_threads

@@ -9,8 +9,8 @@ from functools import partial
 from mrkd.backbones.efficientnet_lite import EfficientNetLite
 from mrkd.backbones.network import Backbone
 from mrkd.backbones.resnet import BasicBlock, Bottleneck, ResNet
+from mrkd.data.images import Normalisation
 from mrkd.errors import ConfigError
-from mrkd.images import Normalisation
 
 
 @dataclass(frozen=True)

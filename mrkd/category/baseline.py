@@ -13,8 +13,8 @@ from mrkd.category.scores import score_good
 from mrkd.category.standing import good_samples
 from mrkd.checkpoint import Calibration
 from mrkd.config import TrainConfig
-from mrkd.datasets import Sample
-from mrkd.decoding import Decoder
+from mrkd.data.datasets import Sample
+from mrkd.data.preprocess import Decoder
 from mrkd.feature_cache import TeacherFeatures
 from mrkd.nearest import NearestNeighbour
 

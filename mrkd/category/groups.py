@@ -25,10 +25,10 @@ from torch.nn import functional as F
 
 from mrkd.category.images import DecodedImages
 from mrkd.config import FitConfig, ModelConfig
-from mrkd.datasets import Side
-from mrkd.datasets.sample import place_of
+from mrkd.data.datasets import Side
+from mrkd.data.datasets.sample import place_of
+from mrkd.data.leak_check import same_part
 from mrkd.feature_cache import TeacherFeatures
-from mrkd.leaks import same_part
 
 MAX_FOLDS = 8
 MIN_GROUPS_FOR_STUDENT = 16

@@ -13,9 +13,10 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from mrkd import datasets, decoding
-from mrkd.datasets import Sample
-from mrkd.decoding import Decoded, Decoder
+from mrkd.data import datasets
+from mrkd.data import preprocess as decoding
+from mrkd.data.datasets import Sample
+from mrkd.data.preprocess import Decoded, Decoder
 from mrkd.errors import CategoryError
 from mrkd.storage.thread_map import in_threads
 

@@ -21,7 +21,7 @@ from mrkd.category.images import (
 )
 from mrkd.category.standing import good_samples, inputs_of
 from mrkd.config import RoiConfig, TrainConfig
-from mrkd.datasets import Sample
+from mrkd.data.datasets import Sample
 from mrkd.errors import ArtefactError, StorageError
 from mrkd.model import MODEL_VERSION
 from mrkd.parallel import Group

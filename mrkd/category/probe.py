@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-from mrkd.datasets import Sample
+from mrkd.data.datasets import Sample
 from mrkd.detector import Detector
 from mrkd.ensemble import Ensemble, Model
 from mrkd.feature_cache import TeacherFeatures

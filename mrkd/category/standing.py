@@ -13,7 +13,7 @@ from mrkd import registry, storage
 from mrkd.backbones import teacher_of
 from mrkd.category.result import CategoryResult
 from mrkd.config import TrainConfig
-from mrkd.datasets import Sample
+from mrkd.data.datasets import Sample
 from mrkd.ensemble import model_of
 from mrkd.errors import ConfigError
 from mrkd.model import MODEL_VERSION

@@ -23,8 +23,9 @@ from mrkd.category.scores import score_good
 from mrkd.category.standing import standing
 from mrkd.checkpoint import Calibration, ModelCard
 from mrkd.config import RoiConfig, TrainConfig
-from mrkd.datasets import Sample, Side
-from mrkd.decoding import Decoder, map_policy
+from mrkd.data.datasets import Sample, Side
+from mrkd.data.preprocess import Decoder, map_policy
+from mrkd.data.roi import Roi
 from mrkd.ensemble import Ensemble, Model, model_of
 from mrkd.errors import ArtefactError, CategoryError, NightError, StandsError, StorageError
 from mrkd.feature_cache import TeacherFeatures
@@ -32,7 +33,6 @@ from mrkd.model import pixel_region
 from mrkd.models import LoadedModel
 from mrkd.parallel import Group
 from mrkd.registry import Promotion
-from mrkd.roi import Roi
 from mrkd.training import CrossFit, FitResult, Report
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mrkd.config import FitConfig, ModelConfig
-from mrkd.roi import Roi
+from mrkd.data.roi import Roi
 
 CARD = "model.json"
 WEIGHTS = "model.safetensors"

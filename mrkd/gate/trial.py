@@ -16,10 +16,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mrkd import datasets, decoding, images, metrics, scoring, synthetic
-from mrkd.datasets import Sample
-from mrkd.datasets.sample import place_of
-from mrkd.decoding import Decoded, Decoder
+from mrkd import metrics, scoring
+from mrkd.data import datasets, images
+from mrkd.data import preprocess as decoding
+from mrkd.data import synthetic_defects as synthetic
+from mrkd.data.datasets import Sample
+from mrkd.data.datasets.sample import place_of
+from mrkd.data.preprocess import Decoded, Decoder
 from mrkd.detector import Detector
 from mrkd.ensemble import Ensemble
 from mrkd.errors import CategoryError, ImageDecodeError, StorageError

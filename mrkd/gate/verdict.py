@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from mrkd import checkpoint, models
-from mrkd.datasets import Sample
+from mrkd.data.datasets import Sample
 from mrkd.errors import ArtefactError, CategoryError
 from mrkd.gate.trial import MIN_SHARED, Rival, Trial, by_defects, by_labels
 from mrkd.metrics import Metric

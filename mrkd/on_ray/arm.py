@@ -13,7 +13,7 @@ import pyarrow as pa
 from mrkd import checkpoint, storage
 from mrkd.category import Probe, fit_nearest, train_category
 from mrkd.config import EvalConfig, TrainConfig
-from mrkd.datasets import Sample
+from mrkd.data.datasets import Sample
 from mrkd.errors import MrkdError, StorageError
 from mrkd.labelled import Judge, judge_of, measure
 from mrkd.on_ray import session

@@ -20,9 +20,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from mrkd import datasets, reports, storage
+from mrkd import reports, storage
 from mrkd.config import EvalConfig
-from mrkd.datasets import Sample
+from mrkd.data import datasets
+from mrkd.data.datasets import Sample
 from mrkd.labelled import LABELLED, Measured, measure_category
 from mrkd.on_ray import session, study
 from mrkd.on_ray.score import check_places

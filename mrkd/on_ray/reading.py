@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 from mrkd import archive, checkpoint, storage
 from mrkd.archive import Span
 from mrkd.config import ArchiveConfig
-from mrkd.decoding import Decoded, Decoder
+from mrkd.data.images import DecodeLimits
+from mrkd.data.preprocess import Decoded, Decoder
 from mrkd.errors import StorageError
-from mrkd.images import DecodeLimits
 from mrkd.on_ray.tally import Meter
 from mrkd.shards import Shard
 from mrkd.storage import Fetched

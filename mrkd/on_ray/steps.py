@@ -14,7 +14,7 @@ import pyarrow as pa
 import ray
 
 from mrkd.config import RowsConfig, ScoreConfig
-from mrkd.decoding import Decoded, ahead_of
+from mrkd.data.preprocess import Decoded, ahead_of
 from mrkd.errors import MrkdError
 from mrkd.nights import Night
 from mrkd.on_ray import blocks, boards, session

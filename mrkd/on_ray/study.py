@@ -19,10 +19,11 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from mrkd import datasets, protocols, reports, storage
+from mrkd import protocols, reports, storage
 from mrkd.category import inputs_of_all
 from mrkd.config import EvalConfig
-from mrkd.datasets import Sample
+from mrkd.data import datasets
+from mrkd.data.datasets import Sample
 from mrkd.model import MODEL_VERSION
 from mrkd.on_ray import arm as arms
 from mrkd.on_ray import session, shared_features

@@ -13,7 +13,7 @@ from typing import Any
 from mrkd import reports, storage
 from mrkd.category import CategoryResult, inputs_of_all, standing, steps_of, work_of
 from mrkd.config import TrainConfig
-from mrkd.datasets import Sample
+from mrkd.data.datasets import Sample
 from mrkd.fleets import Fleet
 from mrkd.on_ray import boards, session, workers
 from mrkd.on_ray.progress import Board, Progress

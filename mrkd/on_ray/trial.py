@@ -11,10 +11,11 @@ from functools import partial
 from hashlib import sha256
 from typing import Any
 
-from mrkd import checkpoint, datasets, device, exam, metrics, models
+from mrkd import checkpoint, device, exam, metrics, models
 from mrkd.category import CategoryResult, Probe, good_samples, train_category
 from mrkd.config import SearchConfig, TrainConfig
-from mrkd.datasets import Sample
+from mrkd.data import datasets
+from mrkd.data.datasets import Sample
 from mrkd.detector import Detector
 from mrkd.errors import CategoryError, MrkdError
 from mrkd.exam import Exam, Questions

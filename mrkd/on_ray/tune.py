@@ -25,7 +25,7 @@ from ray.tune.search.basic_variant import BasicVariantGenerator
 from mrkd import reports
 from mrkd.category import inputs_of_all
 from mrkd.config import SearchConfig
-from mrkd.datasets import Sample
+from mrkd.data.datasets import Sample
 from mrkd.errors import CategoryError, ConfigError
 from mrkd.on_ray import session, shared_features, spaces, trial, winner
 from mrkd.on_ray.spaces import Space

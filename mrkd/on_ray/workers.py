@@ -17,7 +17,7 @@ from ray.util.metrics import Gauge
 
 from mrkd.category import CategoryResult, assist, train_category
 from mrkd.config import TrainConfig
-from mrkd.datasets import Sample
+from mrkd.data.datasets import Sample
 from mrkd.errors import MrkdError
 from mrkd.on_ray import session
 from mrkd.on_ray.session import Ask

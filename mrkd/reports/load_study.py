@@ -14,8 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from mrkd import images, metrics, published, storage
+from mrkd import metrics, published, storage
 from mrkd.config import EvalConfig
+from mrkd.data import images
 from mrkd.reports import stored
 from mrkd.reports.content import Box, LeakPair, MetricRow
 from mrkd.reports.fleet_content import Measure

@@ -9,9 +9,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mrkd import datasets, images, storage
+from mrkd import storage
+from mrkd.data import datasets, images
+from mrkd.data.images import Geometry, Policy
 from mrkd.errors import ArtefactError, ImageDecodeError, StorageError
-from mrkd.images import Geometry, Policy
 from mrkd.reports import pictures
 from mrkd.reports.content import Box, Picture
 from mrkd.storage import schema

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from mrkd import storage
-from mrkd.datasets.sample import SUFFIXES
+from mrkd.data.datasets.sample import SUFFIXES
 from mrkd.manifests import read_manifests
 from mrkd.night_images import read_images
 from mrkd.reviews import record

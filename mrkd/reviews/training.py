@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from mrkd import datasets, storage
+from mrkd import storage
 from mrkd.config import TrainConfig
-from mrkd.datasets import GOOD, Sample
+from mrkd.data import datasets
+from mrkd.data.datasets import GOOD, Sample
 from mrkd.reviews import record
 from mrkd.reviews.record import Review
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mrkd.images import Tiling
+from mrkd.data.images import Tiling
 
 
 class Canvas:

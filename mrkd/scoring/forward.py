@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mrkd.config import PoolConfig
-from mrkd.decoding import Decoded, Decoder
+from mrkd.data.preprocess import Decoded, Decoder
+from mrkd.data.roi import Roi
 from mrkd.detector import Detector, Joined, detect, infer
-from mrkd.roi import Roi
 from mrkd.scoring.canvas import Canvas
 from mrkd.scoring.regions import inside
 

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mrkd.images import Geometry
+from mrkd.data.images import Geometry
 
 T = TypeVar("T", bound=np.generic)
 

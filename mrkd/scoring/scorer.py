@@ -17,7 +17,7 @@ from mrkd import device, models
 from mrkd.backbones import Teacher
 from mrkd.checkpoint import Calibration
 from mrkd.config import PoolConfig, RowsConfig
-from mrkd.decoding import Decoded
+from mrkd.data.preprocess import Decoded
 from mrkd.detector import Detector
 from mrkd.models import LoadedModel
 from mrkd.scoring.forward import Scored, score_images, within

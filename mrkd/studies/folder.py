@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 
 from mrkd import storage
 from mrkd.config import EvalConfig, TrainConfig
-from mrkd.datasets import Sample
+from mrkd.data.datasets import Sample
 from mrkd.run_summary import now
 from mrkd.storage import schema
 from mrkd.studies.arms import Table

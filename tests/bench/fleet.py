@@ -18,9 +18,9 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
-from mrkd import datasets
 from mrkd.config import DataConfig, TrainConfig
-from mrkd.datasets import Sample
+from mrkd.data import datasets
+from mrkd.data.datasets import Sample
 from mrkd.on_ray import session, train
 from mrkd.run_summary import Summary
 from tests.bench.real_sets import elpv_root

@@ -25,13 +25,14 @@ from pathlib import Path
 import safetensors.torch
 import torch
 
-from mrkd import archive, checkpoint, images, registry, storage
+from mrkd import archive, checkpoint, registry, storage
 from mrkd.archive import Template
 from mrkd.backbones import teacher_from_safetensors
 from mrkd.checkpoint import sealed
 from mrkd.config import ArchiveConfig, EvalConfig, ScoreConfig, SearchConfig, TrainConfig
+from mrkd.data import images
+from mrkd.data.images import DecodeLimits
 from mrkd.errors import MrkdError
-from mrkd.images import DecodeLimits
 from mrkd.manifests import Manifest
 from mrkd.plans import Plan
 from mrkd.reviews import record

@@ -24,9 +24,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mrkd import datasets
 from mrkd.category import Probe, fit_nearest, train_category
 from mrkd.config import DataConfig, EvalConfig, TrainConfig
+from mrkd.data import datasets
 from mrkd.evaluation import MEAN
 from mrkd.labelled import Judge, judge_of, measure
 from mrkd.metrics import Metric

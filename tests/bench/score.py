@@ -19,11 +19,12 @@ from pathlib import Path
 
 import torch
 
-from mrkd import datasets, models, registry, storage
+from mrkd import models, registry, storage
 from mrkd.category import train_category
 from mrkd.config import DataConfig, PoolConfig, ScoreConfig, TrainConfig
-from mrkd.decoding import Decoder
-from mrkd.images import DecodeLimits
+from mrkd.data import datasets
+from mrkd.data.images import DecodeLimits
+from mrkd.data.preprocess import Decoder
 from mrkd.scoring import score_images
 from tests.support import night_runs as runs
 from tests.support.archive_pictures import FULL, encode

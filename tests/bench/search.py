@@ -18,8 +18,9 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from mrkd import datasets, storage
+from mrkd import storage
 from mrkd.config import DataConfig, SearchConfig
+from mrkd.data import datasets
 from mrkd.on_ray import tune
 from mrkd.reports import load_search_data
 from mrkd.reports.fleet_content import Measure

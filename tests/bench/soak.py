@@ -32,8 +32,9 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from mrkd import datasets, storage
+from mrkd import storage
 from mrkd.category import train_category
+from mrkd.data import datasets
 from mrkd.storage.thread_map import in_threads
 from tests.bench.score import RESULTS, machine
 from tests.support.clusters import head

@@ -25,9 +25,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mrkd import datasets, exam
+from mrkd import exam
 from mrkd.category import Probe, train_category
 from mrkd.config import DataConfig, TrainConfig
+from mrkd.data import datasets
 from mrkd.exam import Exam
 from mrkd.metrics import image_auroc
 from mrkd.searches import key_of

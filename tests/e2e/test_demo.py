@@ -3,9 +3,10 @@
 import subprocess
 import sys
 
-from mrkd import demo, images
+from mrkd import demo
 from mrkd.archive import list_images
 from mrkd.config import ArchiveConfig, DataConfig
+from mrkd.data import images
 from mrkd.errors import ImageDecodeError
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from mrkd import datasets, registry
+from mrkd import registry
 from mrkd.config import DataConfig, TrainConfig
+from mrkd.data import datasets
 from mrkd.on_ray import train
 from tests.support.folders import put, put_broken
 

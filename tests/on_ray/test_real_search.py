@@ -2,8 +2,9 @@
 
 import pytest
 
-from mrkd import datasets, storage
+from mrkd import storage
 from mrkd.config import DataConfig, SearchConfig
+from mrkd.data import datasets
 from mrkd.on_ray import tune
 from mrkd.searches import Search
 from tests.on_ray.test_real_fleet import CELLS, labelled, take

@@ -11,7 +11,7 @@ import pytest
 
 from mrkd.calibration import calibrate
 from mrkd.category.groups import Groups, folds_of
-from mrkd.images import Statistics
+from mrkd.data.images import Statistics
 
 DRAWS, RATE, FRESH = 2000, 0.01, 20
 ONE = [Statistics(0.5, 0.5, 0.5)]

@@ -5,9 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mrkd import images
+from mrkd.data import images
+from mrkd.data.images import DecodeLimits, Geometry
 from mrkd.errors import ImageDecodeError
-from mrkd.images import DecodeLimits, Geometry
 from mrkd.storage.schema import ERROR_KINDS
 from tests.support.pictures import pillow, png, smooth, tiff
 

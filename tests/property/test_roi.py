@@ -8,8 +8,8 @@ from hypothesis.extra.numpy import arrays
 from torch.nn import functional as F
 
 from mrkd.config import RoiConfig
+from mrkd.data.roi import Roi
 from mrkd.maps import anomaly_map, image_score
-from mrkd.roi import Roi
 
 SIDE, STRIDES = 16, (2, 4, 8)
 REGIONS = arrays(bool, (SIDE, SIDE)).filter(np.any).map(lambda a: torch.from_numpy(a).float())

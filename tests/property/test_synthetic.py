@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from mrkd import seeds
-from mrkd.synthetic import KINDS, MIN_CHANGE, SIZES, defect
+from mrkd.data.synthetic_defects import KINDS, MIN_CHANGE, SIZES, defect
 
 pictures = st.tuples(st.integers(1, 40), st.integers(1, 40)).flatmap(
     lambda size: st.tuples(

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mrkd.images import Tiling
+from mrkd.data.images import Tiling
 from mrkd.scoring.canvas import Canvas
 
 SIDES = st.integers(2, 40)

@@ -13,14 +13,15 @@ import cv2
 import numpy as np
 import pytest
 
-from mrkd import datasets, images, models, registry
+from mrkd import models, registry
 from mrkd.calibration import calibrate
 from mrkd.category import Probe, train_category
 from mrkd.commissioning import Line, commission
 from mrkd.config import EvalConfig, TrainConfig
-from mrkd.decoding import Decoder
+from mrkd.data import datasets, images
+from mrkd.data.images import Statistics
+from mrkd.data.preprocess import Decoder
 from mrkd.evaluation import MEAN
-from mrkd.images import Statistics
 from mrkd.labelled import judge_of, measure
 from mrkd.scoring import score_images
 from mrkd.studies.arms import CELLS, NEAREST, RD

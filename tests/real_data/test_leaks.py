@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mrkd.leaks import find_leaks
+from mrkd.data.leak_check import find_leaks
 
 pytestmark = [pytest.mark.real_data, pytest.mark.timeout(1800)]
 MTD = Path(os.environ.get("MRKD_DATA", "missing"), "mtd")

@@ -4,8 +4,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from mrkd import checkpoint, datasets, models, registry, storage
+from mrkd import checkpoint, models, registry, storage
 from mrkd.category import train_category
+from mrkd.data import datasets
 from mrkd.errors import ArtefactError
 from tests.support.models import small_config
 from tests.support.parts import make_parts

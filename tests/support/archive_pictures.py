@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mrkd.datasets.cifar10 import CLASSES, read_batch
+from mrkd.data.datasets.cifar10 import CLASSES, read_batch
 
 CROP, FULL = 64, 256
 _SPARE = 1_000_000

@@ -10,8 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mrkd import datasets, storage
+from mrkd import storage
 from mrkd.config import DataConfig, EvalConfig
+from mrkd.data import datasets
 from mrkd.evaluation import evaluate_category
 from mrkd.labelled import LABELLED
 from mrkd.operating import operating_rows

@@ -10,10 +10,10 @@ from mrkd import backbones
 from mrkd.backbones import Teacher
 from mrkd.backbones.teacher import teacher_of
 from mrkd.config import FitConfig, ModelConfig, TrainConfig
+from mrkd.data.roi import Roi
 from mrkd.ensemble import Ensemble, model_of
 from mrkd.feature_cache import TeacherFeatures
 from mrkd.model import MRKD, build
-from mrkd.roi import Roi
 from mrkd.training import CrossFit, calibrate_ensemble
 
 MODEL = ModelConfig(

@@ -17,9 +17,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from mrkd import datasets, registry, storage, version_sets
+from mrkd import registry, storage, version_sets
 from mrkd.category import train_category
 from mrkd.config import DataConfig, ScoreConfig, TrainConfig
+from mrkd.data import datasets
 from mrkd.manifests import open_night, read_manifests
 from mrkd.nights import Night
 from tests.support.archive_faults import MAX_BYTES

@@ -8,15 +8,16 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import pyarrow as pa
 
-from mrkd import datasets, models, registry
+from mrkd import models, registry
 from mrkd.checkpoint import Calibration, ModelCard, TeacherCard
 from mrkd.config import RoiConfig
-from mrkd.datasets import Sample
+from mrkd.data import datasets
+from mrkd.data.datasets import Sample
+from mrkd.data.roi import Roi
 from mrkd.ensemble import Model
 from mrkd.gate.trial import Rival
 from mrkd.models import LoadedModel
 from mrkd.registry import Promotion
-from mrkd.roi import Roi
 from tests.support.models import FIT, small_model
 
 BETTER, WORSE = 5, 4

@@ -10,9 +10,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mrkd import datasets, storage
+from mrkd import storage
 from mrkd.config import EvalConfig
-from mrkd.datasets import Sample
+from mrkd.data import datasets
+from mrkd.data.datasets import Sample
 from mrkd.evaluation import Pixels, evaluate_category
 from mrkd.labelled import LABELLED
 from mrkd.storage import schema

@@ -6,7 +6,7 @@ import pyarrow as pa
 from mrkd import models
 from mrkd.calibration import calibrate
 from mrkd.checkpoint import ModelCard
-from mrkd.images import Statistics
+from mrkd.data.images import Statistics
 from mrkd.model import MRKD
 from tests.support.models import FIT, small_model
 

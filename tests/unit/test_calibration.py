@@ -11,8 +11,8 @@ from mrkd.calibration import (
     threshold_at,
 )
 from mrkd.checkpoint import Calibration
+from mrkd.data.images import Statistics
 from mrkd.errors import CategoryError
-from mrkd.images import Statistics
 from mrkd.tails import tail_limit
 
 

@@ -3,10 +3,12 @@ from dataclasses import replace
 
 import pytest
 
-from mrkd import checkpoint, datasets, decoding, device, models, registry, scoring, storage
+from mrkd import checkpoint, device, models, registry, scoring, storage
 from mrkd.category import train_category
 from mrkd.category.facts import check_converged
 from mrkd.config import PoolConfig, RowsConfig
+from mrkd.data import datasets
+from mrkd.data import preprocess as decoding
 from mrkd.errors import CategoryError, StorageError, TeacherError
 from mrkd.storage import schema
 from mrkd.training import FitResult

@@ -8,9 +8,10 @@ import cv2
 import numpy as np
 import pytest
 
-from mrkd import checkpoint, datasets, models, storage
+from mrkd import checkpoint, models, storage
 from mrkd.category import Probe, train_category
-from mrkd.decoding import Decoder, decode_samples
+from mrkd.data import datasets
+from mrkd.data.preprocess import Decoder, decode_samples
 from mrkd.ensemble import Ensemble
 from mrkd.scoring import score_images
 from mrkd.storage import schema

@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 
-from mrkd import checkpoint, datasets, decoding, images, metrics, models
+from mrkd import checkpoint, metrics, models
 from mrkd.category import train_category
 from mrkd.category.images import decode_good, read_good
 from mrkd.config import EvalConfig
-from mrkd.decoding import Decoder
+from mrkd.data import datasets, images
+from mrkd.data import preprocess as decoding
+from mrkd.data.preprocess import Decoder
 from mrkd.gate.trial import by_labels
 from mrkd.labelled import measure_category
 from mrkd.scoring import score_images

@@ -11,10 +11,10 @@ from mrkd import checkpoint, models, storage
 from mrkd.calibration import calibrate
 from mrkd.checkpoint import sealed
 from mrkd.config import RoiConfig
+from mrkd.data.images import Statistics
+from mrkd.data.roi import Roi
 from mrkd.detector import infer
 from mrkd.errors import ArtefactError
-from mrkd.images import Statistics
-from mrkd.roi import Roi
 from mrkd.storage import schema
 from tests.support.models import FIT, MODEL, small_model
 

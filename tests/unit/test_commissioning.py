@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from mrkd import checkpoint, cli, commissioning, datasets, models, registry, rethreshold, storage
+from mrkd import checkpoint, cli, commissioning, models, registry, rethreshold, storage
 from mrkd.calibration import asked_rate, at_rate, at_threshold, calibrate, threshold_at
 from mrkd.category import train_category
 from mrkd.config import RowsConfig
-from mrkd.decoding import Decoder
+from mrkd.data import datasets
+from mrkd.data.images import Statistics
+from mrkd.data.preprocess import Decoder
 from mrkd.errors import NightError
-from mrkd.images import Statistics
 from mrkd.reviews import bringing
 from mrkd.reviews.labels import Label
 from mrkd.scoring import score_rows

@@ -3,7 +3,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mrkd import images, profiles
+from mrkd import profiles
+from mrkd.data import images
 from mrkd.profiles import Group, Lights, Reference
 from tests.support.closed_nights import scored, write_night
 from tests.support.night_pages import Plant, earlier_profile

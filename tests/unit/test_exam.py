@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 
-from mrkd import datasets, exam
+from mrkd import exam
 from mrkd.config import DataConfig
-from mrkd.datasets import Sample
+from mrkd.data import datasets
+from mrkd.data.datasets import Sample
 from mrkd.errors import CategoryError
 from mrkd.exam import Exam
 from tests.support.models import small_model

@@ -4,9 +4,9 @@ import numpy as np
 import torch
 
 from mrkd.config import RoiConfig
+from mrkd.data.images import to_tensor
+from mrkd.data.roi import Roi
 from mrkd.feature_cache import TeacherFeatures
-from mrkd.images import to_tensor
-from mrkd.roi import Roi
 from tests.support.models import small_model
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (20, 64, 64, 3), np.uint8)

@@ -5,8 +5,8 @@ import shutil
 
 import pytest
 
-from mrkd import datasets
 from mrkd.category import train_category
+from mrkd.data import datasets
 from mrkd.fleets import Fleet
 from mrkd.forecast import forecast
 from tests.support.models import small_config

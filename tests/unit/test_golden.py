@@ -8,7 +8,7 @@ import pytest
 from mrkd import checkpoint, golden, storage
 from mrkd.calibration import at_threshold
 from mrkd.config import ScoreConfig
-from mrkd.decoding import Decoder
+from mrkd.data.preprocess import Decoder
 from mrkd.errors import ArtefactError, ConfigError, GoldenError, NightError
 from mrkd.scoring import Scorer
 from mrkd.shards import Pin

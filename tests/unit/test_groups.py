@@ -16,7 +16,7 @@ from mrkd.category.groups import (
     why_no_student,
 )
 from mrkd.config import FitConfig, ModelConfig
-from mrkd.leaks import same_part
+from mrkd.data.leak_check import same_part
 
 CONFIG = FitConfig()
 CELLS = ModelConfig(cells=True)

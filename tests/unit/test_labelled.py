@@ -5,9 +5,9 @@ import cv2
 import numpy as np
 import pytest
 
-from mrkd import datasets
 from mrkd.category import train_category
 from mrkd.config import DataConfig, EvalConfig
+from mrkd.data import datasets
 from mrkd.errors import CategoryError
 from mrkd.labelled import LABELLED, measure_category
 from mrkd.storage import schema

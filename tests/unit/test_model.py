@@ -8,11 +8,11 @@ import torch
 
 from mrkd import backbones
 from mrkd.config import ModelConfig, RoiConfig
+from mrkd.data.roi import Roi
 from mrkd.detector import infer
 from mrkd.errors import ConfigError
 from mrkd.model import MRKD, build
 from mrkd.modules import FeatureMaskGeneration
-from mrkd.roi import Roi
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,9 @@
 
 import pytest
 
-from mrkd import datasets, registry, storage
+from mrkd import registry, storage
 from mrkd.category import Probe, train_category
+from mrkd.data import datasets
 from tests.support.models import small_config
 from tests.support.parts import make_parts
 

@@ -4,7 +4,7 @@ import pytest
 
 from mrkd import protocols
 from mrkd.config import EvalConfig
-from mrkd.datasets import Sample
+from mrkd.data.datasets import Sample
 from mrkd.errors import ConfigError
 
 

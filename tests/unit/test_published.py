@@ -5,7 +5,7 @@ import pytest
 
 from mrkd import published
 from mrkd.backbones.table import BACKBONES
-from mrkd.datasets.cifar10 import CLASSES
+from mrkd.data.datasets.cifar10 import CLASSES
 
 MVTEC, CIFAR = "mvtec", "cifar10_one_class"
 ABLATIONS = ("backbone", "fmm", "scsatt", "levels")

@@ -5,14 +5,15 @@ import numpy as np
 import pytest
 import torch
 
-from mrkd import checkpoint, decoding, models
+from mrkd import checkpoint, models
 from mrkd.calibration import calibrate
 from mrkd.config import PoolConfig, RoiConfig, RowsConfig
-from mrkd.datasets import Sample
-from mrkd.decoding import Decoded, Decoder
+from mrkd.data import preprocess as decoding
+from mrkd.data.datasets import Sample
+from mrkd.data.images import Geometry, Statistics
+from mrkd.data.preprocess import Decoded, Decoder
+from mrkd.data.roi import Roi
 from mrkd.errors import ArtefactError
-from mrkd.images import Geometry, Statistics
-from mrkd.roi import Roi
 from mrkd.scoring import Scorer, find_regions, score_images
 from mrkd.storage import schema
 from tests.support.models import FIT, small_model

@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
-from mrkd import datasets
 from mrkd.category import inputs_of_all, standing, train_category
+from mrkd.data import datasets
 from mrkd.errors import ConfigError
 from tests.support.models import small_config
 from tests.support.parts import make_parts

@@ -6,7 +6,7 @@ import pyarrow.compute as pc
 import pytest
 
 from mrkd.config import EvalConfig
-from mrkd.datasets import Sample
+from mrkd.data.datasets import Sample
 from mrkd.errors import ConfigError
 from mrkd.evaluation import evaluate_category
 from mrkd.metrics import Metric, bootstrap_interval, paired_bootstrap

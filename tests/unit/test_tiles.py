@@ -5,14 +5,15 @@ import numpy as np
 import pytest
 import torch
 
-from mrkd import images, models
+from mrkd import models
 from mrkd.calibration import calibrate
 from mrkd.config import PoolConfig, RoiConfig, RowsConfig
-from mrkd.decoding import Decoder
+from mrkd.data import images
+from mrkd.data.images import Geometry, Statistics, Tiling
+from mrkd.data.preprocess import Decoder
+from mrkd.data.roi import Roi
 from mrkd.detector import infer
 from mrkd.errors import ConfigError
-from mrkd.images import Geometry, Statistics, Tiling
-from mrkd.roi import Roi
 from mrkd.scoring import Scorer, score_images
 from mrkd.storage import schema
 from tests.support.models import FIT, small_model

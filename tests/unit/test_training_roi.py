@@ -6,10 +6,10 @@ import torch
 
 from mrkd import training
 from mrkd.config import RoiConfig
+from mrkd.data.roi import Roi
 from mrkd.features import inside
 from mrkd.loss import distillation_loss
 from mrkd.maps import level_maps
-from mrkd.roi import Roi
 from mrkd.training.held_out import validation_loss
 from mrkd.training.loss import TrainingLoss
 from tests.support.models import MODEL, small_model

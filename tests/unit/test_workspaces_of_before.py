@@ -14,8 +14,8 @@ import pytest
 from mrkd import checkpoint, cli, models, registry
 from mrkd.category import train_category
 from mrkd.config import PoolConfig, RowsConfig, TrainConfig
-from mrkd.datasets import Sample
-from mrkd.decoding import Decoder
+from mrkd.data.datasets import Sample
+from mrkd.data.preprocess import Decoder
 from mrkd.ensemble import Ensemble
 from mrkd.model import MRKD
 from mrkd.reports import write_page

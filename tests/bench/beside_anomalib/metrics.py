@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from mrkd import datasets
 from mrkd.backbones import Teacher
+from mrkd.data import datasets
 from mrkd.evaluation import Pixels, evaluate_category
 from mrkd.scoring import BATCH_SIZE, score_images
 from tests.bench.beside_anomalib.ours import (

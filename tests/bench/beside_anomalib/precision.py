@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 
-from mrkd.decoding import Decoded
+from mrkd.data.preprocess import Decoded
 from mrkd.model import MRKD
 from mrkd.scoring import BATCH_SIZE, score_images
 from tests.bench.beside_anomalib.ours import MAP_SIZE, OURS, Figures, Trainings

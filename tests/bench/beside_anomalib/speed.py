@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from mrkd.backbones import Teacher
-from mrkd.datasets import Sample
-from mrkd.decoding import decode_samples
+from mrkd.data.datasets import Sample
+from mrkd.data.preprocess import decode_samples
 from mrkd.detector import infer
 from mrkd.loss import distillation_loss
 from mrkd.model import MRKD

@@ -43,7 +43,7 @@ def _wrap_forward(module):
     module.infer = deadly
 
 
-_WRAPPED = {"mrkd.images.decoding": _wrap_decoding, "mrkd.scoring.forward": _wrap_forward}
+_WRAPPED = {"mrkd.data.images.decoding": _wrap_decoding, "mrkd.scoring.forward": _wrap_forward}
 
 
 class _Loader(importlib.abc.Loader):

@@ -6,8 +6,8 @@ import skimage.data
 import torch
 
 from mrkd.backbones import BACKBONES, WEIGHTS, build, load_teacher, read_state
+from mrkd.data.images import to_tensor
 from mrkd.errors import ConfigError
-from mrkd.images import to_tensor
 
 LITE_INPUT_SIZES = {"efficientnet_lite0": 224, "efficientnet_lite1": 240, "efficientnet_lite2": 260}
 TABBY, TIGER_CAT, EGYPTIAN_CAT = 281, 282, 285

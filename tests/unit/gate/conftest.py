@@ -1,7 +1,7 @@
 import pytest
 
-from mrkd import datasets
 from mrkd.config import DataConfig
+from mrkd.data import datasets
 from tests.support.parts import make_parts
 from tests.support.rivals import digested
 

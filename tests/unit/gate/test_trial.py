@@ -4,8 +4,9 @@ import cv2
 import numpy as np
 import pytest
 
-from mrkd import decoding, gate, scoring
-from mrkd.datasets import Sample
+from mrkd import gate, scoring
+from mrkd.data import preprocess as decoding
+from mrkd.data.datasets import Sample
 from mrkd.errors import CategoryError, StorageError
 from mrkd.gate.trial import by_defects, by_labels
 from tests.support.models import MODEL, small_cells, small_model

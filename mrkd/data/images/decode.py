@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrkd.config import ArchiveConfig
+from mrkd.data.images.headers import Header, read_header
 from mrkd.errors import ImageDecodeError
-from mrkd.images.headers import Header, read_header
 
 Pixels = NDArray[np.uint8]
 

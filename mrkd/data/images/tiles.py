@@ -13,7 +13,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from mrkd.images.geometry import Geometry, Policy, resize
+from mrkd.data.images.geometry import Geometry, Policy, resize
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from mrkd.images.decoding import DecodeLimits, Statistics, decode, statistics
-from mrkd.images.geometry import Geometry, Policy, resize, resize_mask, to_mask
-from mrkd.images.headers import Header, read_header
-from mrkd.images.tensors import Normalisation, to_tensor
-from mrkd.images.tiles import Tiling
+from mrkd.data.images.decode import DecodeLimits, Statistics, decode, statistics
+from mrkd.data.images.geometry import Geometry, Policy, resize, resize_mask, to_mask
+from mrkd.data.images.headers import Header, read_header
+from mrkd.data.images.tensors import Normalisation, to_tensor
+from mrkd.data.images.tiles import Tiling
 
 __all__ = [
     "DecodeLimits",

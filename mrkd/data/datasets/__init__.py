@@ -20,16 +20,17 @@ from pathlib import PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from mrkd import images, storage
+from mrkd import storage
 from mrkd.config import DataConfig
 from mrkd.config.data import group_pattern
-from mrkd.datasets.cifar10 import cifar10, read_member
-from mrkd.datasets.elpv import elpv
-from mrkd.datasets.folders import folder, mvtec
-from mrkd.datasets.sample import GOOD, Part, Sample, Side
-from mrkd.datasets.visa import read_gt_numbers, visa
+from mrkd.data import images
+from mrkd.data.datasets.cifar10 import cifar10, read_member
+from mrkd.data.datasets.elpv import elpv
+from mrkd.data.datasets.folders import folder, mvtec
+from mrkd.data.datasets.sample import GOOD, Part, Sample, Side
+from mrkd.data.datasets.visa import read_gt_numbers, visa
+from mrkd.data.images import Geometry
 from mrkd.errors import CategoryError, ConfigError, ImageDecodeError, StorageError
-from mrkd.images import Geometry
 
 log = logging.getLogger(__name__)
 

@@ -23,10 +23,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mrkd import images, storage
+from mrkd import storage
 from mrkd.config import RoiConfig
+from mrkd.data import images
+from mrkd.data.images import Geometry
 from mrkd.errors import ArtefactError, CategoryError, ConfigError, ImageDecodeError
-from mrkd.images import Geometry
 
 
 @dataclass(frozen=True, eq=False)

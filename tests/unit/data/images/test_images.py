@@ -8,9 +8,9 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from mrkd import images
+from mrkd.data import images
+from mrkd.data.images import DecodeLimits, Geometry, Normalisation
 from mrkd.errors import ImageDecodeError
-from mrkd.images import DecodeLimits, Geometry, Normalisation
 from tests.support.pictures import pillow, png, png_chunk, smooth, tiff
 
 RGB = smooth()

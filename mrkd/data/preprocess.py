@@ -10,11 +10,11 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from mrkd import datasets, images
 from mrkd.config import ModelConfig, Resize
-from mrkd.datasets import Sample
+from mrkd.data import datasets, images
+from mrkd.data.datasets import Sample
+from mrkd.data.images import DecodeLimits, Geometry, Statistics, Tiling
 from mrkd.errors import ImageDecodeError, StorageError
-from mrkd.images import DecodeLimits, Geometry, Statistics, Tiling
 from mrkd.storage.thread_map import AHEAD, in_threads
 
 # Of pictures that are cut into tiles: each takes hundreds of MB.

@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 
 from mrkd import storage
 from mrkd.config import DataConfig
-from mrkd.datasets.sample import GOOD, Part, Sample, chosen, place_of
+from mrkd.data.datasets.sample import GOOD, Part, Sample, chosen, place_of
 from mrkd.errors import ConfigError
 
 _BLOCK = 50

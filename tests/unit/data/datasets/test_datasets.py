@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from mrkd import datasets
 from mrkd.config import DataConfig
+from mrkd.data import datasets
 from mrkd.errors import ConfigError
 from tests.support.parts import make_parts
 

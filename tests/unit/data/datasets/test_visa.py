@@ -4,10 +4,11 @@ import cv2
 import numpy as np
 import pytest
 
-from mrkd import datasets, images, storage
+from mrkd import storage
 from mrkd.config import DataConfig
+from mrkd.data import datasets, images
+from mrkd.data.images import Geometry
 from mrkd.errors import CategoryError, ConfigError
-from mrkd.images import Geometry
 
 HEADER = "object,split,label,image,mask"
 SIDE = 8

@@ -6,9 +6,10 @@ import cv2
 import numpy as np
 import pytest
 
-from mrkd import datasets, storage
+from mrkd import storage
 from mrkd.config import DataConfig
-from mrkd.datasets.cifar10 import CLASSES
+from mrkd.data import datasets
+from mrkd.data.datasets.cifar10 import CLASSES
 from mrkd.errors import ConfigError, ImageDecodeError
 
 

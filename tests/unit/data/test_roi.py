@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from mrkd.config import RoiConfig
-from mrkd.decoding import Decoder
+from mrkd.data.images import Geometry
+from mrkd.data.preprocess import Decoder
+from mrkd.data.roi import Roi
 from mrkd.errors import ArtefactError, CategoryError, StorageError
-from mrkd.images import Geometry
-from mrkd.roi import Roi
 from mrkd.scoring import find_regions, score_images
 from tests.support.models import small_model
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from mrkd import storage
 from mrkd.config import DataConfig
-from mrkd.datasets.sample import GOOD, Part, Sample, chosen
+from mrkd.data.datasets.sample import GOOD, Part, Sample, chosen
 from mrkd.errors import ConfigError, ImageDecodeError
 
 CLASSES = (

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mrkd.leaks import find_leaks
+from mrkd.data.leak_check import find_leaks
 from tests.support.parts import make_parts
 
 

@@ -5,8 +5,9 @@ import cv2
 import numpy as np
 import pytest
 
-from mrkd import seeds, synthetic
-from mrkd.synthetic import KINDS, MIN_CHANGE, SIZES, defect, defects
+from mrkd import seeds
+from mrkd.data import synthetic_defects as synthetic
+from mrkd.data.synthetic_defects import KINDS, MIN_CHANGE, SIZES, defect, defects
 from tests.support.pictures import smooth
 
 PICTURE = smooth(240, 320)

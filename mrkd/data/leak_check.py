@@ -16,7 +16,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mrkd import datasets, images, seeds
+from mrkd import seeds
+from mrkd.data import datasets, images
 from mrkd.errors import ImageDecodeError
 from mrkd.storage.thread_map import in_threads
 

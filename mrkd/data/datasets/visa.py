@@ -18,9 +18,10 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
-from mrkd import images, storage
+from mrkd import storage
 from mrkd.config import DataConfig
-from mrkd.datasets.sample import GOOD, Sample, chosen
+from mrkd.data import images
+from mrkd.data.datasets.sample import GOOD, Sample, chosen
 from mrkd.errors import ConfigError
 
 _COLUMNS = ("object", "split", "label", "image", "mask")

@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 
 from mrkd import storage
 from mrkd.config import DataConfig
-from mrkd.datasets.sample import GOOD, Part, Sample, category_folders, chosen, image_files
+from mrkd.data.datasets.sample import GOOD, Part, Sample, category_folders, chosen, image_files
 from mrkd.errors import ConfigError
 
 _PARTS: dict[str, Part] = {"train": "train", "validation": "val", "val": "val", "test": "test"}

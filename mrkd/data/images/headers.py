@@ -15,8 +15,8 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from mrkd.data.images import tiff
 from mrkd.errors import ImageDecodeError
-from mrkd.images import tiff
 
 
 @dataclass(frozen=True)
