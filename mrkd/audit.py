@@ -12,11 +12,12 @@ from datetime import datetime
 from functools import cache
 from typing import Any
 
-from mrkd import registry, storage
+from mrkd import storage
 from mrkd.archive import Template, split_member
 from mrkd.errors import ConfigError, NightError
 from mrkd.manifests import Manifest, Stored, call_of, read_manifests
-from mrkd.registry import Promotion
+from mrkd.model.registry import promotions as registry
+from mrkd.model.registry.promotions import Promotion
 from mrkd.reviews import record
 from mrkd.reviews.record import Review
 from mrkd.storage import schema

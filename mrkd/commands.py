@@ -20,7 +20,7 @@ from mrkd.errors import ConfigError
 from mrkd.run_summary import Summary, now
 
 if TYPE_CHECKING:
-    from mrkd.catalogue import Shelf
+    from mrkd.model.registry.queries import Shelf
 
 
 def _demo(options: argparse.Namespace) -> Summary:
@@ -46,7 +46,7 @@ def _manifest(options: argparse.Namespace) -> Summary:
 
 
 def _list(options: argparse.Namespace) -> Summary:
-    from mrkd import catalogue
+    from mrkd.model.registry import queries as catalogue
 
     started_at = now()
     rows = catalogue.list_versions(options.workspace, options.category)
@@ -60,7 +60,8 @@ def _list(options: argparse.Namespace) -> Summary:
 
 
 def _show(options: argparse.Namespace) -> Summary:
-    from mrkd import catalogue, checkpoint
+    from mrkd.model import artefact as checkpoint
+    from mrkd.model.registry import queries as catalogue
 
     started_at, shelf = now(), shelf_of(options)
     version = shelf.require(options.version)
@@ -75,7 +76,7 @@ def _show(options: argparse.Namespace) -> Summary:
 
 
 def _compare(options: argparse.Namespace) -> Summary:
-    from mrkd import catalogue
+    from mrkd.model.registry import queries as catalogue
 
     started_at = now()
     check_name("version", options.other)
@@ -85,7 +86,7 @@ def _compare(options: argparse.Namespace) -> Summary:
 
 
 def _promote(options: argparse.Namespace) -> Summary:
-    from mrkd import catalogue
+    from mrkd.model.registry import queries as catalogue
 
     started_at = now()
     promotion = catalogue.promote(
@@ -101,8 +102,8 @@ def _promote(options: argparse.Namespace) -> Summary:
 
 
 def _set_threshold(options: argparse.Namespace) -> Summary:
-    from mrkd import catalogue
-    from mrkd.calibration import at_rate, at_threshold
+    from mrkd.model.calibration import at_rate, at_threshold
+    from mrkd.model.registry import queries as catalogue
 
     started_at, threshold, rate = now(), options.threshold, options.false_call_rate
     if threshold is not None:
@@ -125,7 +126,10 @@ def _set_threshold(options: argparse.Namespace) -> Summary:
 
 
 def _calibrate(options: argparse.Namespace) -> Summary:
-    from mrkd import calibration, catalogue, checkpoint, commissioning, rethreshold, storage
+    from mrkd import commissioning, rethreshold, storage
+    from mrkd.model import artefact as checkpoint
+    from mrkd.model import calibration
+    from mrkd.model.registry import queries as catalogue
 
     started_at = now()
     check_name("run", options.night)
@@ -325,7 +329,7 @@ COMMANDS: Mapping[str, Command] = {
 
 def shelf_of(options: argparse.Namespace) -> Shelf:
     """What the registry says of the category; nothing is looked for under a name that is none."""
-    from mrkd import catalogue
+    from mrkd.model.registry import queries as catalogue
 
     check_name("category", options.category)
     if options.version is not None:

@@ -19,16 +19,17 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from mrkd import night_images, scoring, storage
-from mrkd.calibration import calibrate
-from mrkd.checkpoint import Calibration
+from mrkd import night_images, storage
 from mrkd.config.toml import nearest
 from mrkd.data.datasets.sample import place_of
 from mrkd.data.images import Statistics
 from mrkd.data.preprocess import Decoder
 from mrkd.errors import NightError
 from mrkd.manifests import open_night, read_manifests, readable
-from mrkd.models import LoadedModel
+from mrkd.model import inference as scoring
+from mrkd.model.artefact import Calibration
+from mrkd.model.artefact.save_load import LoadedModel
+from mrkd.model.calibration import calibrate
 from mrkd.reviews import record
 
 How = Literal["verdicts", "median"]

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mrkd import metrics, scoring
+from mrkd import metrics
 from mrkd.data import datasets, images
 from mrkd.data import preprocess as decoding
 from mrkd.data import synthetic_defects as synthetic
@@ -25,10 +25,11 @@ from mrkd.data.datasets.sample import place_of
 from mrkd.data.images import Geometry
 from mrkd.data.preprocess import Decoded, Decoder
 from mrkd.data.roi import Roi
-from mrkd.detector import Detector
 from mrkd.errors import CategoryError, ImageDecodeError
-from mrkd.feature_cache import TeacherFeatures
-from mrkd.scoring.regions import inside
+from mrkd.model import inference as scoring
+from mrkd.model.detector import Detector
+from mrkd.model.feature_cache import TeacherFeatures
+from mrkd.model.inference.regions import inside
 from mrkd.storage.thread_map import in_threads
 
 By = Literal["labels", "synthetic"]

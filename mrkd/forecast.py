@@ -13,14 +13,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from mrkd import device, storage, training
-from mrkd.backbones import teacher_of
+from mrkd import storage, training
 from mrkd.category import good_samples, inputs_of_all, standing, steps_of, work_of
 from mrkd.config import PriceConfig, SearchConfig, TrainConfig
 from mrkd.data.datasets import Sample
-from mrkd.detector import infer
-from mrkd.ensemble import Ensemble, model_of
-from mrkd.feature_cache import TeacherFeatures
+from mrkd.model import device
+from mrkd.model.detector import infer
+from mrkd.model.ensemble import Ensemble, model_of
+from mrkd.model.feature_cache import TeacherFeatures
+from mrkd.model.teacher import teacher_of
 from mrkd.reviews.training import load_samples
 from mrkd.run_summary import Summary, now
 from mrkd.storage.thread_map import in_threads

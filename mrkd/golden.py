@@ -17,19 +17,20 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from mrkd import checkpoint, storage
+from mrkd import storage
 from mrkd.archive import UNMATCHED, Template
-from mrkd.checkpoint import Calibration
 from mrkd.config import RowsConfig, ScoreConfig
 from mrkd.data.images import DecodeLimits
 from mrkd.data.preprocess import Decoded, Decoder, ahead_of
 from mrkd.errors import ArtefactError, ConfigError, GoldenError, StorageError
+from mrkd.model import artefact as checkpoint
+from mrkd.model.artefact import Calibration
 from mrkd.run_summary import now
 from mrkd.shards import Pin
 from mrkd.storage.thread_map import in_threads
 
 if TYPE_CHECKING:
-    from mrkd.scoring import Scorer
+    from mrkd.model.inference import Scorer
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +103,9 @@ def check(config: ScoreConfig, pins: Mapping[str, Pin | None]) -> list[str]:
     """
     if not config.golden.uri:
         return []
-    from mrkd.scoring import Scorer  # not above: it loads torch, and most nights have no golden set
+    from mrkd.model.inference import (
+        Scorer,  # not above: it loads torch, and most nights have no golden set
+    )
 
     references = list_references(config)
     scorer = Scorer(config.workspace, config.pool)

@@ -12,8 +12,6 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mrkd import device, models, registry, scoring
-from mrkd.checkpoint import Calibration, TeacherCard
 from mrkd.config import EvalConfig, ModelConfig, RowsConfig, config_digest
 from mrkd.data import datasets
 from mrkd.data import preprocess as decoding
@@ -21,10 +19,15 @@ from mrkd.data.datasets import Sample
 from mrkd.data.images import Geometry
 from mrkd.data.leak_check import Leak, find_leaks
 from mrkd.data.preprocess import Decoder
-from mrkd.detector import Detector
 from mrkd.errors import CategoryError
 from mrkd.evaluation import Pixels, evaluate_category
-from mrkd.scoring.regions import inside
+from mrkd.model import device
+from mrkd.model import inference as scoring
+from mrkd.model.artefact import Calibration, TeacherCard
+from mrkd.model.artefact import save_load as models
+from mrkd.model.detector import Detector
+from mrkd.model.inference.regions import inside
+from mrkd.model.registry import promotions as registry
 from mrkd.storage import schema
 
 LABELLED = pa.schema(

@@ -18,10 +18,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from mrkd import device, models, storage, version_sets
+from mrkd import storage, version_sets
 from mrkd.config import PriceConfig, ScoreConfig
-from mrkd.detector import infer
 from mrkd.errors import StorageError
+from mrkd.model import device
+from mrkd.model.artefact import save_load as models
+from mrkd.model.detector import infer
 from mrkd.nights import Night
 from mrkd.plans import Plan
 from mrkd.run_summary import Summary, now

@@ -13,11 +13,14 @@ import tomllib
 from collections.abc import Mapping
 from typing import Any
 
-from mrkd import catalogue, checkpoint, registry, storage
+from mrkd import storage
 from mrkd.config import check_name
 from mrkd.config.toml import nearest
 from mrkd.data.preprocess import Decoder
 from mrkd.errors import ArtefactError, ConfigError
+from mrkd.model import artefact as checkpoint
+from mrkd.model.registry import promotions as registry
+from mrkd.model.registry import queries as catalogue
 from mrkd.shards import Pin
 from mrkd.storage.thread_map import in_threads
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from mrkd import device
-from mrkd.backbones import teacher_of
 from mrkd.category.groups import groups_of, split_of
 from mrkd.category.images import check_count, decode_good, read_good
 from mrkd.category.scores import score_good
 from mrkd.category.standing import good_samples
-from mrkd.checkpoint import Calibration
 from mrkd.config import TrainConfig
 from mrkd.data.datasets import Sample
 from mrkd.data.preprocess import Decoder
-from mrkd.feature_cache import TeacherFeatures
-from mrkd.nearest import NearestNeighbour
+from mrkd.model import device
+from mrkd.model.artefact import Calibration
+from mrkd.model.feature_cache import TeacherFeatures
+from mrkd.model.patch_knn import NearestNeighbour
+from mrkd.model.teacher import teacher_of
 
 
 def fit_nearest(

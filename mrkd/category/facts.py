@@ -8,10 +8,10 @@ from typing import Any
 import pyarrow as pa
 import torch
 
-from mrkd.backbones import Teacher
 from mrkd.category.images import DecodedImages
 from mrkd.category.scores import GoodScores
 from mrkd.errors import CategoryError
+from mrkd.model.teacher import Teacher
 from mrkd.training import FitResult
 
 

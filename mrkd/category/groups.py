@@ -28,7 +28,7 @@ from mrkd.config import FitConfig, ModelConfig
 from mrkd.data.datasets import Side
 from mrkd.data.datasets.sample import place_of
 from mrkd.data.leak_check import same_part
-from mrkd.feature_cache import TeacherFeatures
+from mrkd.model.feature_cache import TeacherFeatures
 
 MAX_FOLDS = 8
 MIN_GROUPS_FOR_STUDENT = 16

@@ -10,8 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from mrkd import models, registry, storage, training
-from mrkd.backbones import Teacher, teacher_of
+from mrkd import storage, training
 from mrkd.category.images import (
     GoodImage,
     check_count,
@@ -23,7 +22,10 @@ from mrkd.category.standing import good_samples, inputs_of
 from mrkd.config import RoiConfig, TrainConfig
 from mrkd.data.datasets import Sample
 from mrkd.errors import ArtefactError, StorageError
-from mrkd.model import MODEL_VERSION
+from mrkd.model.artefact import save_load as models
+from mrkd.model.mrkd import MODEL_VERSION
+from mrkd.model.registry import promotions as registry
+from mrkd.model.teacher import Teacher, teacher_of
 from mrkd.parallel import Group
 from mrkd.training import Checkpoint
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from mrkd.data.datasets import Sample
-from mrkd.detector import Detector
-from mrkd.ensemble import Ensemble, Model
-from mrkd.feature_cache import TeacherFeatures
+from mrkd.model.detector import Detector
+from mrkd.model.ensemble import Ensemble, Model
+from mrkd.model.feature_cache import TeacherFeatures
 from mrkd.training import Report, calibrate_ensemble, calibrate_levels
 
 Marks = Callable[[Detector, Sequence[Sample], float | None], Mapping[str, Any]]

@@ -20,19 +20,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mrkd import seeds
-from mrkd.calibration import calibrate, threshold_at
 from mrkd.category.groups import Labels, Split
 from mrkd.category.images import DecodedImages
-from mrkd.cell_gaussian import SCORED
-from mrkd.checkpoint import Calibration
 from mrkd.config import FitConfig, RowsConfig
-from mrkd.detector import Detector
-from mrkd.ensemble import FINE, Ensemble
-from mrkd.feature_cache import TeacherFeatures
-from mrkd.features import inside
-from mrkd.scoring import Scored, score_images
+from mrkd.model.artefact import Calibration
+from mrkd.model.calibration import calibrate, threshold_at
+from mrkd.model.cell_gaussian import SCORED
+from mrkd.model.detector import Detector
+from mrkd.model.ensemble import FINE, Ensemble
+from mrkd.model.feature_cache import TeacherFeatures
+from mrkd.model.feature_pairs import inside
+from mrkd.model.inference import Scored, score_images
+from mrkd.model.tails import tail_limit
 from mrkd.storage import schema
-from mrkd.tails import tail_limit
 from mrkd.training import CrossFit
 
 MAX_SUSPECTS = 48

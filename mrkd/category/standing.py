@@ -9,14 +9,15 @@ from dataclasses import replace
 
 import torch
 
-from mrkd import registry, storage
-from mrkd.backbones import teacher_of
+from mrkd import storage
 from mrkd.category.result import CategoryResult
 from mrkd.config import TrainConfig
 from mrkd.data.datasets import Sample
-from mrkd.ensemble import model_of
 from mrkd.errors import ConfigError
-from mrkd.model import MODEL_VERSION
+from mrkd.model.ensemble import model_of
+from mrkd.model.mrkd import MODEL_VERSION
+from mrkd.model.registry import promotions as registry
+from mrkd.model.teacher import teacher_of
 
 
 def good_samples(samples: Sequence[Sample]) -> list[Sample]:

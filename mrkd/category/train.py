@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from mrkd import checkpoint, commissioning, device, gate, models, registry, training
+from mrkd import commissioning, gate, training
 from mrkd.category import facts
 from mrkd.category.groups import Groups, Split, groups_of, split_of, why_no_student
 from mrkd.category.images import DecodedImages, check_count, decode_good, fingerprint
@@ -21,18 +21,22 @@ from mrkd.category.probe import Probe, calibrate_by
 from mrkd.category.result import CategoryResult
 from mrkd.category.scores import score_good
 from mrkd.category.standing import standing
-from mrkd.checkpoint import Calibration, ModelCard
 from mrkd.config import RoiConfig, TrainConfig
 from mrkd.data.datasets import Sample, Side
 from mrkd.data.preprocess import Decoder, map_policy
 from mrkd.data.roi import Roi
-from mrkd.ensemble import Ensemble, Model, model_of
 from mrkd.errors import ArtefactError, CategoryError, NightError, StandsError, StorageError
-from mrkd.feature_cache import TeacherFeatures
-from mrkd.model import pixel_region
-from mrkd.models import LoadedModel
+from mrkd.model import artefact as checkpoint
+from mrkd.model import device
+from mrkd.model.artefact import Calibration, ModelCard
+from mrkd.model.artefact import save_load as models
+from mrkd.model.artefact.save_load import LoadedModel
+from mrkd.model.ensemble import Ensemble, Model, model_of
+from mrkd.model.feature_cache import TeacherFeatures
+from mrkd.model.mrkd import pixel_region
+from mrkd.model.registry import promotions as registry
+from mrkd.model.registry.promotions import Promotion
 from mrkd.parallel import Group
-from mrkd.registry import Promotion
 from mrkd.training import CrossFit, FitResult, Report
 
 log = logging.getLogger(__name__)

@@ -16,18 +16,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mrkd import metrics, scoring
+from mrkd import metrics
 from mrkd.data import datasets, images
 from mrkd.data import preprocess as decoding
 from mrkd.data import synthetic_defects as synthetic
 from mrkd.data.datasets import Sample
 from mrkd.data.datasets.sample import place_of
 from mrkd.data.preprocess import Decoded, Decoder
-from mrkd.detector import Detector
-from mrkd.ensemble import Ensemble
 from mrkd.errors import CategoryError, ImageDecodeError, StorageError
 from mrkd.metrics import Metric
-from mrkd.models import LoadedModel
+from mrkd.model import inference as scoring
+from mrkd.model.artefact.save_load import LoadedModel
+from mrkd.model.detector import Detector
+from mrkd.model.ensemble import Ensemble
 from mrkd.storage.thread_map import in_threads
 
 MIN_SHARED = 4

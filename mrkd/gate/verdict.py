@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from mrkd import checkpoint, models
 from mrkd.data.datasets import Sample
 from mrkd.errors import ArtefactError, CategoryError
 from mrkd.gate.trial import MIN_SHARED, Rival, Trial, by_defects, by_labels
 from mrkd.metrics import Metric
-from mrkd.models import LoadedModel
-from mrkd.registry import Promotion
+from mrkd.model import artefact as checkpoint
+from mrkd.model.artefact import save_load as models
+from mrkd.model.artefact.save_load import LoadedModel
+from mrkd.model.registry.promotions import Promotion
 
 log = logging.getLogger(__name__)
 

@@ -10,12 +10,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from mrkd import checkpoint, storage
+from mrkd import storage
 from mrkd.category import Probe, fit_nearest, train_category
 from mrkd.config import EvalConfig, TrainConfig
 from mrkd.data.datasets import Sample
 from mrkd.errors import MrkdError, StorageError
 from mrkd.labelled import Judge, judge_of, measure
+from mrkd.model import artefact as checkpoint
 from mrkd.on_ray import session
 from mrkd.on_ray.session import Ask
 from mrkd.storage import schema

@@ -39,7 +39,7 @@ from mrkd.shards import Shard
 from mrkd.storage import Fetched
 
 if TYPE_CHECKING:
-    from mrkd.scoring import Scorer
+    from mrkd.model.inference import Scorer
 
 log = logging.getLogger(__name__)
 
@@ -248,8 +248,6 @@ def _keep(row: Row, got: Fetched) -> Fetched:
 
 @lru_cache(maxsize=1)
 def _scorer(workspace: str, pool: PoolConfig) -> Scorer:
-    from mrkd.scoring import (
-        Scorer,  # not above: it loads torch, which a night's driver does without
-    )
+    from mrkd.model.inference import Scorer
 
     return Scorer(workspace, pool)

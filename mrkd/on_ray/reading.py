@@ -7,12 +7,13 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import lru_cache
 from typing import Any, TypeVar
 
-from mrkd import archive, checkpoint, storage
+from mrkd import archive, storage
 from mrkd.archive import Span
 from mrkd.config import ArchiveConfig
 from mrkd.data.images import DecodeLimits
 from mrkd.data.preprocess import Decoded, Decoder
 from mrkd.errors import StorageError
+from mrkd.model import artefact as checkpoint
 from mrkd.on_ray.tally import Meter
 from mrkd.shards import Shard
 from mrkd.storage import Fetched

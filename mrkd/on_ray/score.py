@@ -18,11 +18,12 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Self
 
-from mrkd import alerts, archive, checkpoint, golden, parts, reports, storage, version_sets
+from mrkd import alerts, archive, golden, parts, reports, storage, version_sets
 from mrkd.config import ScoreConfig
 from mrkd.config.toml import nearest
 from mrkd.errors import ArtefactError, ConfigError, MrkdError, StoppedError, StorageError
 from mrkd.manifests import Manifest, count_rows, unopened
+from mrkd.model import artefact as checkpoint
 from mrkd.nights import Night
 from mrkd.on_ray import session
 from mrkd.on_ray.deadline import deadline_of

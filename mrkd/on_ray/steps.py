@@ -25,7 +25,7 @@ from mrkd.shards import Shard
 from mrkd.storage import Fetched, schema
 
 if TYPE_CHECKING:
-    from mrkd.scoring import Scorer
+    from mrkd.model.inference import Scorer
 
 MAX_DEATHS = 2
 """Of processes that have one step of a shard in hand; one may well be its machine's fault."""
@@ -80,7 +80,9 @@ class Score:
     """Holds a scorer, and with it the models in use, for the life of its process."""
 
     def __init__(self, config: ScoreConfig, ask: Ask, board: Any) -> None:
-        from mrkd.scoring import Scorer  # not above: it loads torch, which readers do without
+        from mrkd.model.inference import (
+            Scorer,  # not above: it loads torch, which readers do without
+        )
 
         session.enter_worker(ask)
         self._scorer, self._rows = Scorer(config.workspace, config.pool), config.rows

@@ -24,7 +24,7 @@ from mrkd.category import inputs_of_all
 from mrkd.config import EvalConfig
 from mrkd.data import datasets
 from mrkd.data.datasets import Sample
-from mrkd.model import MODEL_VERSION
+from mrkd.model.mrkd import MODEL_VERSION
 from mrkd.on_ray import arm as arms
 from mrkd.on_ray import session, shared_features
 from mrkd.on_ray.arm import Order

@@ -11,15 +11,18 @@ from functools import partial
 from hashlib import sha256
 from typing import Any
 
-from mrkd import checkpoint, device, exam, metrics, models
+from mrkd import exam, metrics
 from mrkd.category import CategoryResult, Probe, good_samples, train_category
 from mrkd.config import SearchConfig, TrainConfig
 from mrkd.data import datasets
 from mrkd.data.datasets import Sample
-from mrkd.detector import Detector
 from mrkd.errors import CategoryError, MrkdError
 from mrkd.exam import Exam, Questions
 from mrkd.metrics import Metric
+from mrkd.model import artefact as checkpoint
+from mrkd.model import device
+from mrkd.model.artefact import save_load as models
+from mrkd.model.detector import Detector
 from mrkd.on_ray import session
 from mrkd.on_ray.session import Ask
 from mrkd.searches import Search, Trial

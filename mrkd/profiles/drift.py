@@ -30,7 +30,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from mrkd.checkpoint import Calibration
+from mrkd.model.artefact import Calibration
 from mrkd.profiles.bands import MIN_NIGHTS
 from mrkd.profiles.distances import distance, other_sizes, usual_change
 from mrkd.profiles.profile import Group, quantiles

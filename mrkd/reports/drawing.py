@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mrkd.checkpoint import Calibration, ModelCard
 from mrkd.errors import StorageError
+from mrkd.model.artefact import Calibration, ModelCard
 from mrkd.reports import stored
 from mrkd.reports.content import Picture
 

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from mrkd import checkpoint, storage
+from mrkd import storage
 from mrkd.audit import Sighting
-from mrkd.checkpoint import Calibration, ModelCard
 from mrkd.errors import ArtefactError, StorageError
+from mrkd.model import artefact as checkpoint
+from mrkd.model.artefact import Calibration, ModelCard
 from mrkd.night_images import read_images
 from mrkd.reports import page
 from mrkd.reports.drawing import drawn

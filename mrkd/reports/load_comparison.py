@@ -12,11 +12,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mrkd import checkpoint, comparison, storage
-from mrkd.checkpoint import Calibration, ModelCard
+from mrkd import comparison, storage
 from mrkd.comparison import CategoryChange, Comparison
 from mrkd.errors import ArtefactError, NightError, StorageError
 from mrkd.manifests import open_night, read_manifests, readable
+from mrkd.model import artefact as checkpoint
+from mrkd.model.artefact import Calibration, ModelCard
 from mrkd.night_images import read_images
 from mrkd.reports.comparison_content import ComparisonData, Pair, Seen
 from mrkd.reports.content import Picture

@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 
-from mrkd import checkpoint, registry, storage
+from mrkd import storage
 from mrkd.errors import ArtefactError, StorageError
 from mrkd.fleets import FLEET_VERSION, doubts_of
+from mrkd.model import artefact as checkpoint
+from mrkd.model.registry import promotions as registry
 from mrkd.reports import stored
 from mrkd.reports.content import Picture
 from mrkd.reports.fleet_content import FleetData, Gate, Losses, Measure, Training

@@ -14,11 +14,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from mrkd import checkpoint, profiles, storage
+from mrkd import profiles, storage
 from mrkd.archive import UNMATCHED
-from mrkd.checkpoint import Calibration, ModelCard
 from mrkd.errors import ArtefactError, ConfigError, StorageError
 from mrkd.manifests import Manifest, open_night, read_manifests, readable
+from mrkd.model import artefact as checkpoint
+from mrkd.model.artefact import Calibration, ModelCard
 from mrkd.night_images import read_images
 from mrkd.profiles import Lights, Profile, Reference
 from mrkd.reports import night_records, night_rows

@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mrkd.cell_gaussian import GRIDS, CellGaussian, Sums
-from mrkd.ensemble import Ensemble
-from mrkd.feature_cache import TeacherFeatures
+from mrkd.model.cell_gaussian import GRIDS, CellGaussian, Sums
+from mrkd.model.ensemble import Ensemble
+from mrkd.model.feature_cache import TeacherFeatures
 
 Labels = NDArray[np.int64]
 _State = Mapping[str, Tensor]

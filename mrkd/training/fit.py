@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mrkd import device, seeds
+from mrkd import seeds
 from mrkd.config import FitConfig
-from mrkd.feature_cache import TeacherFeatures
-from mrkd.model import MRKD
+from mrkd.model import device
+from mrkd.model.feature_cache import TeacherFeatures
+from mrkd.model.mrkd import MRKD
 from mrkd.parallel import Group
 from mrkd.training.batches import Batches, Rows, num_micro_batches
 from mrkd.training.held_out import (

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mrkd import maps
-from mrkd.ensemble import Ensemble
-from mrkd.feature_cache import TeacherFeatures
-from mrkd.features import inside
-from mrkd.loss import distillation_loss
-from mrkd.model import MRKD
+from mrkd.model import anomaly_map as maps
+from mrkd.model.ensemble import Ensemble
+from mrkd.model.feature_cache import TeacherFeatures
+from mrkd.model.feature_pairs import inside
+from mrkd.model.loss import distillation_loss
+from mrkd.model.mrkd import MRKD
 
 # Of a covariance: pictures may be all alike.
 _FLOOR = 1e-6

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from mrkd import seeds
 from mrkd.config import FitConfig
-from mrkd.feature_cache import TeacherFeatures
-from mrkd.loss import distillation_loss
-from mrkd.model import MRKD
+from mrkd.model.feature_cache import TeacherFeatures
+from mrkd.model.loss import distillation_loss
+from mrkd.model.mrkd import MRKD
 from mrkd.training.batches import Rows
 from mrkd.training.masks import feature_masks
 

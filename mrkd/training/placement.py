@@ -7,9 +7,9 @@ import time
 import numpy as np
 import torch
 
-from mrkd import device
 from mrkd.config import FitConfig
-from mrkd.model import MRKD
+from mrkd.model import device
+from mrkd.model.mrkd import MRKD
 from mrkd.parallel import Group
 from mrkd.training.loss import TrainingLoss
 from mrkd.training.state import Checkpoint, copy_of

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from mrkd.errors import ArtefactError
-from mrkd.model import MRKD
+from mrkd.model.mrkd import MRKD
 
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 

@@ -25,15 +25,17 @@ from pathlib import Path
 import safetensors.torch
 import torch
 
-from mrkd import archive, checkpoint, registry, storage
+from mrkd import archive, storage
 from mrkd.archive import Template
-from mrkd.backbones import teacher_from_safetensors
-from mrkd.checkpoint import sealed
 from mrkd.config import ArchiveConfig, EvalConfig, ScoreConfig, SearchConfig, TrainConfig
 from mrkd.data import images
 from mrkd.data.images import DecodeLimits
 from mrkd.errors import MrkdError
 from mrkd.manifests import Manifest
+from mrkd.model import artefact as checkpoint
+from mrkd.model.artefact import checksummed_files as sealed
+from mrkd.model.registry import promotions as registry
+from mrkd.model.teacher import teacher_from_safetensors
 from mrkd.plans import Plan
 from mrkd.reviews import record
 from mrkd.reviews.labels import read_labels

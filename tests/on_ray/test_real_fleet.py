@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from mrkd import registry
 from mrkd.config import DataConfig, TrainConfig
 from mrkd.data import datasets
+from mrkd.model.registry import promotions as registry
 from mrkd.on_ray import train
 from tests.support.folders import put, put_broken
 

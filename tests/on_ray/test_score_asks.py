@@ -6,9 +6,10 @@ import shutil
 import pyarrow.parquet as pq
 import pytest
 
-from mrkd import registry, storage
+from mrkd import storage
 from mrkd.errors import ConfigError, GoldenError, NightError
 from mrkd.manifests import open_night
+from mrkd.model.registry import promotions as registry
 from mrkd.on_ray import score
 
 

@@ -12,9 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from mrkd import backbones, reports
+from mrkd import reports
 from mrkd.config import EvalConfig
 from mrkd.evaluation import MEAN
+from mrkd.model import teacher as backbones
 from mrkd.on_ray import evaluate
 from mrkd.storage import schema
 from mrkd.studies import tables_of

@@ -5,9 +5,10 @@ import shutil
 import cv2
 import pytest
 
-from mrkd import checkpoint, registry
 from mrkd.errors import ConfigError, TeacherError
 from mrkd.fleets import Fleet
+from mrkd.model import artefact as checkpoint
+from mrkd.model.registry import promotions as registry
 from mrkd.on_ray import train
 from tests.support.models import small_config
 from tests.support.night_runs import events

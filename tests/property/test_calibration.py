@@ -5,9 +5,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mrkd.calibration import calibrate, threshold_at
-from mrkd.checkpoint import Calibration
 from mrkd.data.images import Statistics
+from mrkd.model.artefact import Calibration
+from mrkd.model.calibration import calibrate, threshold_at
 
 scores = st.lists(st.floats(-1e6, 1e6, width=32), min_size=4, max_size=60)
 rates = st.sampled_from([0.001, 0.01, 0.05, 0.1, 0.25, 0.5])

@@ -9,9 +9,9 @@ import logging
 import numpy as np
 import pytest
 
-from mrkd.calibration import calibrate
 from mrkd.category.groups import Groups, folds_of
 from mrkd.data.images import Statistics
+from mrkd.model.calibration import calibrate
 
 DRAWS, RATE, FRESH = 2000, 0.01, 20
 ONE = [Statistics(0.5, 0.5, 0.5)]
@@ -52,7 +52,7 @@ def called(rng, kind, labels, shift):
 @pytest.mark.parametrize(("size", "shift"), [(1, 0.0), (4, 0.0), (4, 3.0)])
 @pytest.mark.parametrize("count", [10, 30, 100])
 def test_no_more_good_parts_are_called_than_was_promised(kind, count, size, shift, caplog):
-    caplog.set_level(logging.ERROR, "mrkd.calibration")  # each draw is warned of
+    caplog.set_level(logging.ERROR, "mrkd.model.calibration")  # each draw is warned of
     rng = np.random.default_rng(count + size)
     labels = np.arange(count) // size
     found = [called(rng, kind, labels, shift) for _ in range(DRAWS)]

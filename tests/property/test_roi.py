@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from mrkd.config import RoiConfig
 from mrkd.data.roi import Roi
-from mrkd.maps import anomaly_map, image_score
+from mrkd.model.anomaly_map import anomaly_map, image_score
 
 SIDE, STRIDES = 16, (2, 4, 8)
 REGIONS = arrays(bool, (SIDE, SIDE)).filter(np.any).map(lambda a: torch.from_numpy(a).float())

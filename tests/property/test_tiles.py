@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mrkd.data.images import Tiling
-from mrkd.scoring.canvas import Canvas
+from mrkd.model.inference.tile_canvas import Canvas
 
 SIDES = st.integers(2, 40)
 

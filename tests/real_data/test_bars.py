@@ -13,8 +13,6 @@ import cv2
 import numpy as np
 import pytest
 
-from mrkd import models, registry
-from mrkd.calibration import calibrate
 from mrkd.category import Probe, train_category
 from mrkd.commissioning import Line, commission
 from mrkd.config import EvalConfig, TrainConfig
@@ -23,7 +21,10 @@ from mrkd.data.images import Statistics
 from mrkd.data.preprocess import Decoder
 from mrkd.evaluation import MEAN
 from mrkd.labelled import judge_of, measure
-from mrkd.scoring import score_images
+from mrkd.model.artefact import save_load as models
+from mrkd.model.calibration import calibrate
+from mrkd.model.inference import score_images
+from mrkd.model.registry import promotions as registry
 from mrkd.studies.arms import CELLS, NEAREST, RD
 from tests.bench.real_sets import BEFORE, DEFAULT, places, run, table
 

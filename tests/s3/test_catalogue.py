@@ -5,9 +5,12 @@ from functools import partial
 
 import pytest
 
-from mrkd import catalogue, checkpoint, registry, storage
-from mrkd.calibration import at_rate
+from mrkd import storage
 from mrkd.errors import ArtefactError
+from mrkd.model import artefact as checkpoint
+from mrkd.model.calibration import at_rate
+from mrkd.model.registry import promotions as registry
+from mrkd.model.registry import queries as catalogue
 from tests.support.versions import gate, store_version
 
 

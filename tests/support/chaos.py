@@ -12,8 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mrkd import checkpoint, registry, storage
+from mrkd import storage
 from mrkd.config import TrainConfig
+from mrkd.model import artefact as checkpoint
+from mrkd.model.registry import promotions as registry
 from tests.support.models import small_config
 from tests.support.parts import make_parts
 from tests.support.under_fire import ChaosError, UnderFire

@@ -2,8 +2,8 @@
 
 import torch
 
-from mrkd.backbones import Backbone, Teacher
-from mrkd.features import FeaturePairs
+from mrkd.model.feature_pairs import FeaturePairs
+from mrkd.model.teacher import Backbone, Teacher
 
 
 def random_pairs() -> FeaturePairs:

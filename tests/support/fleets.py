@@ -10,12 +10,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mrkd import checkpoint, storage
+from mrkd import storage
 from mrkd.category.result import CategoryResult
 from mrkd.category.scores import TRAINING_SCORES
-from mrkd.checkpoint import Calibration, ModelCard, TeacherCard, sealed
 from mrkd.config import DataConfig, TrainConfig
 from mrkd.fleets import Fleet
+from mrkd.model import artefact as checkpoint
+from mrkd.model.artefact import Calibration, ModelCard, TeacherCard
+from mrkd.model.artefact import checksummed_files as sealed
 from mrkd.storage import schema
 from tests.support.parts import make_parts
 

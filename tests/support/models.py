@@ -6,14 +6,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mrkd import backbones
-from mrkd.backbones import Teacher
-from mrkd.backbones.teacher import teacher_of
 from mrkd.config import FitConfig, ModelConfig, TrainConfig
 from mrkd.data.roi import Roi
-from mrkd.ensemble import Ensemble, model_of
-from mrkd.feature_cache import TeacherFeatures
-from mrkd.model import MRKD, build
+from mrkd.model import teacher as backbones
+from mrkd.model.ensemble import Ensemble, model_of
+from mrkd.model.feature_cache import TeacherFeatures
+from mrkd.model.mrkd import MRKD, build
+from mrkd.model.teacher import Teacher
+from mrkd.model.teacher.teacher import teacher_of
 from mrkd.training import CrossFit, calibrate_ensemble
 
 MODEL = ModelConfig(

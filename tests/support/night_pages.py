@@ -18,10 +18,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mrkd import checkpoint, storage
+from mrkd import storage
 from mrkd.category.scores import TRAINING_SCORES
-from mrkd.checkpoint import Calibration, ModelCard, TeacherCard, sealed
 from mrkd.config import FitConfig, ModelConfig, ScoreConfig
+from mrkd.model import artefact as checkpoint
+from mrkd.model.artefact import Calibration, ModelCard, TeacherCard
+from mrkd.model.artefact import checksummed_files as sealed
 from mrkd.nights import Night
 from mrkd.profiles import Group, Profile, quantiles
 from mrkd.shards import Pin, Shard

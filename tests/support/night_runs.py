@@ -17,11 +17,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from mrkd import registry, storage, version_sets
+from mrkd import storage, version_sets
 from mrkd.category import train_category
 from mrkd.config import DataConfig, ScoreConfig, TrainConfig
 from mrkd.data import datasets
 from mrkd.manifests import open_night, read_manifests
+from mrkd.model.registry import promotions as registry
 from mrkd.nights import Night
 from tests.support.archive_faults import MAX_BYTES
 from tests.support.archive_pictures import FULL, Pictures, encode

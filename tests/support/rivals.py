@@ -8,16 +8,17 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import pyarrow as pa
 
-from mrkd import models, registry
-from mrkd.checkpoint import Calibration, ModelCard, TeacherCard
 from mrkd.config import RoiConfig
 from mrkd.data import datasets
 from mrkd.data.datasets import Sample
 from mrkd.data.roi import Roi
-from mrkd.ensemble import Model
 from mrkd.gate.trial import Rival
-from mrkd.models import LoadedModel
-from mrkd.registry import Promotion
+from mrkd.model.artefact import Calibration, ModelCard, TeacherCard
+from mrkd.model.artefact import save_load as models
+from mrkd.model.artefact.save_load import LoadedModel
+from mrkd.model.ensemble import Model
+from mrkd.model.registry import promotions as registry
+from mrkd.model.registry.promotions import Promotion
 from tests.support.models import FIT, small_model
 
 BETTER, WORSE = 5, 4

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from mrkd import training
 from mrkd.config import FitConfig
-from mrkd.feature_cache import TeacherFeatures
-from mrkd.model import MRKD
+from mrkd.model.feature_cache import TeacherFeatures
+from mrkd.model.mrkd import MRKD
 from mrkd.training import FitResult
 from tests.support.models import small_model
 

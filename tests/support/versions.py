@@ -3,11 +3,11 @@
 import numpy as np
 import pyarrow as pa
 
-from mrkd import models
-from mrkd.calibration import calibrate
-from mrkd.checkpoint import ModelCard
 from mrkd.data.images import Statistics
-from mrkd.model import MRKD
+from mrkd.model.artefact import ModelCard
+from mrkd.model.artefact import save_load as models
+from mrkd.model.calibration import calibrate
+from mrkd.model.mrkd import MRKD
 from tests.support.models import FIT, small_model
 
 HELD_OUT = np.arange(19) / 16

@@ -5,10 +5,11 @@ import sys
 
 import pytest
 
-from mrkd import registry, storage
+from mrkd import storage
 from mrkd.audit import history
 from mrkd.errors import ArtefactError, NightError
 from mrkd.manifests import read_manifests
+from mrkd.model.registry import promotions as registry
 from mrkd.reviews import bringing
 from mrkd.reviews.labels import Label
 from tests.support.closed_nights import failed, scored, write_night

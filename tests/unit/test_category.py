@@ -3,13 +3,18 @@ from dataclasses import replace
 
 import pytest
 
-from mrkd import checkpoint, device, models, registry, scoring, storage
+from mrkd import storage
 from mrkd.category import train_category
 from mrkd.category.facts import check_converged
 from mrkd.config import PoolConfig, RowsConfig
 from mrkd.data import datasets
 from mrkd.data import preprocess as decoding
 from mrkd.errors import CategoryError, StorageError, TeacherError
+from mrkd.model import artefact as checkpoint
+from mrkd.model import device
+from mrkd.model import inference as scoring
+from mrkd.model.artefact import save_load as models
+from mrkd.model.registry import promotions as registry
 from mrkd.storage import schema
 from mrkd.training import FitResult
 from tests.support.models import small_config

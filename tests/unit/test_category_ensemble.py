@@ -8,12 +8,14 @@ import cv2
 import numpy as np
 import pytest
 
-from mrkd import checkpoint, models, storage
+from mrkd import storage
 from mrkd.category import Probe, train_category
 from mrkd.data import datasets
 from mrkd.data.preprocess import Decoder, decode_samples
-from mrkd.ensemble import Ensemble
-from mrkd.scoring import score_images
+from mrkd.model import artefact as checkpoint
+from mrkd.model.artefact import save_load as models
+from mrkd.model.ensemble import Ensemble
+from mrkd.model.inference import score_images
 from mrkd.storage import schema
 from tests.support.models import small_config
 from tests.support.parts import make_parts

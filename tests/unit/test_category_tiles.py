@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mrkd import checkpoint, metrics, models
+from mrkd import metrics
 from mrkd.category import train_category
 from mrkd.category.images import decode_good, read_good
 from mrkd.config import EvalConfig
@@ -12,7 +12,9 @@ from mrkd.data import preprocess as decoding
 from mrkd.data.preprocess import Decoder
 from mrkd.gate.trial import by_labels
 from mrkd.labelled import measure_category
-from mrkd.scoring import score_images
+from mrkd.model import artefact as checkpoint
+from mrkd.model.artefact import save_load as models
+from mrkd.model.inference import score_images
 from mrkd.storage.thread_map import in_threads
 from tests.support.models import small_config, small_model
 from tests.support.parts import make_parts

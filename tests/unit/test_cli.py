@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from mrkd import cli
-from mrkd.backbones import WEIGHTS
 from mrkd.config import EvalConfig, ScoreConfig, TrainConfig
 from mrkd.errors import ArtefactError
+from mrkd.model.teacher import WEIGHTS
 from mrkd.run_summary import Summary
 from mrkd.verbs import VERBS, Verb
 from tests.support.parts import make_parts

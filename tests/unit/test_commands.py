@@ -5,7 +5,8 @@ import json
 
 import pytest
 
-from mrkd import cli, registry, storage
+from mrkd import cli, storage
+from mrkd.model.registry import promotions as registry
 from tests.support.versions import gate, store_version
 
 

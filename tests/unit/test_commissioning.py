@@ -9,17 +9,20 @@ import numpy as np
 import pytest
 import torch
 
-from mrkd import checkpoint, cli, commissioning, models, registry, rethreshold, storage
-from mrkd.calibration import asked_rate, at_rate, at_threshold, calibrate, threshold_at
+from mrkd import cli, commissioning, rethreshold, storage
 from mrkd.category import train_category
 from mrkd.config import RowsConfig
 from mrkd.data import datasets
 from mrkd.data.images import Statistics
 from mrkd.data.preprocess import Decoder
 from mrkd.errors import NightError
+from mrkd.model import artefact as checkpoint
+from mrkd.model.artefact import save_load as models
+from mrkd.model.calibration import asked_rate, at_rate, at_threshold, calibrate, threshold_at
+from mrkd.model.inference import score_rows
+from mrkd.model.registry import promotions as registry
 from mrkd.reviews import bringing
 from mrkd.reviews.labels import Label
-from mrkd.scoring import score_rows
 from tests.support.closed_nights import scored, write_night
 from tests.support.models import small_config
 from tests.support.parts import make_parts

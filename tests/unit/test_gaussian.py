@@ -3,12 +3,13 @@ import pytest
 import torch
 from sklearn.covariance import ledoit_wolf
 
-from mrkd import backbones, training
-from mrkd.detector import infer
+from mrkd import training
 from mrkd.errors import ConfigError
-from mrkd.feature_cache import TeacherFeatures
-from mrkd.features import inside
-from mrkd.model import build
+from mrkd.model import teacher as backbones
+from mrkd.model.detector import infer
+from mrkd.model.feature_cache import TeacherFeatures
+from mrkd.model.feature_pairs import inside
+from mrkd.model.mrkd import build
 from mrkd.training.held_out import fit_gaussian
 from tests.support.models import FIT, MODEL
 

@@ -5,12 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mrkd import checkpoint, golden, storage
-from mrkd.calibration import at_threshold
+from mrkd import golden, storage
 from mrkd.config import ScoreConfig
 from mrkd.data.preprocess import Decoder
 from mrkd.errors import ArtefactError, ConfigError, GoldenError, NightError
-from mrkd.scoring import Scorer
+from mrkd.model import artefact as checkpoint
+from mrkd.model.calibration import at_threshold
+from mrkd.model.inference import Scorer
 from mrkd.shards import Pin
 from tests.support.pictures import pillow, smooth
 from tests.support.versions import store_version

@@ -2,7 +2,8 @@
 
 import pytest
 
-from mrkd import registry, storage
+from mrkd import storage
+from mrkd.model.registry import promotions as registry
 from mrkd.night_forecast import forecast_night
 from tests.support.models import small_model
 from tests.support.nights import add, config

@@ -2,9 +2,10 @@
 
 import pytest
 
-from mrkd import registry, storage
+from mrkd import storage
 from mrkd.category import Probe, train_category
 from mrkd.data import datasets
+from mrkd.model.registry import promotions as registry
 from tests.support.models import small_config
 from tests.support.parts import make_parts
 

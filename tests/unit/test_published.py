@@ -4,8 +4,8 @@ from typing import Any
 import pytest
 
 from mrkd import published
-from mrkd.backbones.table import BACKBONES
 from mrkd.data.datasets.cifar10 import CLASSES
+from mrkd.model.teacher.architectures import BACKBONES
 
 MVTEC, CIFAR = "mvtec", "cifar10_one_class"
 ABLATIONS = ("backbone", "fmm", "scsatt", "levels")

@@ -7,8 +7,9 @@ import plotly.graph_objects as go
 import pyarrow as pa
 import pytest
 
-from mrkd import registry, storage
+from mrkd import storage
 from mrkd.errors import ArtefactError
+from mrkd.model.registry import promotions as registry
 from mrkd.reports import fleet_page, load_fleet_data, stored, write_page
 from mrkd.reports.content import Box, Picture
 from mrkd.reports.fleet_content import FleetData, Gate, Losses, Measure, Training

@@ -2,8 +2,9 @@
 
 import re
 
-from mrkd import registry, storage
+from mrkd import storage
 from mrkd.audit import history
+from mrkd.model.registry import promotions as registry
 from mrkd.reports import history_page
 from tests.support.closed_nights import failed, write_night
 from tests.support.comparisons import write_comparison

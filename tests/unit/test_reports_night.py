@@ -6,9 +6,10 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 
-from mrkd import checkpoint, profiles, storage
+from mrkd import profiles, storage
 from mrkd.errors import NightError
 from mrkd.manifests import open_night
+from mrkd.model import artefact as checkpoint
 from mrkd.profiles import Lights
 from mrkd.reports import load_night_data, night_page, night_rows, write_page
 from mrkd.reports.night_words import ERROR_WORDS

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from mrkd import cli, registry, storage
+from mrkd import cli, storage
 from mrkd.manifests import open_night
+from mrkd.model.registry import promotions as registry
 from mrkd.reports import write_page
 from tests.support.night_pages import RUN, Plant, write_plant
 

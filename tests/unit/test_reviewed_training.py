@@ -4,10 +4,11 @@ import shutil
 
 import pytest
 
-from mrkd import checkpoint, storage
+from mrkd import storage
 from mrkd.category import inputs_of_all, train_category
 from mrkd.config import EvalConfig
 from mrkd.errors import ConfigError
+from mrkd.model import artefact as checkpoint
 from mrkd.reviews import bringing, training
 from mrkd.reviews.labels import Label
 from tests.support.closed_nights import scored, write_night

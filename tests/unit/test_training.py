@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mrkd import training
-from mrkd.maps import level_maps
+from mrkd.model.anomaly_map import level_maps
 from tests.support.models import MODEL, small_model
 from tests.support.trainings import FIT, features, fit_small
 

@@ -7,9 +7,9 @@ import torch
 from mrkd import training
 from mrkd.config import RoiConfig
 from mrkd.data.roi import Roi
-from mrkd.features import inside
-from mrkd.loss import distillation_loss
-from mrkd.maps import level_maps
+from mrkd.model.anomaly_map import level_maps
+from mrkd.model.feature_pairs import inside
+from mrkd.model.loss import distillation_loss
 from mrkd.training.held_out import validation_loss
 from mrkd.training.loss import TrainingLoss
 from tests.support.models import MODEL, small_model

@@ -4,9 +4,11 @@ import json
 
 import pytest
 
-from mrkd import checkpoint, registry, storage, version_sets
-from mrkd.calibration import at_threshold
+from mrkd import storage, version_sets
 from mrkd.errors import ArtefactError, ConfigError
+from mrkd.model import artefact as checkpoint
+from mrkd.model.calibration import at_threshold
+from mrkd.model.registry import promotions as registry
 from tests.support.versions import gate, store_version
 
 

@@ -11,15 +11,18 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from mrkd import checkpoint, cli, models, registry
+from mrkd import cli
 from mrkd.category import train_category
 from mrkd.config import PoolConfig, RowsConfig, TrainConfig
 from mrkd.data.datasets import Sample
 from mrkd.data.preprocess import Decoder
-from mrkd.ensemble import Ensemble
-from mrkd.model import MRKD
+from mrkd.model import artefact as checkpoint
+from mrkd.model.artefact import save_load as models
+from mrkd.model.ensemble import Ensemble
+from mrkd.model.inference import Scorer
+from mrkd.model.mrkd import MRKD
+from mrkd.model.registry import promotions as registry
 from mrkd.reports import write_page
-from mrkd.scoring import Scorer
 
 ASSET = Path(__file__).parents[1] / "assets" / "workspace_1cb8727.tar.gz"
 MADE_IN = "file:///tmp/fixture"

@@ -34,8 +34,8 @@ from pathlib import Path
 
 import torch
 
-from mrkd.backbones import Teacher
-from mrkd.scoring import BATCH_SIZE
+from mrkd.model.inference import BATCH_SIZE
+from mrkd.model.teacher import Teacher
 from tests.bench.beside_anomalib.ours import (
     BATCH,
     RESNETS,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from mrkd.detector import infer
+from mrkd.model.detector import infer
 from tests.bench.beside_anomalib.ours import (
     BATCH,
     OURS,

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from mrkd.backbones import Teacher
 from mrkd.data import datasets
 from mrkd.evaluation import Pixels, evaluate_category
-from mrkd.scoring import BATCH_SIZE, score_images
+from mrkd.model.inference import BATCH_SIZE, score_images
+from mrkd.model.teacher import Teacher
 from tests.bench.beside_anomalib.ours import (
     BATCH,
     MAP_SIZE,

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from mrkd import training
-from mrkd.backbones import Teacher, load_teacher
 from mrkd.config import TrainConfig
 from mrkd.config.toml import put_values
-from mrkd.feature_cache import TeacherFeatures
-from mrkd.model import MRKD, build
+from mrkd.model.feature_cache import TeacherFeatures
+from mrkd.model.mrkd import MRKD, build
+from mrkd.model.teacher import Teacher, load_teacher
 from mrkd.studies.arms import MODEL, PLAIN_RD, RD
 from tests.bench.beside_anomalib.pictures import Category
 

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from mrkd.data.preprocess import Decoded
-from mrkd.model import MRKD
-from mrkd.scoring import BATCH_SIZE, score_images
+from mrkd.model.inference import BATCH_SIZE, score_images
+from mrkd.model.mrkd import MRKD
 from tests.bench.beside_anomalib.ours import MAP_SIZE, OURS, Figures, Trainings
 from tests.bench.beside_anomalib.pictures import evenly
 

@@ -17,7 +17,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from mrkd.backbones import Teacher
+from mrkd.model.teacher import Teacher
 
 # Neither has types, and both are in an environment of their own alone.
 with warnings.catch_warnings():

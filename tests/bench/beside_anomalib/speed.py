@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from mrkd.backbones import Teacher
 from mrkd.data.datasets import Sample
 from mrkd.data.preprocess import decode_samples
-from mrkd.detector import infer
-from mrkd.loss import distillation_loss
-from mrkd.model import MRKD
-from mrkd.scoring import BATCH_SIZE, score_images
+from mrkd.model.detector import infer
+from mrkd.model.inference import BATCH_SIZE, score_images
+from mrkd.model.loss import distillation_loss
+from mrkd.model.mrkd import MRKD
+from mrkd.model.teacher import Teacher
 from mrkd.training import FitResult
 from tests.bench.beside_anomalib.ours import (
     BATCH,

@@ -43,7 +43,10 @@ def _wrap_forward(module):
     module.infer = deadly
 
 
-_WRAPPED = {"mrkd.data.images.decoding": _wrap_decoding, "mrkd.scoring.forward": _wrap_forward}
+_WRAPPED = {
+    "mrkd.data.images.decoding": _wrap_decoding,
+    "mrkd.model.inference.forward": _wrap_forward,
+}
 
 
 class _Loader(importlib.abc.Loader):

@@ -11,7 +11,7 @@ from mrkd.data.images import Geometry
 from mrkd.data.preprocess import Decoder
 from mrkd.data.roi import Roi
 from mrkd.errors import ArtefactError, CategoryError, StorageError
-from mrkd.scoring import find_regions, score_images
+from mrkd.model.inference import find_regions, score_images
 from tests.support.models import small_model
 
 SIZE = (40, 60)

@@ -4,11 +4,12 @@ import cv2
 import numpy as np
 import pytest
 
-from mrkd import gate, scoring
+from mrkd import gate
 from mrkd.data import preprocess as decoding
 from mrkd.data.datasets import Sample
 from mrkd.errors import CategoryError, StorageError
 from mrkd.gate.trial import by_defects, by_labels
+from mrkd.model import inference as scoring
 from tests.support.models import MODEL, small_cells, small_model
 from tests.support.rivals import WORSE, held_out, region, rival, shown, sides_of
 

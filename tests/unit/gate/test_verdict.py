@@ -3,10 +3,12 @@ from dataclasses import replace
 
 import pytest
 
-from mrkd import checkpoint, gate, models, storage
+from mrkd import gate, storage
 from mrkd.errors import CategoryError
 from mrkd.gate import verdict
 from mrkd.gate.trial import by_defects
+from mrkd.model import artefact as checkpoint
+from mrkd.model.artefact import save_load as models
 from tests.support.models import small_model
 from tests.support.rivals import (
     BETTER,

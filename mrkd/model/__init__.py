@@ -1,0 +1,1 @@
+"""The model: teacher, student, detectors, anomaly map, inference, artefacts and registry."""

@@ -1,0 +1,39 @@
+"""What stands beside a trained model's weights, and where; `mrkd.model.artefact.save_load` has the model itself.
+
+A folder of files, each with its digest, `model.json` written last.
+
+    models/<category>/<version>/
+      model.safetensors          bottleneck, student and feature mask generation; no teacher
+      calibrations/<n>.json      thresholds and held-out scores; 1 is written with the model
+      history.parquet            one row per epoch
+      training_scores.parquet    the final model's score of each good image it was given
+      model.json                 what made the model, and sha256 and size of every file above
+    teachers/<backbone>-<sha256[:12]>.safetensors      stored once for all models
+
+JSON files are sealed (`mrkd.model.artefact.sealed`): every byte that is read back is a byte that was
+written.
+"""
+
+from mrkd.model.artefact.metadata_store import (
+    add_calibration,
+    calibration_numbers,
+    folder_of,
+    read_calibration,
+    read_card,
+    read_sides,
+)
+from mrkd.model.artefact.model_card import CARD, WEIGHTS, Calibration, ModelCard, TeacherCard
+
+__all__ = [
+    "CARD",
+    "WEIGHTS",
+    "Calibration",
+    "ModelCard",
+    "TeacherCard",
+    "add_calibration",
+    "calibration_numbers",
+    "folder_of",
+    "read_calibration",
+    "read_card",
+    "read_sides",
+]

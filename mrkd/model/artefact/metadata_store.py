@@ -1,0 +1,82 @@
+"""The JSON of a model's folder, read and written."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from mrkd import __version__, storage
+from mrkd.errors import ArtefactError, ConfigError
+from mrkd.model.artefact import checksummed_files as sealed
+from mrkd.model.artefact.model_card import CARD, Calibration, ModelCard
+from mrkd.storage import schema
+
+
+def folder_of(workspace: str, category: str, version: str) -> str:
+    """URI of a model version's folder."""
+    return storage.join(workspace, "models", category, version)
+
+
+def read_card(workspace: str, category: str, version: str) -> ModelCard:
+    """`model.json` alone: size and preprocessing without loading a model.
+
+    Raises:
+        ArtefactError: it is missing (the version is unfinished), damaged, or of a newer mrkd.
+    """
+    uri = storage.join(folder_of(workspace, category, version), CARD)
+    try:
+        return ModelCard.from_json(sealed.read_json(uri))
+    except (ConfigError, KeyError, TypeError, ValueError) as error:
+        raise _unknown(uri, error) from error
+
+
+def read_calibration(workspace: str, category: str, version: str, number: int) -> Calibration:
+    """One calibration of a model.
+
+    Raises:
+        ArtefactError: it is missing, damaged, or of a newer mrkd.
+    """
+    folder = folder_of(workspace, category, version)
+    uri = storage.join(folder, "calibrations", f"{number}.json")
+    try:
+        return Calibration.from_json(sealed.read_json(uri))
+    except (KeyError, TypeError, ValueError) as error:
+        raise _unknown(uri, error) from error
+
+
+def read_sides(workspace: str, category: str, version: str) -> dict[str, str]:
+    """On which side of a training each good image stood, by the sha256 of its file.
+
+    Raises:
+        ArtefactError: the record is damaged.
+        StorageError: it cannot be read.
+    """
+    uri = storage.join(folder_of(workspace, category, version), "training_scores.parquet")
+    table = schema.from_parquet(storage.read(uri), name=uri, columns=["sha256", "side"])
+    return dict(zip(table["sha256"].to_pylist(), table["side"].to_pylist(), strict=True))
+
+
+def calibration_numbers(workspace: str, category: str, version: str) -> list[int]:
+    """Numbers of a model's calibrations, rising."""
+    folder = folder_of(workspace, category, version)
+    return storage.list_numbers(storage.join(folder, "calibrations"))
+
+
+def add_calibration(
+    workspace: str, category: str, version: str, calibration: Calibration
+) -> Calibration:
+    """Puts a further calibration beside a model's, under the next number, which it has then."""
+    folder = storage.join(folder_of(workspace, category, version), "calibrations")
+    number = max(calibration_numbers(workspace, category, version))
+    while True:
+        number += 1
+        new = replace(calibration, number=number)
+        uri = storage.join(folder, f"{number}.json")
+        if storage.write(uri, sealed.to_json(new.to_json()), if_absent=True):
+            return new
+
+
+def _unknown(uri: str, error: Exception) -> ArtefactError:
+    return ArtefactError(
+        f"{uri} does not fit this version of mrkd ({__version__}): use the version that wrote it, "
+        f"or train again; {error}"
+    )

@@ -1,0 +1,214 @@
+"""The frozen teacher's features of a set of images, computed once and read many times.
+
+Shape letters: N images, B batch, C channels, h w a level's size, H W the input's.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import math
+import tempfile
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mrkd.data import images
+from mrkd.model.feature_pairs import inside
+from mrkd.model.teacher import Teacher
+
+_BATCH = 16
+
+
+class TeacherFeatures:
+    """Raw teacher features of images, computed when they are first read.
+
+    float16, whose 11 bits cost the cosine nothing that was measurable. In memory up to a budget,
+    past it in a file without a name, which the operating system pages and of which a killed
+    process leaves nothing.
+
+    Args:
+        teacher: on the device to compute on.
+        pixels_NHW3: uint8 RGB at the model's size; an array in memory or a memory map.
+        budget_bytes: of memory.
+        roi: `MRKD.pixel_roi` of the model that is trained with them; None: it has no region of
+            interest.
+        folder: on this machine, where processes share what they compute, whatever the budget; its
+            files stay. Empty: none.
+    """
+
+    def __init__(
+        self,
+        teacher: Teacher,
+        pixels_NHW3: NDArray[np.uint8],
+        *,
+        budget_bytes: int,
+        roi: Tensor | None = None,
+        folder: str = "",
+    ) -> None:
+        self.teacher, self.pixels, self.budget_bytes = teacher, pixels_NHW3, budget_bytes
+        self.roi, self.folder = roi, folder
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    @cached_property
+    def levels(self) -> list[Tensor]:
+        """float16 `[N, C_l, h_l, w_l]`, shallow to deep, on the CPU."""
+        shapes = [
+            (len(self), channels, *size)
+            for channels, size in zip(self.teacher.channels, self.sizes, strict=True)
+        ]
+        if self.folder:
+            levels = self._shared(shapes)
+        else:
+            on_disk = 2 * sum(math.prod(shape) for shape in shapes) > self.budget_bytes
+            levels = [_storage(shape, on_disk=on_disk) for shape in shapes]
+            self._fill(levels)
+        return levels
+
+    def ready(self) -> Self:
+        """Itself, with all features computed."""
+        assert self.levels
+        return self
+
+    def _fill(self, levels: Sequence[Tensor]) -> None:
+        for start in range(0, len(self), _BATCH):
+            batch = self.compute(self.pixels[start : start + _BATCH])
+            for level, t in zip(levels, batch, strict=True):
+                level[start : start + len(t)] = t
+
+    def _shared(self, shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
+        """The levels in files of the folder, computed by whoever comes first; the others wait."""
+        folder, name = Path(self.folder), self._digest()
+        folder.mkdir(parents=True, exist_ok=True)
+        paths = [folder / f"{name}-{n}" for n in range(len(shapes))]
+        with (folder / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # given back with the file, also by a killed process
+            if not all(path.exists() for path in paths):
+                parts = [path.with_suffix(".part") for path in paths]
+                self._fill(
+                    [_mapped(str(part), shape) for part, shape in zip(parts, shapes, strict=True)]
+                )
+                for part, path in zip(parts, paths, strict=True):
+                    part.rename(path)
+        return [_mapped(str(path), shape) for path, shape in zip(paths, shapes, strict=True)]
+
+    def _digest(self) -> str:
+        """Of all that decides the features."""
+        digest = hashlib.sha256(f"{self.teacher.digest} {self.teacher.taps}".encode())
+        digest.update(np.ascontiguousarray(self.pixels).data)
+        if self.roi is not None:
+            digest.update(self.roi.cpu().numpy().tobytes())
+        return digest.hexdigest()
+
+    @property
+    def device(self) -> torch.device:
+        """Where batches are delivered: the teacher's device."""
+        return next(self.teacher.parameters()).device
+
+    def compute(self, pixels_BHW3: NDArray[np.uint8]) -> list[Tensor]:
+        """The teacher's float32 features of other pixels, past the cache."""
+        pixels = torch.from_numpy(np.ascontiguousarray(pixels_BHW3)).to(self.device)
+        tensor = images.to_tensor(pixels, self.teacher.normalisation)
+        if self.roi is not None:
+            # As in `MRKD.teacher_features`: a student learns from what it will be shown.
+            tensor = tensor * self.roi.to(self.device)
+        features: list[Tensor] = self.teacher(tensor)
+        return features
+
+    def of(self, rows: Sequence[int] | NDArray[np.int64]) -> TeacherFeatures:
+        """Those of some of the images, in that order; what is computed is shared."""
+        return _Some(self, np.asarray(rows, np.int64))
+
+    @property
+    def sizes(self) -> list[tuple[int, int]]:
+        """(h_l, w_l) of each level."""
+        height, width = self.pixels.shape[1:3]
+        return [(height // stride, width // stride) for stride in self.teacher.strides]
+
+    def shown(self, row: int) -> NDArray[np.uint8]:
+        """Pixels of an image: uint8 `[H, W, 3]`."""
+        return np.asarray(self.pixels[row])
+
+    def batch(self, rows: Sequence[int] | NDArray[np.int64]) -> list[Tensor]:
+        """float32 `[B, C_l, h_l, w_l]`, shallow to deep, on the teacher's device."""
+        index = torch.as_tensor(np.asarray(rows))
+        return [
+            level[index].to(self.device, torch.float32, memory_format=torch.channels_last)
+            for level in self.levels
+        ]
+
+    def batches(self) -> Iterator[list[Tensor]]:
+        """All of it, in order."""
+        for rows in self._chunks():
+            yield self.batch(rows)
+
+    def statistics(self, *, roi: Sequence[Tensor] | None = None) -> list[tuple[Tensor, Tensor]]:
+        """Mean and standard deviation of each level's channels: float64 `[C_l]` both.
+
+        Args:
+            roi: `MRKD.all_level_roi`, so that inside pixels alone count; None: all do.
+        """
+        regions = [None] * len(self.sizes) if roi is None else [r.cpu() for r in roi]
+        totals = [torch.zeros(2, c, dtype=torch.float64) for c in self.teacher.channels]
+        for rows in self._chunks():
+            for level, total, roi_hw in zip(self._stored(rows), totals, regions, strict=True):
+                double = inside(level, roi_hw).double()
+                total += torch.stack([double.sum((0, 2)), double.square().sum((0, 2))])
+        found = []
+        for total, (height, width), roi_hw in zip(totals, self.sizes, regions, strict=True):
+            pixels = height * width if roi_hw is None else int((roi_hw > 0).sum())
+            mean, square = total / (len(self) * pixels)
+            found.append((mean, (square - mean.square()).clamp_min(0).sqrt()))
+        return found
+
+    def _chunks(self) -> Iterator[range]:
+        for start in range(0, len(self), _BATCH):
+            yield range(start, min(start + _BATCH, len(self)))
+
+    def _stored(self, rows: Sequence[int] | NDArray[np.int64]) -> list[Tensor]:
+        """Features as they are kept: float16, on the CPU."""
+        index = torch.as_tensor(np.asarray(rows))
+        return [level[index] for level in self.levels]
+
+
+class _Some(TeacherFeatures):
+    """Features of some of the images of a whole."""
+
+    def __init__(self, whole: TeacherFeatures, rows: NDArray[np.int64]) -> None:
+        super().__init__(
+            whole.teacher, whole.pixels, budget_bytes=whole.budget_bytes, roi=whole.roi
+        )
+        self._whole, self._rows = whole, rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def shown(self, row: int) -> NDArray[np.uint8]:
+        return self._whole.shown(int(self._rows[row]))
+
+    def batch(self, rows: Sequence[int] | NDArray[np.int64]) -> list[Tensor]:
+        return self._whole.batch(self._rows[np.asarray(rows)])
+
+    def _stored(self, rows: Sequence[int] | NDArray[np.int64]) -> list[Tensor]:
+        return self._whole._stored(self._rows[np.asarray(rows)])
+
+
+def _storage(shape: tuple[int, ...], *, on_disk: bool) -> Tensor:
+    if not on_disk:
+        return torch.empty(shape, dtype=torch.float16)
+    with tempfile.NamedTemporaryFile(prefix="mrkd-features-") as file:
+        return _mapped(file.name, shape)
+
+
+def _mapped(path: str, shape: tuple[int, ...]) -> Tensor:
+    """A file's content, which it is made long enough for."""
+    size = math.prod(shape)
+    return torch.from_file(path, shared=True, size=size, dtype=torch.float16).view(shape)

@@ -1,0 +1,183 @@
+"""Batches of any category to rows of a night."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+from weakref import WeakValueDictionary
+
+import numpy as np
+import torch
+
+from mrkd.config import PoolConfig, RowsConfig
+from mrkd.data.preprocess import Decoded
+from mrkd.model import device
+from mrkd.model.artefact import Calibration
+from mrkd.model.artefact import save_load as models
+from mrkd.model.artefact.save_load import LoadedModel
+from mrkd.model.detector import Detector
+from mrkd.model.inference.forward import Scored, score_images, within
+from mrkd.model.inference.regions import find_regions
+from mrkd.model.teacher import Teacher
+from mrkd.storage import schema
+
+log = logging.getLogger(__name__)
+
+
+class Scorer:
+    """Scores batches of any category of a workspace; loads models as they come.
+
+    Keeps the last used students and one teacher for all that share it. Its precision is asked for,
+    never measured: two machines of one night could measure otherwise, and calibrations are made in
+    float32.
+
+    Args:
+        workspace: URI.
+        pool: batch size, models in memory, device and precision.
+    """
+
+    def __init__(self, workspace: str, pool: PoolConfig) -> None:
+        self.placement = device.choose(pool.device, pool.precision)
+        log.info("scorer_start device=%s reason=%s", self.placement.device, self.placement.reason)
+        self._workspace, self._pool = workspace, pool
+        self._models: OrderedDict[tuple[str, str, int], LoadedModel] = OrderedDict()
+        # Weak: a teacher stays as long as a model in memory has it.
+        self._teachers: WeakValueDictionary[str, Teacher] = WeakValueDictionary()
+
+    def score(
+        self,
+        decoded: Sequence[Decoded],
+        *,
+        category: str,
+        version: str,
+        calibration: int = 1,
+        rows: RowsConfig,
+    ) -> list[dict[str, Any]]:
+        """One row of `schema.SCORES` for each image, in order, without `revision`.
+
+        Args:
+            decoded: images of one category, errors among them.
+            category: theirs.
+            version: of the model.
+            calibration: its number.
+            rows: what is stored.
+
+        Raises:
+            ArtefactError: the model or its calibration is damaged or missing.
+        """
+        loaded = self._load(category, version, calibration)
+        found = score_rows(
+            loaded.model,
+            loaded.calibration,
+            decoded,
+            batch_size=self._pool.batch_size,
+            precision=self.placement.precision,
+            rows=rows,
+        )
+        pinned = {
+            "model_version": version,
+            "calibration": calibration,
+            "teacher": loaded.card.teacher.name,
+        }
+        return [row | pinned for row in found]
+
+    def _load(self, category: str, version: str, calibration: int) -> LoadedModel:
+        key = (category, version, calibration)
+        if key not in self._models:
+            loaded = models.load(
+                self._workspace,
+                category,
+                version,
+                calibration=calibration,
+                teachers=self._teachers,
+            )
+            loaded.model.to(self.placement.device)
+            self._models[key] = loaded
+            log.info("model_loaded category=%s version=%s", category, version)
+        self._models.move_to_end(key)
+        while len(self._models) > self._pool.models_in_memory:
+            self._models.popitem(last=False)
+        return self._models[key]
+
+
+def score_rows(
+    model: Detector,
+    calibration: Calibration,
+    decoded: Sequence[Decoded],
+    *,
+    batch_size: int,
+    precision: torch.dtype,
+    rows: RowsConfig,
+) -> list[dict[str, Any]]:
+    """One row of `schema.SCORES` for each image, in order, without what names the model.
+
+    Args:
+        model: in eval mode, on the device to score on.
+        calibration: of its scores.
+        decoded: images of one category, errors among them.
+        batch_size: the one shape of all forward passes.
+        precision: of them, see `score_images`.
+        rows: what is stored.
+    """
+    decoded = [within(model.roi, image) for image in decoded]
+    results = score_images(
+        model,
+        [image for image in decoded if image.error_kind is None],
+        batch_size=batch_size,
+        map_size=rows.map_size,
+        precision=precision,
+    )
+    return [
+        _error_row(image) if image.error_kind else _row(next(results), calibration, rows)
+        for image in decoded
+    ]
+
+
+def _row(scored: Scored, calibration: Calibration, rows: RowsConfig) -> dict[str, Any]:
+    image = scored.decoded
+    assert image.geometry is not None
+    if not (math.isfinite(scored.image_score) and np.isfinite(scored.anomaly_map).all()):
+        message = "the model's map or score is not finite: train the category again"
+        return _error_row(replace(image, error_kind="internal", error_message=message))
+    is_anomalous = scored.image_score > calibration.threshold
+    in_full = is_anomalous and rows.map_full == "anomalous"
+    return {
+        **_image_columns(image),
+        "image_score": scored.image_score,
+        "p_value": float(calibration.p_values(scored.image_score)),
+        "threshold": calibration.threshold,
+        "is_anomalous": is_anomalous,
+        **schema.encode_map(scored.anomaly_map if in_full else scored.reduced_map, rows.map),
+        "regions": find_regions(
+            scored.anomaly_map,
+            image.geometry,
+            threshold=calibration.pixel_threshold,
+            limit=rows.max_regions,
+            roi=scored.roi,
+        ),
+    }
+
+
+def _error_row(image: Decoded) -> dict[str, Any]:
+    return {
+        **_image_columns(image),
+        "error_kind": image.error_kind,
+        "error_message": image.error_message,
+    }
+
+
+def _image_columns(image: Decoded) -> dict[str, Any]:
+    height, width = image.geometry.original if image.geometry else (None, None)
+    return {
+        "image_uri": image.image_uri,
+        "attributes": list(image.attributes.items()),
+        "image_etag": image.etag,
+        "image_bytes": image.num_bytes,
+        "image_height": height,
+        "image_width": width,
+        **(vars(image.statistics) if image.statistics else {}),
+    }

@@ -1,0 +1,357 @@
+"""The whole network: frozen teacher, bottleneck, student with feature mask generation.
+
+Shape letters: B batch, C channels, h w a level's size, H W the input's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mrkd import seeds
+from mrkd.config import ModelConfig
+from mrkd.data.images import Geometry
+from mrkd.data.roi import Roi
+from mrkd.errors import ConfigError
+from mrkd.model import anomaly_map as maps
+from mrkd.model.detector import Joined
+from mrkd.model.feature_pairs import FeaturePairs, inside
+from mrkd.model.layers import (
+    BasicBlock,
+    Block,
+    BottleneckBlock,
+    ChannelReconstruction,
+    Decoder,
+    FeatureMaskGeneration,
+    MultiScaleFusion,
+    SimAM,
+    SpatialReconstruction,
+    conv_bn_relu,
+    stage,
+)
+from mrkd.model.teacher import Teacher
+
+MODEL_VERSION = 2
+"""Raised when the same config, data and seed would give other weights than before."""
+
+_NUM_LEVELS = 3
+"""Of a backbone's own; what lies deeper is for cell Gaussians alone."""
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """What the bottleneck and the student take over from their teacher's architecture."""
+
+    block: Block
+    planes: int
+    embedding_blocks: int
+    decoder_blocks: tuple[int, ...]
+    base_width: int
+
+
+def _shape(name: str, channels: Sequence[int]) -> _Shape:
+    match name:
+        case "resnet18":
+            return _Shape(BasicBlock, 512, 2, (2, 2, 2), 64)
+        case "resnet50":
+            return _Shape(BottleneckBlock, 512, 3, (6, 4, 3), 64)
+        case "wide_resnet50_2":
+            return _Shape(BottleneckBlock, 512, 3, (6, 4, 3), 128)
+        case _:
+            return _Shape(BasicBlock, 2 * channels[-1], 2, (2,) * len(channels), 64)
+
+
+class MRKD(nn.Module):
+    """Masked reverse knowledge distillation.
+
+    Args:
+        config: which parts are on and how features are compared.
+        teacher: frozen; may be shared by any number of models. It is not among the parameters
+            that `trained_state` gives and never leaves eval mode.
+        roi: where the part lies in every picture; None: everywhere.
+
+    Attributes:
+        pixel_roi: the region at input size, float32 `[H, W]` of 0 and 1; None without one. It and
+            the levels' are made of `roi`, and not among what `trained_state` gives.
+
+    Raises:
+        CategoryError: the region is too small for the model's size.
+        ConfigError: the backbone's channels do not fit SCConv, a level does not exist, or there is
+            a region of interest and the model takes tiles.
+
+    Source: paper section 3, spec sections 1 to 7.
+    """
+
+    pixel_roi: Tensor | None
+
+    def __init__(self, config: ModelConfig, teacher: Teacher, roi: Roi | None = None) -> None:
+        super().__init__()
+        if roi is not None and config.tiles:
+            raise ConfigError(
+                f"model.tiles is {config.tiles} and [roi] draws a region: tiles are inspected "
+                "whole; drop [roi] or set model.tiles to 0"
+            )
+        self.config, self.roi = config, roi
+        self.teacher = teacher
+        self.num_seen = len(config.taps) or _NUM_LEVELS
+        channels, strides = teacher.channels[: self.num_seen], teacher.strides[: self.num_seen]
+        self.levels = tuple(n - 1 for n in config.levels) or tuple(range(len(channels)))
+        if self.levels[-1] >= len(channels):
+            raise ConfigError(
+                f"model.levels is {list(config.levels)}: {config.backbone} has {len(channels)}"
+            )
+        _check_size(config, strides[-1])
+        shape = _shape(teacher.name, channels)
+        deepest = channels[-1]
+        self.fusion = MultiScaleFusion(channels, strides)
+        self.attention = nn.Sequential(
+            self._spatial_channel_attention(deepest), SimAM() if config.simam else nn.Identity()
+        )
+        self.embedding = stage(
+            shape.block,
+            deepest,
+            shape.planes,
+            shape.embedding_blocks,
+            resample="down",
+            base_width=shape.base_width,
+        )
+        self.decoder = Decoder(
+            shape.block,
+            shape.planes * shape.block.expansion,
+            channels,
+            strides,
+            shape.decoder_blocks,
+            levels=self.levels,
+            base_width=shape.base_width,
+        )
+        self.heads = nn.ModuleList(self._head(channels[n]) for n in self.levels)
+        for n, c in enumerate(channels):
+            self.register_buffer(f"feature_mean_{n}", torch.zeros(1, c, 1, 1))
+            self.register_buffer(f"feature_std_{n}", torch.ones(1, c, 1, 1))
+        self.register_buffer("level_mean", torch.zeros(len(self.levels)))
+        self.register_buffer("level_std", torch.ones(len(self.levels)))
+        if config.gaussian:
+            width = channels[self.levels[-1]]
+            self.register_buffer("gaussian_mean", torch.zeros(width))
+            self.register_buffer("gaussian_whitening", torch.eye(width))
+            # Of the map's score and of the distance, on held-out good images.
+            self.register_buffer("score_mean", torch.zeros(2))
+            self.register_buffer("score_std", torch.ones(2))
+        self._register_roi()
+
+    def _register_roi(self) -> None:
+        self.register_buffer("pixel_roi", pixel_region(self.config, self.roi), persistent=False)
+        if self.pixel_roi is None:
+            return
+        for n, stride in enumerate(self.teacher.strides):
+            # A cell is inside if any of its area is: a defect at the edge has a cell that shows it.
+            level_roi = F.max_pool2d(self.pixel_roi[None, None], stride)[0, 0]
+            self.register_buffer(f"level_roi_{n}", level_roi, persistent=False)
+
+    @property
+    def all_level_roi(self) -> tuple[Tensor, ...] | None:
+        """The region at every level, shallow to deep: float32 `[h_l, w_l]` of 0 and 1."""
+        if self.roi is None:
+            return None
+        return tuple(self.get_buffer(f"level_roi_{n}") for n in range(len(self.teacher.strides)))
+
+    @property
+    def level_roi(self) -> tuple[Tensor, ...] | None:
+        """The region at the levels in use, as `all_level_roi`."""
+        found = self.all_level_roi
+        return found and tuple(found[n] for n in self.levels)
+
+    def _spatial_channel_attention(self, channels: int) -> nn.Module:
+        config = self.config
+        if not config.scconv:
+            return conv_bn_relu(channels, channels, 3)
+        if channels % 8 or channels % config.sru_groups:
+            raise ConfigError(
+                f"{config.backbone}'s deepest level has {channels} channels: SCConv needs a "
+                f"multiple of 8 and of model.sru_groups ({config.sru_groups})"
+            )
+        return nn.Sequential(
+            SpatialReconstruction(channels, gate=config.sru_gate, groups=config.sru_groups),
+            ChannelReconstruction(channels),
+        )
+
+    def _head(self, channels: int) -> nn.Module:
+        if self.config.fmm:
+            residual = self.config.generation == "residual"
+            return FeatureMaskGeneration(channels, residual=residual)
+        # A decoder stage ends in ReLU; signed features need a linear layer after it, which with
+        # FMM on is FMM's own last convolution.
+        return nn.Conv2d(channels, channels, 1) if self.teacher.signed else nn.Identity()
+
+    @torch.no_grad()
+    def teacher_features(self, images_B3HW: Tensor) -> list[Tensor]:
+        """The teacher's raw features, all levels: `[B, C_l, h_l, w_l]`, shallow to deep.
+
+        Outside the region of interest it sees 0, the mean colour of its own training.
+        """
+        if self.pixel_roi is not None:
+            images_B3HW = images_B3HW * self.pixel_roi
+        features: list[Tensor] = self.teacher(images_B3HW)
+        return features
+
+    def set_feature_statistics(self, statistics: Sequence[tuple[Tensor, Tensor]]) -> None:
+        """Takes each level's mean and standard deviation per channel, `[C_l]` both."""
+        for n, (mean, std) in enumerate(statistics[: self.num_seen]):
+            self.get_buffer(f"feature_mean_{n}").copy_(mean.view(1, -1, 1, 1))
+            # A channel that never fires stays as it is.
+            self.get_buffer(f"feature_std_{n}").copy_(std.clamp_min(1e-6).view(1, -1, 1, 1))
+
+    def normalise(self, levels: Sequence[Tensor]) -> list[Tensor]:
+        """Raw features to what student, loss and map see: float32, standardised per channel.
+
+        Levels that are there for cell Gaussians alone are left out.
+        """
+        levels = levels[: self.num_seen]
+        if self.config.feature_norm == "none":
+            return [t.float() for t in levels]
+        return [
+            (t.float() - self.get_buffer(f"feature_mean_{n}")) / self.get_buffer(f"feature_std_{n}")
+            for n, t in enumerate(levels)
+        ]
+
+    def student_features(
+        self, levels: Sequence[Tensor], feature_masks: Sequence[Tensor] | None = None
+    ) -> tuple[Tensor, ...]:
+        """The student's rebuilding of the levels in use.
+
+        Args:
+            levels: normalised teacher features, all levels.
+            feature_masks: per level in use `[B, 1, h_l, w_l]`, 0 where a pixel is hidden.
+        """
+        code = self.embedding(self.attention(self.fusion(levels)))
+        decoded = self.decoder(code)
+        if not self.config.fmm:
+            return tuple(head(d) for head, d in zip(self.heads, decoded, strict=True))
+        masks: Sequence[Tensor | None] = feature_masks or [None] * len(decoded)
+        return tuple(head(d, m) for head, d, m in zip(self.heads, decoded, masks, strict=True))
+
+    def pairs(
+        self, levels: Sequence[Tensor], feature_masks: Sequence[Tensor] | None = None
+    ) -> FeaturePairs:
+        """Pairs of the levels in use, from raw teacher features of all levels."""
+        normalised = self.normalise(levels)
+        student = self.student_features(normalised, feature_masks)
+        return FeaturePairs(tuple(normalised[n] for n in self.levels), student)
+
+    def forward(self, images_B3HW: Tensor) -> FeaturePairs:
+        """float32 `[B, 3, H, W]`, normalised for the teacher, to pairs of the levels in use."""
+        return self.pairs(self.teacher_features(images_B3HW))
+
+    def from_features(self, levels: Sequence[Tensor]) -> FeaturePairs:
+        """`pairs`, as a detector calls it."""
+        return self.pairs(levels)
+
+    def maps(self, found: FeaturePairs) -> Tensor:
+        """`anomaly_map`: one detector has one map, `[B, 1, H, W]`."""
+        return self.anomaly_map(found)
+
+    def join(self, maps_BKHW: Tensor, found: FeaturePairs | None = None) -> Joined:
+        """The map itself, and its score."""
+        score = self.image_score(maps_BKHW, found)
+        return Joined(maps_BKHW[:, 0], score, score[:, None])
+
+    def anomaly_map(self, pairs: FeaturePairs) -> Tensor:
+        """The smoothed map at input size: float32 `[B, 1, H, W]`, higher is more anomalous.
+
+        Zero outside the region of interest; a calibrated map may well be lower inside.
+        """
+        size = self.config.image_size
+        return maps.anomaly_map(
+            maps.level_maps(pairs, anchor=self.config.anchor),
+            size=(size, size),
+            combine=self.config.combine,
+            mean=self.get_buffer("level_mean"),
+            std=self.get_buffer("level_std"),
+            roi=self.level_roi,
+            sigma=self.config.smooth * size / 256,
+            pixel_roi=self.pixel_roi,
+        )
+
+    def image_score(self, map_B1HW: Tensor, pairs: FeaturePairs | None = None) -> Tensor:
+        """One number an image, of its pixels inside: float32 `[B]`, higher is more anomalous.
+
+        Args:
+            map_B1HW: `anomaly_map` of the pairs.
+            pairs: needed where `gaussian` is on.
+        """
+        score = self.map_score(map_B1HW)
+        if not self.config.gaussian:
+            return score
+        assert pairs is not None
+        both = torch.stack([score, self.gaussian_distance(pairs)])
+        mean, std = self.get_buffer("score_mean"), self.get_buffer("score_std")
+        of_map, of_gaussian = ((both - mean[:, None]) / std[:, None]).unbind()
+        joined: Tensor = of_map + self.config.gaussian * of_gaussian
+        return joined
+
+    def map_score(self, map_B1HW: Tensor) -> Tensor:
+        """What the map alone says: float32 `[B]`."""
+        return maps.image_score(
+            map_B1HW,
+            rule=self.config.image_score,
+            top_share=self.config.top_share,
+            mean_weight=self.config.mean_weight,
+            roi=self.pixel_roi,
+        )
+
+    def gaussian_distance(self, pairs: FeaturePairs) -> Tensor:
+        """Mahalanobis distance of the mean deepest feature from good ones': float32 `[B]`."""
+        region = None if self.level_roi is None else self.level_roi[-1]
+        mean_BC = inside(pairs.teacher[-1].float(), region).mean(2)
+        away = mean_BC - self.get_buffer("gaussian_mean")
+        distance: Tensor = (away @ self.get_buffer("gaussian_whitening")).norm(dim=1)
+        return distance
+
+    def trained_state(self) -> dict[str, Tensor]:
+        """Everything that training made: parameters and buffers but the teacher's."""
+        return trained(self)
+
+    def load_trained_state(self, state: dict[str, Tensor]) -> None:
+        """Takes what `trained_state` gave.
+
+        Raises:
+            RuntimeError: a key is missing, unknown or of another shape.
+        """
+        teacher = {f"teacher.{k}": v for k, v in self.teacher.state_dict().items()}
+        self.load_state_dict({**state, **teacher}, strict=True)
+
+
+def trained(model: nn.Module) -> dict[str, Tensor]:
+    """A model's parameters and buffers but those of its teacher."""
+    return {k: v for k, v in model.state_dict().items() if "teacher." not in k}
+
+
+def pixel_region(config: ModelConfig, roi: Roi | None) -> Tensor | None:
+    """A region of interest at input size: float32 `[H, W]` of 0 and 1; None: everywhere."""
+    if roi is None:
+        return None
+    size = config.image_size
+    return torch.from_numpy(roi.at(Geometry(roi.size, (size, size), config.resize))).float()
+
+
+def _check_size(config: ModelConfig, stride: int) -> None:
+    """What the embedding halves, the decoder doubles: only an even level comes back to its size."""
+    step = 2 * stride
+    if config.image_size % step:
+        below = config.image_size // step * step
+        sizes = " or ".join(str(size) for size in (below, below + step) if size)
+        raise ConfigError(
+            f"model.image_size is {config.image_size}: the deepest level of {config.backbone} is "
+            f"{stride} times smaller and is halved once more; take a multiple of {step}, {sizes}"
+        )
+
+
+def build(config: ModelConfig, teacher: Teacher, *, seed: int, roi: Roi | None = None) -> MRKD:
+    """A fresh student whose initial weights depend on config and seed alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seeds.torch_seed(seed, "init"))
+        return MRKD(config, teacher, roi)

@@ -1,0 +1,1 @@
+"""Registry of model versions and their promotions."""

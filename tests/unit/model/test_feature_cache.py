@@ -1,0 +1,50 @@
+"""Teacher features: what they are of, and their statistics."""
+
+import numpy as np
+import torch
+
+from mrkd.config import RoiConfig
+from mrkd.data.images import to_tensor
+from mrkd.data.roi import Roi
+from mrkd.model.feature_cache import TeacherFeatures
+from tests.support.models import small_model
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (20, 64, 64, 3), np.uint8)
+
+
+def corner():
+    mask = np.zeros((64, 64), bool)
+    mask[:24, :40] = True
+    return Roi(mask, RoiConfig())
+
+
+def features(model):
+    return TeacherFeatures(model.teacher, PIXELS, budget_bytes=2**30, roi=model.pixel_roi)
+
+
+def test_what_a_student_learns_from_is_what_its_model_shows_it():
+    for roi in (None, corner()):
+        model = small_model(roi=roi)
+        shown = to_tensor(torch.from_numpy(PIXELS[:4]), model.teacher.normalisation)
+        for found, expected in zip(
+            features(model).compute(PIXELS[:4]), model.teacher_features(shown), strict=True
+        ):
+            assert torch.equal(found, expected)
+
+
+def test_statistics_are_mean_and_deviation_of_each_channel():
+    cache = features(small_model())
+    for level, (mean, std) in zip(cache.levels, cache.statistics(), strict=True):
+        double = level.double()
+        torch.testing.assert_close(mean, double.mean((0, 2, 3)))
+        torch.testing.assert_close(std, double.std((0, 2, 3), correction=0), atol=1e-6, rtol=1e-6)
+
+
+def test_statistics_of_a_region_are_those_of_what_lies_in_it():
+    model = small_model(roi=corner())
+    cache = features(model)
+    inside = cache.statistics(roi=model.all_level_roi)
+    for level, stride, (mean, std) in zip(cache.levels, model.teacher.strides, inside, strict=True):
+        cut = level[:, :, : -(-24 // stride), : -(-40 // stride)].double()
+        torch.testing.assert_close(mean, cut.mean((0, 2, 3)))
+        torch.testing.assert_close(std, cut.std((0, 2, 3), correction=0), atol=1e-6, rtol=1e-6)
