@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mrkd import metrics
 from mrkd.data import datasets, images
 from mrkd.data import preprocess as decoding
 from mrkd.data import synthetic_defects as synthetic
@@ -26,6 +25,7 @@ from mrkd.data.images import Geometry
 from mrkd.data.preprocess import Decoded, Decoder
 from mrkd.data.roi import Roi
 from mrkd.errors import CategoryError, ImageDecodeError
+from mrkd.evaluation import metrics
 from mrkd.model import inference as scoring
 from mrkd.model.detector import Detector
 from mrkd.model.feature_cache import TeacherFeatures

@@ -13,7 +13,7 @@ from mrkd.errors import ConfigError
 from mrkd.run_summary import Summary, now
 
 if TYPE_CHECKING:
-    from mrkd.metrics import OperatingPoint, Rate
+    from mrkd.evaluation.metrics import OperatingPoint, Rate
     from mrkd.reviews.record import Review
 
 
@@ -120,7 +120,7 @@ def _count(reviews: Sequence[Review], called: str, verdict: str) -> int:
 
 
 def _row(point: OperatingPoint) -> dict[str, Any]:
-    from mrkd.metrics.operating import PARTS
+    from mrkd.evaluation.metrics.thresholds import PARTS
 
     row = {
         "rule": point.rule,

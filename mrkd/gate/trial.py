@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mrkd import metrics
 from mrkd.data import datasets, images
 from mrkd.data import preprocess as decoding
 from mrkd.data import synthetic_defects as synthetic
@@ -24,7 +23,8 @@ from mrkd.data.datasets import Sample
 from mrkd.data.datasets.sample import place_of
 from mrkd.data.preprocess import Decoded, Decoder
 from mrkd.errors import CategoryError, ImageDecodeError, StorageError
-from mrkd.metrics import Metric
+from mrkd.evaluation import metrics
+from mrkd.evaluation.metrics import Metric
 from mrkd.model import inference as scoring
 from mrkd.model.artefact.save_load import LoadedModel
 from mrkd.model.detector import Detector

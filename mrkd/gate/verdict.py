@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from mrkd.data.datasets import Sample
 from mrkd.errors import ArtefactError, CategoryError
+from mrkd.evaluation.metrics import Metric
 from mrkd.gate.trial import MIN_SHARED, Rival, Trial, by_defects, by_labels
-from mrkd.metrics import Metric
 from mrkd.model import artefact as checkpoint
 from mrkd.model.artefact import save_load as models
 from mrkd.model.artefact.save_load import LoadedModel

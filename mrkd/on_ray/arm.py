@@ -15,12 +15,12 @@ from mrkd.category import Probe, fit_nearest, train_category
 from mrkd.config import EvalConfig, TrainConfig
 from mrkd.data.datasets import Sample
 from mrkd.errors import MrkdError, StorageError
-from mrkd.labelled import Judge, judge_of, measure
+from mrkd.evaluation.ablation import Arm, Run, Study, images_of
+from mrkd.evaluation.evaluate_model import Judge, judge_of, measure
 from mrkd.model import artefact as checkpoint
 from mrkd.on_ray import session
 from mrkd.on_ray.session import Ask
 from mrkd.storage import schema
-from mrkd.studies import Arm, Run, Study, images_of
 
 log = logging.getLogger(__name__)
 

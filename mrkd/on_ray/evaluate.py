@@ -24,13 +24,13 @@ from mrkd import reports, storage
 from mrkd.config import EvalConfig
 from mrkd.data import datasets
 from mrkd.data.datasets import Sample
-from mrkd.labelled import LABELLED, Measured, measure_category
+from mrkd.evaluation.evaluate_model import LABELLED, Measured, measure_category
+from mrkd.evaluation.threshold_rows import operating_rows, rare_rows
 from mrkd.on_ray import session, study
 from mrkd.on_ray.score import check_places
 from mrkd.on_ray.session import Ask
 from mrkd.on_ray.tasks import run_each
 from mrkd.on_ray.verdict import Verdict
-from mrkd.operating import operating_rows, rare_rows
 from mrkd.run_summary import Summary, now
 from mrkd.storage import schema
 

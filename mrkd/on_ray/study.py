@@ -3,7 +3,7 @@
 Each is a Ray task that trains as a fleet does, measures, and stores what it found; one that fails
 keeps no other from it. The same call goes on where an earlier one was ended: what has been found
 stays, a training under way goes on from its checkpoint. What is left behind:
-`mrkd/studies/folder.py`, and beside the runs
+`mrkd/evaluation/ablation/store.py`, and beside the runs
 
     evaluations/<run>/metrics.parquet      every figure with its interval (`schema.METRICS`)
                       differences.parquet  arms against the base of their table
@@ -19,11 +19,13 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from mrkd import protocols, reports, storage
+from mrkd import reports, storage
 from mrkd.category import inputs_of_all
 from mrkd.config import EvalConfig
 from mrkd.data import datasets
 from mrkd.data.datasets import Sample
+from mrkd.evaluation import protocols
+from mrkd.evaluation.ablation import Arm, Run, Study, inputs_of, outcome, runs_of, tables_of
 from mrkd.model.mrkd import MODEL_VERSION
 from mrkd.on_ray import arm as arms
 from mrkd.on_ray import session, shared_features
@@ -32,7 +34,6 @@ from mrkd.on_ray.tasks import run_each
 from mrkd.on_ray.verdict import Verdict
 from mrkd.run_summary import Summary
 from mrkd.storage import schema
-from mrkd.studies import Arm, Run, Study, inputs_of, outcome, runs_of, tables_of
 
 log = logging.getLogger(__name__)
 

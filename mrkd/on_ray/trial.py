@@ -11,14 +11,15 @@ from functools import partial
 from hashlib import sha256
 from typing import Any
 
-from mrkd import exam, metrics
+from mrkd import exam
 from mrkd.category import CategoryResult, Probe, good_samples, train_category
 from mrkd.config import SearchConfig, TrainConfig
 from mrkd.data import datasets
 from mrkd.data.datasets import Sample
 from mrkd.errors import CategoryError, MrkdError
+from mrkd.evaluation import metrics
+from mrkd.evaluation.metrics import Metric
 from mrkd.exam import Exam, Questions
-from mrkd.metrics import Metric
 from mrkd.model import artefact as checkpoint
 from mrkd.model import device
 from mrkd.model.artefact import save_load as models

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mrkd.evaluation import LEFT_OUT, MEAN
+from mrkd.evaluation.category_metrics import LEFT_OUT, MEAN
 from mrkd.reports import charts, page, pictures
 from mrkd.reports.content import Category, LeakPair, MetricRow, Model, PageData, Picture
 

@@ -14,9 +14,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from mrkd import metrics, published, storage
+from mrkd import storage
 from mrkd.config import EvalConfig
 from mrkd.data import images
+from mrkd.evaluation import metrics
+from mrkd.evaluation import published_results as published
+from mrkd.evaluation.ablation import STUDY_VERSION, Run, Study
+from mrkd.evaluation.ablation.variants import NEAREST, RD
 from mrkd.reports import stored
 from mrkd.reports.content import Box, LeakPair, MetricRow
 from mrkd.reports.fleet_content import Measure
@@ -30,8 +34,6 @@ from mrkd.reports.study_content import (
     TableData,
 )
 from mrkd.storage import schema
-from mrkd.studies import STUDY_VERSION, Run, Study
-from mrkd.studies.arms import NEAREST, RD
 
 RECORD = "study.json"
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from mrkd.operating import operating_row
+from mrkd.evaluation.threshold_rows import operating_row
 from mrkd.profiles import MIN_NIGHTS, NUM_NIGHTS, Band, Compared, Finding, Light, Lights
 from mrkd.reports import charts, page
 from mrkd.reports.night_content import NightData, Shown, Start

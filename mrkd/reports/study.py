@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mrkd.evaluation import MEAN
-from mrkd.published import Figure
+from mrkd.evaluation.category_metrics import MEAN
+from mrkd.evaluation.published_results import Figure
 from mrkd.reports import page, pictures, study_charts
 from mrkd.reports.content import MetricRow
 from mrkd.reports.evaluation import leak_view

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mrkd.published import Figure
+from mrkd.evaluation.published_results import Figure
 from mrkd.reports.content import Box, LeakPair, MetricRow
 from mrkd.reports.fleet_content import Measure
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mrkd.evaluation.metrics import OperatingPoint, Rate, reviewed_points
+from mrkd.evaluation.metrics.thresholds import wilson
 from mrkd.manifests import Manifest
-from mrkd.metrics import OperatingPoint, Rate, reviewed_points
-from mrkd.metrics.operating import wilson
 from mrkd.reviews import record
 from mrkd.reviews.matching import Matched, rows_of
 from mrkd.reviews.record import Review

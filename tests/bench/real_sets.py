@@ -27,11 +27,11 @@ import pyarrow.parquet as pq
 from mrkd.category import Probe, fit_nearest, train_category
 from mrkd.config import DataConfig, EvalConfig, TrainConfig
 from mrkd.data import datasets
-from mrkd.evaluation import MEAN
-from mrkd.labelled import Judge, judge_of, measure
-from mrkd.metrics import Metric
-from mrkd.studies.arms import ALONE, CELLS, NEAREST, PLAIN_RD, RD
-from mrkd.studies.sums import difference, mean
+from mrkd.evaluation.ablation.statistics import difference, mean
+from mrkd.evaluation.ablation.variants import ALONE, CELLS, NEAREST, PLAIN_RD, RD
+from mrkd.evaluation.category_metrics import MEAN
+from mrkd.evaluation.evaluate_model import Judge, judge_of, measure
+from mrkd.evaluation.metrics import Metric
 
 DEFAULT, BEFORE = "default", "default of before (preset student)"
 ARMS: dict[str, dict[str, Any]] = {

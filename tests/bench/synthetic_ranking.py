@@ -29,8 +29,8 @@ from mrkd import exam
 from mrkd.category import Probe, train_category
 from mrkd.config import DataConfig, TrainConfig
 from mrkd.data import datasets
+from mrkd.evaluation.metrics import image_auroc
 from mrkd.exam import Exam
-from mrkd.metrics import image_auroc
 from mrkd.searches import key_of
 from tests.bench.search import RESULTS, make_data
 

@@ -14,11 +14,11 @@ import torch
 
 from mrkd import reports
 from mrkd.config import EvalConfig
-from mrkd.evaluation import MEAN
+from mrkd.evaluation.ablation import tables_of
+from mrkd.evaluation.category_metrics import MEAN
 from mrkd.model import teacher as backbones
 from mrkd.on_ray import evaluate
 from mrkd.storage import schema
-from mrkd.studies import tables_of
 from tests.support.file_server import serving
 from tests.support.models import FIT, MODEL
 from tests.support.mvtec import CATEGORIES, make_mvtec

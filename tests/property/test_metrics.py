@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from mrkd import metrics
-from mrkd.metrics import PixelHistogram
+from mrkd.evaluation import metrics
+from mrkd.evaluation.metrics import PixelHistogram
 from tests.support.slow_metrics import slow_aupro
 
 few = settings(max_examples=40)

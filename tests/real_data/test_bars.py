@@ -19,13 +19,13 @@ from mrkd.config import EvalConfig, TrainConfig
 from mrkd.data import datasets, images
 from mrkd.data.images import Statistics
 from mrkd.data.preprocess import Decoder
-from mrkd.evaluation import MEAN
-from mrkd.labelled import judge_of, measure
+from mrkd.evaluation.ablation.variants import CELLS, NEAREST, RD
+from mrkd.evaluation.category_metrics import MEAN
+from mrkd.evaluation.evaluate_model import judge_of, measure
 from mrkd.model.artefact import save_load as models
 from mrkd.model.calibration import calibrate
 from mrkd.model.inference import score_images
 from mrkd.model.registry import promotions as registry
-from mrkd.studies.arms import CELLS, NEAREST, RD
 from tests.bench.real_sets import BEFORE, DEFAULT, places, run, table
 
 pytestmark = [pytest.mark.real_data, pytest.mark.timeout(3 * 3600)]

@@ -13,9 +13,9 @@ import pyarrow.compute as pc
 from mrkd import storage
 from mrkd.config import DataConfig, EvalConfig
 from mrkd.data import datasets
-from mrkd.evaluation import evaluate_category
-from mrkd.labelled import LABELLED
-from mrkd.operating import operating_rows
+from mrkd.evaluation.category_metrics import evaluate_category
+from mrkd.evaluation.evaluate_model import LABELLED
+from mrkd.evaluation.threshold_rows import operating_rows
 from mrkd.storage import schema
 from tests.support.parts import make_parts
 

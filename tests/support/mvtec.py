@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mrkd import published
+from mrkd.evaluation import published_results as published
 
 TEXTURES = ("carpet", "grid", "leather", "tile", "wood")
 CATEGORIES = tuple(published.sizes("mvtec"))

@@ -14,10 +14,10 @@ from mrkd import storage
 from mrkd.config import EvalConfig
 from mrkd.data import datasets
 from mrkd.data.datasets import Sample
-from mrkd.evaluation import Pixels, evaluate_category
-from mrkd.labelled import LABELLED
+from mrkd.evaluation.ablation import Run, Study, inputs_of, outcome, runs_of, tables_of
+from mrkd.evaluation.category_metrics import Pixels, evaluate_category
+from mrkd.evaluation.evaluate_model import LABELLED
 from mrkd.storage import schema
-from mrkd.studies import Run, Study, inputs_of, outcome, runs_of, tables_of
 from tests.support.evaluations import LABELS, MODEL
 from tests.support.parts import make_parts
 

@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 
-from mrkd import metrics
 from mrkd.category import train_category
 from mrkd.category.images import decode_good, read_good
 from mrkd.config import EvalConfig
 from mrkd.data import datasets, images
 from mrkd.data import preprocess as decoding
 from mrkd.data.preprocess import Decoder
+from mrkd.evaluation import metrics
+from mrkd.evaluation.evaluate_model import measure_category
 from mrkd.gate.trial import by_labels
-from mrkd.labelled import measure_category
 from mrkd.model import artefact as checkpoint
 from mrkd.model.artefact import save_load as models
 from mrkd.model.inference import score_images

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from mrkd.data import datasets
-from mrkd.evaluation import Pixels, evaluate_category
+from mrkd.evaluation.category_metrics import Pixels, evaluate_category
 from mrkd.model.inference import BATCH_SIZE, score_images
 from mrkd.model.teacher import Teacher
 from tests.bench.beside_anomalib.ours import (

@@ -4,10 +4,10 @@ An arm is a config under some values, trained on every category with every seed:
 run. Arms of several tables that come to the same config share their runs.
 """
 
-from mrkd.studies.arms import Arm, Table, runs_of, tables_of
-from mrkd.studies.folder import STUDY_VERSION, Run, Study, images_of, inputs_of
-from mrkd.studies.outcome import Outcome, outcome
-from mrkd.studies.sums import SAME, difference, mean, words
+from mrkd.evaluation.ablation.statistics import SAME, difference, mean, words
+from mrkd.evaluation.ablation.store import STUDY_VERSION, Run, Study, images_of, inputs_of
+from mrkd.evaluation.ablation.tables import Outcome, outcome
+from mrkd.evaluation.ablation.variants import Arm, Table, runs_of, tables_of
 
 __all__ = [
     "SAME",

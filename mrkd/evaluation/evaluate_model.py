@@ -20,7 +20,7 @@ from mrkd.data.images import Geometry
 from mrkd.data.leak_check import Leak, find_leaks
 from mrkd.data.preprocess import Decoder
 from mrkd.errors import CategoryError
-from mrkd.evaluation import Pixels, evaluate_category
+from mrkd.evaluation.category_metrics import Pixels, evaluate_category
 from mrkd.model import device
 from mrkd.model import inference as scoring
 from mrkd.model.artefact import Calibration, TeacherCard

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from mrkd.evaluation import MEAN
-from mrkd.metrics import Metric
-from mrkd.operating import operating_rows, rare_rows
+from mrkd.evaluation.ablation.statistics import difference, mean, words
+from mrkd.evaluation.ablation.store import Run, Study
+from mrkd.evaluation.ablation.variants import Arm, Table
+from mrkd.evaluation.category_metrics import MEAN
+from mrkd.evaluation.metrics import Metric
+from mrkd.evaluation.threshold_rows import operating_rows, rare_rows
 from mrkd.storage import schema
-from mrkd.studies.arms import Arm, Table
-from mrkd.studies.folder import Run, Study
-from mrkd.studies.sums import difference, mean, words
 
 HEADLINES = (
     ("image_auroc", None),

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from mrkd.metrics import operating_points, rare_defects, reviewed_points
-from mrkd.metrics.operating import wilson
+from mrkd.evaluation.metrics import operating_points, rare_defects, reviewed_points
+from mrkd.evaluation.metrics.thresholds import wilson
 
 
 def scores(seed=0, good=200, bad=60, apart=2.0):

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mrkd.config import EvalConfig
-from mrkd.metrics import OperatingPoint, Rate, operating_points, rare_defects
-from mrkd.metrics.operating import PARTS
+from mrkd.evaluation.metrics import OperatingPoint, Rate, operating_points, rare_defects
+from mrkd.evaluation.metrics.thresholds import PARTS
 
 
 def operating_rows(

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mrkd.data.datasets import GOOD
-from mrkd.metrics import (
+from mrkd.evaluation.metrics import (
     IMAGE_METRICS,
     Metric,
     PixelHistogram,

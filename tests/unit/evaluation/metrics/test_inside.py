@@ -1,6 +1,6 @@
 import numpy as np
 
-from mrkd.metrics import PixelHistogram
+from mrkd.evaluation.metrics import PixelHistogram
 
 
 def test_pixels_outside_a_region_are_in_no_pixel_metric():

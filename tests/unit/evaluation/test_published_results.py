@@ -3,8 +3,8 @@ from typing import Any
 
 import pytest
 
-from mrkd import published
 from mrkd.data.datasets.cifar10 import CLASSES
+from mrkd.evaluation import published_results as published
 from mrkd.model.teacher.architectures import BACKBONES
 
 MVTEC, CIFAR = "mvtec", "cifar10_one_class"

@@ -9,7 +9,7 @@ from mrkd.category import train_category
 from mrkd.config import DataConfig, EvalConfig
 from mrkd.data import datasets
 from mrkd.errors import CategoryError
-from mrkd.labelled import LABELLED, measure_category
+from mrkd.evaluation.evaluate_model import LABELLED, measure_category
 from mrkd.storage import schema
 from tests.support.models import MODEL, small_config
 from tests.support.parts import make_parts

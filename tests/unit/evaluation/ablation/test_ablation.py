@@ -8,10 +8,7 @@ import pytest
 from mrkd.config import EvalConfig
 from mrkd.data.datasets import Sample
 from mrkd.errors import ConfigError
-from mrkd.evaluation import evaluate_category
-from mrkd.metrics import Metric, bootstrap_interval, paired_bootstrap
-from mrkd.storage import schema
-from mrkd.studies import (
+from mrkd.evaluation.ablation import (
     SAME,
     Run,
     Study,
@@ -24,6 +21,9 @@ from mrkd.studies import (
     tables_of,
     words,
 )
+from mrkd.evaluation.category_metrics import evaluate_category
+from mrkd.evaluation.metrics import Metric, bootstrap_interval, paired_bootstrap
+from mrkd.storage import schema
 
 RAW = {"workspace": "w", "run": "r", "data": {"root": "parts"}, "protocol": "mvtec"}
 

@@ -5,8 +5,8 @@ against the share of good ones called, with a vertex at each distinct value. Whe
 missing the metric is null with a reason, never 0 or 1.
 """
 
-from mrkd.metrics.bootstrap import Metric, Weights, resample_weights
-from mrkd.metrics.image import (
+from mrkd.evaluation.metrics.bootstrap import Metric, Weights, resample_weights
+from mrkd.evaluation.metrics.image import (
     IMAGE_METRICS,
     average_precision,
     bootstrap_interval,
@@ -17,14 +17,14 @@ from mrkd.metrics.image import (
     one_class,
     paired_bootstrap,
 )
-from mrkd.metrics.operating import (
+from mrkd.evaluation.metrics.pixel import PixelHistogram, PixelMetric, aupro, pixel_auroc
+from mrkd.evaluation.metrics.thresholds import (
     OperatingPoint,
     Rate,
     operating_points,
     rare_defects,
     reviewed_points,
 )
-from mrkd.metrics.pixel import PixelHistogram, PixelMetric, aupro, pixel_auroc
 
 __all__ = [
     "IMAGE_METRICS",

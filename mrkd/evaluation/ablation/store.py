@@ -23,9 +23,9 @@ import pyarrow.compute as pc
 from mrkd import storage
 from mrkd.config import EvalConfig, TrainConfig
 from mrkd.data.datasets import Sample
+from mrkd.evaluation.ablation.variants import Table
 from mrkd.run_summary import now
 from mrkd.storage import schema
-from mrkd.studies.arms import Table
 
 STUDY_VERSION = 1
 

@@ -2,8 +2,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from mrkd import metrics
-from mrkd.evaluation import LEFT_OUT, MEAN, Pixels, evaluate_category
+from mrkd.evaluation import metrics
+from mrkd.evaluation.category_metrics import LEFT_OUT, MEAN, Pixels, evaluate_category
 from mrkd.storage import schema
 
 SIDE = 16

@@ -13,7 +13,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mrkd.metrics.bootstrap import Floats, Metric, Weights, area, resample_weights, share
+from mrkd.evaluation.metrics.bootstrap import Floats, Metric, Weights, area, resample_weights, share
 
 # Resamples that go through a curve at once: with 10,000 images, 16 MB an array.
 _CHUNK = 200

@@ -2,10 +2,10 @@ import dataclasses
 
 import pytest
 
-from mrkd import protocols
 from mrkd.config import EvalConfig
 from mrkd.data.datasets import Sample
 from mrkd.errors import ConfigError
+from mrkd.evaluation import protocols
 
 
 def config(protocol="mvtec", layout="mvtec", part="test"):

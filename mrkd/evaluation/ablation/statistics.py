@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mrkd.metrics import Metric
+from mrkd.evaluation.metrics import Metric
 
 SAME = "no difference that these data can show"
 

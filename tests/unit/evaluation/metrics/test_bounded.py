@@ -5,8 +5,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from mrkd import metrics
-from mrkd.metrics import PixelHistogram, pixel
+from mrkd.evaluation import metrics
+from mrkd.evaluation.metrics import PixelHistogram, pixel
 
 METRICS = ("aupro", "pixel_auroc")
 

@@ -112,7 +112,7 @@ def _other_data(name: str, expected: Sizes, counts: Sizes) -> list[str]:
 
 @functools.cache
 def _content() -> dict[str, Any]:
-    text = (resources.files("mrkd") / "published.toml").read_text(encoding="utf-8")
+    text = (resources.files("mrkd.evaluation") / "published.toml").read_text(encoding="utf-8")
     return tomllib.loads(text)
 
 

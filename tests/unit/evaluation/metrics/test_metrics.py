@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
-from mrkd import metrics
-from mrkd.metrics import IMAGE_METRICS, PixelHistogram
+from mrkd.evaluation import metrics
+from mrkd.evaluation.metrics import IMAGE_METRICS, PixelHistogram
 from tests.support.slow_metrics import slow_aupro, slow_regions
 
 # The vectors of spec section 9.

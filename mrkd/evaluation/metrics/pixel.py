@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage.measure import label
 
-from mrkd.metrics.bootstrap import Floats, Metric, Weights, area, share
+from mrkd.evaluation.metrics.bootstrap import Floats, Metric, Weights, area, share
 
 PixelMetric = Literal["pixel_auroc", "aupro"]
 

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mrkd import seeds
-from mrkd.metrics.bootstrap import Floats
-from mrkd.metrics.image import image_distribution, one_class
+from mrkd.evaluation.metrics.bootstrap import Floats
+from mrkd.evaluation.metrics.image import image_distribution, one_class
 
 PARTS = 10_000
 """What escapes and false calls are counted in."""

@@ -1,0 +1,1 @@
+"""Metrics of labelled images, protocols, thresholds and ablations."""
