@@ -38,7 +38,8 @@ def _report(options: argparse.Namespace) -> Summary:
 
 
 def _manifest(options: argparse.Namespace) -> Summary:
-    from mrkd import archive, storage
+    from mrkd import storage
+    from mrkd.nights import archive
 
     started_at = now()
     counts = archive.write_manifest(options.uri, options.out, options.template)
@@ -126,10 +127,12 @@ def _set_threshold(options: argparse.Namespace) -> Summary:
 
 
 def _calibrate(options: argparse.Namespace) -> Summary:
-    from mrkd import commissioning, rethreshold, storage
+    from mrkd import storage
     from mrkd.model import artefact as checkpoint
     from mrkd.model import calibration
     from mrkd.model.registry import queries as catalogue
+    from mrkd.nights import commissioning
+    from mrkd.nights import try_threshold as rethreshold
 
     started_at = now()
     check_name("run", options.night)

@@ -22,7 +22,7 @@ from mrkd.model.detector import infer
 from mrkd.model.ensemble import Ensemble, model_of
 from mrkd.model.feature_cache import TeacherFeatures
 from mrkd.model.teacher import teacher_of
-from mrkd.reviews.training import load_samples
+from mrkd.nights.reviews.training_samples import load_samples
 from mrkd.run_summary import Summary, now
 from mrkd.storage.thread_map import in_threads
 

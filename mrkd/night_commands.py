@@ -14,13 +14,14 @@ from mrkd.errors import MrkdError
 from mrkd.run_summary import Summary, now
 
 if TYPE_CHECKING:
-    from mrkd.retention import Pruning
+    from mrkd.nights.prune_maps import Pruning
 
 _SHOWN = 20
 
 
 def _compare(options: argparse.Namespace) -> Summary:
-    from mrkd import comparison, reports, storage
+    from mrkd import reports, storage
+    from mrkd.nights import compare_nights as comparison
 
     started_at = now()
     found = comparison.compare(options.workspace, options.run_a, options.run_b)
@@ -40,7 +41,8 @@ def _compare(options: argparse.Namespace) -> Summary:
 
 
 def _try_threshold(options: argparse.Namespace) -> Summary:
-    from mrkd import rethreshold, storage
+    from mrkd import storage
+    from mrkd.nights import try_threshold as rethreshold
 
     started_at = now()
     check_name("run", options.run)
@@ -64,7 +66,8 @@ def _try_threshold(options: argparse.Namespace) -> Summary:
 
 
 def _show(options: argparse.Namespace) -> Summary:
-    from mrkd import audit, storage
+    from mrkd import storage
+    from mrkd.nights import image_history as audit
 
     started_at = now()
     found = audit.history(options.workspace, options.image_uri, maps=bool(options.page))
@@ -84,8 +87,8 @@ def _show(options: argparse.Namespace) -> Summary:
 
 
 def _prune(options: argparse.Namespace) -> Summary:
-    from mrkd import retention
     from mrkd.config import durations
+    from mrkd.nights import prune_maps as retention
 
     started_at = now()
     found = retention.due(options.workspace, durations.parse("--older-than", options.older_than))
@@ -106,7 +109,7 @@ def _pruned(
     options: argparse.Namespace, found: Sequence[Pruning]
 ) -> tuple[list[Pruning], list[str]]:
     """What was done, and why it was not: a night that is at work keeps no other one's maps."""
-    from mrkd import retention
+    from mrkd.nights import prune_maps as retention
 
     pruned, reasons = [], []
     for one in found:

@@ -14,12 +14,13 @@ from mrkd.run_summary import Summary, now
 
 if TYPE_CHECKING:
     from mrkd.evaluation.metrics import OperatingPoint, Rate
-    from mrkd.reviews.record import Review
+    from mrkd.nights.reviews.store import Review
 
 
 def _import(options: argparse.Namespace) -> Summary:
     from mrkd import reports, storage
-    from mrkd.reviews import bringing, labels
+    from mrkd.nights.reviews import import_labels as bringing
+    from mrkd.nights.reviews import labels_csv as labels
 
     started_at = now()
     said = labels.read_labels(options.labels)
@@ -57,8 +58,8 @@ def _import(options: argparse.Namespace) -> Summary:
 
 def _propose(options: argparse.Namespace) -> Summary:
     from mrkd import storage
-    from mrkd.manifests import read_manifests
-    from mrkd.reviews.estimate import estimate
+    from mrkd.nights.manifest import read_manifests
+    from mrkd.nights.reviews.error_rates import estimate
 
     started_at = now()
     check_costs(options.cost_escape, options.cost_false_call)

@@ -76,7 +76,7 @@ def _spaces() -> Summary:
 
 
 def _plan_score(config: ScoreConfig) -> Summary:
-    from mrkd.night_forecast import forecast_night
+    from mrkd.nights.cost_estimate import forecast_night
 
     found = forecast_night(config)
     print("\n".join(found.lines()))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from mrkd import commissioning, gate, training
+from mrkd import gate, training
 from mrkd.category import facts
 from mrkd.category.groups import Groups, Split, groups_of, split_of, why_no_student
 from mrkd.category.images import DecodedImages, check_count, decode_good, fingerprint
@@ -36,6 +36,7 @@ from mrkd.model.feature_cache import TeacherFeatures
 from mrkd.model.mrkd import pixel_region
 from mrkd.model.registry import promotions as registry
 from mrkd.model.registry.promotions import Promotion
+from mrkd.nights import commissioning
 from mrkd.parallel import Group
 from mrkd.training import CrossFit, FitResult, Report
 

@@ -9,11 +9,11 @@ import logging
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
-from mrkd import alerts
-from mrkd.alerts import Alert
 from mrkd.config import ScoreConfig
 from mrkd.errors import MrkdError
-from mrkd.nights import Night
+from mrkd.nights import alerts
+from mrkd.nights.alerts import Alert
+from mrkd.nights.night import Night
 
 log = logging.getLogger(__name__)
 

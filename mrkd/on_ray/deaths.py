@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass
 
 from mrkd import storage
 from mrkd.errors import NightError
-from mrkd.nights import Night
-from mrkd.shards import Shard
+from mrkd.nights.night import Night
+from mrkd.nights.shards import Shard
 
 DEATHS = 3
 """Processes that an image may end before it is given up."""

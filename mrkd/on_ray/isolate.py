@@ -21,7 +21,8 @@ from ray.exceptions import OutOfMemoryError, RayError, RayTaskError, WorkerCrash
 
 from mrkd.config import PoolConfig, ScoreConfig
 from mrkd.errors import MrkdError, NightError, StorageError
-from mrkd.nights import Night
+from mrkd.nights.night import Night
+from mrkd.nights.shards import Shard
 from mrkd.on_ray import boards, session, steps
 from mrkd.on_ray.deaths import (
     DEATHS,
@@ -35,7 +36,6 @@ from mrkd.on_ray.reading import Row, decode, decoder_of, read_images
 from mrkd.on_ray.session import Ask
 from mrkd.on_ray.steps import Work
 from mrkd.on_ray.tally import Meter, Took
-from mrkd.shards import Shard
 from mrkd.storage import Fetched
 
 if TYPE_CHECKING:

@@ -7,15 +7,16 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import lru_cache
 from typing import Any, TypeVar
 
-from mrkd import archive, storage
-from mrkd.archive import Span
+from mrkd import storage
 from mrkd.config import ArchiveConfig
 from mrkd.data.images import DecodeLimits
 from mrkd.data.preprocess import Decoded, Decoder
 from mrkd.errors import StorageError
 from mrkd.model import artefact as checkpoint
+from mrkd.nights import archive
+from mrkd.nights.archive import Span
+from mrkd.nights.shards import Shard
 from mrkd.on_ray.tally import Meter
-from mrkd.shards import Shard
 from mrkd.storage import Fetched
 
 T = TypeVar("T")

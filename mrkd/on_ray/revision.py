@@ -27,7 +27,8 @@ from ray.util.annotations import RayDeprecationWarning
 
 from mrkd.config import ScoreConfig
 from mrkd.errors import MrkdError, NightError, StorageError
-from mrkd.nights import Night
+from mrkd.nights.night import Night
+from mrkd.nights.shards import Shard, most_pixels
 from mrkd.on_ray import blocks, boards, session, steps
 from mrkd.on_ray.deadline import Deadline, deadline_of
 from mrkd.on_ray.deaths import shards_with_deaths
@@ -37,7 +38,6 @@ from mrkd.on_ray.regrouping import Regrouping, pool_in_place_of
 from mrkd.on_ray.session import READER_CPUS, Node, Pool
 from mrkd.on_ray.steps import Work
 from mrkd.on_ray.tally import Took
-from mrkd.shards import Shard, most_pixels
 from mrkd.storage.lease import Lease
 
 log = logging.getLogger(__name__)

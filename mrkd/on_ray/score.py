@@ -1,6 +1,6 @@
 """A night: an archive of images to rows in Parquet, each image exactly once.
 
-Plan, commit and close are `mrkd.nights`; how a revision is scored on Ray is `revision`:
+Plan, commit and close are `mrkd.nights.night`; how a revision is scored on Ray is `revision`:
 
     for each revision that is not closed, then for what is new:
         todo -> the golden set -> passes of the pipeline -> manifest
@@ -18,13 +18,18 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Self
 
-from mrkd import alerts, archive, golden, parts, reports, storage, version_sets
+from mrkd import reports, storage
 from mrkd.config import ScoreConfig
 from mrkd.config.toml import nearest
 from mrkd.errors import ArtefactError, ConfigError, MrkdError, StoppedError, StorageError
-from mrkd.manifests import Manifest, count_rows, unopened
 from mrkd.model import artefact as checkpoint
-from mrkd.nights import Night
+from mrkd.nights import alerts, archive
+from mrkd.nights import model_versions as version_sets
+from mrkd.nights import part_verdicts as parts
+from mrkd.nights import reference_parts as golden
+from mrkd.nights.manifest import Manifest, count_rows, unopened
+from mrkd.nights.night import Night
+from mrkd.nights.shards import Pin
 from mrkd.on_ray import session
 from mrkd.on_ray.deadline import deadline_of
 from mrkd.on_ray.revision import Committer, Done
@@ -32,7 +37,6 @@ from mrkd.on_ray.session import Node
 from mrkd.on_ray.tally import Meter, add_start
 from mrkd.on_ray.verdict import STATES, Verdict
 from mrkd.run_summary import Summary, now, some_of
-from mrkd.shards import Pin
 from mrkd.storage.lease import Lease
 from mrkd.storage.schema import ERROR_KINDS
 from mrkd.storage.thread_map import in_threads

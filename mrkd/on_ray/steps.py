@@ -16,12 +16,12 @@ import ray
 from mrkd.config import RowsConfig, ScoreConfig
 from mrkd.data.preprocess import Decoded, ahead_of
 from mrkd.errors import MrkdError
-from mrkd.nights import Night
+from mrkd.nights.night import Night
+from mrkd.nights.shards import Shard
 from mrkd.on_ray import blocks, boards, session
 from mrkd.on_ray.reading import Row, decode, decoder_of, read_images
 from mrkd.on_ray.session import Ask
 from mrkd.on_ray.tally import Meter, Took
-from mrkd.shards import Shard
 from mrkd.storage import Fetched, schema
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from typing import Any
 from mrkd import storage
 from mrkd.config import ScoreConfig
 from mrkd.errors import StorageError
-from mrkd.nights import Night
+from mrkd.nights.night import Night
 
 log = logging.getLogger(__name__)
 

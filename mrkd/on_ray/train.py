@@ -15,13 +15,13 @@ from mrkd.category import CategoryResult, inputs_of_all, standing, steps_of, wor
 from mrkd.config import TrainConfig
 from mrkd.data.datasets import Sample
 from mrkd.fleets import Fleet
+from mrkd.nights.reviews.training_samples import load_samples
 from mrkd.on_ray import boards, session, workers
 from mrkd.on_ray.progress import Board, Progress
 from mrkd.on_ray.session import Ask
 from mrkd.on_ray.tasks import run_each
 from mrkd.on_ray.verdict import Verdict
 from mrkd.on_ray.workers import Order
-from mrkd.reviews.training import load_samples
 from mrkd.run_summary import Summary, some_of
 from mrkd.storage.thread_map import in_threads
 

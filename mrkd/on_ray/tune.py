@@ -27,12 +27,12 @@ from mrkd.category import inputs_of_all
 from mrkd.config import SearchConfig
 from mrkd.data.datasets import Sample
 from mrkd.errors import CategoryError, ConfigError
+from mrkd.nights.reviews.training_samples import load_samples
 from mrkd.on_ray import session, shared_features, spaces, trial, winner
 from mrkd.on_ray.spaces import Space
 from mrkd.on_ray.trial import Order
 from mrkd.on_ray.verdict import Verdict
 from mrkd.on_ray.winner import Found
-from mrkd.reviews.training import load_samples
 from mrkd.run_summary import Summary
 from mrkd.searches import Search, Trial
 

@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import PurePosixPath
 from typing import Any
 
-from mrkd.comparison import CategoryChange
+from mrkd.nights.compare_nights import CategoryChange
 from mrkd.reports import page
 from mrkd.reports.comparison_content import ComparisonData, Pair, Seen
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mrkd.comparison import CategoryChange
+from mrkd.nights.compare_nights import CategoryChange
 from mrkd.reports.content import Picture
 
 

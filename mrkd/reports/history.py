@@ -7,11 +7,11 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from mrkd import storage
-from mrkd.audit import Sighting
 from mrkd.errors import ArtefactError, StorageError
 from mrkd.model import artefact as checkpoint
 from mrkd.model.artefact import Calibration, ModelCard
-from mrkd.night_images import read_images
+from mrkd.nights.archived_images import read_images
+from mrkd.nights.image_history import Sighting
 from mrkd.reports import page
 from mrkd.reports.drawing import drawn
 

@@ -12,13 +12,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mrkd import comparison, storage
-from mrkd.comparison import CategoryChange, Comparison
+from mrkd import storage
 from mrkd.errors import ArtefactError, NightError, StorageError
-from mrkd.manifests import open_night, read_manifests, readable
 from mrkd.model import artefact as checkpoint
 from mrkd.model.artefact import Calibration, ModelCard
-from mrkd.night_images import read_images
+from mrkd.nights import compare_nights as comparison
+from mrkd.nights.archived_images import read_images
+from mrkd.nights.compare_nights import CategoryChange, Comparison
+from mrkd.nights.manifest import open_night, read_manifests, readable
 from mrkd.reports.comparison_content import ComparisonData, Pair, Seen
 from mrkd.reports.content import Picture
 from mrkd.reports.drawing import drawn

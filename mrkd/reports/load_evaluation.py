@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from mrkd import storage
-from mrkd.manifests import open_night, readable
+from mrkd.nights.manifest import open_night, readable
 from mrkd.reports import stored
 from mrkd.reports.content import (
     Archive,

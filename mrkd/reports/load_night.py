@@ -14,21 +14,22 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from mrkd import profiles, storage
-from mrkd.archive import UNMATCHED
+from mrkd import storage
 from mrkd.errors import ArtefactError, ConfigError, StorageError
-from mrkd.manifests import Manifest, open_night, read_manifests, readable
 from mrkd.model import artefact as checkpoint
 from mrkd.model.artefact import Calibration, ModelCard
-from mrkd.night_images import read_images
-from mrkd.profiles import Lights, Profile, Reference
+from mrkd.nights import drift as profiles
+from mrkd.nights.archive import UNMATCHED
+from mrkd.nights.archived_images import read_images
+from mrkd.nights.drift import Lights, Profile, Reference
+from mrkd.nights.manifest import Manifest, open_night, read_manifests, readable
+from mrkd.nights.reviews.error_rates import Reviewed, estimate
+from mrkd.nights.shards import Pin
 from mrkd.reports import night_records, night_rows
 from mrkd.reports.content import Model
 from mrkd.reports.drawing import drawn
 from mrkd.reports.night_content import NightData, Scoring, Shown
 from mrkd.reports.night_rows import Chosen, Row
-from mrkd.reviews.estimate import Reviewed, estimate
-from mrkd.shards import Pin
 from mrkd.storage.thread_map import in_threads
 
 RECORD = "_MANIFEST.json"

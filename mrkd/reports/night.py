@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from mrkd.evaluation.threshold_rows import operating_row
-from mrkd.profiles import MIN_NIGHTS, NUM_NIGHTS, Band, Compared, Finding, Light, Lights
+from mrkd.nights.drift import MIN_NIGHTS, NUM_NIGHTS, Band, Compared, Finding, Light, Lights
+from mrkd.nights.reviews.error_rates import Reviewed
 from mrkd.reports import charts, page
 from mrkd.reports.night_content import NightData, Shown, Start
 from mrkd.reports.night_words import ASPECTS, ERROR_WORDS, MEASURES, STAGES
-from mrkd.reviews.estimate import Reviewed
 
 # Past so many lines a table scrolls by itself, and charts are drawn when they are asked for.
 _MANY = 24

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mrkd.profiles import Compared, Lights
+from mrkd.nights.drift import Compared, Lights
+from mrkd.nights.reviews.error_rates import Reviewed
 from mrkd.reports.content import ImageError, Model, Picture
-from mrkd.reviews.estimate import Reviewed
 
 
 @dataclass(frozen=True)

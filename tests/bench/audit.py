@@ -24,8 +24,8 @@ from pathlib import Path
 import numpy as np
 
 from mrkd import storage
-from mrkd.audit import history
-from mrkd.manifests import Manifest, Stored
+from mrkd.nights.image_history import history
+from mrkd.nights.manifest import Manifest, Stored
 from mrkd.storage import schema
 from tests.bench.score import RESULTS, machine
 from tests.support.closed_nights import scored

@@ -25,20 +25,21 @@ from pathlib import Path
 import safetensors.torch
 import torch
 
-from mrkd import archive, storage
-from mrkd.archive import Template
+from mrkd import storage
 from mrkd.config import ArchiveConfig, EvalConfig, ScoreConfig, SearchConfig, TrainConfig
 from mrkd.data import images
 from mrkd.data.images import DecodeLimits
 from mrkd.errors import MrkdError
-from mrkd.manifests import Manifest
 from mrkd.model import artefact as checkpoint
 from mrkd.model.artefact import checksummed_files as sealed
 from mrkd.model.registry import promotions as registry
 from mrkd.model.teacher import teacher_from_safetensors
-from mrkd.plans import Plan
-from mrkd.reviews import record
-from mrkd.reviews.labels import read_labels
+from mrkd.nights import archive
+from mrkd.nights.archive import Template
+from mrkd.nights.manifest import Manifest
+from mrkd.nights.plan import Plan
+from mrkd.nights.reviews import store as record
+from mrkd.nights.reviews.labels_csv import read_labels
 from mrkd.storage import schema
 from tests.support.closed_nights import scored, write_night
 from tests.support.pictures import pillow, smooth, tiff

@@ -4,10 +4,10 @@ import subprocess
 import sys
 
 from mrkd import demo
-from mrkd.archive import list_images
 from mrkd.config import ArchiveConfig, DataConfig
 from mrkd.data import images
 from mrkd.errors import ImageDecodeError
+from mrkd.nights.archive import list_images
 
 
 def test_without_its_photographs_the_demo_says_how_to_get_them_and_starts_nothing(tmp_path):

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from mrkd.config import ArchiveConfig, RowsConfig, ScoreConfig
-from mrkd.manifests import open_night
+from mrkd.nights.manifest import open_night
 from tests.support.clusters import RAY, further_node, head, kill_node, network, submit
 from tests.support.models import small_config
 from tests.support.parts import make_parts

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from mrkd import cli
-from mrkd.manifests import read_manifests
+from mrkd.nights.manifest import read_manifests
 from tests.support.night_runs import events
 
 DAYS = ("2026-11-21", "2026-11-22", "2026-11-23")

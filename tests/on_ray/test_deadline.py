@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from mrkd import alerts
 from mrkd.errors import ConfigError
-from mrkd.manifests import open_night, read_manifests
-from mrkd.nights import Night
+from mrkd.nights import alerts
+from mrkd.nights.manifest import open_night, read_manifests
+from mrkd.nights.night import Night
 from mrkd.on_ray import score
 from mrkd.on_ray.deadline import Deadline
 from mrkd.reports import load_night_data, night_page

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mrkd import storage
-from mrkd.manifests import open_night
+from mrkd.nights.manifest import open_night
 from mrkd.on_ray import score
 from mrkd.on_ray.deaths import Death
 from tests.support.night_runs import events

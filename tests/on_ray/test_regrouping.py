@@ -9,7 +9,7 @@ import ray
 from ray.exceptions import RayActorError
 
 from mrkd.config import PoolConfig
-from mrkd.manifests import open_night
+from mrkd.nights.manifest import open_night
 from mrkd.on_ray import boards, regrouping, score, session
 from mrkd.on_ray.night_progress import Board
 from mrkd.on_ray.regrouping import Regrouping, pool_in_place_of

@@ -3,10 +3,11 @@
 import pytest
 from ray.exceptions import RaySystemError
 
-from mrkd import storage, version_sets
+from mrkd import storage
 from mrkd.config import PoolConfig
 from mrkd.errors import StorageError
-from mrkd.nights import Night
+from mrkd.nights import model_versions as version_sets
+from mrkd.nights.night import Night
 from mrkd.on_ray import boards, session
 from mrkd.on_ray.isolate import Isolation
 from mrkd.on_ray.night_progress import Board

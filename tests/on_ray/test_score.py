@@ -7,7 +7,7 @@ import time
 import pytest
 
 from mrkd.errors import ArtefactError, ConfigError
-from mrkd.manifests import open_night
+from mrkd.nights.manifest import open_night
 from mrkd.on_ray import score
 from mrkd.storage.schema import read_map
 from tests.support.models import MODEL

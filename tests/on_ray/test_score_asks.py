@@ -8,8 +8,8 @@ import pytest
 
 from mrkd import storage
 from mrkd.errors import ConfigError, GoldenError, NightError
-from mrkd.manifests import open_night
 from mrkd.model.registry import promotions as registry
+from mrkd.nights.manifest import open_night
 from mrkd.on_ray import score
 
 

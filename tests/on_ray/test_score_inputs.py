@@ -7,10 +7,11 @@ from collections import Counter
 import pyarrow.dataset
 import pytest
 
-from mrkd import storage, version_sets
+from mrkd import storage
 from mrkd.errors import ConfigError
-from mrkd.manifests import open_night
-from mrkd.nights import Night
+from mrkd.nights import model_versions as version_sets
+from mrkd.nights.manifest import open_night
+from mrkd.nights.night import Night
 from mrkd.on_ray import score
 from tests.support.night_runs import events
 

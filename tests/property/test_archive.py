@@ -6,9 +6,9 @@ import tarfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mrkd.archive import IMAGES, Template, list_images, read_members, write_manifest
-from mrkd.archive.template import to_category
 from mrkd.config import ArchiveConfig
+from mrkd.nights.archive import IMAGES, Template, list_images, read_members, write_manifest
+from mrkd.nights.archive.key_template import to_category
 from mrkd.storage import Fetched
 from tests.support.nights import add, folder_in_memory
 from tests.support.tars import put, tar_bytes

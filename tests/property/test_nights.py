@@ -5,11 +5,11 @@ from contextlib import suppress
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mrkd import archive
 from mrkd.config import NAME
 from mrkd.errors import ConfigError
-from mrkd.manifests import open_night, read_manifests
-from mrkd.nights import Night
+from mrkd.nights import archive
+from mrkd.nights.manifest import open_night, read_manifests
+from mrkd.nights.night import Night
 from tests.support.nights import add, config, folder_in_memory, pins, run, score, touch
 
 KEYS = ["0012/a.png", "0012/b.png", "0012/c.png", "plate/a.png", "new/a.png", "stray.png"]

@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from mrkd import storage
-from mrkd.archive import list_images, read_members, write_manifest
 from mrkd.config import ArchiveConfig
 from mrkd.errors import ConfigError, StorageError
+from mrkd.nights.archive import list_images, read_members, write_manifest
 from mrkd.storage import Fetched
 from tests.support.faulty_proxy import FaultyProxy
 from tests.support.nights import add

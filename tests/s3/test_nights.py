@@ -6,8 +6,8 @@ import pytest
 
 from mrkd import storage
 from mrkd.errors import NightError
-from mrkd.manifests import Manifest, open_night, unopened
-from mrkd.nights import Night
+from mrkd.nights.manifest import Manifest, open_night, unopened
+from mrkd.nights.night import Night
 from tests.support.faulty_proxy import FaultyProxy
 from tests.support.nights import add, config, pins, run, score
 from tests.support.tars import tar_bytes

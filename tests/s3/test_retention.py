@@ -5,9 +5,10 @@ from datetime import timedelta
 import numpy as np
 import pytest
 
-from mrkd import retention, storage
-from mrkd.audit import history
-from mrkd.manifests import open_night
+from mrkd import storage
+from mrkd.nights import prune_maps as retention
+from mrkd.nights.image_history import history
+from mrkd.nights.manifest import open_night
 from mrkd.storage import schema
 from tests.support.closed_nights import scored, write_night
 

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from mrkd import storage
-from mrkd.manifests import Manifest, Stored, Superseded
+from mrkd.nights.manifest import Manifest, Stored, Superseded
 from mrkd.storage import schema
 
 Row = dict[str, Any]

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from mrkd import storage
-from mrkd.comparison import Comparison, compare
+from mrkd.nights.compare_nights import Comparison, compare
 from mrkd.storage import schema
 from tests.support.closed_nights import Row, failed, scored, write_night
 from tests.support.pictures import pillow, smooth

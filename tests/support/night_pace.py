@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mrkd import storage
-from mrkd.manifests import open_night, read_manifests
+from mrkd.nights.manifest import open_night, read_manifests
 from mrkd.storage import schema
 from tests.support import night_runs as runs
 from tests.support.night_proofs import NIGHT, Figures, Place, asked, figures_of

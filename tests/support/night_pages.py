@@ -24,9 +24,9 @@ from mrkd.config import FitConfig, ModelConfig, ScoreConfig
 from mrkd.model import artefact as checkpoint
 from mrkd.model.artefact import Calibration, ModelCard, TeacherCard
 from mrkd.model.artefact import checksummed_files as sealed
-from mrkd.nights import Night
-from mrkd.profiles import Group, Profile, quantiles
-from mrkd.shards import Pin, Shard
+from mrkd.nights.drift import Group, Profile, quantiles
+from mrkd.nights.night import Night
+from mrkd.nights.shards import Pin, Shard
 from mrkd.storage import schema
 from tests.support.parts import make_parts
 

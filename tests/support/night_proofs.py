@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mrkd import storage
-from mrkd.manifests import open_night, read_manifests
+from mrkd.nights.manifest import open_night, read_manifests
 from tests.support import night_runs as runs
 from tests.support.archive_pictures import Pictures
 from tests.support.archives import IN_THE_FILE, Archive, bad_counts, build

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from mrkd import storage
 from mrkd.config import ScoreConfig
-from mrkd.manifests import open_night
-from mrkd.shards import Pin
+from mrkd.nights.manifest import open_night
+from mrkd.nights.shards import Pin
 from mrkd.storage import schema
 
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mrkd import storage
-from mrkd.archive import list_images
 from mrkd.config import ArchiveConfig
+from mrkd.nights.archive import list_images
 
 Content = bytes | tarfile.TarInfo
 

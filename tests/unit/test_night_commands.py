@@ -5,8 +5,8 @@ import json
 import pytest
 
 from mrkd import cli, storage
-from mrkd.archive import list_images
 from mrkd.config import ArchiveConfig
+from mrkd.nights.archive import list_images
 from mrkd.reports import write_page
 from tests.support.closed_nights import failed, scored, write_night
 from tests.support.comparisons import write_comparison

@@ -11,7 +11,7 @@ from plotly.offline import get_plotlyjs
 from mrkd import storage
 from mrkd.data.images import Geometry
 from mrkd.errors import ArtefactError, StorageError
-from mrkd.nights import Night
+from mrkd.nights.night import Night
 from mrkd.reports import evaluation_page, load_page_data, page, stored, write_page
 from mrkd.reports.content import Archive, Category, ImageError, MetricRow, Model, PageData, Picture
 from tests.support import nights

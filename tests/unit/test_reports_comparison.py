@@ -9,8 +9,8 @@ import pyarrow as pa
 import pytest
 
 from mrkd import storage
-from mrkd.comparison import CHANGES, CategoryChange, compare
 from mrkd.errors import ArtefactError
+from mrkd.nights.compare_nights import CHANGES, CategoryChange, compare
 from mrkd.reports import load_comparison
 from mrkd.reports.comparison import comparison_page
 from mrkd.reports.comparison_content import ComparisonData, Pair, Seen

@@ -3,8 +3,8 @@
 import re
 
 from mrkd import storage
-from mrkd.audit import history
 from mrkd.model.registry import promotions as registry
+from mrkd.nights.image_history import history
 from mrkd.reports import history_page
 from tests.support.closed_nights import failed, write_night
 from tests.support.comparisons import write_comparison

@@ -6,15 +6,16 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 
-from mrkd import profiles, storage
+from mrkd import storage
 from mrkd.errors import NightError
-from mrkd.manifests import open_night
 from mrkd.model import artefact as checkpoint
-from mrkd.profiles import Lights
+from mrkd.nights import drift as profiles
+from mrkd.nights.drift import Lights
+from mrkd.nights.manifest import open_night
+from mrkd.nights.reviews import import_labels as bringing
+from mrkd.nights.reviews.labels_csv import Label
 from mrkd.reports import load_night_data, night_page, night_rows, write_page
 from mrkd.reports.night_words import ERROR_WORDS
-from mrkd.reviews import bringing
-from mrkd.reviews.labels import Label
 from mrkd.storage import schema
 from tests.support.night_pages import RUN, Plant, write_plant
 from tests.support.page_text import asks, section, text_of

@@ -5,9 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from mrkd import profiles, storage
+from mrkd import storage
 from mrkd.errors import StorageError
-from mrkd.profiles import Finding
+from mrkd.nights import drift as profiles
+from mrkd.nights.drift import Finding
 from mrkd.reports import load_night_data, night_page
 from mrkd.reports.content import ImageError
 from mrkd.reports.night_content import ErrorKind, Golden, GoldenImage, Parts, PartVerdict

@@ -4,7 +4,7 @@ import pyarrow as pa
 import pytest
 
 from mrkd import storage
-from mrkd.parts import PARTS
+from mrkd.nights.part_verdicts import PARTS
 from mrkd.reports import load_night_data, night_page
 from mrkd.storage import schema
 from tests.support.night_pages import RUN, Plant, write_plant

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from mrkd import cli, storage
-from mrkd.manifests import open_night
 from mrkd.model.registry import promotions as registry
+from mrkd.nights.manifest import open_night
 from mrkd.reports import write_page
 from tests.support.night_pages import RUN, Plant, write_plant
 

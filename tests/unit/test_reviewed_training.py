@@ -9,8 +9,9 @@ from mrkd.category import inputs_of_all, train_category
 from mrkd.config import EvalConfig
 from mrkd.errors import ConfigError
 from mrkd.model import artefact as checkpoint
-from mrkd.reviews import bringing, training
-from mrkd.reviews.labels import Label
+from mrkd.nights.reviews import import_labels as bringing
+from mrkd.nights.reviews import training_samples as training
+from mrkd.nights.reviews.labels_csv import Label
 from tests.support.closed_nights import scored, write_night
 from tests.support.models import small_config
 from tests.support.parts import make_parts

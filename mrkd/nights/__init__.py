@@ -1,0 +1,1 @@
+"""Nightly scoring: archive, plan, shards, night, manifest; drift, alerts and reviews."""

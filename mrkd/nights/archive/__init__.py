@@ -1,0 +1,98 @@
+"""What a night is over: the images below a prefix or in a manifest, and the members of tars.
+
+A table of them (`IMAGES`) says of each its category, which version of it is meant, and, where
+that is known already, why it cannot be read. Images are found here and read elsewhere, but for
+the members of tars (`read_members`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mrkd import storage
+from mrkd.config import ArchiveConfig
+from mrkd.errors import ConfigError
+from mrkd.nights.archive.image_table import IMAGES, merge_equal, refuse_shared, sort_images
+from mrkd.nights.archive.key_template import UNMATCHED, Template
+from mrkd.nights.archive.listing import list_entries, read_entries
+from mrkd.nights.archive.manifest_reader import manifest_entries
+from mrkd.nights.archive.tar_read import Span, known_tars, read_members, spans, split_member
+from mrkd.storage import schema
+
+__all__ = [
+    "IMAGES",
+    "UNMATCHED",
+    "Span",
+    "Template",
+    "known_tars",
+    "list_images",
+    "read_members",
+    "spans",
+    "split_member",
+    "write_manifest",
+]
+
+
+def list_images(config: ArchiveConfig, known: Mapping[str, str] = {}) -> pa.Table:
+    """The images that the archive holds now, one row each (`IMAGES`), by category, then URI.
+
+    A tar that is damaged has a row of its own beside those of the members before the damage.
+
+    Args:
+        config: of the archive.
+        known: ETag by URI of tars whose members are left out while they have it (`known_tars`).
+
+    Raises:
+        ConfigError: the template is wrong; a manifest is not there, is none, or holds two
+            different rows of one URI.
+        StorageError: the archive cannot be listed.
+    """
+    entries = manifest_entries(config) if config.manifest else list_entries(config)
+    batches, num_tars = read_entries(entries, config, known)
+    table = sort_images(batches)
+    if config.manifest:
+        return merge_equal(table, name=config.manifest)
+    # Keys of objects differ; but one may be named as the member of a tar is.
+    return refuse_shared(table) if num_tars else table
+
+
+def write_manifest(uri: str, out: str, template: str = "") -> dict[str, int]:
+    """Lists an archive once, for nights that name the file as `archive.manifest`.
+
+    Args:
+        uri: the archive.
+        out: the file, `.parquet`; it holds `IMAGES`, offsets of tar members too.
+        template: of the keys; without one the file has no categories, and the night's own
+            template reads them. What JSONs in tars say of images is in it only with a template.
+
+    Returns:
+        How many `images` there are, `members` of tars among them, `errors` among them, `bytes`.
+
+    Raises:
+        ConfigError: the template is wrong, or `out` has another suffix; there is no template, but
+            JSONs in tars that give categories.
+        StorageError: the archive cannot be listed, or the file not written.
+    """
+    if not out.lower().endswith(".parquet"):
+        raise ConfigError(f"{out!r} is no name of a manifest: let it end in .parquet")
+    images = list_images(ArchiveConfig(uri=uri, template=template or "{name}"))
+    if not template:
+        if pc.any(pc.not_equal(images["category"], UNMATCHED)).as_py():
+            raise ConfigError(
+                f"{uri} has tars with JSONs that give categories: write its manifest with the "
+                "night's template (--template), which says what goes before what"
+            )
+        fields = [field.with_nullable(True) for field in IMAGES]
+        none = pa.nulls(images.num_rows, pa.string())
+        images = images.cast(pa.schema(fields)).set_column(1, fields[1], none)
+        images = images.sort_by("image_uri")
+    storage.write(out, schema.to_parquet(images))
+    return {
+        "images": images.num_rows,
+        "members": pc.count(images["offset"]).as_py(),
+        "errors": pc.count(images["error_kind"]).as_py(),
+        "bytes": pc.sum(images["image_bytes"]).as_py() or 0,
+    }

@@ -1,0 +1,162 @@
+"""From what a listing or a manifest names to the rows of its images."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from mrkd import storage
+from mrkd.config import ArchiveConfig
+from mrkd.errors import StorageError
+from mrkd.nights.archive.image_table import ImageRow, to_batches
+from mrkd.nights.archive.key_template import Template, to_category
+from mrkd.nights.archive.tar_index import Problem, TarContent, read_tar
+from mrkd.storage import FileEntry
+
+log = logging.getLogger(__name__)
+
+_TARS_AT_ONCE = 8
+
+
+class Entry(NamedTuple):
+    """An image, or a tar of images, as something names it.
+
+    Attributes:
+        uri: canonical; a tar member is `<tar uri>#<member>`.
+        key: what the template reads.
+        etag: of the file, a member's is its tar's; None: whatever is read will be scored.
+        num_bytes: of the image; None: not known.
+        given: fields that a manifest has, which go before the template's.
+        offset: of a member in its tar.
+        problem: what is known to be wrong with it.
+    """
+
+    uri: str
+    key: str
+    etag: str | None
+    num_bytes: int | None
+    given: Mapping[str, str] = {}
+    offset: int | None = None
+    problem: Problem | None = None
+
+
+def list_entries(config: ArchiveConfig) -> Iterator[Entry]:
+    """The images and tars below `config.uri`, in any order."""
+    root = storage.join(config.uri).rstrip("/") + "/"
+    for files in storage.iter_files(config.uri, suffixes=(*config.suffixes, *config.tars)):
+        for file in files:
+            yield Entry(file.uri, file.uri.removeprefix(root), file.etag, file.num_bytes)
+
+
+def read_entries(
+    entries: Iterable[Entry], config: ArchiveConfig, known: Mapping[str, str]
+) -> tuple[list[pa.RecordBatch], int]:
+    """The rows of all images (`rows.IMAGES`), and how many tars were read for them.
+
+    Args:
+        entries: tars among them are read, 8 at once.
+        config: of the archive.
+        known: ETag by URI of tars that are left out while they have it.
+
+    Raises:
+        ConfigError: the template is wrong.
+        StorageError: the entries cannot be listed, or not one tar can be reached.
+    """
+    template = Template(config.template)
+    endings = tuple(suffix.lower() for suffix in config.tars)
+    found: list[Future[tuple[list[pa.RecordBatch], Problem | None]]] = []
+
+    def plain() -> Iterator[ImageRow]:
+        for entry in entries:
+            whole = entry.offset is None and entry.problem is None
+            if not (whole and endings and entry.uri.lower().endswith(endings)):
+                yield _row(entry, template)
+            elif entry.etag is None or known.get(entry.uri) != entry.etag:
+                found.append(pool.submit(_read, entry, template, config))
+
+    with ThreadPoolExecutor(_TARS_AT_ONCE, thread_name_prefix="tar") as pool:
+        try:
+            batches = list(to_batches(plain()))
+            results = [future.result() for future in found]
+        finally:
+            pool.shutdown(cancel_futures=True)
+    unreachable = [p for _, p in results if p is not None and p.kind == "unreachable"]
+    if results and len(unreachable) == len(results):
+        raise StorageError(unreachable[0].message)
+    return batches + [batch for part, _ in results for batch in part], len(results)
+
+
+def _read(
+    entry: Entry, template: Template, config: ArchiveConfig
+) -> tuple[list[pa.RecordBatch], Problem | None]:
+    """The rows of one tar, and what is wrong with the tar itself."""
+    file, content = _open(entry, config)
+    members = (_member_row(entry, file, name, content, template) for name in content.members)
+    damaged: list[ImageRow] = []
+    if content.damage:
+        own = entry._replace(etag=file.etag, num_bytes=file.num_bytes, problem=content.damage)
+        damaged = [_row(own, template)]
+    batches = list(to_batches(chain(members, damaged)))
+    log.debug("tar_read uri=%r images=%d", file.uri, len(content.members))
+    return batches, content.damage
+
+
+def _open(entry: Entry, config: ArchiveConfig) -> tuple[FileEntry, TarContent]:
+    """The tar as it is listed, or is now where a manifest does not say, and what it holds."""
+    file = FileEntry(entry.uri, entry.num_bytes or 0, entry.etag or "")
+    suffix = next(s for s in config.tars if entry.uri.lower().endswith(s.lower()))
+    if any(f"{tar.lower()}#" in entry.uri.lower() for tar in config.tars):
+        reason = f"{entry.uri!r} holds {suffix}#, as the URI of a member does: rename the tar"
+        return file, TarContent(damage=Problem("unsupported", reason))
+    if entry.etag is None or entry.num_bytes is None:
+        try:
+            found = storage.stat(entry.uri)
+        except StorageError as error:
+            return file, TarContent(damage=Problem(error.kind, str(error)))
+        if found is None:
+            reason = f"{entry.uri} is not there: list the archive again"
+            return file, TarContent(damage=Problem("missing", reason))
+        file = FileEntry(entry.uri, found.num_bytes, entry.etag or found.etag)
+    return file, read_tar(file, config.suffixes)
+
+
+def _member_row(
+    entry: Entry, file: FileEntry, name: str, content: TarContent, template: Template
+) -> ImageRow:
+    member = content.members[name]
+    of_image = Entry(
+        uri=f"{file.uri}#{name}",
+        key=f"{entry.key}/{name.removeprefix('./').lstrip('/')}",
+        etag=file.etag,
+        num_bytes=member.num_bytes,
+        given=entry.given,
+        offset=member.offset,
+        problem=member.problem,
+    )
+    return _row(of_image, template, beside=content.fields_of(name))
+
+
+def _row(entry: Entry, template: Template, *, beside: Mapping[str, str] = {}) -> ImageRow:
+    """The row of an image; what stands `beside` it in a tar fills in what the template lacks."""
+    if beside or entry.given:
+        fields = {**beside, **template.fields(entry.key), **entry.given}
+        category, attributes = to_category(fields)
+        pairs = tuple(attributes.items())
+    else:
+        category, pairs = template.read(entry.key)
+    kind, message = entry.problem or (None, None)
+    return ImageRow(
+        entry.uri,
+        category,
+        entry.etag,
+        entry.num_bytes,
+        pairs,
+        entry.offset,
+        kind,
+        message,
+    )

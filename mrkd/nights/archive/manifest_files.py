@@ -1,0 +1,103 @@
+"""Parquet and CSV files of a manifest, read a chunk at a time from any storage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+
+from mrkd import storage
+from mrkd.errors import ConfigError
+from mrkd.nights.archive.range_file import RangeFile
+
+_CHUNK_ROWS = 16_384
+_CSV_BYTES = 2**20
+
+
+class DataFile(NamedTuple):
+    """One file of rows.
+
+    Attributes:
+        uri: of the file; its suffix tells its format.
+        columns: their names, for a CSV file that has no header.
+        encoded: whether keys are percent-encoded.
+    """
+
+    uri: str
+    columns: tuple[str, ...] | None = None
+    encoded: bool = False
+
+
+def batches(file: DataFile) -> Iterator[pa.RecordBatch]:
+    """The rows of a file, a chunk at a time, in its own columns; of a CSV all are text.
+
+    Raises:
+        ConfigError: it is not there, of another kind, or damaged; of a CSV the bad row is named.
+        StorageError: it cannot be read.
+    """
+    with _explained(file.uri):
+        for batch in _read(file):
+            batch.validate(full=True)  # else text that is no UTF-8 is met much later
+            yield batch
+
+
+def _read(file: DataFile) -> Iterator[pa.RecordBatch]:
+    found = storage.stat(file.uri)
+    if found is None:
+        raise ConfigError(f"archive.manifest {file.uri} is not there: check the path")
+    stream, lower = RangeFile(found), file.uri.lower()
+    if lower.endswith(".parquet"):
+        # Without threads: a RangeFile is for one at a time.
+        parquet = pq.ParquetFile(pa.PythonFile(stream, mode="r"))
+        yield from parquet.iter_batches(_CHUNK_ROWS, use_threads=False)
+    elif lower.endswith((".csv", ".csv.gz")):
+        # A reader closes its stream, so that the rows have one of their own.
+        names = file.columns or _open_csv(stream, None, ()).schema.names
+        yield from _open_csv(RangeFile(found), file.columns, names)
+    else:
+        raise ConfigError(
+            f"archive.manifest {file.uri} is of no kind that is read: name a .parquet, .csv, "
+            ".csv.gz file, or an inventory's manifest.json"
+        )
+
+
+def _open_csv(
+    stream: RangeFile, given: tuple[str, ...] | None, names: Sequence[str]
+) -> pa_csv.CSVStreamingReader:
+    """A reader whose columns `names` are text; an empty cell is null."""
+    source = pa.PythonFile(stream, mode="r")
+    if stream.file.uri.lower().endswith(".gz"):
+        source = pa.CompressedInputStream(source, "gzip")
+    return pa_csv.open_csv(
+        source,
+        read_options=pa_csv.ReadOptions(
+            use_threads=False, block_size=_CSV_BYTES, column_names=given
+        ),
+        parse_options=pa_csv.ParseOptions(newlines_in_values=True),
+        convert_options=pa_csv.ConvertOptions(
+            column_types=dict.fromkeys(names, pa.string()),
+            null_values=[""],
+            strings_can_be_null=True,
+        ),
+    )
+
+
+@contextmanager
+def _explained(uri: str) -> Iterator[None]:
+    """Turns what pyarrow finds wrong with a file into a ConfigError that names it."""
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ConfigError(f"archive.manifest {uri} cannot be read ({reason}): make it again") from (
+            error
+        )
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"archive.manifest {uri} is not UTF-8 ({error.reason}, byte {error.start:,} of a "
+            "header or text): save it as UTF-8"
+        ) from error

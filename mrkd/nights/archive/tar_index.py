@@ -1,0 +1,289 @@
+"""The images in a tar, found by its headers alone and never extracted.
+
+ustar, GNU and pax, with long names of both kinds. Whatever a header claims is bounded, and names
+are only text: `../../etc/x.png` is the name of a member and never a place.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import re
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from mrkd.errors import StorageError
+from mrkd.nights.archive.range_file import RangeFile
+from mrkd.storage import FileEntry
+
+log = logging.getLogger(__name__)
+
+_BLOCK = tarfile.BLOCKSIZE
+_EXTENSION_BYTES = 2**20
+"""A longer name, or set of pax records, is no such thing."""
+_JSON_BYTES = 2**16
+_PADDING_BYTES = 2**20
+"""After so many zeros past its end mark a tar is over; another one may follow before that."""
+_COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")
+_PAX = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE)
+_RECORD = re.compile(rb"(\d{1,10}) ([^=]+)=")
+
+
+class Problem(NamedTuple):
+    """Why an image cannot be read, as its row will say."""
+
+    kind: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Member:
+    """An image in a tar.
+
+    Attributes:
+        name: in the tar, as it is.
+        offset: of its first byte in the tar.
+        num_bytes: its size.
+        problem: what is known to be wrong with it.
+    """
+
+    name: str
+    offset: int
+    num_bytes: int
+    problem: Problem | None = None
+
+
+@dataclass
+class TarContent:
+    """What a tar holds.
+
+    Attributes:
+        members: its images by name; of several with one name the last counts.
+        fields: string and number fields of its WebDataset JSONs, by the name without `.json`.
+        damage: why it could not be read to its end.
+    """
+
+    members: dict[str, Member] = field(default_factory=dict)
+    fields: dict[str, dict[str, str]] = field(default_factory=dict)
+    damage: Problem | None = None
+
+    def fields_of(self, name: str) -> dict[str, str]:
+        """Those of the JSON beside an image: `a/7.json` is beside `a/7.png` and `a/7.seg.png`."""
+        folder, slash, base = name.rpartition("/")
+        stems = (base.rpartition(".")[0], base.partition(".")[0])
+        found = (self.fields.get(f"{folder}{slash}{stem}") for stem in stems)
+        return next((fields for fields in found if fields is not None), {})
+
+
+def read_tar(file: FileEntry, suffixes: tuple[str, ...]) -> TarContent:
+    """The images in a tar, up to where it is damaged or can no longer be read.
+
+    Args:
+        file: the tar as listed; another ETag ends the reading (`changed`).
+        suffixes: of images, in any case.
+    """
+    content, stream = TarContent(), RangeFile(file)
+    endings = tuple(suffix.lower() for suffix in suffixes)
+    try:
+        for header in _headers(stream):
+            if header.name.lower().endswith(endings) and not header.is_folder:
+                member = _member(header, file)
+                content.members[member.name] = member
+            elif header.name.lower().endswith(".json") and header.problem is None:
+                fields = _read_json(stream, header)
+                if fields is not None:
+                    content.fields[header.name[: -len(".json")]] = fields
+    except _DamageError as error:
+        content.damage = error.problem
+    except StorageError as error:
+        content.damage = Problem(error.kind, str(error))
+    if content.damage:
+        log.warning("tar_damaged uri=%r reason=%r", file.uri, content.damage.message)
+    return content
+
+
+class _DamageError(Exception):
+    """The tar cannot be read on."""
+
+    def __init__(self, kind: str, file: FileEntry, position: int, what: str) -> None:
+        message = (
+            f"{file.uri} is damaged at byte {position:,} ({what}), its later members are "
+            "unknown: make the tar again"
+        )
+        super().__init__(message)
+        self.problem = Problem(kind, message)
+
+
+@dataclass
+class _Header:
+    name: str
+    offset: int
+    num_bytes: int
+    is_folder: bool
+    problem: str | None
+
+
+def _headers(stream: RangeFile) -> Iterator[_Header]:
+    """One after the other, to the file's end.
+
+    Raises:
+        _DamageError: after the last one that could be read.
+    """
+    file = stream.file
+    position, zeros, names = 0, 0, dict[str, bytes]()
+    everywhere: dict[str, bytes] = {}
+    if not file.num_bytes:
+        raise _DamageError("empty", file, 0, "it has 0 bytes")
+    while position < file.num_bytes and zeros * _BLOCK < _PADDING_BYTES:
+        block = stream.read_at(position, _BLOCK)
+        if not block.strip(b"\0"):
+            zeros, position = zeros + 1, position + _BLOCK
+            continue
+        try:
+            info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+        except tarfile.HeaderError as error:
+            if zeros:
+                return  # what stands behind the end mark is nobody's
+            raise _no_header(file, position, block, error) from error
+        if block[257:265] == tarfile.GNU_MAGIC:
+            # Where ustar has a long name's beginning, `tar --incremental` has the file's times.
+            info.name = block[:100].partition(b"\0")[0].decode("utf-8", "surrogateescape")
+        zeros = 0
+        start = position + _BLOCK
+        if info.type in (
+            *_PAX,
+            tarfile.XGLTYPE,
+            tarfile.GNUTYPE_LONGNAME,
+            tarfile.GNUTYPE_LONGLINK,
+        ):
+            data = _extension(stream, start, info.size)
+            if info.type == tarfile.XGLTYPE:
+                everywhere |= _pax(data, file, start)
+            elif info.type in _PAX:
+                names |= _pax(data, file, start)
+            elif info.type == tarfile.GNUTYPE_LONGNAME:
+                names.setdefault("path", data.partition(b"\0")[0])
+            position = start + _padded(info.size)
+            continue
+        if info.type == tarfile.GNUTYPE_SPARSE:
+            start = _after_sparse(stream, start, more=block[482])
+        header = _header(info, everywhere | names, start, file)
+        yield header
+        names = {}
+        holds = info.isreg() or info.type not in tarfile.SUPPORTED_TYPES
+        end = start + (header.num_bytes if holds else 0)
+        if end > file.num_bytes:
+            what = f"{header.name!r} should end at byte {end:,}"
+            raise _DamageError("truncated", file, file.num_bytes, what)
+        position = start + (_padded(header.num_bytes) if holds else 0)
+    if not zeros:
+        raise _DamageError("truncated", file, file.num_bytes, "the mark of a tar's end is missing")
+
+
+def _header(info: tarfile.TarInfo, extra: dict[str, bytes], start: int, file: FileEntry) -> _Header:
+    """A member's own header, with what the ones before it say of it."""
+    name = extra.get("GNU.sparse.name", extra.get("path"))
+    size = extra.get("size", b"%d" % info.size)
+    if not re.fullmatch(rb"\d{1,18}", size):
+        raise _DamageError("decode", file, start - _BLOCK, "a member's size is no number")
+    problem = None
+    if info.type == tarfile.GNUTYPE_SPARSE or any(key.startswith("GNU.sparse") for key in extra):
+        problem = "is stored sparse, in pieces: make the tar without --sparse"
+    elif info.issym() or info.islnk():
+        problem = "is a link: put the image itself into the tar (tar --dereference)"
+    elif not info.isreg():
+        problem = f"is no regular file (type {info.type!r}): put an image there"
+    text = info.name if name is None else name.decode("utf-8", "surrogateescape")
+    return _Header(text, start, int(size), info.isdir(), problem)
+
+
+def _member(header: _Header, file: FileEntry) -> Member:
+    """An image; its name is text that Arrow can hold."""
+    raw = header.name.encode("utf-8", "surrogateescape")
+    name = raw.decode("utf-8", "backslashreplace")
+    problem = None
+    if header.problem:
+        problem = Problem("unsupported", f"{name!r} in its tar {header.problem}")
+    elif name != header.name:
+        problem = Problem("unsupported", f"{name!r} in its tar is no name in UTF-8: rename it")
+    elif header.offset + header.num_bytes > file.num_bytes:
+        held = max(0, file.num_bytes - header.offset)
+        message = (
+            f"{name!r} has {held:,} of its {header.num_bytes:,} bytes in its tar: copy it again"
+        )
+        problem = Problem("truncated", message)
+    return Member(name, header.offset, header.num_bytes, problem)
+
+
+def _no_header(file: FileEntry, position: int, block: bytes, error: Exception) -> _DamageError:
+    if len(block) < _BLOCK:
+        return _DamageError("truncated", file, position, "it ends within a header")
+    if not position and block.startswith(_COMPRESSED):
+        return _DamageError("unsupported", file, 0, "it is compressed, ranges need a plain tar")
+    return _DamageError("decode", file, position, str(error))
+
+
+def _extension(stream: RangeFile, start: int, size: int) -> bytes:
+    """The content of a header that describes the next one."""
+    if not 0 <= size <= _EXTENSION_BYTES:
+        raise _DamageError("decode", stream.file, start, f"a name or record of {size:,} bytes")
+    data = stream.read_at(start, size)
+    if len(data) < size:
+        raise _DamageError("truncated", stream.file, stream.file.num_bytes, "within a long name")
+    return data
+
+
+def _after_sparse(stream: RangeFile, start: int, *, more: int) -> int:
+    """Where the data of an old GNU sparse member begin: its map may take further blocks."""
+    while more:
+        block = stream.read_at(start, _BLOCK)
+        if len(block) < _BLOCK:
+            raise _DamageError("truncated", stream.file, stream.file.num_bytes, "in a sparse map")
+        start, more = start + _BLOCK, block[504]
+    return start
+
+
+def _pax(data: bytes, file: FileEntry, start: int) -> dict[str, bytes]:
+    """The records `<length> <key>=<value>` by key."""
+    records, position = dict[str, bytes](), 0
+    while position < len(data) and data[position]:
+        match = _RECORD.match(data, position)
+        end = position + int(match[1]) if match else 0
+        if not match or not match.end() < end <= len(data) or data[end - 1 : end] != b"\n":
+            raise _DamageError("decode", file, start + position, "its pax records are none")
+        records[match[2].decode("utf-8", "replace")] = data[match.end() : end - 1]
+        position = end
+    return records
+
+
+def _padded(num_bytes: int) -> int:
+    return -(-num_bytes // _BLOCK) * _BLOCK
+
+
+def _read_json(stream: RangeFile, header: _Header) -> dict[str, str] | None:
+    """The string and number fields as text; None, with a line in the log, where it has none."""
+    try:
+        if header.num_bytes > _JSON_BYTES:
+            raise ValueError(f"it has {header.num_bytes:,} bytes, at most {_JSON_BYTES:,} are read")
+        value = json.loads(stream.read_at(header.offset, header.num_bytes))
+        if not isinstance(value, dict):
+            raise ValueError("it is no object")
+    except (ValueError, RecursionError) as error:
+        reason = str(error) if isinstance(error, ValueError) else "it is nested too deep"
+        log.warning("json_ignored tar=%r member=%r reason=%r", stream.file.uri, header.name, reason)
+        return None
+    return {_text(key): _text(field) for key, field in value.items() if _is_flat(field)}
+
+
+def _is_flat(value: object) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, str | int) and not isinstance(value, bool)
+
+
+def _text(value: object) -> str:
+    """JSON may hold halves of surrogate pairs, which no Arrow string can."""
+    return str(value).encode("utf-8", "backslashreplace").decode()

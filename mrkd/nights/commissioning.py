@@ -1,0 +1,310 @@
+"""Thresholds from the line itself: a night's stored scores in place of the training's.
+
+Nothing learnt from old images knows how tomorrow's line differs. So the first parts of a line set
+a model's threshold: those that people call good or, where nobody has looked, the night as a whole,
+by its median and spread, as most of it is good. The scores of the new calibration are the line's,
+its statistics too; what it was made from is written in it.
+
+A newer model has scores of its own scale. The same night's images, scored by it, give it a
+calibration by the same rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from mrkd import storage
+from mrkd.config.toml import nearest
+from mrkd.data.datasets.sample import place_of
+from mrkd.data.images import Statistics
+from mrkd.data.preprocess import Decoder
+from mrkd.errors import NightError
+from mrkd.model import inference as scoring
+from mrkd.model.artefact import Calibration
+from mrkd.model.artefact.save_load import LoadedModel
+from mrkd.model.calibration import calibrate
+from mrkd.nights import archived_images as night_images
+from mrkd.nights.manifest import open_night, read_manifests, readable
+from mrkd.nights.reviews import store as record
+
+How = Literal["verdicts", "median"]
+
+MIN_GOOD = 4
+"""Good parts of the line that a calibration is made from at least."""
+MIN_SEEN = 0.5
+"""Share of a night that people must have called, for their verdicts to stand for all of it."""
+_LEAST_READ = 0.5
+_MOST_CALLED = 0.5
+_MAD_TO_SD = 1.4826
+
+_COLUMNS = [
+    "image_uri",
+    "image_etag",
+    "image_bytes",
+    "revision",
+    "image_score",
+    "map_max",
+    "regions",
+    "brightness",
+    "contrast",
+    "sharpness",
+    "error_kind",
+    "model_version",
+]
+
+
+@dataclass(frozen=True)
+class Line:
+    """Scored images of a category in a night.
+
+    Args:
+        run: of the night.
+        uris: of the images.
+        scores: float64 `[N]`.
+        peaks: float64 `[N]`, the highest value of each map; NaN where no map is stored.
+        statistics: of each image.
+        good: bool `[N]`, people call it good.
+        seen: bool `[N]`, people called it at all.
+    """
+
+    run: str
+    uris: Sequence[str]
+    scores: NDArray[np.float64]
+    peaks: NDArray[np.float64]
+    statistics: Sequence[Statistics]
+    good: NDArray[np.bool_]
+    seen: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.uris)
+
+    @property
+    def usual(self) -> How:
+        """By verdicts, if people called enough of it."""
+        enough = self.good.sum() >= MIN_GOOD and self.seen.mean() >= MIN_SEEN
+        return "verdicts" if enough else "median"
+
+
+@dataclass(frozen=True)
+class Basis:
+    """What a calibration of the line was made from; stored in it.
+
+    Args:
+        run: of the night.
+        how: by verdicts, or by median and spread.
+        num_images: that it was made from.
+        defect_rate: share of the night's images, the highest, that were taken for defective and
+            left out; 0 by verdicts.
+    """
+
+    run: str
+    how: How
+    num_images: int
+    defect_rate: float
+
+
+def read_line(workspace: str, run: str, category: str, version: str | None = None) -> Line:
+    """What a night holds of a category.
+
+    Args:
+        workspace: URI.
+        run: of the night.
+        category: its name.
+        version: of the model whose rows are wanted; None: any, whose scores then mean nothing.
+
+    Raises:
+        NightError: the night is not closed, or has no such rows.
+        ArtefactError: an import of verdicts is damaged.
+        StorageError: the night cannot be read.
+    """
+    rows = _rows(workspace, run, category)
+    own = [row for row in rows if version in (None, row["model_version"])]
+    if not own:
+        raise NightError(
+            f"night {run!r} has no image of {category!r} that version {version} scored: name a "
+            "night of this model"
+        )
+    return _line(run, own, workspace)
+
+
+def _rows(workspace: str, run: str, category: str) -> list[dict[str, Any]]:
+    night_uri = storage.join(workspace, "nights", run)
+    rows = open_night(night_uri)
+    known = sorted({s.category for one in read_manifests(night_uri) for s in one.shards})
+    if category not in known:
+        raise NightError(f"{night_uri} holds no category {category!r}{nearest(category, known)}")
+    chosen = (pc.field("category") == category) & pc.field("error_kind").is_null()
+    with readable(night_uri):
+        found: list[dict[str, Any]] = rows.to_table(columns=_COLUMNS, filter=chosen).to_pylist()
+    return sorted(found, key=lambda row: str(row["image_uri"]))
+
+
+def _line(run: str, rows: Sequence[Mapping[str, Any]], workspace: str) -> Line:
+    verdicts = {one.key: one.verdict for one in record.read(workspace)}
+    words = [verdicts.get((row["image_uri"], row["image_etag"] or "")) for row in rows]
+    return Line(
+        run=run,
+        uris=[row["image_uri"] for row in rows],
+        scores=np.array([row["image_score"] for row in rows], np.float64),
+        peaks=np.array([_peak(row) for row in rows], np.float64),
+        statistics=[
+            Statistics(row["brightness"], row["contrast"], row["sharpness"]) for row in rows
+        ],
+        good=np.array([word == "OK" for word in words], bool),
+        seen=np.array([word is not None for word in words], bool),
+    )
+
+
+def _peak(row: Mapping[str, Any]) -> float:
+    """The map's maximum: of its highest region, exactly, or else of the map as it is stored."""
+    regions = [float(region["peak"]) for region in row["regions"] or ()]
+    return max(regions) if regions else float(np.nan if row["map_max"] is None else row["map_max"])
+
+
+def commission(
+    calibration: Calibration,
+    line: Line,
+    *,
+    how: How,
+    false_call_rate: float,
+    defect_rate: float,
+) -> Calibration:
+    """A model's calibration by a line's images.
+
+    Args:
+        calibration: the model's own.
+        line: as scored by that model.
+        how: `verdicts` takes the images that people call good; `median` moves and stretches the
+            model's own calibrating scores to the line's median and spread.
+        false_call_rate: share of good parts that may be called defective.
+        defect_rate: for `median`, the share of the line that is taken for defective.
+
+    Raises:
+        CategoryError: a score is not finite.
+        NightError: there are too few good images.
+    """
+    if how == "verdicts":
+        kept = np.flatnonzero(line.good)
+        scores, peaks, num_groups = line.scores[kept], line.peaks[kept], len(kept)
+    else:
+        number = len(line) - int(np.ceil(defect_rate * len(line)))
+        kept = np.argsort(line.scores, kind="stable")[:number]
+        scores = _moved(calibration.scores, line.scores[kept])
+        peaks = _moved(calibration.pixel_maxima, line.peaks[kept])
+        num_groups = min(calibration.num_groups, len(kept))
+    if len(kept) < MIN_GOOD:
+        raise NightError(
+            f"night {line.run!r} has {len(kept)} images of it that are taken for good"
+            f"{' by people' if how == 'verdicts' else ''}, at least {MIN_GOOD} are needed: import "
+            "verdicts (mrkd review import), or take a longer night"
+        )
+    found = calibrate(
+        scores,
+        np.where(np.isfinite(peaks), peaks, calibration.pixel_threshold),
+        [line.statistics[n] for n in kept.tolist()],
+        false_call_rate=false_call_rate,
+        num_groups=num_groups,
+    )
+    if found.pixel_threshold <= calibration.pixel_threshold:
+        # Rows without a region tell of no peak but that it lies below: regions stay as they are.
+        found = replace(
+            found,
+            pixel_threshold=calibration.pixel_threshold,
+            pixel_maxima=calibration.pixel_maxima,
+        )
+    own_rate = 0.0 if how == "verdicts" else defect_rate
+    return replace(found, line=asdict(Basis(line.run, how, len(kept), own_rate)))
+
+
+def _moved(own: Sequence[float], line: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Values moved and stretched to median and spread of others."""
+    values = np.array(own)
+    centre, spread = _robust(values)
+    other_centre, other_spread = _robust(line)
+    return (values - centre) * (other_spread / max(spread, 1e-9)) + other_centre
+
+
+def _robust(values: NDArray[np.float64]) -> tuple[float, float]:
+    centre = float(np.median(values))
+    return centre, _MAD_TO_SD * float(np.median(np.abs(values - centre)))
+
+
+def carry_over(
+    workspace: str, category: str, before: Calibration, loaded: LoadedModel, *, max_images: int
+) -> Calibration:
+    """A new model's calibration by the night that set the one before it.
+
+    Args:
+        workspace: URI.
+        category: its name.
+        before: of the champion, with a `line`.
+        loaded: the new model, on the device to score on.
+        max_images: that are scored at most, chosen by the hash of their URIs.
+
+    Raises:
+        NightError: the night is gone, or too few of its images can still be read.
+        ArtefactError: an import of verdicts is damaged.
+        StorageError: the night cannot be read.
+    """
+    assert before.line is not None
+    basis = Basis(**before.line)
+    if before.false_call_rate > _MOST_CALLED:
+        raise NightError(
+            f"it calls {before.false_call_rate:.0%} of the good images it was made from defective"
+        )
+    rows = _rows(workspace, basis.run, category)
+    line = _line(basis.run, rows, workspace)
+    wanted = [
+        row for row, good in zip(rows, line.good, strict=True) if good or basis.how == "median"
+    ]
+    wanted = sorted(wanted, key=lambda row: place_of(row["image_uri"]))[:max_images]
+    scored = _scored(workspace, basis.run, wanted, loaded)
+    if len(scored) < max(MIN_GOOD, _LEAST_READ * len(wanted)):
+        raise NightError(
+            f"of {len(wanted)} images of night {basis.run!r} {len(scored)} can still be read as "
+            "they were scored"
+        )
+    again = _line(basis.run, scored, workspace)
+    return commission(
+        loaded.calibration,
+        again,
+        how=basis.how,
+        false_call_rate=before.false_call_rate,
+        defect_rate=basis.defect_rate,
+    )
+
+
+def _scored(
+    workspace: str, run: str, rows: Sequence[Mapping[str, Any]], loaded: LoadedModel
+) -> list[dict[str, Any]]:
+    """The rows as another model has them, of the images that still are what was scored."""
+    night_uri = storage.join(workspace, "nights", run)
+    tars = {
+        suffix
+        for one in read_manifests(night_uri)
+        for suffix in one.config.get("archive", {}).get("tars", ())
+    }
+    by_uri = {row["image_uri"]: row for row in rows}
+    decoder = Decoder.of(loaded.card.model)
+    found = night_images.read_images(night_uri, rows, sorted(tars))
+    decoded = (decoder(uri, data) for uri, data in found)
+    usable = (
+        image
+        for image in (scoring.within(loaded.model.roi, one) for one in decoded)
+        if image.error_kind is None
+    )
+    return [
+        {
+            **by_uri[scored.decoded.image_uri],
+            "image_score": scored.image_score,
+            "map_max": scored.peak,
+            "regions": [],
+        }
+        for scored in scoring.score_images(loaded.model, usable)
+    ]

@@ -1,0 +1,37 @@
+"""What a night was like in small numbers, kept so that later nights are set beside it.
+
+`store` measures a closed night and puts `profile.parquet` into its folder; `earlier` reads those of
+the nights before. `compare` says what is usual, `judge` whether camera, scores or decisions drift.
+"""
+
+from __future__ import annotations
+
+from mrkd.nights.drift.earlier_nights import NUM_NIGHTS, Earlier, earlier
+from mrkd.nights.drift.lights import Finding, Light, Lights, Reference, judge
+from mrkd.nights.drift.measure import current, measure, store
+from mrkd.nights.drift.profile import PROFILE, SHARES, Group, Profile, quantiles, read
+from mrkd.nights.drift.usual_range import MIN_NIGHTS, Band, Compared, compare
+
+__all__ = [
+    "MIN_NIGHTS",
+    "NUM_NIGHTS",
+    "PROFILE",
+    "SHARES",
+    "Band",
+    "Compared",
+    "Earlier",
+    "Finding",
+    "Group",
+    "Light",
+    "Lights",
+    "Profile",
+    "Reference",
+    "compare",
+    "current",
+    "earlier",
+    "judge",
+    "measure",
+    "quantiles",
+    "read",
+    "store",
+]

@@ -1,0 +1,70 @@
+"""The nights that a night is set beside."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from mrkd import storage
+from mrkd.errors import ArtefactError, StorageError
+from mrkd.nights.drift.profile import Profile, read
+
+NUM_NIGHTS = 30
+_AT_ONCE = 16
+"""Profiles that are read at the same time."""
+_HELD = 64
+"""Profiles that are in memory beside the newest: a workspace may hold the nights of years."""
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """The nights before one, as far as they left a profile.
+
+    Args:
+        profiles: the newest last, at most `NUM_NIGHTS`.
+        without: names of nights, whenever they were, that have none or a damaged one.
+    """
+
+    profiles: tuple[Profile, ...] = ()
+    without: tuple[str, ...] = ()
+
+
+def earlier(workspace: str, profile: Profile) -> Earlier:
+    """The last nights of a workspace before the one that `profile` is of.
+
+    Nights that try other models out (`Profile.models`) are none of them. The profile of every
+    night is read, as it alone says when the night began.
+
+    Args:
+        workspace: URI.
+        profile: of the night; those that began after it do not count.
+
+    Raises:
+        StorageError: the nights cannot be listed, or a profile that is there cannot be read.
+    """
+    folder = storage.join(workspace, "nights")
+    names = [name for name in storage.list_names(folder) if name != profile.run]
+    before: list[Profile] = []
+    without: list[str] = []
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        for start in range(0, len(names), _HELD):
+            some = names[start : start + _HELD]
+            uris = [storage.join(folder, name) for name in some]
+            for name, one in zip(some, pool.map(_read, uris), strict=True):
+                if one is None:
+                    without.append(name)
+                elif one.began_at < profile.began_at and not one.models:
+                    before.append(one)
+            before = sorted(before, key=lambda one: (one.began_at, one.run))[-NUM_NIGHTS:]
+    return Earlier(tuple(before), tuple(without))
+
+
+def _read(night_uri: str) -> Profile | None:
+    try:
+        return read(night_uri)
+    except ArtefactError:
+        return None
+    except StorageError as error:
+        if error.kind != "missing":
+            raise
+        return None

@@ -1,0 +1,289 @@
+"""Drift in separate lights: the pictures, the scores of good parts, the share called defective.
+
+A dark lamp changes pictures, a new batch of material changes scores, a broken tool changes
+decisions; a plant must tell them apart. Each is set against the images that the model was
+calibrated on and against earlier nights, and each light keeps the figure and the limits behind it:
+
+- **pictures and scores**: how far tonight's distribution lies from the reference's, by the mean
+  distance of their 5 ... 95 % quantiles, in spreads (interquartile range / 1.349) of the reference;
+  a quantile counts 4 spreads at most, as between two kinds of parts a small share moves it far.
+  Amber above 0.5, red above 1, each on top of what is usual: against calibration images
+  2 * sqrt(1/n + 1/m), what chance makes of n and m images, and all times 1 + 2 / sqrt(n), as of few
+  images the spread itself is a guess; against nights the median of what they differ among
+  themselves, and three of its deviations (1.4826 * MAD), times 1 + 3 / nights, or 2 / sqrt(m) if
+  that is more.
+- **sizes**: the share of images, at least, that would have to be of another size or shape
+  (Kolmogorov's distance of pixels and of width by height). Amber above 10 %, red above 30 %, on top
+  of what is usual.
+- **NOK rate**: against nights, its distance from their median. Amber above three, red above six of
+  its usual changes (between nights and by chance), but not below a quarter, a half of the median.
+  Against the calibration, what neither false calls nor the defects that are usual by the nights
+  explain; at most amber, as defects are no drift.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mrkd.model.artefact import Calibration
+from mrkd.nights.drift.distances import distance, other_sizes, usual_change
+from mrkd.nights.drift.profile import Group, quantiles
+from mrkd.nights.drift.usual_range import MIN_NIGHTS
+
+Light = Literal["unknown", "green", "amber", "red"]
+Against = Literal["calibration", "nights"]
+LOOKS = ("brightness", "contrast", "sharpness")
+
+MIN_IMAGES = 8
+"""Fewer of a group are not judged."""
+AMBER_SPREADS, RED_SPREADS = 0.5, 1.0
+AMBER_SHARE, RED_SHARE = 0.1, 0.3
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One measure against one reference.
+
+    Args:
+        measure: brightness, contrast, sharpness, size, image_score or nok_rate.
+        against: which reference.
+        light: what it comes to.
+        figure: how far it moved, in the measure's unit; below 0: down.
+        amber: the figure's size above which it is no more green.
+        red: above which it is red; infinite: it never is.
+        now: the median, or the rate, tonight.
+        usual: the same of the reference.
+        reason: why the light is unknown; else empty.
+    """
+
+    measure: str
+    against: Against
+    light: Light
+    figure: float = 0.0
+    amber: float = 0.0
+    red: float = 0.0
+    now: float = 0.0
+    usual: float = 0.0
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Lights:
+    """The three lights of a group, each with all that it was judged by."""
+
+    quality: tuple[Finding, ...]
+    scores: tuple[Finding, ...]
+    nok_rate: tuple[Finding, ...]
+
+    @staticmethod
+    def worst(findings: Sequence[Finding]) -> Light:
+        """The light over several findings."""
+        order: tuple[Light, ...] = ("unknown", "green", "amber", "red")
+        return max((finding.light for finding in findings), key=order.index, default="unknown")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The images that a model was calibrated on.
+
+    Args:
+        num_images: how many, of their scores and of their looks.
+        quantiles: as `Group.quantiles`; scores of those up to the threshold alone.
+        sizes: as `Group.sizes`; empty where they are not known.
+        false_call_rate: that the calibration supports.
+    """
+
+    num_images: Mapping[str, int]
+    quantiles: Mapping[str, NDArray[np.float32]]
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    false_call_rate: float = 0.01
+
+    @classmethod
+    def of(cls, calibration: Calibration, sizes: Mapping[str, int]) -> Reference:
+        """What a calibration holds of its images; `sizes` are stored elsewhere."""
+        scores = [value for value in calibration.scores if value <= calibration.threshold]
+        values = {"image_score": scores, **calibration.statistics}
+        return cls(
+            # By median the scores are the training's and the looks the line's.
+            num_images={
+                "image_score": len(calibration.scores),
+                **{name: len(found) for name, found in calibration.statistics.items()},
+            },
+            quantiles={name: quantiles(found) for name, found in values.items() if len(found)},
+            sizes=sizes,
+            false_call_rate=calibration.supported_false_call_rate,
+        )
+
+
+def judge(tonight: Group, reference: Reference | None, nights: Sequence[Group]) -> Lights:
+    """The lights of a group.
+
+    Args:
+        tonight: the group.
+        reference: of the model that scored it; None where that cannot be read.
+        nights: the same category and line in earlier nights.
+    """
+    nights = [night for night in nights if night.num_scored >= MIN_IMAGES]
+    # Scores and decisions of another model or threshold are of another scale.
+    alike = [night for night in nights if night.model == tonight.model]
+    looks = [f for name in LOOKS for f in _distribution(name, tonight, reference, nights)]
+    return Lights(
+        quality=(*looks, *_sizes(tonight, reference, nights)),
+        scores=_distribution("image_score", tonight, reference, alike),
+        nok_rate=_decisions(tonight, reference, alike),
+    )
+
+
+def _distribution(
+    name: str, tonight: Group, reference: Reference | None, nights: Sequence[Group]
+) -> tuple[Finding, ...]:
+    now = tonight.quantiles.get(name)
+    count = tonight.num_ok if name == "image_score" else tonight.num_scored
+    if now is None or count < MIN_IMAGES:
+        return _unknown(name, f"{count} images are too few to judge by")
+    return (
+        _of_calibration(name, now, count, reference),
+        _of_nights(name, now, count, [n.quantiles[name] for n in nights if name in n.quantiles]),
+    )
+
+
+def _of_calibration(
+    name: str, now: NDArray[np.float32], count: int, reference: Reference | None
+) -> Finding:
+    held_out = reference.quantiles.get(name) if reference else None
+    if reference is None or held_out is None:
+        return Finding(name, "calibration", "unknown", reason=_NO_CALIBRATION)
+    number = reference.num_images[name]
+    if number < MIN_IMAGES:
+        reason = f"{number} calibration images are too few to judge by"
+        return Finding(name, "calibration", "unknown", reason=reason)
+    chance = 2 * float(np.sqrt(1 / number + 1 / count))
+    guessed = 1 + 2 / float(np.sqrt(number))
+    return _finding(
+        Finding(name, "calibration", "unknown", now=_median(now), usual=_median(held_out)),
+        distance(now, held_out),
+        (AMBER_SPREADS + chance) * guessed,
+        (RED_SPREADS + chance) * guessed,
+    )
+
+
+def _of_nights(
+    name: str, now: NDArray[np.float32], count: int, before: Sequence[NDArray[np.float32]]
+) -> Finding:
+    if len(before) < MIN_NIGHTS:
+        return Finding(name, "nights", "unknown", reason=_too_few(len(before)))
+    usual = np.median(np.stack(before), axis=0)
+    # A night of few images differs more than those of many do among themselves.
+    change = max(usual_change([distance(n, usual) for n in before]), 2 / float(np.sqrt(count)))
+    return _finding(
+        Finding(name, "nights", "unknown", now=_median(now), usual=_median(usual)),
+        distance(now, usual),
+        AMBER_SPREADS + change,
+        RED_SPREADS + change,
+    )
+
+
+def _sizes(
+    tonight: Group, reference: Reference | None, nights: Sequence[Group]
+) -> tuple[Finding, ...]:
+    count = sum(tonight.sizes.values())
+    if count < MIN_IMAGES:
+        return _unknown("size", f"{count} images are too few to judge by")
+    if reference is None or not reference.sizes:
+        first = Finding("size", "calibration", "unknown", reason=_NO_CALIBRATION)
+    else:
+        held_out = sum(reference.sizes.values())
+        chance = 1.36 * float(np.sqrt(1 / held_out + 1 / count))  # Kolmogorov and Smirnov's 5 %
+        figure = other_sizes(tonight.sizes, reference.sizes)
+        first = _finding(
+            Finding("size", "calibration", "unknown"),
+            figure,
+            AMBER_SHARE + chance,
+            RED_SHARE + chance,
+        )
+    before = [night.sizes for night in nights if night.sizes]
+    if len(before) < MIN_NIGHTS:
+        return first, Finding("size", "nights", "unknown", reason=_too_few(len(before)))
+    pooled: dict[str, int] = {}
+    for sizes in before:
+        for size, number in sizes.items():
+            pooled[size] = pooled.get(size, 0) + number
+    chance = 1.36 / float(np.sqrt(count))
+    change = max(usual_change([other_sizes(sizes, pooled) for sizes in before]), chance)
+    second = _finding(
+        Finding("size", "nights", "unknown"),
+        other_sizes(tonight.sizes, pooled),
+        AMBER_SHARE + change,
+        RED_SHARE + change,
+    )
+    return first, second
+
+
+def _decisions(
+    tonight: Group, reference: Reference | None, nights: Sequence[Group]
+) -> tuple[Finding, ...]:
+    rate, count = tonight.nok_rate, tonight.num_scored
+    if rate is None or count < MIN_IMAGES:
+        return _unknown("nok_rate", f"{count} images are too few to judge by")
+    second = _decisions_of_nights(rate, count, nights)
+    if reference is None:
+        first = Finding("nok_rate", "calibration", "unknown", now=rate, reason=_NO_CALIBRATION)
+        return first, second
+    allowed = reference.false_call_rate
+    chance = 3 * float(np.sqrt(allowed * (1 - allowed) / count))
+    # What is usual by the nights asks for nobody, though false calls alone do not explain it.
+    known = 0.0 if second.light == "unknown" else second.usual + second.amber - allowed
+    first = _finding(
+        Finding("nok_rate", "calibration", "unknown", now=rate, usual=allowed),
+        max(rate - allowed, 0.0),
+        max(allowed + chance, known),
+        float("inf"),
+    )
+    return first, second
+
+
+def _decisions_of_nights(rate: float, count: int, nights: Sequence[Group]) -> Finding:
+    rates = [night.num_nok / night.num_scored for night in nights]
+    if len(rates) < MIN_NIGHTS:
+        reason = _too_few(len(rates), " of this model and calibration")
+        return Finding("nok_rate", "nights", "unknown", now=rate, reason=reason)
+    usual = float(np.median(rates))
+    expected = max(usual, 0.5 / count)
+    chance = expected * (1 - expected)
+    # What the nights differ by, less what their numbers of images make of one rate by chance.
+    seen = 1.4826 * float(np.median(np.abs(np.array(rates) - usual)))
+    by_chance = chance / float(np.median([night.num_scored for night in nights]))
+    change = float(np.sqrt(max(seen**2 - by_chance, 0) + chance / count))
+    return _finding(
+        Finding("nok_rate", "nights", "unknown", now=rate, usual=usual),
+        rate - usual,
+        max(3 * change, usual / 4, 0.002),
+        max(6 * change, usual / 2, 0.005),
+    )
+
+
+_NO_CALIBRATION = "the calibration's images are not known"
+
+
+def _too_few(count: int, which: str = "") -> str:
+    return f"{count} earlier nights{which}, {MIN_NIGHTS} are needed"
+
+
+def _unknown(name: str, reason: str) -> tuple[Finding, ...]:
+    both: tuple[Against, ...] = ("calibration", "nights")
+    return tuple(Finding(name, against, "unknown", reason=reason) for against in both)
+
+
+def _finding(start: Finding, figure: float, amber: float, red: float) -> Finding:
+    size = abs(figure)
+    light: Light = "red" if size > red else "amber" if size > amber else "green"
+    return Finding(start.measure, start.against, light, figure, amber, red, start.now, start.usual)
+
+
+def _median(values: NDArray[np.float32]) -> float:
+    return float(values[len(values) // 2])

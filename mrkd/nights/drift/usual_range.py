@@ -1,0 +1,123 @@
+"""What is usual: tonight's volume, NOK rate and error rate against those of earlier nights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mrkd.nights.drift.profile import Group, Profile
+
+MIN_NIGHTS = 5
+"""Fewer say nothing of what is usual."""
+
+
+@dataclass(frozen=True)
+class Band:
+    """What at least nine of ten nights keep to.
+
+    Args:
+        median: of the nights.
+        low: the night at their 5 % quantile, or next below; under 21 nights the lowest.
+        high: the night at their 95 % quantile, or next above; under 21 nights the highest.
+        num_nights: how many there are.
+    """
+
+    median: float
+    low: float
+    high: float
+    num_nights: int
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> Band | None:
+        """The band of these nights; None where there are fewer than `MIN_NIGHTS`."""
+        found = np.array(list(values), np.float64)
+        if len(found) < MIN_NIGHTS:
+            return None
+        # Between two nights of five it would leave out two of the five.
+        low = float(np.quantile(found, 0.05, method="lower"))
+        high = float(np.quantile(found, 0.95, method="higher"))
+        return cls(float(np.median(found)), low, high, len(found))
+
+    def side(self, value: float) -> int:
+        """-1 below the band, 1 above it, 0 inside."""
+        return int(value > self.high) - int(value < self.low)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One category and line, tonight and before.
+
+    Args:
+        category: of the images.
+        line: empty where there are none.
+        tonight: None where nothing came.
+        before: the same of each earlier night in which something came, the newest last.
+        runs: names of these nights.
+        num_nights: how many earlier nights there are.
+        volume: band of the number of images, over nights in which some came.
+        nok_rate: band of the NOK rate, over nights that the same model and calibration decided.
+        error_rate: band of the error rate.
+    """
+
+    category: str
+    line: str
+    tonight: Group | None
+    before: tuple[Group, ...]
+    runs: tuple[str, ...]
+    num_nights: int
+    volume: Band | None
+    nok_rate: Band | None
+    error_rate: Band | None
+
+    @property
+    def name(self) -> str:
+        """Category and line in words."""
+        return f"{self.category}, line {self.line}" if self.line else self.category
+
+    @property
+    def silent(self) -> bool:
+        """Nothing came, although in half of the earlier nights or more something did."""
+        often = self.num_nights >= MIN_NIGHTS and 2 * len(self.before) >= self.num_nights
+        return self.tonight is None and often
+
+
+def compare(tonight: Profile, nights: Sequence[Profile]) -> list[Compared]:
+    """Every category and line that sent images tonight, or usually does; sorted.
+
+    Args:
+        tonight: of the night.
+        nights: those before it, the newest last.
+    """
+    now = tonight.by_key
+    by_run = {night.run: night.by_key for night in nights}
+    keys = sorted(set(now).union(*by_run.values()))
+    rows = (
+        _compare(
+            key, now.get(key), {run: own[key] for run, own in by_run.items() if key in own}, nights
+        )
+        for key in keys
+    )
+    return [row for row in rows if row.tonight or row.silent]
+
+
+def _compare(
+    key: tuple[str, str],
+    tonight: Group | None,
+    by_run: Mapping[str, Group],
+    nights: Sequence[Profile],
+) -> Compared:
+    before = tuple(by_run.values())
+    model = tonight.model if tonight else before[-1].model
+    alike = (group.nok_rate for group in before if group.model == model)
+    return Compared(
+        *key,
+        tonight=tonight,
+        before=before,
+        runs=tuple(by_run),
+        num_nights=len(nights),
+        volume=Band.of(group.num_images for group in before),
+        nok_rate=Band.of(rate for rate in alike if rate is not None),
+        error_rate=Band.of(group.error_rate for group in before),
+    )

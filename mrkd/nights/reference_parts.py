@@ -1,0 +1,318 @@
+"""Reference parts, photographed anew before each night: has a lens, a lamp or a camera changed?
+
+    golden/<category>/<version>-<calibration>-<label>.json   scores as first seen; never changed
+    nights/<run>/golden.json                                 what the night's start found
+
+Good parts must score as good and defective ones as defective, and both as they did when the model
+first saw them. What is judged is the picture-taking: the parts are always the same.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from mrkd import storage
+from mrkd.config import RowsConfig, ScoreConfig
+from mrkd.data.images import DecodeLimits
+from mrkd.data.preprocess import Decoded, Decoder, ahead_of
+from mrkd.errors import ArtefactError, ConfigError, GoldenError, StorageError
+from mrkd.model import artefact as checkpoint
+from mrkd.model.artefact import Calibration
+from mrkd.nights.archive import UNMATCHED, Template
+from mrkd.nights.shards import Pin
+from mrkd.run_summary import now
+from mrkd.storage.thread_map import in_threads
+
+if TYPE_CHECKING:
+    from mrkd.model.inference import Scorer
+
+log = logging.getLogger(__name__)
+
+RECORD = "golden.json"
+GOLDEN_VERSION = 1
+
+Label = Literal["good", "bad"]
+LABELS: tuple[Label, ...] = ("good", "bad")
+
+_SHOWN = 3
+_NO_MAPS = RowsConfig(map="none", max_regions=0)
+# Of normally distributed values the median distance from the median, times this, is the standard
+# deviation; a few odd held-out images do not widen it.
+_MAD_TO_SD = 1.4826
+
+
+@dataclass(frozen=True)
+class Reference:
+    """One picture of a reference part."""
+
+    image_uri: str
+    category: str
+    label: Label
+
+
+@dataclass(frozen=True)
+class Band:
+    """The scores of a category's good or bad reference parts when its model first saw them.
+
+    Args:
+        low: the least.
+        high: the greatest.
+        spread: of the model's held-out scores, a robust standard deviation.
+        num_images: behind it.
+        run: of the night that set it.
+        at: when, UTC, ISO 8601.
+    """
+
+    low: float
+    high: float
+    spread: float
+    num_images: int
+    run: str
+    at: str
+
+    def limits(self, tolerance: float) -> tuple[float, float]:
+        """Where a score may lie, ends included."""
+        return self.low - tolerance * self.spread, self.high + tolerance * self.spread
+
+
+def check(config: ScoreConfig, pins: Mapping[str, Pin | None]) -> list[str]:
+    """Scores the golden set by a night's models and compares it with what they first made of it.
+
+    The first time that a model sees the good, or the bad, parts of its category as what they are,
+    their scores become its band. What was found is stored in `golden.json`, whatever it is.
+
+    Args:
+        config: of the run; without `golden.uri` there is nothing to check.
+        pins: the model of each category of the night; the others' reference parts are left out.
+
+    Returns:
+        What is wrong, one line for each picture, where `config.force` lets the night go on; else
+        nothing.
+
+    Raises:
+        ConfigError: there is no golden set at `golden.uri`, or a key in it that tells no label.
+        GoldenError: something is wrong, and the night is not forced.
+        ArtefactError: a model or a band is damaged.
+        StorageError: the workspace or the golden set cannot be listed.
+    """
+    if not config.golden.uri:
+        return []
+    from mrkd.model.inference import (
+        Scorer,  # not above: it loads torch, and most nights have no golden set
+    )
+
+    references = list_references(config)
+    scorer = Scorer(config.workspace, config.pool)
+    found: list[dict[str, Any]] = []
+    for category, pin in sorted(pins.items()):
+        own = [one for one in references if one.category == category]
+        if own and pin is not None:
+            found += _check_category(config, category, pin, own, scorer)
+    problems = [
+        f"{row['image_uri']} ({row['label']}) {row['problem']}" for row in found if row["problem"]
+    ]
+    uri = storage.join(config.workspace, "nights", config.run, RECORD)
+    earlier = storage.read_json(uri) if storage.exists(uri) else {"images": [], "without": []}
+    # Of categories that only earlier revisions had; those went on, whatever was wrong.
+    kept = [row for row in earlier["images"] if row["category"] not in pins]
+    forced = any(row["problem"] for row in kept) or (bool(problems) and config.force)
+    images = sorted(kept + found, key=lambda row: row["category"])
+    known = {one.category for one in references}
+    record = {
+        "schema": GOLDEN_VERSION,
+        "run": config.run,
+        "at": now(),
+        "uri": config.golden.uri,
+        "tolerance": config.golden.tolerance,
+        "state": "failed" if any(row["problem"] for row in images) else "passed",
+        "forced": forced,
+        "images": images,
+        "without": sorted((pins.keys() | set(earlier["without"])) - known - {UNMATCHED}),
+        "unused": sorted(known - {row["category"] for row in images}),
+    }
+    storage.write_json(uri, record)
+    log.info("golden images=%d problems=%d uri=%s", len(found), len(problems), uri)
+    if problems and not config.force:
+        raise GoldenError(
+            f"{len(problems)} of {len(found)} golden images are off, the lens, the lamp or the "
+            f"camera may have changed: {'; '.join(problems[:_SHOWN])}; all stand in {uri}. Look "
+            "at them; --force scores nevertheless, and a change that is meant needs its band "
+            f"below {storage.join(config.workspace, 'golden')} deleted"
+        )
+    return problems
+
+
+def list_references(config: ScoreConfig) -> list[Reference]:
+    """The pictures of the golden set, by URI.
+
+    Raises:
+        ConfigError: there is none at `golden.uri`, or a key in it that tells no category or label.
+        StorageError: it cannot be listed.
+    """
+    golden = config.golden
+    template, root = Template(golden.template, "golden.template"), storage.join(golden.uri) + "/"
+    files = storage.list_files(golden.uri, suffixes=config.archive.suffixes)
+    if not files:
+        raise ConfigError(
+            f"golden.uri is {golden.uri!r}: there is no file below it that ends in "
+            f"{', '.join(config.archive.suffixes)}"
+        )
+    found = []
+    for file in files:
+        category, attributes = template.parse(file.uri.removeprefix(root))
+        label = next((one for one in LABELS if one == attributes.get("label")), None)
+        if category == UNMATCHED or label is None:
+            raise ConfigError(
+                f"golden.template is {golden.template!r}: {file.uri} gives "
+                f"{'no category' if category == UNMATCHED else 'neither good nor bad as label'}; "
+                "move the file or correct the template"
+            )
+        found.append(Reference(file.uri, category, label))
+    return found
+
+
+def _check_category(
+    config: ScoreConfig,
+    category: str,
+    pin: Pin,
+    references: Sequence[Reference],
+    scorer: Scorer,
+) -> Iterator[dict[str, Any]]:
+    """The reference parts of one category, each with its score and what is wrong with it."""
+    rows = _score(config, category, pin, references, scorer)
+    calibration = checkpoint.read_calibration(
+        config.workspace, category, pin.version, pin.calibration
+    )
+    for label in LABELS:
+        own = [row for one, row in zip(references, rows, strict=True) if one.label == label]
+        problems = [_wrong_side(row, label) for row in own]
+        band = _band(config, category, pin, label)
+        if band is None and own and not any(problems):
+            scores = [row["image_score"] for row in own]
+            band = _first_seen(config, category, pin, label, scores, calibration)
+        limits = band.limits(config.golden.tolerance) if band else (None, None)
+        for row, problem in zip(own, problems, strict=True):
+            yield {
+                "category": category,
+                "label": label,
+                "image_uri": row["image_uri"],
+                "model_version": pin.version,
+                "calibration": pin.calibration,
+                "threshold": calibration.threshold,
+                "image_score": row.get("image_score"),
+                "low": limits[0],
+                "high": limits[1],
+                "problem": problem or _outside(row, band, config.golden.tolerance),
+            }
+
+
+def _score(
+    config: ScoreConfig,
+    category: str,
+    pin: Pin,
+    references: Sequence[Reference],
+    scorer: Scorer,
+) -> list[dict[str, Any]]:
+    """A night's row for each reference part, in order; what cannot be read is an error."""
+    card = checkpoint.read_card(config.workspace, category, pin.version)
+    decoder = Decoder.of(card.model, DecodeLimits.of(config.archive))
+
+    def read(reference: Reference) -> Decoded:
+        uri = reference.image_uri
+        try:
+            data, etag = storage.fetch(uri, max_bytes=config.archive.max_bytes)
+        except StorageError as error:
+            return Decoded(uri, error_kind=error.kind, error_message=str(error))
+        return decoder(uri, data, etag=etag)
+
+    rows: list[dict[str, Any]] = []
+    queue, ahead = iter(references), ahead_of(decoder)
+    while chunk := list(islice(queue, ahead)):
+        rows += scorer.score(
+            list(in_threads(read, chunk)),
+            category=category,
+            version=pin.version,
+            calibration=pin.calibration,
+            rows=_NO_MAPS,
+        )
+    return rows
+
+
+def _wrong_side(row: Mapping[str, Any], label: Label) -> str:
+    """What is wrong with a picture by the threshold alone; empty: nothing."""
+    if row.get("error_kind"):
+        return f"has no score: {row['error_message']}"
+    score, threshold = row["image_score"], row["threshold"]
+    if row["is_anomalous"] == (label == "bad"):
+        return ""
+    where = "above" if row["is_anomalous"] else "not above"
+    return f"scores {score:.4g}, {where} the threshold {threshold:.4g}"
+
+
+def _outside(row: Mapping[str, Any], band: Band | None, tolerance: float) -> str:
+    """What is wrong with a picture that lies on the right side of the threshold."""
+    if band is None:
+        return ""
+    low, high = band.limits(tolerance)
+    if low <= row["image_score"] <= high:
+        return ""
+    return f"scores {row['image_score']:.4g}, outside {low:.4g} to {high:.4g} (set by {band.run})"
+
+
+def _band_uri(config: ScoreConfig, category: str, pin: Pin, label: Label) -> str:
+    name = f"{pin.version}-{pin.calibration}-{label}.json"
+    return storage.join(config.workspace, "golden", category, name)
+
+
+def _band(config: ScoreConfig, category: str, pin: Pin, label: Label) -> Band | None:
+    """The stored band; None where the model has not seen these parts as what they are yet."""
+    uri = _band_uri(config, category, pin, label)
+    if storage.stat(uri) is None:
+        return None
+    try:
+        content = storage.read_json(uri)
+        numbers = {name: float(content[name]) for name in ("low", "high", "spread")}
+        return Band(**{name: content[name] for name in Band.__dataclass_fields__} | numbers)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ArtefactError(
+            f"{uri} is no band of a golden set ({error!r}): delete it, and the next night sets it"
+        ) from error
+
+
+def _first_seen(
+    config: ScoreConfig,
+    category: str,
+    pin: Pin,
+    label: Label,
+    scores: Sequence[float],
+    calibration: Calibration,
+) -> Band | None:
+    """Stores the band of these scores; where another night was faster, its band."""
+    band = Band(
+        low=min(scores),
+        high=max(scores),
+        spread=spread(calibration.scores),
+        num_images=len(scores),
+        run=config.run,
+        at=now(),
+    )
+    named = {"category": category, **asdict(pin), "label": label}
+    content = {"schema": GOLDEN_VERSION, **named, **asdict(band)}
+    uri = _band_uri(config, category, pin, label)
+    if storage.write_json(uri, content, if_absent=True):
+        log.info("golden_band uri=%s low=%g high=%g", uri, band.low, band.high)
+        return band
+    return _band(config, category, pin, label)
+
+
+def spread(scores: Sequence[float]) -> float:
+    """A robust standard deviation of scores; the plain one where half of them are equal."""
+    values = np.asarray(scores, np.float64)
+    robust = _MAD_TO_SD * float(np.median(np.abs(values - np.median(values))))
+    return robust or float(values.std())

@@ -1,0 +1,127 @@
+"""Verdicts as they are stored: one Parquet file an import, never changed.
+
+reviews/imports/<n>.parquet        rows of `REVIEWS`, those of the n-th import
+        images/<sha256><suffix>    bytes of confirmed false calls, for later trainings
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import pyarrow as pa
+
+from mrkd import storage
+from mrkd.errors import ArtefactError
+from mrkd.nights.reviews.labels_csv import Call
+from mrkd.run_summary import now
+from mrkd.storage import schema
+from mrkd.storage.thread_map import in_threads
+
+REVIEWS_VERSION = 1
+
+REVIEWS = pa.schema(
+    [
+        pa.field("image_uri", pa.string(), nullable=False),
+        pa.field("category", pa.string(), nullable=False),
+        pa.field("image_etag", pa.string(), nullable=False),
+        pa.field("verdict", pa.string(), nullable=False),
+        pa.field("by", pa.string(), nullable=False),
+        pa.field("at", pa.string(), nullable=False),
+        pa.field("run", pa.string(), nullable=False),
+        pa.field("called", pa.string(), nullable=False),
+        pa.field("sha256", pa.string(), nullable=False),
+        pa.field("copy", pa.string(), nullable=False),
+    ],
+    metadata={"schema": "mrkd.reviews", "schema_version": str(REVIEWS_VERSION)},
+)
+"""Rows of an import; see `Review`."""
+
+
+@dataclass(frozen=True)
+class Review:
+    """One verdict, and the row that it is on.
+
+    Args:
+        image_uri: as nights list it.
+        category: that it was filed under.
+        image_etag: of the bytes that were scored; empty where a night could not say.
+        verdict: of a person.
+        by: who.
+        at: when, UTC, ISO 8601.
+        run: the newest night that scored these bytes.
+        called: what that night said: OK, NOK or ERROR.
+        sha256: of the bytes; empty where the archive did not hold them any more.
+        copy: of a confirmed false call its file below `reviews`; else empty.
+    """
+
+    image_uri: str
+    category: str
+    image_etag: str
+    verdict: Call
+    by: str
+    at: str
+    run: str
+    called: str
+    sha256: str = ""
+    copy: str = ""
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What it is a verdict on."""
+        return self.image_uri, self.image_etag
+
+
+def folder_of(workspace: str) -> str:
+    """Where a workspace's verdicts stand."""
+    return storage.join(workspace, "reviews")
+
+
+def read(workspace: str) -> list[Review]:
+    """The verdicts that count, by image: of several on the same bytes the newest.
+
+    Raises:
+        ArtefactError: a file is damaged, or is none of them.
+        StorageError: the workspace cannot be read.
+    """
+    newest: dict[tuple[str, str], Review] = {}
+    for reviews in in_threads(_read, [_uri(workspace, number) for number in numbers(workspace)]):
+        for review in reviews:
+            before = newest.get(review.key)
+            if before is None or review.at >= before.at:
+                newest[review.key] = review
+    return sorted(newest.values(), key=lambda one: one.key)
+
+
+def _read(uri: str) -> list[Review]:
+    """The rows of one import."""
+    table = schema.from_parquet(storage.read(uri), name=uri)
+    if not table.schema.equals(REVIEWS):
+        raise ArtefactError(f"{uri} holds no verdicts of this version: import them again")
+    return [Review(**row) for row in table.to_pylist()]
+
+
+def add(workspace: str, reviews: Sequence[Review], *, by: str) -> str:
+    """Stores an import's verdicts; the URI of its file.
+
+    Args:
+        workspace: URI.
+        reviews: one at least.
+        by: who imports them.
+    """
+    facts = {**(REVIEWS.metadata or {}), b"imported_at": now(), b"imported_by": by}
+    table = pa.Table.from_pylist(list(map(asdict, reviews)), REVIEWS.with_metadata(facts))
+    data = schema.to_parquet(table)
+    number = max(numbers(workspace), default=0) + 1
+    while not storage.write(_uri(workspace, number), data, if_absent=True):
+        number += 1  # another import's, meanwhile
+    return _uri(workspace, number)
+
+
+def numbers(workspace: str) -> list[int]:
+    """Of the imports, rising."""
+    return storage.list_numbers(storage.join(folder_of(workspace), "imports"), suffix=".parquet")
+
+
+def _uri(workspace: str, number: int) -> str:
+    return storage.join(folder_of(workspace), "imports", f"{number}.parquet")

@@ -1,0 +1,73 @@
+import pytest
+
+from mrkd.config import ArchiveConfig
+from mrkd.errors import ConfigError
+from mrkd.nights.archive import IMAGES, UNMATCHED, Template, list_images
+from tests.support.nights import add
+
+
+def test_a_template_reads_category_and_attributes_out_of_a_key():
+    template = Template("{category}/{line}/{date}/{name}")
+    key = "0012/line-3/2026-11-23/a.png"
+    assert template.parse(key) == ("0012", {"line": "line-3", "date": "2026-11-23"})
+
+
+def test_only_the_name_holds_slashes():
+    template = Template("{category}/{line}/{name}")
+    assert template.parse("plate/l1/deep/er/a.png") == ("plate", {"line": "l1"})
+    assert template.parse("plate/a.png") == (UNMATCHED, {})
+
+
+def test_a_field_ends_where_the_text_after_it_begins():
+    template = Template("{line}/{category}_{serial}_{name}.png")
+    assert template.parse("l1/plate_0_7_a.png") == ("plate", {"line": "l1", "serial": "0"})
+
+
+def test_text_of_a_template_stands_for_itself():
+    assert Template("in (1)/{category}+{name}").parse("in (1)/a+b.png") == ("a", {})
+    assert Template("{{raw}}/{category}/{name}").parse("{raw}/a/b.png") == ("a", {})
+
+
+@pytest.mark.parametrize("category", ["-plate", "pla te", "ü", ".", "x" * 101, UNMATCHED])
+def test_a_category_that_is_no_name_is_unmatched(category):
+    assert Template("{category}/{line}/{name}").parse(f"{category}/l/a.png") == (UNMATCHED, {})
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{category}/{name",
+        "{category}/{name}/{name}",
+        "{category}/{name}/{}",
+        "{category}/{name}/{0}",
+        "{category:>8}/{name}",
+        "{category!r}/{name}",
+        "{category}/{name}/{a.b}",
+    ],
+)
+def test_a_template_that_cannot_be_read_is_refused(template):
+    with pytest.raises(ConfigError, match=r"archive\.template"):
+        Template(template)
+
+
+def test_images_are_listed_by_category_then_uri_and_none_is_left_out(tmp_path):
+    uris = add(tmp_path, "b/l1/1.png", "a/l2/2.JPG", "stray.png", "a/l1/3.png")
+    add(tmp_path, "a/l1/notes.txt")
+    config = ArchiveConfig(uri=str(tmp_path), template="{category}/{line}/{name}")
+    images = list_images(config)
+    assert images.schema.equals(IMAGES)
+    assert images["image_uri"].to_pylist() == [uris[3], uris[1], uris[0], uris[2]]
+    assert images["category"].to_pylist() == ["a", "a", "b", UNMATCHED]
+    assert images["attributes"].to_pylist() == [[("line", f"l{n}")] for n in (1, 2, 1)] + [[]]
+    assert images["image_bytes"].to_pylist() == [5] * 4
+
+
+def test_a_slash_at_the_end_of_the_archive_changes_nothing(tmp_path):
+    add(tmp_path, "a/1.png")
+    tables = [list_images(ArchiveConfig(uri=f"{tmp_path}{end}")) for end in ("", "/")]
+    assert tables[0].equals(tables[1])
+    assert tables[0]["category"].to_pylist() == ["a"]
+
+
+def test_an_archive_that_is_not_there_has_no_images(tmp_path):
+    assert list_images(ArchiveConfig(uri=str(tmp_path / "none"))).num_rows == 0
