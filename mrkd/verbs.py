@@ -47,7 +47,7 @@ def _evaluate(config: EvalConfig) -> Summary:
 
 
 def _plan_train(config: TrainConfig) -> Summary:
-    from mrkd.forecast import forecast
+    from mrkd.training.cost_estimate import forecast
 
     found = forecast(config)
     print("\n".join(found.lines()))
@@ -55,7 +55,7 @@ def _plan_train(config: TrainConfig) -> Summary:
 
 
 def _plan_tune(config: SearchConfig) -> Summary:
-    from mrkd.forecast import forecast_search
+    from mrkd.training.cost_estimate import forecast_search
 
     found = forecast_search(config)
     print("\n".join(found.lines()))

@@ -11,7 +11,6 @@ from typing import Any
 import pyarrow as pa
 
 from mrkd import storage
-from mrkd.category import Probe, fit_nearest, train_category
 from mrkd.config import EvalConfig, TrainConfig
 from mrkd.data.datasets import Sample
 from mrkd.errors import MrkdError, StorageError
@@ -21,6 +20,7 @@ from mrkd.model import artefact as checkpoint
 from mrkd.on_ray import session
 from mrkd.on_ray.session import Ask
 from mrkd.storage import schema
+from mrkd.training.category import Probe, fit_nearest, train_category
 
 log = logging.getLogger(__name__)
 

@@ -20,7 +20,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from mrkd import reports, storage
-from mrkd.category import inputs_of_all
 from mrkd.config import EvalConfig
 from mrkd.data import datasets
 from mrkd.data.datasets import Sample
@@ -34,6 +33,7 @@ from mrkd.on_ray.tasks import run_each
 from mrkd.on_ray.verdict import Verdict
 from mrkd.run_summary import Summary
 from mrkd.storage import schema
+from mrkd.training.category import inputs_of_all
 
 log = logging.getLogger(__name__)
 

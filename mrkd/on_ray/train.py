@@ -2,7 +2,7 @@
 
 A category is a Ray task in which Ray Train's local mode runs the loop, or one that waits for a
 group of workers; README.md says why. One that is up to date is found by one small read and costs
-no task. What a fleet leaves behind: `mrkd/fleets.py`.
+no task. What a fleet leaves behind: `mrkd/training/fleet_store.py`.
 """
 
 from __future__ import annotations
@@ -11,10 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mrkd import reports, storage
-from mrkd.category import CategoryResult, inputs_of_all, standing, steps_of, work_of
 from mrkd.config import TrainConfig
 from mrkd.data.datasets import Sample
-from mrkd.fleets import Fleet
 from mrkd.nights.reviews.training_samples import load_samples
 from mrkd.on_ray import boards, session, workers
 from mrkd.on_ray.progress import Board, Progress
@@ -24,6 +22,8 @@ from mrkd.on_ray.verdict import Verdict
 from mrkd.on_ray.workers import Order
 from mrkd.run_summary import Summary, some_of
 from mrkd.storage.thread_map import in_threads
+from mrkd.training.category import CategoryResult, inputs_of_all, standing, steps_of, work_of
+from mrkd.training.fleet_store import Fleet
 
 Samples = Mapping[str, Sequence[Sample]]
 

@@ -11,23 +11,23 @@ from functools import partial
 from hashlib import sha256
 from typing import Any
 
-from mrkd import exam
-from mrkd.category import CategoryResult, Probe, good_samples, train_category
 from mrkd.config import SearchConfig, TrainConfig
 from mrkd.data import datasets
 from mrkd.data.datasets import Sample
 from mrkd.errors import CategoryError, MrkdError
 from mrkd.evaluation import metrics
 from mrkd.evaluation.metrics import Metric
-from mrkd.exam import Exam, Questions
 from mrkd.model import artefact as checkpoint
 from mrkd.model import device
 from mrkd.model.artefact import save_load as models
 from mrkd.model.detector import Detector
 from mrkd.on_ray import session
 from mrkd.on_ray.session import Ask
-from mrkd.searches import Search, Trial
 from mrkd.storage.thread_map import in_threads
+from mrkd.training.category import CategoryResult, Probe, good_samples, train_category
+from mrkd.training.search import Search, Trial
+from mrkd.training.search import objective as exam
+from mrkd.training.search.objective import Exam, Questions
 
 log = logging.getLogger(__name__)
 

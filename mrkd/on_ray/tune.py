@@ -23,7 +23,6 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from mrkd import reports
-from mrkd.category import inputs_of_all
 from mrkd.config import SearchConfig
 from mrkd.data.datasets import Sample
 from mrkd.errors import CategoryError, ConfigError
@@ -34,7 +33,8 @@ from mrkd.on_ray.trial import Order
 from mrkd.on_ray.verdict import Verdict
 from mrkd.on_ray.winner import Found
 from mrkd.run_summary import Summary
-from mrkd.searches import Search, Trial
+from mrkd.training.category import inputs_of_all
+from mrkd.training.search import Search, Trial
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from mrkd.errors import CategoryError
 from mrkd.on_ray import trial
 from mrkd.on_ray.tasks import run_each
 from mrkd.on_ray.trial import Order
-from mrkd.searches import Trial, comparable, importances, key_of, objectives, ranked
+from mrkd.training.search import Trial, comparable, importances, key_of, objectives, ranked
 
 log = logging.getLogger(__name__)
 

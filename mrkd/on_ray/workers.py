@@ -15,13 +15,13 @@ from ray.train.v2.api.config import LoggingConfig, RunConfig
 from ray.train.v2.api.exceptions import TrainingFailedError
 from ray.util.metrics import Gauge
 
-from mrkd.category import CategoryResult, assist, train_category
 from mrkd.config import TrainConfig
 from mrkd.data.datasets import Sample
 from mrkd.errors import MrkdError
 from mrkd.on_ray import session
 from mrkd.on_ray.session import Ask
-from mrkd.parallel import Group
+from mrkd.training.category import CategoryResult, assist, train_category
+from mrkd.training.fit.process_group import Group
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,6 @@ import pyarrow.compute as pc
 
 from mrkd import storage
 from mrkd.errors import ArtefactError, StorageError
-from mrkd.fleets import FLEET_VERSION, doubts_of
 from mrkd.model import artefact as checkpoint
 from mrkd.model.registry import promotions as registry
 from mrkd.reports import stored
@@ -24,6 +23,7 @@ from mrkd.reports.content import Picture
 from mrkd.reports.fleet_content import FleetData, Gate, Losses, Measure, Training
 from mrkd.storage import schema
 from mrkd.storage.thread_map import in_threads
+from mrkd.training.fleet_store import FLEET_VERSION, doubts_of
 
 RECORD = "fleet.json"
 

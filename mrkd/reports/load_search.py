@@ -12,9 +12,9 @@ from mrkd.errors import ArtefactError
 from mrkd.reports import stored
 from mrkd.reports.fleet_content import Measure
 from mrkd.reports.search_content import Candidate, Group, SearchData, Test
-from mrkd.searches import SEARCH_VERSION, Trial, comparable, finished
-from mrkd.searches.effects import effects
 from mrkd.storage.thread_map import in_threads
+from mrkd.training.search import SEARCH_VERSION, Trial, comparable, finished
+from mrkd.training.search.effects import effects
 
 RECORD = "search.json"
 

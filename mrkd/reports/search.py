@@ -8,7 +8,7 @@ from typing import Any
 
 from mrkd.reports import page, search_charts
 from mrkd.reports.search_content import Candidate, Group, SearchData, Test
-from mrkd.searches.effects import label
+from mrkd.training.search.effects import label
 
 _METRICS = {"image_auroc": "image AUROC", "aupro": "AUPRO"}
 _BY = {

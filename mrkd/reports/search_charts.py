@@ -21,8 +21,8 @@ from mrkd.reports.charts import (
     layout_of,
     short,
 )
-from mrkd.searches import Trial
-from mrkd.searches.effects import Effect, Part, label
+from mrkd.training.search import Trial
+from mrkd.training.search.effects import Effect, Part, label
 
 MOST_LINES = 150
 """Configs that parallel coordinates and learning curves show, the best first."""

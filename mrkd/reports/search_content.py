@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mrkd.reports.fleet_content import Measure
-from mrkd.searches import Trial
-from mrkd.searches.effects import Effect
+from mrkd.training.search import Trial
+from mrkd.training.search.effects import Effect
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mrkd.category import Probe, fit_nearest, train_category
 from mrkd.config import DataConfig, EvalConfig, TrainConfig
 from mrkd.data import datasets
 from mrkd.evaluation.ablation.statistics import difference, mean
@@ -32,6 +31,7 @@ from mrkd.evaluation.ablation.variants import ALONE, CELLS, NEAREST, PLAIN_RD, R
 from mrkd.evaluation.category_metrics import MEAN
 from mrkd.evaluation.evaluate_model import Judge, judge_of, measure
 from mrkd.evaluation.metrics import Metric
+from mrkd.training.category import Probe, fit_nearest, train_category
 
 DEFAULT, BEFORE = "default", "default of before (preset student)"
 ARMS: dict[str, dict[str, Any]] = {

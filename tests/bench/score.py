@@ -20,7 +20,6 @@ from pathlib import Path
 import torch
 
 from mrkd import storage
-from mrkd.category import train_category
 from mrkd.config import DataConfig, PoolConfig, ScoreConfig, TrainConfig
 from mrkd.data import datasets
 from mrkd.data.images import DecodeLimits
@@ -28,6 +27,7 @@ from mrkd.data.preprocess import Decoder
 from mrkd.model.artefact import save_load as models
 from mrkd.model.inference import score_images
 from mrkd.model.registry import promotions as registry
+from mrkd.training.category import train_category
 from tests.support import night_runs as runs
 from tests.support.archive_pictures import FULL, encode
 from tests.support.night_pace import bytes_per_clean_row

@@ -33,9 +33,9 @@ import numpy as np
 from scipy import stats
 
 from mrkd import storage
-from mrkd.category import train_category
 from mrkd.data import datasets
 from mrkd.storage.thread_map import in_threads
+from mrkd.training.category import train_category
 from tests.bench.score import RESULTS, machine
 from tests.support.clusters import head
 from tests.support.models import small_config

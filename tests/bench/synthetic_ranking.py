@@ -25,13 +25,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mrkd import exam
-from mrkd.category import Probe, train_category
 from mrkd.config import DataConfig, TrainConfig
 from mrkd.data import datasets
 from mrkd.evaluation.metrics import image_auroc
-from mrkd.exam import Exam
-from mrkd.searches import key_of
+from mrkd.training.category import Probe, train_category
+from mrkd.training.search import key_of
+from mrkd.training.search import objective as exam
+from mrkd.training.search.objective import Exam
 from tests.bench.search import RESULTS, make_data
 
 _MAX_IMAGES = 400

@@ -6,7 +6,7 @@ from mrkd import storage
 from mrkd.config import DataConfig, SearchConfig
 from mrkd.data import datasets
 from mrkd.on_ray import tune
-from mrkd.searches import Search
+from mrkd.training.search import Search
 from tests.on_ray.test_real_fleet import CELLS, labelled, take
 from tests.support.folders import put
 

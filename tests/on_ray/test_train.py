@@ -6,10 +6,10 @@ import cv2
 import pytest
 
 from mrkd.errors import ConfigError, TeacherError
-from mrkd.fleets import Fleet
 from mrkd.model import artefact as checkpoint
 from mrkd.model.registry import promotions as registry
 from mrkd.on_ray import train
+from mrkd.training.fleet_store import Fleet
 from tests.support.models import small_config
 from tests.support.night_runs import events
 

@@ -14,7 +14,7 @@ from mrkd import storage
 from mrkd.config import SearchConfig, TrainConfig
 from mrkd.errors import ConfigError
 from mrkd.on_ray import train, tune
-from mrkd.searches import Search
+from mrkd.training.search import Search
 from tests.support.parts import make_parts
 from tests.support.searches import small_search
 from tests.support.under_fire import UnderFire

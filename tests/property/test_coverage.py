@@ -9,9 +9,9 @@ import logging
 import numpy as np
 import pytest
 
-from mrkd.category.groups import Groups, folds_of
 from mrkd.data.images import Statistics
 from mrkd.model.calibration import calibrate
+from mrkd.training.category.groups import Groups, folds_of
 
 DRAWS, RATE, FRESH = 2000, 0.01, 20
 ONE = [Statistics(0.5, 0.5, 0.5)]

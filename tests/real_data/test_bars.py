@@ -13,7 +13,6 @@ import cv2
 import numpy as np
 import pytest
 
-from mrkd.category import Probe, train_category
 from mrkd.config import EvalConfig, TrainConfig
 from mrkd.data import datasets, images
 from mrkd.data.images import Statistics
@@ -26,6 +25,7 @@ from mrkd.model.calibration import calibrate
 from mrkd.model.inference import score_images
 from mrkd.model.registry import promotions as registry
 from mrkd.nights.commissioning import Line, commission
+from mrkd.training.category import Probe, train_category
 from tests.bench.real_sets import BEFORE, DEFAULT, places, run, table
 
 pytestmark = [pytest.mark.real_data, pytest.mark.timeout(3 * 3600)]

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from mrkd import storage
-from mrkd.forecast import forecast
+from mrkd.training.cost_estimate import forecast
 from tests.support.chaos import long_fleet, make_categories, run_under_fire, weights_digests
 from tests.support.models import small_config
 from tests.support.parts import make_parts

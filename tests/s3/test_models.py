@@ -5,12 +5,12 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from mrkd import storage
-from mrkd.category import train_category
 from mrkd.data import datasets
 from mrkd.errors import ArtefactError
 from mrkd.model import artefact as checkpoint
 from mrkd.model.artefact import save_load as models
 from mrkd.model.registry import promotions as registry
+from mrkd.training.category import train_category
 from tests.support.models import small_config
 from tests.support.parts import make_parts
 

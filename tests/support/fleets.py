@@ -11,14 +11,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mrkd import storage
-from mrkd.category.result import CategoryResult
-from mrkd.category.scores import TRAINING_SCORES
 from mrkd.config import DataConfig, TrainConfig
-from mrkd.fleets import Fleet
 from mrkd.model import artefact as checkpoint
 from mrkd.model.artefact import Calibration, ModelCard, TeacherCard
 from mrkd.model.artefact import checksummed_files as sealed
 from mrkd.storage import schema
+from mrkd.training.category.calibrate import TRAINING_SCORES
+from mrkd.training.category.result import CategoryResult
+from mrkd.training.fleet_store import Fleet
 from tests.support.parts import make_parts
 
 KINDS = {

@@ -14,7 +14,7 @@ from mrkd.model.feature_cache import TeacherFeatures
 from mrkd.model.mrkd import MRKD, build
 from mrkd.model.teacher import Teacher
 from mrkd.model.teacher.teacher import teacher_of
-from mrkd.training import CrossFit, calibrate_ensemble
+from mrkd.training.fit import CrossFit, calibrate_ensemble
 
 MODEL = ModelConfig(
     backbone="efficientnet_lite0",

@@ -19,7 +19,6 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mrkd import storage
-from mrkd.category.scores import TRAINING_SCORES
 from mrkd.config import FitConfig, ModelConfig, ScoreConfig
 from mrkd.model import artefact as checkpoint
 from mrkd.model.artefact import Calibration, ModelCard, TeacherCard
@@ -28,6 +27,7 @@ from mrkd.nights.drift import Group, Profile, quantiles
 from mrkd.nights.night import Night
 from mrkd.nights.shards import Pin, Shard
 from mrkd.storage import schema
+from mrkd.training.category.calibrate import TRAINING_SCORES
 from tests.support.parts import make_parts
 
 RUN = "night-2026-11-23"

@@ -18,13 +18,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mrkd import storage
-from mrkd.category import train_category
 from mrkd.config import DataConfig, ScoreConfig, TrainConfig
 from mrkd.data import datasets
 from mrkd.model.registry import promotions as registry
 from mrkd.nights import model_versions as version_sets
 from mrkd.nights.manifest import open_night, read_manifests
 from mrkd.nights.night import Night
+from mrkd.training.category import train_category
 from tests.support.archive_faults import MAX_BYTES
 from tests.support.archive_pictures import FULL, Pictures, encode
 from tests.support.archives import TEMPLATE, Archive

@@ -12,13 +12,13 @@ from mrkd.config import RoiConfig
 from mrkd.data import datasets
 from mrkd.data.datasets import Sample
 from mrkd.data.roi import Roi
-from mrkd.gate.trial import Rival
 from mrkd.model.artefact import Calibration, ModelCard, TeacherCard
 from mrkd.model.artefact import save_load as models
 from mrkd.model.artefact.save_load import LoadedModel
 from mrkd.model.ensemble import Model
 from mrkd.model.registry import promotions as registry
 from mrkd.model.registry.promotions import Promotion
+from mrkd.training.gate.compare_models import Rival
 from tests.support.models import FIT, small_model
 
 BETTER, WORSE = 5, 4

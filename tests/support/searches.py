@@ -10,7 +10,7 @@ import numpy as np
 
 from mrkd import storage
 from mrkd.config import SearchConfig
-from mrkd.searches import Search, Trial, importances, key_of, objectives, ranked
+from mrkd.training.search import Search, Trial, importances, key_of, objectives, ranked
 from tests.support.models import FIT, MODEL
 
 SPACE = """

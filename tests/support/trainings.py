@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mrkd import training
 from mrkd.config import FitConfig
 from mrkd.model.feature_cache import TeacherFeatures
 from mrkd.model.mrkd import MRKD
-from mrkd.training import FitResult
+from mrkd.training import fit as training
+from mrkd.training.fit import FitResult
 from tests.support.models import small_model
 
 FIT = FitConfig(

@@ -8,7 +8,7 @@ from mrkd import storage
 from mrkd.errors import ArtefactError
 from mrkd.reports import load_search_data, search_page, write_page
 from mrkd.reports.search_charts import response
-from mrkd.searches import Search
+from mrkd.training.search import Search
 from tests.support.searches import small_search, write_search
 
 

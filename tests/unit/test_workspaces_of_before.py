@@ -12,7 +12,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from mrkd import cli
-from mrkd.category import train_category
 from mrkd.config import PoolConfig, RowsConfig, TrainConfig
 from mrkd.data.datasets import Sample
 from mrkd.data.preprocess import Decoder
@@ -23,6 +22,7 @@ from mrkd.model.inference import Scorer
 from mrkd.model.mrkd import MRKD
 from mrkd.model.registry import promotions as registry
 from mrkd.reports import write_page
+from mrkd.training.category import train_category
 
 ASSET = Path(__file__).parents[1] / "assets" / "workspace_1cb8727.tar.gz"
 MADE_IN = "file:///tmp/fixture"

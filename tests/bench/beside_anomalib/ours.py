@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from mrkd import training
 from mrkd.config import TrainConfig
 from mrkd.config.toml import put_values
 from mrkd.evaluation.ablation.variants import MODEL, PLAIN_RD, RD
 from mrkd.model.feature_cache import TeacherFeatures
 from mrkd.model.mrkd import MRKD, build
 from mrkd.model.teacher import Teacher, load_teacher
+from mrkd.training import fit as training
 from tests.bench.beside_anomalib.pictures import Category
 
 BATCH = 16

@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mrkd.category.groups import SIDES, Groups, split_of
-from mrkd.category.images import decode_good, read_good
 from mrkd.config import DataConfig, TrainConfig
 from mrkd.data import datasets, images
 from mrkd.data.datasets import Sample
 from mrkd.data.preprocess import Decoded, Decoder, decode_samples
 from mrkd.model.teacher import Teacher
+from mrkd.training.category.groups import SIDES, Groups, split_of
+from mrkd.training.category.split_images import decode_good, read_good
 
 T = TypeVar("T")
 

@@ -21,7 +21,7 @@ from mrkd.model.inference import BATCH_SIZE, score_images
 from mrkd.model.loss import distillation_loss
 from mrkd.model.mrkd import MRKD
 from mrkd.model.teacher import Teacher
-from mrkd.training import FitResult
+from mrkd.training.fit import FitResult
 from tests.bench.beside_anomalib.ours import (
     BATCH,
     MAP_SIZE,

@@ -5,12 +5,12 @@ import cv2
 import numpy as np
 import pytest
 
-from mrkd.category import train_category
 from mrkd.config import DataConfig, EvalConfig
 from mrkd.data import datasets
 from mrkd.errors import CategoryError
 from mrkd.evaluation.evaluate_model import LABELLED, measure_category
 from mrkd.storage import schema
+from mrkd.training.category import train_category
 from tests.support.models import MODEL, small_config
 from tests.support.parts import make_parts
 

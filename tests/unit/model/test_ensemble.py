@@ -9,7 +9,7 @@ from mrkd.model.ensemble import Ensemble, model_of
 from mrkd.model.feature_cache import TeacherFeatures
 from mrkd.model.mrkd import MRKD
 from mrkd.model.teacher.teacher import teacher_of
-from mrkd.training import CrossFit, calibrate_ensemble, fit
+from mrkd.training.fit import CrossFit, calibrate_ensemble, fit
 from tests.support.models import FIT, MODEL
 from tests.support.rivals import region
 

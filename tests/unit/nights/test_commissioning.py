@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from mrkd import cli, storage
-from mrkd.category import train_category
 from mrkd.config import RowsConfig
 from mrkd.data import datasets
 from mrkd.data.images import Statistics
@@ -25,6 +24,7 @@ from mrkd.nights import commissioning
 from mrkd.nights import try_threshold as rethreshold
 from mrkd.nights.reviews import import_labels as bringing
 from mrkd.nights.reviews.labels_csv import Label
+from mrkd.training.category import train_category
 from tests.support.closed_nights import scored, write_night
 from tests.support.models import small_config
 from tests.support.parts import make_parts

@@ -1,0 +1,147 @@
+"""What a training is made of, and how far an earlier start of it came."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from mrkd import storage
+from mrkd.config import RoiConfig, TrainConfig
+from mrkd.data.datasets import Sample
+from mrkd.errors import ArtefactError, StorageError
+from mrkd.model.artefact import save_load as models
+from mrkd.model.mrkd import MODEL_VERSION
+from mrkd.model.registry import promotions as registry
+from mrkd.model.teacher import Teacher, teacher_of
+from mrkd.training import fit as training
+from mrkd.training.category.split_images import (
+    GoodImage,
+    check_count,
+    fingerprint,
+    read_good,
+    without_defects,
+)
+from mrkd.training.category.up_to_date import good_samples, inputs_of
+from mrkd.training.fit import Checkpoint
+from mrkd.training.fit.process_group import Group
+
+log = logging.getLogger(__name__)
+
+
+class Clock:
+    """Seconds of each named stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        """Times a `with` block as that stage."""
+        began = time.perf_counter()
+        yield
+        self.seconds[stage] = time.perf_counter() - began
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a training is made of.
+
+    Args:
+        config: of the category.
+        category: its name.
+        good: its good images.
+        left_out: images of its folder in which people found a defect, a line each.
+        teacher: of its model.
+        inputs: `inputs_of` the category.
+        version: that is made of them.
+        stands: that version is complete and not to be made again.
+        group: of workers.
+        clock: seconds of each stage.
+    """
+
+    config: TrainConfig
+    category: str
+    good: list[GoodImage]
+    left_out: list[str]
+    teacher: Teacher
+    inputs: str
+    version: str
+    stands: bool
+    group: Group
+    clock: Clock
+
+
+def prepare(config: TrainConfig, category: str, samples: Sequence[Sample], group: Group) -> Job:
+    """Reads and hashes the images: the version, and whether it stands."""
+    config, clock = config.for_category(category), Clock()
+    model, workspace = config.model, config.workspace
+    with clock("read"):
+        good, left_out = without_defects(read_good(good_samples(samples)), samples)
+        check_count(good, left_out)
+    with clock("teacher"):
+        teacher = teacher_of(model, seed=config.train.seed)
+        models.store_teacher(workspace, teacher)
+    version = registry.version_of(
+        model,
+        config.train,
+        data_fingerprint=fingerprint(good),
+        teacher_digest=teacher.digest,
+        model_version=MODEL_VERSION,
+        num_micro_batches=training.num_micro_batches(
+            config.train, num_images=len(good), workers=group.size
+        ),
+        roi=_roi_inputs(config.roi),
+    )
+    # The first worker's word: another run may complete the version between two looks.
+    stands = registry.exists(workspace, category, version) and not config.fleet.force
+    stands = bool(group.broadcast(float(stands)))
+    if not stands:
+        version = registry.next_version(workspace, category, version)
+    inputs = inputs_of(config, samples, teacher.digest)
+    return Job(config, category, good, left_out, teacher, inputs, version, stands, group, clock)
+
+
+def _roi_inputs(roi: RoiConfig) -> dict[str, Any] | None:
+    """What a version's hash holds of a region of interest: outlines, or the mask by content."""
+    if roi.mask:
+        return {"mask": hashlib.sha256(storage.read(roi.mask)).hexdigest()}
+    return {"polygons": roi.to_dict()["polygons"]} if roi.polygons else None
+
+
+class Checkpoints:
+    """The one checkpoint of a version in the making; a later one takes the earlier one's place."""
+
+    def __init__(self, folder_uri: str, version: str) -> None:
+        self._folder = folder_uri
+        self.uri = storage.join(folder_uri, f"{version}.safetensors") if folder_uri else ""
+
+    def save(self, state: Checkpoint) -> None:
+        """Puts a checkpoint whole, over the one before."""
+        storage.write(self.uri, state.to_bytes())
+
+    def last(self) -> Checkpoint | None:
+        """None where there is none, or it cannot be used: a training can always begin anew."""
+        if not self.uri:
+            return None
+        try:
+            state = Checkpoint.from_bytes(storage.read(self.uri), where=self.uri)
+        except StorageError as error:
+            if error.kind != "missing":
+                raise
+            return None
+        except ArtefactError as error:
+            log.warning("checkpoint_dropped uri=%s reason=%s", self.uri, error)
+            return None
+        log.info("checkpoint_resumed uri=%s step=%d", self.uri, state.step)
+        return state
+
+    def clear(self) -> None:
+        """Removes this one, and those of versions that were never completed."""
+        if self._folder:
+            for file in storage.list_files(self._folder, suffixes=(".safetensors",)):
+                storage.delete(file.uri)

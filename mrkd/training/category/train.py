@@ -1,0 +1,403 @@
+"""From samples to a version in the workspace that is promoted, or held.
+
+What is written, in this order: checkpoints, the version, the gate's decision (a promotion or a
+hold), the record of the inputs. A start finds how far an earlier one came and does the rest.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from mrkd.config import RoiConfig, TrainConfig
+from mrkd.data.datasets import Sample, Side
+from mrkd.data.preprocess import Decoder, map_policy
+from mrkd.data.roi import Roi
+from mrkd.errors import ArtefactError, CategoryError, NightError, StandsError, StorageError
+from mrkd.model import artefact as checkpoint
+from mrkd.model import device
+from mrkd.model.artefact import Calibration, ModelCard
+from mrkd.model.artefact import save_load as models
+from mrkd.model.artefact.save_load import LoadedModel
+from mrkd.model.ensemble import Ensemble, Model, model_of
+from mrkd.model.feature_cache import TeacherFeatures
+from mrkd.model.mrkd import pixel_region
+from mrkd.model.registry import promotions as registry
+from mrkd.model.registry.promotions import Promotion
+from mrkd.nights import commissioning
+from mrkd.training import fit as training
+from mrkd.training import gate
+from mrkd.training.category import warnings as facts
+from mrkd.training.category.calibrate import score_good
+from mrkd.training.category.groups import Groups, Split, groups_of, split_of, why_no_student
+from mrkd.training.category.inputs import Checkpoints, Job, prepare
+from mrkd.training.category.result import CategoryResult
+from mrkd.training.category.split_images import DecodedImages, check_count, decode_good, fingerprint
+from mrkd.training.category.trial_hook import Probe, calibrate_by
+from mrkd.training.category.up_to_date import standing
+from mrkd.training.fit import CrossFit, FitResult, Report
+from mrkd.training.fit.process_group import Group
+
+log = logging.getLogger(__name__)
+
+MAX_SKIPPED_STORED = 100
+MAX_CARRIED = 1000
+"""Images of a night that are scored again for a new version's threshold."""
+
+
+def train_category(
+    config: TrainConfig,
+    category: str,
+    samples: Sequence[Sample],
+    *,
+    report: Report | None = None,
+    checkpoints_uri: str = "",
+    group: Group | None = None,
+    probe: Probe | None = None,
+) -> CategoryResult:
+    """Trains, calibrates, stores and judges the model of one category.
+
+    Args:
+        config: of the fleet.
+        category: its name.
+        samples: of the category; its good training images are trained on, by labelled ones the
+            gate measures the new model.
+        report: called with each epoch's row; never called where the version stands.
+        checkpoints_uri: folder of the category's checkpoints, to go on from and to write; empty:
+            none.
+        group: the workers that share this training, of which this is the first; the others call
+            `assist`. None: this one alone.
+        probe: of a search, which measures the model itself: no gate judges the version, which is
+            neither promoted nor held.
+
+    Raises:
+        CategoryError: too few images, images that change meanwhile, a region of interest that does
+            not fit them, or a training that diverged.
+        MrkdError: what else a user can mend: storage, teacher, a race for the promotion.
+    """
+    started_at = datetime.now(UTC).isoformat()
+    job = prepare(config, category, samples, group or Group())
+    checkpoints = Checkpoints(checkpoints_uri, job.version)
+    loaded = fitted = None
+    if job.stands:
+        result = _stored(job)
+    else:
+        fitted = _fit(job, _decode(job), report, checkpoints, probe)
+        try:
+            loaded, result = _save(job, fitted, probe)
+        except StandsError:
+            # Another run of the same inputs was faster, such as a worker of a driver that died.
+            log.warning("version_stands category=%s version=%s", category, job.version)
+            result = _stored(job)
+    if probe:
+        with job.clock("measure"):
+            result = replace(result, marks=_marks(job, loaded, fitted, probe))
+    else:
+        with job.clock("gate"):
+            result = replace(result, gate=_decide(job, samples, loaded))
+        if standing(config.workspace, category, job.inputs) is None:
+            registry.record_inputs(config.workspace, category, job.inputs, result.to_dict())
+    checkpoints.clear()
+    log.info("category_end category=%s status=%s version=%s", category, result.status, job.version)
+    return replace(
+        result,
+        seconds=job.clock.seconds,
+        started_at=started_at,
+        finished_at=datetime.now(UTC).isoformat(),
+    )
+
+
+def assist(
+    config: TrainConfig,
+    category: str,
+    samples: Sequence[Sample],
+    *,
+    report: Report | None = None,
+    checkpoints_uri: str = "",
+    group: Group,
+) -> None:
+    """A further worker's share of `train_category`; arguments and errors as there."""
+    job = prepare(config, category, samples, group)
+    if not job.stands:
+        _fit(job, _decode(job), report, Checkpoints(checkpoints_uri, job.version))
+
+
+def _decode(job: Job) -> DecodedImages:
+    model = job.config.model
+    with job.clock("decode"):
+        images = decode_good(job.good, Decoder.of(model))
+        check_count(images.good, images.skipped)
+    return images
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """A model that is trained, and what it was made of.
+
+    Args:
+        model: in eval mode, not calibrated yet.
+        images: its good images.
+        split: their groups, folds and sides.
+        student: how its student's training went; None where it has none.
+        no_student: why it has none though its config has one; else empty.
+        cross: its cells; None where it has none.
+    """
+
+    model: Model
+    images: DecodedImages
+    split: Split
+    student: FitResult | None
+    no_student: str
+    cross: CrossFit | None
+
+    def samples_on(self, side: Side) -> list[Sample]:
+        """The good images on a side."""
+        return [self.images.good[n].sample for n in self.split.on(side)]
+
+
+def _fit(
+    job: Job,
+    images: DecodedImages,
+    report: Report | None,
+    checkpoints: Checkpoints,
+    probe: Probe | None = None,
+) -> _Fitted:
+    """The trained model, its student from the last checkpoint if there is one."""
+    config = job.config.train
+    roi = _roi(job.config.roi, images)
+    job.teacher.to(device.choose(config.device, "float32").device)
+    with job.clock("features"):
+        features = TeacherFeatures(
+            job.teacher,
+            images.pixels[: images.num_squares],
+            budget_bytes=config.cache_bytes,
+            roi=pixel_region(job.config.model, roi),
+            folder=probe.features_folder if probe else "",
+        ).ready()
+        groups = groups_of(images, features)
+        # The first worker's word: another kind of processor may find others.
+        groups = Groups(job.group.broadcast_all(groups.labels), groups.source)
+    no_student = why_no_student(job.config.model, config, images, groups)
+    network = replace(job.config.model, student=job.config.model.student and not no_student)
+    asking = probe is not None and probe.is_asking
+    split = split_of(images, groups, config, sided=network.student or asking)
+    log.info(
+        "split category=%s images=%d groups=%d source=%s sides=%s student=%s",
+        job.category, len(images), len(groups), groups.source, split.counts, no_student or "yes",
+    )  # fmt: skip
+    with job.clock("fit"):
+        model = model_of(network, job.teacher, roi, seed=config.seed)
+        model.to(next(job.teacher.parameters()).device)
+        cross = None
+        if isinstance(model, Ensemble) and job.group.rank == 0:
+            # In a trial held-out images are asked about, which must be strangers.
+            known = images.squares_of(split.on("train")) if asking else None
+            folds = images.for_squares(split.folds)
+            cross = CrossFit(model, features, folds, seed=config.seed, known=known)
+        student = model.student if isinstance(model, Ensemble) else model
+        fitted = None
+        if student is not None:
+            train, held_out = (
+                features.of(images.squares_of(split.on(side))) for side in ("train", "validation")
+            )
+            if probe and report:
+                validation = [images.good[n].sample for n in split.on("validation")]
+                report = probe.reporting(report, model, held_out, validation)
+            fitted = training.fit(
+                student,
+                train,
+                held_out,
+                config,
+                sample_ids=images.names(split.on("train")),
+                report=report,
+                group=job.group,
+                resume=checkpoints.last(),
+                save=checkpoints.save if checkpoints.uri else None,
+                checkpoint_s=job.config.fleet.checkpoint_s,
+            )
+            facts.check_converged(fitted)
+        if asking and cross is not None:
+            calibrate_by(model, features.of(images.squares_of(split.held_out)))
+    return _Fitted(model.eval(), images, split, fitted, no_student, cross)
+
+
+def _roi(config: RoiConfig, images: DecodedImages) -> Roi | None:
+    """The region of interest, drawn for images that all are of one size."""
+    roi = None
+    for image in images.decoded:
+        assert image.geometry is not None
+        roi = roi or Roi.from_config(config, size=image.geometry.original)
+        if roi and (misfit := roi.misfit(image.geometry.original)):
+            raise CategoryError(f"{image.image_uri}: {misfit}")
+    return roi
+
+
+def _save(job: Job, fitted: _Fitted, probe: Probe | None) -> tuple[LoadedModel, CategoryResult]:
+    """The calibrated model, a version of the workspace if it is to be kept."""
+    model, images, split = fitted.model, fitted.images, fitted.split
+    with job.clock("calibrate"):
+        scores = score_good(model, images, split, job.config.train, cross=fitted.cross)
+    with job.clock("save"):
+        skipped = [*job.left_out, *images.skipped]
+        draft = models.draft(
+            model,
+            scores.calibration,
+            category=job.category,
+            version=job.version,
+            train=job.config.train,
+            data={
+                "fingerprint": fingerprint(job.good),
+                "num_images": split.counts,
+                "num_groups": len(split.groups),
+                "groups": split.groups.source,
+                "no_student": fitted.no_student,
+                "skipped": skipped[:MAX_SKIPPED_STORED],
+            },
+            metrics=facts.metrics(fitted.student, next(model.parameters()).device),
+            history=facts.history(fitted.student),
+            training_scores=scores.table,
+        )
+        if not (probe and probe.forgets):
+            models.save(job.config.workspace, draft)
+    loaded = LoadedModel(model, draft.card, scores.calibration)
+    result = replace(
+        _result(job, "trained", loaded.card, loaded.calibration),
+        images_per_s=fitted.student.images_per_s if fitted.student else None,
+        skipped=skipped,
+        warnings=facts.warnings(images, scores, fitted.student, job.teacher),
+    )
+    return loaded, result
+
+
+def _stored(job: Job) -> CategoryResult:
+    """What is to be said of a version that stands."""
+    place = job.config.workspace, job.category, job.version
+    calibration = checkpoint.read_calibration(*place, 1)
+    result = _result(job, "up_to_date", checkpoint.read_card(*place), calibration)
+    return replace(result, warnings=[calibration.warning] if calibration.warning else [])
+
+
+def _result(
+    job: Job, status: Literal["trained", "up_to_date"], card: ModelCard, calibration: Calibration
+) -> CategoryResult:
+    return CategoryResult(
+        category=job.category,
+        status=status,
+        version=job.version,
+        num_images=dict(card.data["num_images"]),
+        image_size=card.model.image_size,
+        resize=map_policy(card.model),
+        model_bytes=card.num_bytes,
+        threshold=calibration.threshold,
+        supported_false_call_rate=calibration.supported_false_call_rate,
+        steps=card.metrics["steps"],
+        no_student=str(card.data.get("no_student", "")),
+    )
+
+
+def _marks(
+    job: Job, loaded: LoadedModel | None, fitted: _Fitted | None, probe: Probe
+) -> Mapping[str, Any]:
+    loaded = loaded or _load(job)
+    if fitted is not None:
+        samples = fitted.samples_on("validation")
+    else:
+        sides = checkpoint.read_sides(job.config.workspace, job.category, job.version)
+        samples = [one.sample for one in job.good if sides.get(one.digest) == "validation"]
+    return probe.marks(loaded.model, samples, loaded.calibration.threshold)
+
+
+def _load(job: Job) -> LoadedModel:
+    """A version that an earlier start saved, on the device to score on."""
+    loaded = models.load(job.config.workspace, job.category, job.version)
+    loaded.model.to(device.choose(job.config.train.device, "float32").device)
+    return loaded
+
+
+def _decide(job: Job, samples: Sequence[Sample], loaded: LoadedModel | None) -> dict[str, Any]:
+    """What the gate says of a version, and then stands: it is promoted, or held.
+
+    A version is judged once: one that a person has since replaced by another stays replaced.
+    """
+    workspace, category, version = job.config.workspace, job.category, job.version
+    past = registry.promotions(workspace, category)
+    for promotion in reversed(past):
+        if promotion.version == version:
+            return dict(promotion.gate or {"state": "passed", "reason": promotion.why})
+    held = registry.holds(workspace, category)
+    if version in held:
+        return dict(held[version].gate)
+    # None: saved by a start that was ended before it came here.
+    loaded = loaded or _load(job)
+    by_line, carried = _carried_over(job, past[-1], loaded) if past else (None, "")
+    verdict = gate.judge(
+        workspace,
+        replace(loaded, calibration=by_line) if by_line else loaded,
+        past[-1] if past else None,
+        samples=samples,
+        good=[(one.sample, one.digest) for one in job.good if one.calibrates],
+        max_images=job.config.fleet.gate_images,
+    )
+    by = f"train {job.config.run}"
+    if verdict.state == "held":
+        registry.hold(
+            workspace, category, version, by=by, reason=verdict.reason, gate=verdict.record
+        )
+    else:
+        number = None
+        if by_line:
+            number = checkpoint.add_calibration(workspace, category, version, by_line).number
+        if carried:
+            told = {"calibration": number, "reason": carried}
+            verdict = replace(verdict, record={**verdict.record, "commissioned": told})
+        why = "first" if verdict.state == "first" else "retrained"
+        registry.promote(
+            workspace,
+            category,
+            version,
+            calibration=number or 1,
+            by=by,
+            why=why,
+            gate=verdict.record,
+            # Whoever promoted another meanwhile had not been measured against.
+            after=past[-1].number if past else 0,
+        )
+    return verdict.record
+
+
+def _carried_over(
+    job: Job, champion: Promotion, loaded: LoadedModel
+) -> tuple[Calibration | None, str]:
+    """The threshold of the champion that people set by the line, for a new version.
+
+    Returns:
+        The new version's calibration, not stored yet, None where it cannot be made; and the reason
+        in one line, empty where the champion's threshold is the training's own.
+    """
+    workspace, category = job.config.workspace, job.category
+    try:
+        before = checkpoint.read_calibration(
+            workspace, category, champion.version, champion.calibration
+        )
+    except ArtefactError:
+        return None, ""  # the gate has told of it
+    if before.line is None:
+        return None, ""
+    run = before.line["run"]
+    try:
+        wanted = commissioning.carry_over(
+            workspace, category, before, loaded, max_images=MAX_CARRIED
+        )
+    except (NightError, ArtefactError, CategoryError, StorageError) as error:
+        reason = (
+            f"the champion's threshold was set by night {run!r} and is not carried over: {error}; "
+            "set it again (mrkd models calibrate)"
+        )
+        log.warning("not_commissioned category=%s reason=%s", category, reason)
+        return None, reason
+    why = f"as calibration {before.number} of {champion.version}, by night {run}: {before.why}"
+    reason = f"its threshold is carried over from the champion's, by the images of night {run!r}"
+    return replace(wanted, by=before.by, why=why), reason

@@ -1,0 +1,64 @@
+"""How a search looks into a training: it measures the model at some epochs, and at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+from mrkd.data.datasets import Sample
+from mrkd.model.detector import Detector
+from mrkd.model.ensemble import Ensemble, Model
+from mrkd.model.feature_cache import TeacherFeatures
+from mrkd.training.fit import Report, calibrate_ensemble, calibrate_levels
+
+Marks = Callable[[Detector, Sequence[Sample], float | None], Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a search has of a training.
+
+    Args:
+        marks: what is said of a model; called with it, in eval mode, with the good images of the
+            validation side, and with its threshold, which there is at the end alone.
+        is_due: whether to ask after so many epochs.
+        features_folder: where trainings of one machine share what their teachers say; empty: they
+            do not.
+        is_asking: whether it asks at all: a model that is asked about images must not know them.
+        forgets: whether the model is gone once it has been measured: no version is saved, so that
+            two workers of one config never meet, and nothing is left to be removed.
+    """
+
+    marks: Marks
+    is_due: Callable[[int], bool]
+    features_folder: str = ""
+    is_asking: bool = True
+    forgets: bool = False
+
+    @classmethod
+    def silent(cls, features_folder: str) -> Self:
+        """One that asks nothing: whoever trains measures the version itself."""
+        return cls(lambda *_: {}, lambda _: False, features_folder, is_asking=False)
+
+    def reporting(
+        self, report: Report, model: Model, held_out: TeacherFeatures, samples: Sequence[Sample]
+    ) -> Report:
+        """`report` of rows that hold the marks too, where they are due."""
+
+        def measured(row: Mapping[str, Any]) -> None:
+            if self.is_due(int(row["epoch"]) + 1):
+                # Map and score may need what only the end of a training sets.
+                calibrate_by(model, held_out)
+                row = {**row, **self.marks(model, samples, None)}
+            report(row)
+
+        return measured
+
+
+def calibrate_by(model: Model, held_out: TeacherFeatures) -> None:
+    """Gives a model under way its scales by images that it does not know."""
+    if isinstance(model, Ensemble):
+        calibrate_ensemble(model.eval(), held_out)
+    else:
+        calibrate_levels(model, held_out)

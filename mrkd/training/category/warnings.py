@@ -1,0 +1,90 @@
+"""What is said of a training that has ended."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pyarrow as pa
+import torch
+
+from mrkd.errors import CategoryError
+from mrkd.model.teacher import Teacher
+from mrkd.training.category.calibrate import GoodScores
+from mrkd.training.category.split_images import DecodedImages
+from mrkd.training.fit import FitResult
+
+
+def check_converged(fitted: FitResult) -> None:
+    """Whether the weights that a training kept are of an epoch whose losses were numbers.
+
+    Raises:
+        CategoryError: they are the initial ones: not one epoch had a finite validation loss.
+    """
+    best = fitted.history[fitted.best_epoch]
+    if not (math.isfinite(best["loss"]) and math.isfinite(best["validation_loss"])):
+        raise CategoryError(
+            f"the training diverged: after {fitted.steps} steps no epoch has a finite loss; lower "
+            "train.learning_rate, or set train.precision to float32"
+        )
+
+
+def metrics(fitted: FitResult | None, place: torch.device) -> dict[str, Any]:
+    """What `model.json` says of the training; no times: equal trainings give equal figures.
+
+    Args:
+        fitted: of the student; None where the model has none.
+        place: where it was fitted.
+    """
+    if fitted is None:
+        return {"steps": 0, "epochs": 0, "device": str(place), "precision": "float32"}
+    best = fitted.history[fitted.best_epoch]
+    return {
+        "steps": fitted.steps,
+        "epochs": len(fitted.history),
+        "best_epoch": fitted.best_epoch,
+        "loss": best["loss"],
+        "validation_loss": best["validation_loss"],
+        "num_micro_batches": fitted.num_micro_batches,
+        "device": str(fitted.placement.device),
+        "precision": str(fitted.placement.precision).removeprefix("torch."),
+    }
+
+
+def history(fitted: FitResult | None) -> pa.Table:
+    """One row an epoch; none without a student."""
+    if fitted is None:
+        return pa.table({name: pa.array([], kind) for name, kind in _HISTORY.items()})
+    return pa.Table.from_pylist(fitted.history)
+
+
+_HISTORY = {
+    "epoch": pa.int64(),
+    "step": pa.int64(),
+    "loss": pa.float64(),
+    "validation_loss": pa.float64(),
+    "learning_rate": pa.float64(),
+}
+
+
+def warnings(
+    images: DecodedImages, scores: GoodScores, fitted: FitResult | None, teacher: Teacher
+) -> list[str]:
+    """What a person should know of it, one line each."""
+    found = list(fitted.warnings) if fitted else []
+    if scores.calibration.warning:
+        found.append(scores.calibration.warning)
+    if images.skipped:
+        num_skipped, num_good = len(images.skipped), len(images.good)
+        found.append(
+            f"{num_skipped} of {num_skipped + num_good} good images cannot be decoded and were "
+            f"left out: {images.skipped[0]}"
+        )
+    if scores.num_suspects:
+        found.append(
+            f"{scores.num_suspects} good images lie far above all others: look at them, they may "
+            "be defects"
+        )
+    if teacher.random:
+        found.append("the teacher's weights are random: good for a test, for nothing else")
+    return found

@@ -1,0 +1,68 @@
+"""Device and precision of a training: as asked for, as before, or by timing a step in each."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import torch
+
+from mrkd.config import FitConfig
+from mrkd.model import device
+from mrkd.model.mrkd import MRKD
+from mrkd.training.fit.process_group import Group
+from mrkd.training.fit.resume_state import Checkpoint, copy_of
+from mrkd.training.fit.step_loss import TrainingLoss
+
+
+def place(
+    model: MRKD,
+    loss: TrainingLoss,
+    config: FitConfig,
+    *,
+    group: Group,
+    resume: Checkpoint | None,
+) -> device.Placement:
+    """The placement of this worker; its precision is that of all of the group's.
+
+    Args:
+        model: on its device; weights and statistics end as they were.
+        loss: of that model; is left in any precision.
+        config: device and precision that are asked for.
+        group: whose first worker decides where precision hangs on timing.
+        resume: a training under way keeps its precision.
+    """
+    if resume:
+        return device.choose(config.device, resume.precision)
+
+    def measure(precision: torch.dtype) -> float:
+        return _time_step(model, loss, precision)
+
+    found = device.choose(config.device, config.precision, measure=measure)
+    own = found.precision is torch.bfloat16
+    first = bool(group.broadcast(own))
+    if own == first:
+        return found
+    return device.choose(config.device, "bfloat16" if first else "float32")
+
+
+def _time_step(model: MRKD, loss: TrainingLoss, precision: torch.dtype) -> float:
+    """Seconds of one forward and backward pass; leaves weights and statistics as they were.
+
+    Of two images: where a precision is emulated, a whole batch of it would take as long as many
+    steps of the training.
+    """
+    loss.precision = precision
+    before = copy_of(model)
+    model.train()
+    seconds = []
+    for _ in range(3):
+        began = time.perf_counter()
+        found = loss(0, np.arange(2))
+        found.backward()
+        if found.is_cuda:
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - began)
+    model.zero_grad(set_to_none=True)
+    model.load_trained_state(before)
+    return min(seconds)

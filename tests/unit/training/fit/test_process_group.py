@@ -1,0 +1,182 @@
+"""Workers that share a training, as processes that talk by gloo."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from mrkd.training.fit import Checkpoint
+from mrkd.training.fit.batch_step import Batches
+from mrkd.training.fit.process_group import Group
+from tests.support.trainings import fit_small
+
+TOP = Path(__file__).parents[4]
+WORKER = """
+import json, sys
+import torch
+from torch import distributed
+from mrkd.parallel import Group
+from tests.unit import test_parallel
+place, rank = sys.argv[1], int(sys.argv[2])
+torch.set_num_threads(1)
+distributed.init_process_group("gloo", init_method=f"file://{place}", rank=rank, world_size=2)
+group = Group.current()
+print(json.dumps({f.__name__: f(group) for f in test_parallel.SHARED}))
+"""
+
+
+def talk(group):
+    """What each method of a group comes to."""
+    sums = [torch.full((2, 3), 1.0 + group.rank), torch.arange(4.0) * (1 + group.rank)]
+    group.add(sums)
+    return {
+        "size": group.size,
+        "sums": [t.tolist() for t in sums],
+        "first": group.broadcast(5.0 + group.rank),
+        "any": [group.any(group.rank == 1), group.any(False)],
+    }
+
+
+def train(group):
+    """Twenty epochs of one step each, of five images: a piece of three and one of two."""
+    states, rows = [], []
+    model, fitted = fit_small(
+        num_train=5,
+        max_steps=20,
+        batch_size=5,
+        micro_batch_size=3,
+        call={"group": group, "save": states.append, "report": rows.append},
+    )
+    state = model.trained_state()
+    statistics = [t for name, t in state.items() if ".running_" in name]
+    return {
+        "losses": [row["loss"] for row in fitted.history],
+        "held_out": [row["validation_loss"] for row in fitted.history],
+        "statistics": torch.cat(statistics).tolist(),
+        "tracked": [int(t) for name, t in state.items() if name.endswith("batches_tracked")],
+        "micro_batches": fitted.num_micro_batches,
+        "digest": fitted.digest,
+        "num_saved": len(states),
+        "num_reported": len(rows),
+    }
+
+
+def run_out_of_memory(group):
+    """A step of eight images where the last worker has room for two."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)).train()
+    data = torch.randn(8, 3, 5, 5)
+
+    def loss(step, rows):
+        if group.rank == group.size - 1 and len(rows) > 2:
+            raise torch.OutOfMemoryError("no room")
+        return net(data[torch.from_numpy(rows)]).square().mean()
+
+    batches = Batches(net, loss, num_micro_batches=group.size, group=group)
+    found = batches.backward(0, np.arange(8))
+    return {
+        "loss": found,
+        "micro_batches": batches.num_micro_batches,
+        "gradients": [p.grad.flatten().tolist() for p in net.parameters()],
+        "statistics": [t.flatten().tolist() for t in net.buffers()],
+    }
+
+
+def start_apart(group):
+    """What a worker says that read a later checkpoint than the first one."""
+    resume = Checkpoint({}, {}, {}, 10 * (1 + group.rank), 0, [], "float32", 1)
+    with pytest.raises(RuntimeError) as error:
+        fit_small(call={"group": group, "resume": resume})
+    return str(error.value)
+
+
+SHARED = (talk, train, run_out_of_memory, start_apart)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """As the workers have: more of them add up in another order."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """What each of two workers comes to, by function."""
+    place = tmp_path_factory.mktemp("group") / "meeting"
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-c", WORKER, str(place), str(rank)],
+            cwd=TOP,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in (0, 1)
+    ]
+    try:
+        return [json.loads(worker.communicate(timeout=120)[0]) for worker in workers]
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.wait()
+
+
+def test_a_group_of_one_sends_nothing():
+    group, ones = Group.current(), [torch.ones(2)]
+    group.add(ones)
+    assert (group, ones[0].tolist()) == (Group(0, 1), [1, 1])
+    assert (group.broadcast(3.0), group.any(True), group.any(False)) == (3.0, True, False)
+
+
+def test_workers_add_and_tell_each_other(pair):
+    for one in pair:
+        assert one["talk"] == {
+            "size": 2,
+            "sums": [[[3.0] * 3] * 2, [0.0, 3.0, 6.0, 9.0]],
+            "first": 5.0,
+            "any": [True, False],
+        }
+
+
+def test_two_workers_equal_one_that_accumulates_the_same_micro_batches(pair):
+    alone = train(Group())
+    first, second = (one["train"] for one in pair)
+    assert alone["micro_batches"] == first["micro_batches"] == 2
+    assert len(alone["losses"]) == 20
+    for name in ("losses", "held_out", "statistics"):
+        np.testing.assert_allclose(first[name], alone[name], atol=1e-4)
+    assert first["tracked"] == alone["tracked"]
+    assert first["digest"] == second["digest"]
+
+
+def test_every_worker_reports_and_the_first_alone_saves(pair):
+    first, second = (one["train"] for one in pair)
+    assert (first["num_reported"], second["num_reported"]) == (20, 20)
+    assert (first["num_saved"], second["num_saved"]) == (19, 0)
+
+
+def test_where_one_worker_lacks_memory_all_take_smaller_pieces(pair):
+    alone = run_out_of_memory(Group())
+    assert alone["micro_batches"] == 4
+    for one in pair:
+        found = one["run_out_of_memory"]
+        assert found["micro_batches"] == 4
+        assert found["loss"] == pytest.approx(alone["loss"], rel=1e-6)
+        for name in ("gradients", "statistics"):
+            for mine, theirs in zip(found[name], alone[name], strict=True):
+                np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-7)
+
+
+def test_workers_that_read_different_checkpoints_all_stop_before_the_first_step(pair):
+    first, second = (one["start_apart"] for one in pair)
+    assert "this one's is of step 10, the first one's of step 10" in first
+    assert "this one's is of step 20, the first one's of step 10" in second
