@@ -11,34 +11,32 @@ from collections.abc import Callable
 
 from mrkd import storage
 from mrkd.errors import StorageError
-from mrkd.reports import (
-    load_comparison,
-    load_evaluation,
-    load_fleet,
-    load_night,
-    load_search,
-    load_study,
-)
-from mrkd.reports.comparison import comparison_page
-from mrkd.reports.comparison_content import ComparisonData
-from mrkd.reports.content import PageData
-from mrkd.reports.evaluation import evaluation_page
-from mrkd.reports.fleet import fleet_page
-from mrkd.reports.fleet_content import FleetData
-from mrkd.reports.history import history_page
-from mrkd.reports.load_comparison import load_comparison_data
-from mrkd.reports.load_evaluation import load_page_data
-from mrkd.reports.load_fleet import load_fleet_data
-from mrkd.reports.load_night import load_night_data
-from mrkd.reports.load_search import load_search_data
-from mrkd.reports.load_study import load_study_data
-from mrkd.reports.night import night_page
-from mrkd.reports.night_content import NightData
-from mrkd.reports.search import search_page
-from mrkd.reports.search_content import SearchData
-from mrkd.reports.study import study_page
-from mrkd.reports.study_content import StudyData
-from mrkd.reports.study_markdown import study_markdown
+from mrkd.reports.ablation import load as load_study
+from mrkd.reports.ablation.load import load_study_data
+from mrkd.reports.ablation.markdown import study_markdown
+from mrkd.reports.ablation.page import study_page
+from mrkd.reports.ablation.values import StudyData
+from mrkd.reports.comparison import load as load_comparison
+from mrkd.reports.comparison.load import load_comparison_data
+from mrkd.reports.comparison.page import comparison_page
+from mrkd.reports.comparison.values import ComparisonData
+from mrkd.reports.evaluation import load as load_evaluation
+from mrkd.reports.evaluation.load import load_page_data
+from mrkd.reports.evaluation.page import evaluation_page
+from mrkd.reports.evaluation.values import PageData
+from mrkd.reports.fleet import load as load_fleet
+from mrkd.reports.fleet.load import load_fleet_data
+from mrkd.reports.fleet.page import fleet_page
+from mrkd.reports.fleet.values import FleetData
+from mrkd.reports.image_history.page import history_page
+from mrkd.reports.night import load as load_night
+from mrkd.reports.night.load import load_night_data
+from mrkd.reports.night.page import night_page
+from mrkd.reports.night.values import NightData
+from mrkd.reports.search import load as load_search
+from mrkd.reports.search.load import load_search_data
+from mrkd.reports.search.page import search_page
+from mrkd.reports.search.values import SearchData
 
 __all__ = [
     "ComparisonData",

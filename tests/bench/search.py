@@ -23,8 +23,8 @@ from mrkd.config import DataConfig, SearchConfig
 from mrkd.data import datasets
 from mrkd.on_ray import tune
 from mrkd.reports import load_search_data
-from mrkd.reports.fleet_content import Measure
-from mrkd.reports.search_content import SearchData
+from mrkd.reports.fleet.values import Measure
+from mrkd.reports.search.values import SearchData
 from tests.bench.real_sets import elpv_root
 from tests.support.folders import put
 

@@ -1,0 +1,1 @@
+"""Page of two nights side by side."""

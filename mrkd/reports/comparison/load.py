@@ -1,0 +1,152 @@
+"""What the page of a comparison shows, read from its folder, both nights and their models.
+
+Nothing is scored again. What cannot be read any more leaves a line in its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mrkd import storage
+from mrkd.errors import ArtefactError, NightError, StorageError
+from mrkd.model import artefact as checkpoint
+from mrkd.model.artefact import Calibration, ModelCard
+from mrkd.nights import compare_nights as comparison
+from mrkd.nights.archived_images import read_images
+from mrkd.nights.compare_nights import CategoryChange, Comparison
+from mrkd.nights.manifest import open_night, read_manifests, readable
+from mrkd.reports.comparison.values import ComparisonData, Pair, Seen
+from mrkd.reports.evaluation.values import Picture
+from mrkd.reports.night.picture import drawn
+from mrkd.storage import schema
+from mrkd.storage.thread_map import in_threads
+
+RECORD = comparison.RECORD
+
+NUM_SHOWN = 50
+"""Images that the page shows, each as both nights saw it."""
+
+_COLUMNS = ["image_uri", "revision", "image_etag", "image_bytes", "image_score", "p_value"]
+_COLUMNS += ["image_height", "image_width", "is_anomalous", "regions", *schema.MAP_COLUMNS]
+
+Row = Mapping[str, Any]
+Model = tuple[ModelCard, Calibration]
+_UNREADABLE = (StorageError, ArtefactError, NightError)
+
+
+@dataclass
+class _Night:
+    """One night, as far as it can still be read."""
+
+    config: Mapping[str, Any] = field(default_factory=dict)
+    rows: dict[str, Row] = field(default_factory=dict)
+    data: dict[str, bytes] = field(default_factory=dict)
+
+
+def load_comparison_data(comparison_uri: str) -> ComparisonData:
+    """Everything that the page of a comparison shows.
+
+    Args:
+        comparison_uri: `<workspace>/comparisons/<A>--<B>`.
+
+    Raises:
+        StorageError: the comparison cannot be read.
+        ArtefactError: it is damaged, or of another version of mrkd.
+    """
+    found = Comparison.read(comparison_uri)
+    worst = found.worst(NUM_SHOWN)
+    gaps: list[str] = []
+    models = _models(found.workspace, found.categories, gaps)
+    a = _night(found.workspace, found.run_a, worst, gaps)
+    b = _night(found.workspace, found.run_b, worst, gaps)
+    _read_images(found, worst, a, b)
+    return ComparisonData(
+        run_a=found.run_a,
+        run_b=found.run_b,
+        counts=found.counts,
+        categories=found.categories,
+        worst=tuple(
+            Pair(
+                image_uri=row["image_uri"],
+                category=row["category"],
+                rank_a=row["rank_a"],
+                rank_b=row["rank_b"],
+                a=_seen(row, "a", a, models),
+                b=_seen(row, "b", b, models),
+            )
+            for row in worst
+        ),
+        teachers=tuple(sorted({card.teacher.name for card, _ in models.values()})),
+        gaps=tuple(gaps),
+        config={found.run_a: a.config, found.run_b: b.config},
+    )
+
+
+def _models(
+    workspace: str, categories: Iterable[CategoryChange], gaps: list[str]
+) -> dict[tuple[str, str], Model]:
+    """Card and calibration of every model, by category and `<version>/<calibration>`."""
+    names = sorted({(one.category, m) for one in categories for m in one.models_a + one.models_b})
+
+    def read(name: tuple[str, str]) -> Model | str:
+        version, _, number = name[1].rpartition("/")
+        place = workspace, name[0], version
+        try:
+            calibration = checkpoint.read_calibration(*place, int(number))
+            return checkpoint.read_card(*place), calibration
+        except _UNREADABLE as error:
+            return str(error)
+
+    found = dict(zip(names, in_threads(read, names), strict=True))
+    gaps += [model for model in found.values() if isinstance(model, str)]
+    return {name: model for name, model in found.items() if not isinstance(model, str)}
+
+
+def _night(workspace: str, run: str, worst: Sequence[Row], gaps: list[str]) -> _Night:
+    """A night's config, and its whole rows of the images that are shown."""
+    uri = storage.join(workspace, "nights", run)
+    try:
+        config = read_manifests(uri)[-1:]
+        among = [
+            pc.field(name).isin(pa.array({row[name] for row in worst}, pa.string()))
+            for name in ("category", "image_uri")
+        ]
+        with readable(uri):
+            night = open_night(uri)
+            rows = night.to_table(columns=_COLUMNS, filter=among[0] & among[1]).to_pylist()
+    except _UNREADABLE as error:
+        gaps.append(str(error))
+        return _Night()
+    return _Night(config[0].config, {row["image_uri"]: row for row in rows})
+
+
+def _read_images(found: Comparison, worst: Sequence[Row], a: _Night, b: _Night) -> None:
+    """Reads the images that are shown; those that are the same in both nights, once."""
+    for night, run in ((a, found.run_a), (b, found.run_b)):
+        uri = storage.join(found.workspace, "nights", run)
+        tars = tuple(night.config.get("archive", {}).get("tars", ()))
+        rows = [row for name, row in night.rows.items() if name not in night.data]
+        night.data |= read_images(uri, rows, tars)
+        if night is a:
+            same = {row["image_uri"] for row in worst if row["same_image"]}
+            b.data |= {name: data for name, data in a.data.items() if name in same}
+
+
+def _seen(compared: Row, side: str, night: _Night, models: Mapping[tuple[str, str], Model]) -> Seen:
+    """An image as one night saw it; of a night that is gone, what the comparison holds."""
+    of = {name: compared[f"{name}_{side}"] for name in ("image_score", "p_value", "threshold")}
+    verdict, uri = compared[f"verdict_{side}"], compared["image_uri"]
+    row = night.rows.get(uri)
+    if row is None:
+        gone = Picture(uri, of["image_score"], of["p_value"], verdict == "NOK", height=1, width=1)
+        return Seen(gone, verdict, of["threshold"], 0.0)
+
+    name = f"{compared[f'model_version_{side}']}/{compared[f'calibration_{side}']}"
+    card, calibration = models.get((compared["category"], name), (None, None))
+    picture, pixel_threshold = drawn(row, card, calibration, night.data)
+    return Seen(picture, verdict, of["threshold"], pixel_threshold)

@@ -1,0 +1,122 @@
+"""What all pages read in one way: records, tables, and the images that rows name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from mrkd import storage
+from mrkd.data import datasets, images
+from mrkd.data.images import Geometry, Policy
+from mrkd.errors import ArtefactError, ImageDecodeError, StorageError
+from mrkd.reports.evaluation.values import Box, Picture
+from mrkd.reports.kit import pictures
+from mrkd.storage import schema
+
+PICTURES_PER_CATEGORY = 12
+PICTURES_IN_ALL = 240
+"""With their maps at most 6 MB of a page."""
+
+
+def record(uri: str, *, version: int, advice: str) -> dict[str, Any]:
+    """The JSON record that a page begins with.
+
+    Args:
+        uri: of its file.
+        version: the schema that this version of mrkd reads.
+        advice: what to do where it is another.
+
+    Raises:
+        StorageError: it cannot be read.
+        ArtefactError: it is of another schema.
+    """
+    content: dict[str, Any] = storage.read_json(uri)
+    if content.get("schema") != version:
+        raise ArtefactError(
+            f"{uri} has schema {content.get('schema')!r}, this version of mrkd reads {version}: "
+            f"{advice}"
+        )
+    return content
+
+
+def table(uri: str, columns: Sequence[str], optional: Sequence[str] = ()) -> pa.Table:
+    """These columns of a Parquet file, and what there is of the optional ones.
+
+    Raises:
+        StorageError: it cannot be read.
+        ArtefactError: it is damaged, or lacks one of them.
+    """
+    found = schema.from_parquet(storage.read(uri), name=uri)
+    if missing := [name for name in columns if name not in found.column_names]:
+        raise ArtefactError(
+            f"{uri} has no column {', '.join(missing)}: another version of mrkd wrote it"
+        )
+    return found.select([*columns, *(name for name in optional if name in found.column_names)])
+
+
+Read = Callable[[str], bytes]
+"""The bytes of an image's file by its URI; a StorageError where it cannot be read."""
+
+
+def picture(
+    row: Mapping[str, Any],
+    *,
+    image_size: int,
+    resize: Policy,
+    read: Read = datasets.read_image,
+) -> Picture:
+    """A scored row as a card shows it, with its image and its map.
+
+    Args:
+        row: by column name; of the labels and the regions, what there is.
+        image_size: side of the model's input in pixels.
+        resize: how an image became that size.
+        read: where images are read from.
+    """
+    original = (row["image_height"], row["image_width"])
+    rgb, gt_mask = thumbnail(row["image_uri"], read), read_pixels(row.get("gt_mask_uri"), read)
+    return Picture(
+        image_uri=row["image_uri"],
+        image_score=row["image_score"],
+        p_value=row.get("p_value"),
+        is_anomalous=row["is_anomalous"],
+        height=original[0],
+        width=original[1],
+        gt_label=row.get("gt_label"),
+        defect=row.get("defect", ""),
+        headline=row.get("headline", True),
+        pixels=rgb,
+        anomaly_map=schema.read_map(row),
+        map_box=map_box(Geometry(original, (image_size, image_size), resize)),
+        regions=tuple(
+            Box(r["x"], r["y"], r["width"], r["height"]) for r in row.get("regions") or ()
+        ),
+        gt_mask=None if gt_mask is None else images.to_mask(gt_mask),
+    )
+
+
+def thumbnail(uri: str, read: Read = datasets.read_image) -> NDArray[np.uint8] | None:
+    """An image at a card's size: uint8 `[h, w, 3]`; None where it is gone or damaged by now."""
+    rgb = read_pixels(uri, read)
+    return None if rgb is None else pictures.thumbnail(rgb)
+
+
+def map_box(geometry: Geometry) -> Box:
+    """Where the whole map lies over the original: past its edges where borders were added."""
+    x, y, width, height = geometry.valid
+    scale_y, scale_x = geometry.original[0] / height, geometry.original[1] / width
+    return Box(-x * scale_x, -y * scale_y, geometry.size[1] * scale_x, geometry.size[0] * scale_y)
+
+
+def read_pixels(uri: str | None, read: Read = datasets.read_image) -> NDArray[np.uint8] | None:
+    """The image's pixels; None where there is none, or it is gone or damaged by now."""
+    if not uri:
+        return None
+    try:
+        return images.decode(read(uri))
+    except (StorageError, ImageDecodeError):
+        return None

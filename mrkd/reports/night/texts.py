@@ -1,0 +1,165 @@
+"""Words of the night's page: what is measured, what a light means, what to do about an error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mrkd.reports.kit import page
+
+STAGES = ("list", "read", "decode", "score", "commit", "close")
+
+
+@dataclass(frozen=True)
+class Aspect:
+    """One of the lights.
+
+    Args:
+        title: of it.
+        rule: what makes it amber or red.
+        means: what to look at when it is.
+    """
+
+    title: str
+    rule: str
+    means: str
+
+
+_SPREADS = (
+    "The figure is how far tonight's distribution lies from the reference's, in spreads of the "
+    "reference's images (5 to 95\u00a0% quantiles, on average, each counted to 4 spreads at most). "
+    "Amber above 0.5, red above 1, each on top of what chance makes of so few images, or of what "
+    "the earlier nights differ among themselves if that is more."
+)
+ASPECTS = {
+    "quality": Aspect(
+        "Pictures",
+        f"Brightness, contrast and sharpness of all images. {_SPREADS} Sizes: the share of images, "
+        "at least, that are of another size or shape; amber above 10\u00a0%, red above 30\u00a0%, "
+        "on top of the same.",
+        "Look at lamps, lens, focus and camera settings, not at the product.",
+    ),
+    "scores": Aspect(
+        "Scores of OK parts",
+        f"Scores of the images called good, up to the threshold. {_SPREADS} Of earlier nights only "
+        "those count that the same model and calibration scored.",
+        "If the pictures are green, the product changed: another batch, material or setting. The "
+        "threshold promises its false-call rate for the old one.",
+    ),
+    "nok_rate": Aspect(
+        "NOK rate",
+        "The share called defective. Against earlier nights of the same model and calibration: "
+        "amber when it moved by more than three, red by more than six of its usual changes "
+        "(between nights and by chance), and by a quarter, a half of the usual rate at least. "
+        "Against the calibration: amber when neither false calls at the rate that it supports nor "
+        "what is usual by the nights explain it; never red, as real defects are no drift.",
+        "If the other two are green, there are more, or fewer, defects than usual; on a line's "
+        "first nights its good parts may look otherwise than those of the training: then set the "
+        "threshold by one of them (mrkd models calibrate).",
+    ),
+}
+"""By the names of `profiles.Lights`, in the page's order."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """How a measure is written.
+
+    Args:
+        title: of it.
+        value: the median or rate itself; None where there is none to show.
+        figure: how far it moved.
+        limit: above which a light changes.
+        down: which way it moved, in a word.
+        up: likewise.
+    """
+
+    title: str
+    value: Callable[[float], str] | None
+    figure: Callable[[float], str]
+    limit: Callable[[float], str]
+    down: str
+    up: str
+
+    def moved(self, figure: float) -> str:
+        """Which way, in a word; none where it did not move."""
+        if not figure:
+            return ""
+        return self.down if figure < 0 else self.up
+
+
+def _spreads(value: float) -> str:
+    return f"{abs(value):.2f} spreads"
+
+
+def _points(value: float) -> str:
+    points = abs(value) * 100
+    return f"{points:{page.digits(points)}} points"
+
+
+_QUALITY = (page.score, _spreads, _spreads)
+MEASURES = {
+    "brightness": Measure("Brightness", *_QUALITY, "darker", "brighter"),
+    "contrast": Measure("Contrast", *_QUALITY, "less contrast", "more contrast"),
+    "sharpness": Measure("Sharpness", *_QUALITY, "less sharp", "sharper"),
+    "size": Measure("Sizes", None, page.percent, page.percent, "other sizes", "other sizes"),
+    "image_score": Measure("Scores of OK parts", *_QUALITY, "lower scores", "higher scores"),
+    "nok_rate": Measure(
+        "NOK rate", page.percent, _points, _points, "fewer defective", "more defective"
+    ),
+}
+"""By `profiles.Finding.measure`."""
+
+ERROR_WORDS = {
+    "missing": (
+        "gone when they were read",
+        "They were listed, and deleted or moved before the night read them. If they are back, "
+        "start the night again with --retry-errors missing; make whoever cleans up wait.",
+    ),
+    "forbidden": (
+        "not allowed to be read",
+        "Give the night's credentials the right to read them, then start it again with "
+        "--retry-errors forbidden.",
+    ),
+    "unreachable": (
+        "not reached",
+        "The storage did not answer in time, again and again. Start the night again with "
+        "--retry-errors unreachable once it does.",
+    ),
+    "empty": ("empty files", "They hold 0 bytes: a camera or a copy was cut off. Send them again."),
+    "decode": (
+        "damaged",
+        "They are no pictures that can be read: look at one of them at its source. Copy them again "
+        "if it is whole there.",
+    ),
+    "truncated": (
+        "cut off",
+        "They end too early, mostly because they were listed while they were still written. Copy "
+        'them again; archive.truncated = "accept" scores what is there, in a new run.',
+    ),
+    "too_large": (
+        "too large",
+        "They exceed archive.max_pixels or archive.max_bytes: raise the bound if they are meant, "
+        "in a new run.",
+    ),
+    "unsupported": (
+        "of a format that is not read",
+        "Save them as PNG, JPEG, TIFF, BMP or WebP with 8 or 16 bits, one picture a file.",
+    ),
+    "no_model": (
+        "of a category without a model",
+        "Train it, then start the night again with --retry-errors no_model. Where the category is "
+        "misread, correct the archive's template and score them in a new run.",
+    ),
+    "changed": (
+        "overwritten during the night",
+        "They were replaced between listing and reading. Start the night again: it scores what is "
+        "there now.",
+    ),
+    "internal": (
+        "deadly to the processes that had them in hand",
+        "They crash what works on them, or ask for more memory than there is. Keep one of them and "
+        "report it.",
+    ),
+}
+"""By `schema.ERROR_KINDS`: what such images are, and what to do."""

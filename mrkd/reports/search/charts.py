@@ -1,0 +1,299 @@
+"""Charts of a search as plain plotly specs, see `charts.py`.
+
+Parallel coordinates are drawn as lines: plotly's own need WebGL compiled at run time, which the
+page's policy forbids.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mrkd.reports.kit.charts import (
+    APART_COLOUR,
+    DEFECTIVE_COLOUR,
+    GOOD_COLOUR,
+    THRESHOLD_COLOUR,
+    Spec,
+    layout_of,
+    short,
+)
+from mrkd.training.search import Trial
+from mrkd.training.search.effects import Effect, Part, label
+
+MOST_LINES = 150
+"""Configs that parallel coordinates and learning curves show, the best first."""
+
+
+def parallel(
+    configs: Sequence[Mapping[str, Any]],
+    objectives: Sequence[float],
+    *,
+    log_keys: Collection[str],
+    metric: str,
+) -> Spec:
+    """A line a config through its values to its objective; the best fifth stands out.
+
+    Args:
+        configs: values by key, all with the same keys.
+        objectives: of these.
+        log_keys: that are drawn on a log scale.
+        metric: what the objectives are.
+    """
+    keys = [*configs[0], metric]
+    columns = [[one[key] for one in configs] for key in configs[0]] + [list(objectives)]
+    axes = [
+        _Axis(column, is_log=key in log_keys) for key, column in zip(keys, columns, strict=True)
+    ]
+    best = set(np.argsort(objectives)[-max(1, len(objectives) // 5) :].tolist())
+    order = [n for n in range(len(configs)) if n not in best] + sorted(best)
+    data: list[Spec] = []
+    for n in order[-MOST_LINES:]:
+        words = "<br>".join(f"{k} {_text(c[n])}" for k, c in zip(keys, columns, strict=True))
+        data.append(
+            {
+                "type": "scatter",
+                "mode": "lines",
+                "name": "best fifth" if n in best else "others",
+                "showlegend": n in (order[0], order[-1]),
+                "x": list(range(len(keys))),
+                "y": [short(axis.place(c[n])) for axis, c in zip(axes, columns, strict=True)],
+                "line": {
+                    "color": THRESHOLD_COLOUR if n in best else APART_COLOUR,
+                    "width": 2 if n in best else 1,
+                },
+                "opacity": 0.9 if n in best else 0.45,
+                "hovertemplate": f"{words}<extra></extra>",
+            }
+        )
+    spec = layout_of("", "")
+    spec["xaxis"] |= {
+        "tickvals": list(range(len(keys))),
+        "ticktext": [key.rpartition(".")[2].replace("_", " ") for key in keys],
+        "range": [-0.15, len(keys) - 0.5],
+    }
+    spec["yaxis"] |= {"visible": False, "range": [-0.06, 1.06]}
+    spec["annotations"] = [
+        # Above the lines that end there.
+        {"x": n, "y": place, "text": text, "showarrow": False, "xanchor": "left"}
+        | {"xshift": 4, "yshift": 8}
+        for n, axis in enumerate(axes)
+        for place, text in axis.ticks()
+    ]
+    spec["shapes"] = [
+        {"type": "line", "x0": n, "x1": n, "y0": 0, "y1": 1, "line": {"color": APART_COLOUR}}
+        for n in range(len(keys))
+    ]
+    return {"data": data, "layout": spec | {"height": 320}}
+
+
+def response(
+    effect: Effect, column: Sequence[Any], objectives: Sequence[float], *, metric: str
+) -> Spec:
+    """The objective over a key: each trial, the mean of each part and its 95 % band; small.
+
+    Args:
+        effect: of the key.
+        column: its value in each trial.
+        objectives: of the trials.
+        metric: what they are.
+    """
+    title = effect.key.rpartition(".")[2].replace("_", " ")
+    ranges = effect.parts[0].low is not None
+    data: list[Spec] = []
+    middles = [_middle(part, effect.is_log) for part in effect.parts]
+    judged = [n for n, part in enumerate(effect.parts) if math.isfinite(part.error)]
+    means = [effect.parts[n].mean for n in judged]
+    errors = [1.96 * effect.parts[n].error for n in judged]
+    if ranges:
+        upper = [m + e for m, e in zip(means, errors, strict=True)]
+        lower = [m - e for m, e in zip(means, errors, strict=True)]
+        x = [middles[n] for n in judged]
+        data.append(
+            {
+                "type": "scatter",
+                "mode": "lines",
+                "name": "95 % band",
+                "x": [*x, *x[::-1]],
+                "y": [short(v) for v in [*upper, *lower[::-1]]],
+                "fill": "toself",
+                "line": {"width": 0},
+                "fillcolor": GOOD_COLOUR,
+                "opacity": 0.2,
+                "hoverinfo": "skip",
+            }
+        )
+    data.append(
+        {
+            "type": "scatter",
+            "mode": "markers",
+            "name": "trials",
+            "x": list(column) if ranges else [label(value) for value in column],
+            "y": [short(value) for value in objectives],
+            "marker": {"color": APART_COLOUR, "size": 6},
+            "hovertemplate": f"{title} %{{x}}: %{{y:.3f}}<extra></extra>",
+        }
+    )
+    mean: Spec = {
+        "type": "scatter",
+        "mode": "lines+markers" if ranges else "markers",
+        "name": "mean",
+        "x": [middles[n] for n in judged],
+        "y": [short(value) for value in means],
+        "marker": {"color": GOOD_COLOUR, "size": 8, "symbol": "diamond"},
+        "line": {"color": GOOD_COLOUR, "width": 2},
+        "hovertemplate": "mean %{y:.3f}<extra></extra>",
+    }
+    if not ranges:
+        mean["error_y"] = {"array": [short(e) for e in errors], "color": GOOD_COLOUR}
+    data.append(mean)
+    spec = layout_of(title, metric.replace("_", " "), small=True)
+    if not ranges:
+        spec["xaxis"] |= {"categoryorder": "category ascending"}
+    elif effect.is_log:
+        spec["xaxis"] |= {"type": "log", "dtick": "D2", "tickformat": ".1~g"}
+    return {"data": data, "layout": spec | {"height": 240}}
+
+
+def importance(shares: Mapping[str, float]) -> Spec:
+    """Share of the objective's variance that each key explains, as bars."""
+    keys = list(shares)[::-1]
+    bars: Spec = {
+        "type": "bar",
+        "orientation": "h",
+        "x": [short(shares[key]) for key in keys],
+        "y": [key.rpartition(".")[2].replace("_", " ") for key in keys],
+        "marker": {"color": GOOD_COLOUR},
+        "hovertemplate": "%{y}: %{x:.0%}<extra></extra>",
+    }
+    spec = layout_of("share of the variance", "", small=True)
+    spec["xaxis"] |= {"tickformat": ".0%", "range": [0, 1]}
+    return {"data": [bars], "layout": spec | {"showlegend": False}}
+
+
+def learning(trials: Sequence[Trial], objectives: Mapping[str, float]) -> Spec:
+    """The validation loss of each trial by epoch; those that were ended at a rung are grey.
+
+    Args:
+        trials: of one category.
+        objectives: by config, of those that came to their end.
+    """
+    shown = sorted(trials, key=lambda one: objectives.get(one.key, -1.0))[-MOST_LINES:]
+    best = shown[-1].key if shown and shown[-1].key in objectives else ""
+    data: list[Spec] = []
+    named: set[str] = set()
+    for one in shown:
+        done = one.key in objectives
+        name = "best" if one.key == best else "finished" if done else "ended early"
+        colours = {"best": THRESHOLD_COLOUR, "finished": GOOD_COLOUR, "ended early": APART_COLOUR}
+        rows = [row for row in one.rows if row.get("validation_loss") is not None]
+        data.append(
+            {
+                "type": "scatter",
+                "mode": "lines+markers",
+                "name": name,
+                "showlegend": name not in named,
+                "x": [row["epoch"] + 1 for row in rows],
+                "y": [short(row["validation_loss"]) for row in rows],
+                "line": {"color": colours[name], "width": 3 if name == "best" else 1},
+                "marker": {"size": 5},
+                "opacity": 0.9 if name == "best" else 0.55,
+                "hovertemplate": f"{one.key}, epoch %{{x}}: %{{y:.4g}}<extra></extra>",
+            }
+        )
+        named.add(name)
+    spec = layout_of("epoch", "validation loss")
+    values = [y for trace in data for y in trace["y"]]
+    if values and min(values) > 0:
+        spec["yaxis"] |= {"type": "log", "dtick": "D2", "tickformat": ".2~g"}
+    return {"data": data, "layout": spec}
+
+
+def pareto(
+    costs: Sequence[float],
+    objectives: Sequence[float],
+    names: Sequence[str],
+    *,
+    title: str,
+    metric: str,
+) -> Spec:
+    """Objective against what it costs, with the line of those that none beats in both; small.
+
+    Args:
+        costs: of each config; less is better.
+        objectives: of these.
+        names: of these.
+        title: of the cost.
+        metric: what the objectives are.
+    """
+    front, best = [], -math.inf
+    for n in sorted(range(len(costs)), key=lambda n: (costs[n], -objectives[n])):
+        if objectives[n] > best:
+            front.append(n)
+            best = objectives[n]
+    data: list[Spec] = [
+        {
+            "type": "scatter",
+            "mode": "markers",
+            "name": "configs",
+            "x": [short(value) for value in costs],
+            "y": [short(value) for value in objectives],
+            "text": list(names),
+            "marker": {"color": APART_COLOUR, "size": 6},
+            "hovertemplate": "%{text}: %{x:.3g}, %{y:.3f}<extra></extra>",
+        },
+        {
+            "type": "scatter",
+            "mode": "lines+markers",
+            "name": "none is better in both",
+            "x": [short(costs[n]) for n in front],
+            "y": [short(objectives[n]) for n in front],
+            "line": {"color": DEFECTIVE_COLOUR, "width": 2, "shape": "hv"},
+            "marker": {"color": DEFECTIVE_COLOUR, "size": 8, "symbol": "diamond"},
+            "hoverinfo": "skip",
+        },
+    ]
+    spec = layout_of(title, metric.replace("_", " "), small=True)
+    return {"data": data, "layout": spec | {"height": 240}}
+
+
+class _Axis:
+    """Places of a column's values between 0 and 1."""
+
+    def __init__(self, column: Sequence[Any], *, is_log: bool) -> None:
+        self._log = is_log
+        self._numeric = all(isinstance(value, float) for value in column)
+        if self._numeric:
+            self._low, self._high = min(column), max(column)
+        else:
+            self._names = sorted({label(value) for value in column})
+
+    def place(self, value: Any) -> float:
+        """Of a value."""
+        if not self._numeric:
+            return self._names.index(label(value)) / max(1, len(self._names) - 1)
+        low, high = self._scaled(self._low), self._scaled(self._high)
+        return (self._scaled(value) - low) / (high - low) if high > low else 0.5
+
+    def ticks(self) -> list[tuple[float, str]]:
+        """Places with their words."""
+        if self._numeric:
+            ends = [self._low, self._high] if self._low < self._high else [self._low]
+            return [(self.place(value), _text(value)) for value in ends]
+        return [(self.place(name), name) for name in self._names]
+
+    def _scaled(self, value: float) -> float:
+        return math.log10(value) if self._log else value
+
+
+def _middle(part: Part, is_log: bool) -> float | str:
+    if part.low is None or part.high is None:
+        return part.label
+    return math.sqrt(part.low * part.high) if is_log else (part.low + part.high) / 2
+
+
+def _text(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else label(value)
