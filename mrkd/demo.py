@@ -15,8 +15,11 @@ from mrkd import storage
 from mrkd.config import DataConfig, EvalConfig, ScoreConfig, TrainConfig
 from mrkd.data import datasets
 from mrkd.errors import ConfigError
-from mrkd.on_ray import evaluate, score, session, train
-from mrkd.on_ray.verdict import Verdict
+from mrkd.on_ray import cluster as session
+from mrkd.on_ray.evaluate import run as evaluate
+from mrkd.on_ray.recorded_run import Verdict
+from mrkd.on_ray.score import run as score
+from mrkd.on_ray.train import run as train
 from mrkd.reports import evaluation_page, load_page_data
 from mrkd.run_summary import Summary
 

@@ -17,31 +17,31 @@ RunConfig = TrainConfig | ScoreConfig | EvalConfig
 
 
 def _train(config: TrainConfig) -> Summary:
-    from mrkd.on_ray import train
+    from mrkd.on_ray.train import run as train
 
     return train.run(config)
 
 
 def _tune(config: SearchConfig) -> Summary:
-    from mrkd.on_ray import tune
+    from mrkd.on_ray.tune import run as tune
 
     return tune.run(config)
 
 
 def _score(config: ScoreConfig) -> Summary:
-    from mrkd.on_ray import score
+    from mrkd.on_ray.score import run as score
 
     return score.run(config)
 
 
 def _late(first: Summary, nights: Sequence[ScoreConfig]) -> Summary:
-    from mrkd.on_ray import score
+    from mrkd.on_ray.score import run as score
 
     return score.run_late(first, nights)
 
 
 def _evaluate(config: EvalConfig) -> Summary:
-    from mrkd.on_ray import evaluate
+    from mrkd.on_ray.evaluate import run as evaluate
 
     return evaluate.run(config)
 
@@ -63,7 +63,7 @@ def _plan_tune(config: SearchConfig) -> Summary:
 
 
 def _spaces() -> Summary:
-    from mrkd.on_ray import spaces
+    from mrkd.on_ray.tune import spaces
 
     started_at = now()
     rows = [

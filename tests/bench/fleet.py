@@ -21,7 +21,8 @@ from pathlib import Path
 from mrkd.config import DataConfig, TrainConfig
 from mrkd.data import datasets
 from mrkd.data.datasets import Sample
-from mrkd.on_ray import session, train
+from mrkd.on_ray import cluster as session
+from mrkd.on_ray.train import run as train
 from mrkd.run_summary import Summary
 from tests.bench.real_sets import elpv_root
 from tests.support.folders import put, put_broken

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from mrkd import storage
 from mrkd.config import DataConfig, SearchConfig
 from mrkd.data import datasets
-from mrkd.on_ray import tune
+from mrkd.on_ray.tune import run as tune
 from mrkd.reports import load_search_data
 from mrkd.reports.fleet.values import Measure
 from mrkd.reports.search.values import SearchData

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from mrkd.config import ArchiveConfig, RowsConfig, ScoreConfig
-from mrkd.on_ray import score, session, train
+from mrkd.on_ray import cluster as session
+from mrkd.on_ray.score import run as score
+from mrkd.on_ray.train import run as train
 from mrkd.run_summary import Summary
 from tests.support.models import small_config
 from tests.support.parts import make_parts

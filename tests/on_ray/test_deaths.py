@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mrkd.on_ray.deaths import DEATHS, Death, spans_left
+from mrkd.on_ray.score.crash_log import DEATHS, Death, spans_left
 
 URIS = [f"file:///archive/{n}.png" for n in range(8)]
 

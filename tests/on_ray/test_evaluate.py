@@ -9,7 +9,7 @@ import pytest
 from mrkd.config import DataConfig, EvalConfig
 from mrkd.errors import ConfigError
 from mrkd.evaluation.evaluate_model import LABELLED
-from mrkd.on_ray import evaluate
+from mrkd.on_ray.evaluate import run as evaluate
 from mrkd.reports import load_page_data
 from mrkd.storage import schema
 

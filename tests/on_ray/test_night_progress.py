@@ -8,8 +8,8 @@ import time
 import pytest
 import ray
 
-from mrkd.on_ray import boards
-from mrkd.on_ray.night_progress import Board, Progress
+from mrkd.on_ray import status_actor as boards
+from mrkd.on_ray.score.progress import Board, Progress
 
 
 def lines(caplog):

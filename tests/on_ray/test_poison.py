@@ -8,8 +8,8 @@ import pytest
 
 from mrkd import storage
 from mrkd.nights.manifest import open_night
-from mrkd.on_ray import score
-from mrkd.on_ray.deaths import Death
+from mrkd.on_ray.score import run as score
+from mrkd.on_ray.score.crash_log import Death
 from tests.support.night_runs import events
 from tests.support.poison.sitecustomize import DEADLY_RGB, MARKER
 

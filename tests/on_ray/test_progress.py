@@ -8,8 +8,8 @@ import pytest
 import ray
 from ray.exceptions import RayActorError
 
-from mrkd.on_ray import boards
-from mrkd.on_ray.progress import Board, Progress
+from mrkd.on_ray import status_actor as boards
+from mrkd.on_ray.train.progress import Board, Progress
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 from mrkd.config import DataConfig, TrainConfig
 from mrkd.data import datasets
 from mrkd.model.registry import promotions as registry
-from mrkd.on_ray import train
+from mrkd.on_ray.train import run as train
 from tests.support.folders import put, put_broken
 
 CELLS = Path(importlib.util.find_spec("elpv_dataset").origin).parent / "data"

@@ -10,10 +10,13 @@ from ray.exceptions import RayActorError
 
 from mrkd.config import PoolConfig
 from mrkd.nights.manifest import open_night
-from mrkd.on_ray import boards, regrouping, score, session
-from mrkd.on_ray.night_progress import Board
-from mrkd.on_ray.regrouping import Regrouping, pool_in_place_of
-from mrkd.on_ray.session import Ask, Node, Pool
+from mrkd.on_ray import cluster as session
+from mrkd.on_ray import status_actor as boards
+from mrkd.on_ray.cluster import Ask, Node, Pool
+from mrkd.on_ray.score import resize_pool as regrouping
+from mrkd.on_ray.score import run as score
+from mrkd.on_ray.score.progress import Board
+from mrkd.on_ray.score.resize_pool import Regrouping, pool_in_place_of
 
 CPUS = [Node(2.0), Node(2.0)]
 GPUS = [Node(8.0, 2.0), Node(8.0, 2.0)]

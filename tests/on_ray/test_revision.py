@@ -8,12 +8,13 @@ from mrkd.config import PoolConfig
 from mrkd.errors import StorageError
 from mrkd.nights import model_versions as version_sets
 from mrkd.nights.night import Night
-from mrkd.on_ray import boards, session
-from mrkd.on_ray.isolate import Isolation
-from mrkd.on_ray.night_progress import Board
-from mrkd.on_ray.revision import Committer, Readers, readers
-from mrkd.on_ray.session import Ask, Node
-from mrkd.on_ray.steps import Work
+from mrkd.on_ray import cluster as session
+from mrkd.on_ray import status_actor as boards
+from mrkd.on_ray.cluster import Ask, Node
+from mrkd.on_ray.score.passes import Committer, Readers, readers
+from mrkd.on_ray.score.progress import Board
+from mrkd.on_ray.score.quarantine import Isolation
+from mrkd.on_ray.score.steps import Work
 
 NUM_IMAGES = 24
 

@@ -3,8 +3,8 @@ import ray
 
 from mrkd.config import PoolConfig
 from mrkd.errors import ConfigError
-from mrkd.on_ray import session
-from mrkd.on_ray.session import Ask, Node, Pool
+from mrkd.on_ray import cluster as session
+from mrkd.on_ray.cluster import Ask, Node, Pool
 
 TWO_CPUS = [Node(2)]
 GPU_MACHINE = [Node(4), Node(16, 2)]

@@ -17,7 +17,7 @@ from mrkd.config import EvalConfig
 from mrkd.evaluation.ablation import tables_of
 from mrkd.evaluation.category_metrics import MEAN
 from mrkd.model import teacher as backbones
-from mrkd.on_ray import evaluate
+from mrkd.on_ray.evaluate import run as evaluate
 from mrkd.storage import schema
 from tests.support.file_server import serving
 from tests.support.models import FIT, MODEL

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from mrkd.errors import CategoryError, StorageError
-from mrkd.on_ray.session import Ask
-from mrkd.on_ray.tasks import run_each
+from mrkd.on_ray.category_tasks import run_each
+from mrkd.on_ray.cluster import Ask
 from tests.support.crowd import meet
 
 ASK = Ask(1)

@@ -6,7 +6,7 @@ import pytest
 
 from mrkd import storage
 from mrkd.errors import ConfigError, NightError
-from mrkd.on_ray.verdict import Verdict
+from mrkd.on_ray.recorded_run import Verdict
 from mrkd.storage.lease import Lease
 
 

@@ -42,7 +42,9 @@ def test_importing_mrkd_or_its_command_line_loads_nothing_heavy():
     assert run_python(code).strip() == "[]"
 
 
-@pytest.mark.parametrize("module", ["mrkd.on_ray.steps", "mrkd.on_ray.score", "mrkd.reports"])
+@pytest.mark.parametrize(
+    "module", ["mrkd.on_ray.score.steps", "mrkd.on_ray.score.run", "mrkd.reports"]
+)
 def test_whoever_only_reads_writes_or_tells_is_spared_the_import_of_torch(module):
     code = f"import sys, {module}; print('torch' in sys.modules)"
     assert run_python(code).strip() == "False"

@@ -26,11 +26,12 @@ from mrkd.data.datasets import Sample
 from mrkd.evaluation import protocols
 from mrkd.evaluation.ablation import Arm, Run, Study, inputs_of, outcome, runs_of, tables_of
 from mrkd.model.mrkd import MODEL_VERSION
-from mrkd.on_ray import arm as arms
-from mrkd.on_ray import session, shared_features
-from mrkd.on_ray.arm import Order
-from mrkd.on_ray.tasks import run_each
-from mrkd.on_ray.verdict import Verdict
+from mrkd.on_ray import cluster as session
+from mrkd.on_ray import shared_features
+from mrkd.on_ray.category_tasks import run_each
+from mrkd.on_ray.evaluate import variant_run as arms
+from mrkd.on_ray.evaluate.variant_run import Order
+from mrkd.on_ray.recorded_run import Verdict
 from mrkd.run_summary import Summary
 from mrkd.storage import schema
 from mrkd.training.category import inputs_of_all

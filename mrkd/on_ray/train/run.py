@@ -14,12 +14,14 @@ from mrkd import reports, storage
 from mrkd.config import TrainConfig
 from mrkd.data.datasets import Sample
 from mrkd.nights.reviews.training_samples import load_samples
-from mrkd.on_ray import boards, session, workers
-from mrkd.on_ray.progress import Board, Progress
-from mrkd.on_ray.session import Ask
-from mrkd.on_ray.tasks import run_each
-from mrkd.on_ray.verdict import Verdict
-from mrkd.on_ray.workers import Order
+from mrkd.on_ray import cluster as session
+from mrkd.on_ray import status_actor as boards
+from mrkd.on_ray.category_tasks import run_each
+from mrkd.on_ray.cluster import Ask
+from mrkd.on_ray.recorded_run import Verdict
+from mrkd.on_ray.train import workers
+from mrkd.on_ray.train.progress import Board, Progress
+from mrkd.on_ray.train.workers import Order
 from mrkd.run_summary import Summary, some_of
 from mrkd.storage.thread_map import in_threads
 from mrkd.training.category import CategoryResult, inputs_of_all, standing, steps_of, work_of

@@ -23,8 +23,11 @@ from mrkd.config import PoolConfig, ScoreConfig
 from mrkd.errors import MrkdError, NightError, StorageError
 from mrkd.nights.night import Night
 from mrkd.nights.shards import Shard
-from mrkd.on_ray import boards, session, steps
-from mrkd.on_ray.deaths import (
+from mrkd.on_ray import cluster as session
+from mrkd.on_ray import status_actor as boards
+from mrkd.on_ray.cluster import Ask
+from mrkd.on_ray.score import steps
+from mrkd.on_ray.score.crash_log import (
     DEATHS,
     Death,
     folder_of,
@@ -32,10 +35,9 @@ from mrkd.on_ray.deaths import (
     store_death,
     stored_deaths,
 )
-from mrkd.on_ray.reading import Row, decode, decoder_of, read_images
-from mrkd.on_ray.session import Ask
-from mrkd.on_ray.steps import Work
-from mrkd.on_ray.tally import Meter, Took
+from mrkd.on_ray.score.read_images import Row, decode, decoder_of, read_images
+from mrkd.on_ray.score.steps import Work
+from mrkd.on_ray.score.timings import Meter, Took
 from mrkd.storage import Fetched
 
 if TYPE_CHECKING:

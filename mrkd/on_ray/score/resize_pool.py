@@ -19,8 +19,9 @@ from ray.exceptions import RayError
 
 from mrkd.config import PoolConfig
 from mrkd.errors import ConfigError
-from mrkd.on_ray import boards, session
-from mrkd.on_ray.session import Node, Pool
+from mrkd.on_ray import cluster as session
+from mrkd.on_ray import status_actor as boards
+from mrkd.on_ray.cluster import Node, Pool
 
 log = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ from typing import Any
 import ray
 
 from mrkd.errors import CategoryError
-from mrkd.on_ray import trial
-from mrkd.on_ray.tasks import run_each
-from mrkd.on_ray.trial import Order
+from mrkd.on_ray.category_tasks import run_each
+from mrkd.on_ray.tune import trial
+from mrkd.on_ray.tune.trial import Order
 from mrkd.training.search import Trial, comparable, importances, key_of, objectives, ranked
 
 log = logging.getLogger(__name__)

@@ -26,11 +26,12 @@ from mrkd.data import datasets
 from mrkd.data.datasets import Sample
 from mrkd.evaluation.evaluate_model import LABELLED, Measured, measure_category
 from mrkd.evaluation.threshold_rows import operating_rows, rare_rows
-from mrkd.on_ray import session, study
-from mrkd.on_ray.score import check_places
-from mrkd.on_ray.session import Ask
-from mrkd.on_ray.tasks import run_each
-from mrkd.on_ray.verdict import Verdict
+from mrkd.on_ray import cluster as session
+from mrkd.on_ray.category_tasks import run_each
+from mrkd.on_ray.cluster import Ask
+from mrkd.on_ray.evaluate import ablation as study
+from mrkd.on_ray.recorded_run import Verdict
+from mrkd.on_ray.score.run import check_places
 from mrkd.run_summary import Summary, now
 from mrkd.storage import schema
 

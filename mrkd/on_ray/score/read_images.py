@@ -16,7 +16,7 @@ from mrkd.model import artefact as checkpoint
 from mrkd.nights import archive
 from mrkd.nights.archive import Span
 from mrkd.nights.shards import Shard
-from mrkd.on_ray.tally import Meter
+from mrkd.on_ray.score.timings import Meter
 from mrkd.storage import Fetched
 
 T = TypeVar("T")

@@ -29,15 +29,18 @@ from mrkd.config import ScoreConfig
 from mrkd.errors import MrkdError, NightError, StorageError
 from mrkd.nights.night import Night
 from mrkd.nights.shards import Shard, most_pixels
-from mrkd.on_ray import blocks, boards, session, steps
-from mrkd.on_ray.deadline import Deadline, deadline_of
-from mrkd.on_ray.deaths import shards_with_deaths
-from mrkd.on_ray.isolate import Isolation
-from mrkd.on_ray.night_progress import Board, Progress
-from mrkd.on_ray.regrouping import Regrouping, pool_in_place_of
-from mrkd.on_ray.session import READER_CPUS, Node, Pool
-from mrkd.on_ray.steps import Work
-from mrkd.on_ray.tally import Took
+from mrkd.on_ray import cluster as session
+from mrkd.on_ray import status_actor as boards
+from mrkd.on_ray.cluster import READER_CPUS, Node, Pool
+from mrkd.on_ray.score import object_rows as blocks
+from mrkd.on_ray.score import steps
+from mrkd.on_ray.score.crash_log import shards_with_deaths
+from mrkd.on_ray.score.deadline import Deadline, deadline_of
+from mrkd.on_ray.score.progress import Board, Progress
+from mrkd.on_ray.score.quarantine import Isolation
+from mrkd.on_ray.score.resize_pool import Regrouping, pool_in_place_of
+from mrkd.on_ray.score.steps import Work
+from mrkd.on_ray.score.timings import Took
 from mrkd.storage.lease import Lease
 
 log = logging.getLogger(__name__)

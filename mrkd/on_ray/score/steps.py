@@ -18,10 +18,12 @@ from mrkd.data.preprocess import Decoded, ahead_of
 from mrkd.errors import MrkdError
 from mrkd.nights.night import Night
 from mrkd.nights.shards import Shard
-from mrkd.on_ray import blocks, boards, session
-from mrkd.on_ray.reading import Row, decode, decoder_of, read_images
-from mrkd.on_ray.session import Ask
-from mrkd.on_ray.tally import Meter, Took
+from mrkd.on_ray import cluster as session
+from mrkd.on_ray import status_actor as boards
+from mrkd.on_ray.cluster import Ask
+from mrkd.on_ray.score import object_rows as blocks
+from mrkd.on_ray.score.read_images import Row, decode, decoder_of, read_images
+from mrkd.on_ray.score.timings import Meter, Took
 from mrkd.storage import Fetched, schema
 
 if TYPE_CHECKING:

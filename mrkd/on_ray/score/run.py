@@ -30,12 +30,12 @@ from mrkd.nights import reference_parts as golden
 from mrkd.nights.manifest import Manifest, count_rows, unopened
 from mrkd.nights.night import Night
 from mrkd.nights.shards import Pin
-from mrkd.on_ray import session
-from mrkd.on_ray.deadline import deadline_of
-from mrkd.on_ray.revision import Committer, Done
-from mrkd.on_ray.session import Node
-from mrkd.on_ray.tally import Meter, add_start
-from mrkd.on_ray.verdict import STATES, Verdict
+from mrkd.on_ray import cluster as session
+from mrkd.on_ray.cluster import Node
+from mrkd.on_ray.recorded_run import STATES, Verdict
+from mrkd.on_ray.score.deadline import deadline_of
+from mrkd.on_ray.score.passes import Committer, Done
+from mrkd.on_ray.score.timings import Meter, add_start
 from mrkd.run_summary import Summary, now, some_of
 from mrkd.storage.lease import Lease
 from mrkd.storage.schema import ERROR_KINDS

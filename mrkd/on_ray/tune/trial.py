@@ -21,8 +21,8 @@ from mrkd.model import artefact as checkpoint
 from mrkd.model import device
 from mrkd.model.artefact import save_load as models
 from mrkd.model.detector import Detector
-from mrkd.on_ray import session
-from mrkd.on_ray.session import Ask
+from mrkd.on_ray import cluster as session
+from mrkd.on_ray.cluster import Ask
 from mrkd.storage.thread_map import in_threads
 from mrkd.training.category import CategoryResult, Probe, good_samples, train_category
 from mrkd.training.search import Search, Trial

@@ -14,7 +14,7 @@ from typing import Any
 
 from ray.util.metrics import Gauge
 
-from mrkd.on_ray import boards
+from mrkd.on_ray import status_actor as boards
 
 log = logging.getLogger(__name__)
 

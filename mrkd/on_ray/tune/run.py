@@ -27,11 +27,14 @@ from mrkd.config import SearchConfig
 from mrkd.data.datasets import Sample
 from mrkd.errors import CategoryError, ConfigError
 from mrkd.nights.reviews.training_samples import load_samples
-from mrkd.on_ray import session, shared_features, spaces, trial, winner
-from mrkd.on_ray.spaces import Space
-from mrkd.on_ray.trial import Order
-from mrkd.on_ray.verdict import Verdict
-from mrkd.on_ray.winner import Found
+from mrkd.on_ray import cluster as session
+from mrkd.on_ray import shared_features
+from mrkd.on_ray.recorded_run import Verdict
+from mrkd.on_ray.tune import refit as winner
+from mrkd.on_ray.tune import spaces, trial
+from mrkd.on_ray.tune.refit import Found
+from mrkd.on_ray.tune.spaces import Space
+from mrkd.on_ray.tune.trial import Order
 from mrkd.run_summary import Summary
 from mrkd.training.category import inputs_of_all
 from mrkd.training.search import Search, Trial

@@ -17,8 +17,8 @@ from mrkd.errors import MrkdError, StorageError
 from mrkd.evaluation.ablation import Arm, Run, Study, images_of
 from mrkd.evaluation.evaluate_model import Judge, judge_of, measure
 from mrkd.model import artefact as checkpoint
-from mrkd.on_ray import session
-from mrkd.on_ray.session import Ask
+from mrkd.on_ray import cluster as session
+from mrkd.on_ray.cluster import Ask
 from mrkd.storage import schema
 from mrkd.training.category import Probe, fit_nearest, train_category
 

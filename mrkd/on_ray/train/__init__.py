@@ -1,0 +1,1 @@
+"""Training fleets on Ray."""
