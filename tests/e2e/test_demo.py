@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from mrkd import demo
+from mrkd.cli import demo
 from mrkd.config import ArchiveConfig, DataConfig
 from mrkd.data import images
 from mrkd.errors import ImageDecodeError

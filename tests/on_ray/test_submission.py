@@ -41,7 +41,7 @@ def test_a_clone_is_small_and_takes_what_the_jobs_need(tmp_path):
     assert {
         "jobs/train.py",
         "jobs/configs/score.toml",
-        "mrkd/cli.py",
+        "mrkd/cli/main.py",
         "tune_spaces/quick.py",
     } <= names
     assert not any(name.startswith((".git/", "tests/")) for name in names)
@@ -51,7 +51,7 @@ def test_what_a_working_tree_holds_beside_the_code_stays_at_home(tmp_path):
     folder = tmp_path / "tree"
     secrets = (".env", ".env.prod", "deploy/.env", ".aws/credentials", "tls.pem", "deploy/site.key")
     made = ("mrkd-demo/report.html", "workspace/models/plate/v/model.safetensors")
-    for name in (*secrets, *made, "mrkd/cli.py"):
+    for name in (*secrets, *made, "mrkd/cli/main.py"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("x")
-    assert uploaded(folder, tmp_path / "package.zip") == {"mrkd/cli.py"}
+    assert uploaded(folder, tmp_path / "package.zip") == {"mrkd/cli/main.py"}

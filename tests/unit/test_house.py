@@ -55,7 +55,7 @@ def test_everything_but_on_ray_and_the_demo_imports_where_ray_is_absent():
         module_name(path)
         for path in CODE
         if module_name(path).startswith("mrkd")
-        and not module_name(path).startswith(("mrkd.on_ray", "mrkd.demo"))
+        and not module_name(path).startswith(("mrkd.on_ray", "mrkd.cli.demo"))
     ]
     code = (
         "import importlib, sys\n"

@@ -19,13 +19,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
-from mrkd import __version__, commands, night_commands, review_commands
+from mrkd import __version__
+from mrkd.cli import model_commands as commands
+from mrkd.cli import night_commands, review_commands
+from mrkd.cli.run_commands import VERBS, RunConfig, Verb
 from mrkd.config import TrainConfig
 from mrkd.config import night_dates as dates
 from mrkd.config.toml import Config, flattened, put_values
 from mrkd.errors import ConfigError, MrkdError, StorageError
 from mrkd.run_summary import Summary, now
-from mrkd.verbs import VERBS, RunConfig, Verb
 
 COMMANDS = {**commands.COMMANDS, **night_commands.COMMANDS, **review_commands.COMMANDS}
 GROUPS = {**commands.GROUPS, **night_commands.GROUPS, **review_commands.GROUPS}

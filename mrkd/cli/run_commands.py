@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mrkd import commands
+from mrkd.cli import model_commands as commands
 from mrkd.config import EvalConfig, ScoreConfig, SearchConfig, TrainConfig
 from mrkd.run_summary import Summary, now
 

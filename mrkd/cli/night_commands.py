@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from mrkd.commands import NIGHTS_WORKSPACE, Command, done, print_table, user
+from mrkd.cli.model_commands import NIGHTS_WORKSPACE, Command, done, print_table, user
 from mrkd.config import check_name
 from mrkd.config.toml import check_range
 from mrkd.errors import MrkdError

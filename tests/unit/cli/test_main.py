@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from mrkd import cli
+from mrkd.cli.run_commands import VERBS, Verb
 from mrkd.config import EvalConfig, ScoreConfig, TrainConfig
 from mrkd.errors import ArtefactError
 from mrkd.model.teacher import WEIGHTS
 from mrkd.run_summary import Summary
-from mrkd.verbs import VERBS, Verb
 from tests.support.parts import make_parts
 
 FLEET = """

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def _demo(options: argparse.Namespace) -> Summary:
-    from mrkd import demo
+    from mrkd.cli import demo
 
     return demo.run(options.out)
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from mrkd.commands import NIGHTS_WORKSPACE, Command, done, print_table, shelf_of, user
+from mrkd.cli.model_commands import NIGHTS_WORKSPACE, Command, done, print_table, shelf_of, user
 from mrkd.config import check_costs
 from mrkd.errors import ConfigError
 from mrkd.run_summary import Summary, now
