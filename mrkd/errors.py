@@ -56,7 +56,7 @@ class StorageError(MrkdError):
 
     Args:
         message: one line that names the place and says what to do.
-        kind: a member of `mrkd.storage.schema.ERROR_KINDS`, stored in the row of an image that is there.
+        kind: a member of `mrkd.storage.schema.ERROR_KINDS`, stored in the image's row.
     """
 
     def __init__(self, message: str, kind: str = "unreachable") -> None:

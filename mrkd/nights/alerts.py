@@ -1,4 +1,4 @@
-"""What of a night asks for somebody: found in what its page is made of, told once each.
+"""Alerts of a night (error share, NOK rate, silent lines, drift), each sent once to a webhook.
 
     nights/<run>/alerts.json     every alert of the night, and when it was sent
 
@@ -15,14 +15,13 @@ import os
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 from mrkd import storage
 from mrkd.config import AlertsConfig
 from mrkd.errors import ArtefactError, ConfigError
 from mrkd.nights.drift import Compared, Lights
-from mrkd.reports import NightData
 from mrkd.run_summary import now
 
 log = logging.getLogger(__name__)
@@ -87,9 +86,19 @@ def read(night_uri: str) -> tuple[Alert, ...]:
         raise ArtefactError(f"{uri} is no record of alerts: delete it") from error
 
 
-def find(data: NightData, config: AlertsConfig) -> list[Alert]:
-    """What of a night lies beyond the limits of its config."""
-    return [alert for row in data.compared for alert in _of_group(row, data, config)]
+def find(
+    compared: Sequence[Compared],
+    lights: Mapping[tuple[str, str], Lights],
+    config: AlertsConfig,
+) -> list[Alert]:
+    """What of a night lies beyond the limits of its config.
+
+    Args:
+        compared: every category and line, against the nights before.
+        lights: of those that sent images.
+        config: the limits.
+    """
+    return [alert for row in compared for alert in _of_group(row, lights, config)]
 
 
 def tell(
@@ -146,7 +155,9 @@ def url_of(config: AlertsConfig) -> str:
     return url
 
 
-def _of_group(row: Compared, data: NightData, config: AlertsConfig) -> Iterator[Alert]:
+def _of_group(
+    row: Compared, lights: Mapping[tuple[str, str], Lights], config: AlertsConfig
+) -> Iterator[Alert]:
     """The alerts of a category and line."""
     place, name = (row.category, row.line), row.name
     if row.tonight is None:
@@ -162,9 +173,9 @@ def _of_group(row: Compared, data: NightData, config: AlertsConfig) -> Iterator[
     rate, limit = row.tonight.nok_rate, config.nok_rate
     if rate is not None and limit and rate > limit:
         yield Alert("nok_rate", *place, f"{name}: {rate:.1%} are NOK", rate, limit)
-    lights = data.lights.get(place)
-    for aspect, (kind, words) in _DRIFTS.items() if lights else ():
-        light = Lights.worst(getattr(lights, aspect))
+    own = lights.get(place)
+    for aspect, (kind, words) in _DRIFTS.items() if own else ():
+        light = Lights.worst(getattr(own, aspect))
         if light == "red" or light == config.drift:
             yield Alert(kind, *place, f"{name}: drift of {words} ({light})")
 

@@ -23,7 +23,7 @@ from mrkd.config import DataConfig, SearchConfig
 from mrkd.data import datasets
 from mrkd.on_ray.tune import run as tune
 from mrkd.reports import load_search_data
-from mrkd.reports.fleet.values import Measure
+from mrkd.reports.kit.values import Measure
 from mrkd.reports.search.values import SearchData
 from tests.bench.real_sets import elpv_root
 from tests.support.folders import put

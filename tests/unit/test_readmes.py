@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mrkd import cli
+from mrkd.cli.main import _parser
 
 TOP = Path(__file__).parents[2]
 READMES = sorted(
@@ -32,7 +32,7 @@ COMMANDS = list(commands())
 
 @pytest.mark.parametrize(("file", "words"), COMMANDS, ids=[words[0] for _, words in COMMANDS])
 def test_a_command_of_a_readme_is_taken(file, words):
-    options, unknown = cli._parser().parse_known_args(words)
+    options, unknown = _parser().parse_known_args(words)
     assert (unknown, options.command.split()[0]) == ([], words[0])
 
 

@@ -1,4 +1,4 @@
-"""What stands beside a trained model's weights, and where; `mrkd.model.artefact.save_load` has the model itself.
+"""Files of a trained model: `model.json`, weights, calibrations, history; each with its digest.
 
 A folder of files, each with its digest, `model.json` written last.
 
@@ -10,8 +10,7 @@ A folder of files, each with its digest, `model.json` written last.
       model.json                 what made the model, and sha256 and size of every file above
     teachers/<backbone>-<sha256[:12]>.safetensors      stored once for all models
 
-JSON files are sealed (`mrkd.model.artefact.sealed`): every byte that is read back is a byte that was
-written.
+JSON files are sealed (`checksummed_files`): every byte read back is a byte that was written.
 """
 
 from mrkd.model.artefact.metadata_store import (

@@ -63,7 +63,7 @@ class Teacher(nn.Module):
         range, in float16 and TF32 by 0.004 (512 magnetic tiles, tests/bench/LOG.md).
 
         Args:
-            images: float32 `[B, 3, H, W]`, made by `mrkd.data.images.to_tensor` with `normalisation`.
+            images: float32 `[B, 3, H, W]`, made by `images.to_tensor` with `normalisation`.
         """
         with torch.autocast(images.device.type, enabled=False):
             if images.device.type != "cpu":

@@ -240,7 +240,7 @@ def _tell(night: Night, config: ScoreConfig) -> tuple[dict[str, str], int, list[
         if not storage.stat(_page_uri(night)):
             uris = parts.store(night.uri, config.parts)
             data = reports.load_night_data(night.uri)
-            found = alerts.find(data, config.alerts)
+            found = alerts.find(data.compared, data.lights, config.alerts)
             uris["report"] = reports.write_night_page(night.uri, data)
     except MrkdError as error:
         log.warning("night_not_told run=%s reason=%s", night.run, error)

@@ -30,9 +30,8 @@ from mrkd.reports.ablation.values import (
     StudyData,
     TableData,
 )
-from mrkd.reports.evaluation.values import Box, LeakPair, MetricRow
-from mrkd.reports.fleet.values import Measure
 from mrkd.reports.kit import read as stored
+from mrkd.reports.kit.values import Box, LeakPair, Measure, MetricRow
 from mrkd.storage import schema
 
 RECORD = "study.json"

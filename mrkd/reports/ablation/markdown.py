@@ -17,9 +17,8 @@ from mrkd.reports.ablation.page import (
     quoted,
 )
 from mrkd.reports.ablation.values import Place, StudyData, TableData
-from mrkd.reports.evaluation.values import MetricRow
-from mrkd.reports.fleet.values import Measure
 from mrkd.reports.kit import page
+from mrkd.reports.kit.values import Measure, MetricRow
 
 
 def study_markdown(data: StudyData) -> str:

@@ -23,8 +23,8 @@ from mrkd.reports.ablation.values import (
     TableData,
 )
 from mrkd.reports.evaluation.page import leak_view
-from mrkd.reports.evaluation.values import MetricRow
 from mrkd.reports.kit import page, pictures
+from mrkd.reports.kit.values import MetricRow
 
 COLUMNS = {
     ("image_auroc", None): "image AUROC",

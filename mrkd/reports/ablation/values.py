@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrkd.evaluation.published_results import Figure
-from mrkd.reports.evaluation.values import Box, LeakPair, MetricRow
-from mrkd.reports.fleet.values import Measure
+from mrkd.reports.kit.values import Box, LeakPair, Measure, MetricRow
 
 Place = str | None
 """A category, or None: the mean over all."""

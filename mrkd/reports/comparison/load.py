@@ -21,7 +21,7 @@ from mrkd.nights.archived_images import read_images
 from mrkd.nights.compare_nights import CategoryChange, Comparison
 from mrkd.nights.manifest import open_night, read_manifests, readable
 from mrkd.reports.comparison.values import ComparisonData, Pair, Seen
-from mrkd.reports.evaluation.values import Picture
+from mrkd.reports.kit.values import Picture
 from mrkd.reports.night.picture import drawn
 from mrkd.storage import schema
 from mrkd.storage.thread_map import in_threads

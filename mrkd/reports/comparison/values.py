@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mrkd.nights.compare_nights import CategoryChange
-from mrkd.reports.evaluation.values import Picture
+from mrkd.reports.kit.values import Picture
 
 
 @dataclass(frozen=True)

@@ -16,17 +16,9 @@ import pyarrow.dataset as ds
 
 from mrkd import storage
 from mrkd.nights.manifest import open_night, readable
-from mrkd.reports.evaluation.values import (
-    Archive,
-    Category,
-    ImageError,
-    LeakPair,
-    MetricRow,
-    Model,
-    PageData,
-    Picture,
-)
+from mrkd.reports.evaluation.values import Archive, Category, PageData
 from mrkd.reports.kit import read as stored
+from mrkd.reports.kit.values import ImageError, LeakPair, MetricRow, Model, Picture
 from mrkd.storage import schema
 
 RECORD = "evaluation.json"

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrkd.evaluation.category_metrics import LEFT_OUT, MEAN
-from mrkd.reports.evaluation.values import Category, LeakPair, MetricRow, Model, PageData, Picture
+from mrkd.reports.evaluation.values import Category, PageData
 from mrkd.reports.kit import charts, page, pictures
+from mrkd.reports.kit.values import LeakPair, MetricRow, Model, Picture
 
 # In the order of the page: metric -> title, explanation.
 METRIC_WORDS = {

@@ -18,9 +18,9 @@ from mrkd import storage
 from mrkd.errors import ArtefactError, StorageError
 from mrkd.model import artefact as checkpoint
 from mrkd.model.registry import promotions as registry
-from mrkd.reports.evaluation.values import Picture
-from mrkd.reports.fleet.values import FleetData, Gate, Losses, Measure, Training
+from mrkd.reports.fleet.values import FleetData, Gate, Training
 from mrkd.reports.kit import read as stored
+from mrkd.reports.kit.values import Losses, Measure, Picture
 from mrkd.storage import schema
 from mrkd.storage.thread_map import in_threads
 from mrkd.training.fleet_store import FLEET_VERSION, doubts_of

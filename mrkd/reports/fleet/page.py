@@ -9,9 +9,9 @@ from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Any
 
-from mrkd.reports.evaluation.values import Picture
-from mrkd.reports.fleet.values import FleetData, Gate, Measure, Training
+from mrkd.reports.fleet.values import FleetData, Gate, Training
 from mrkd.reports.kit import charts, page
+from mrkd.reports.kit.values import Measure, Picture
 
 # In the order in which they ask for a reader: state -> title, explanation.
 STATE_WORDS = {

@@ -9,16 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mrkd.reports.evaluation.values import Picture
-
-
-@dataclass(frozen=True)
-class Measure:
-    """A figure with its 95 % interval, as far as they are known."""
-
-    value: float | None = None
-    low: float | None = None
-    high: float | None = None
+from mrkd.reports.kit.values import UNKNOWN, Losses, Measure, Picture
 
 
 @dataclass(frozen=True)
@@ -43,32 +34,16 @@ class Gate:
     by: str = ""
     num_good: int = 0
     num_defective: int = 0
-    image_auroc: Measure = Measure()
+    image_auroc: Measure = UNKNOWN
     champion: str = ""
-    champion_auroc: Measure = Measure()
-    difference: Measure = Measure()
+    champion_auroc: Measure = UNKNOWN
+    difference: Measure = UNKNOWN
     promoted_since: str = ""
 
     @property
     def holds(self) -> bool:
         """Whether it keeps the model from being used, to this day."""
         return self.state == "held" and not self.promoted_since
-
-
-@dataclass(frozen=True)
-class Losses:
-    """The losses of a training, one value an epoch.
-
-    Args:
-        epochs: int64 `[n]`, n >= 1, rising.
-        training: float64 `[n]`; NaN where it was no number.
-        validation: float64 `[n]`, on good images that no step used; the weights of the epoch with
-            the least are the model's.
-    """
-
-    epochs: NDArray[np.int64]
-    training: NDArray[np.float64]
-    validation: NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mrkd.reports.fleet.values import Losses
+from mrkd.reports.kit.values import Losses
 
 Spec = dict[str, Any]
 

@@ -14,8 +14,8 @@ import jinja2
 import numpy as np
 from plotly.offline import get_plotlyjs
 
-from mrkd.reports.evaluation.values import Picture
 from mrkd.reports.kit import pictures
+from mrkd.reports.kit.values import Picture
 
 
 def render(

@@ -13,8 +13,8 @@ from mrkd import storage
 from mrkd.data import datasets, images
 from mrkd.data.images import Geometry, Policy
 from mrkd.errors import ArtefactError, ImageDecodeError, StorageError
-from mrkd.reports.evaluation.values import Box, Picture
 from mrkd.reports.kit import pictures
+from mrkd.reports.kit.values import Box, Picture
 from mrkd.storage import schema
 
 PICTURES_PER_CATEGORY = 12

@@ -25,7 +25,7 @@ from mrkd.nights.drift import Lights, Profile, Reference
 from mrkd.nights.manifest import Manifest, open_night, read_manifests, readable
 from mrkd.nights.reviews.error_rates import Reviewed, estimate
 from mrkd.nights.shards import Pin
-from mrkd.reports.evaluation.values import Model
+from mrkd.reports.kit.values import Model
 from mrkd.reports.night import records as night_records
 from mrkd.reports.night import rows as night_rows
 from mrkd.reports.night.picture import drawn

@@ -7,8 +7,8 @@ from typing import Any
 
 from mrkd.errors import StorageError
 from mrkd.model.artefact import Calibration, ModelCard
-from mrkd.reports.evaluation.values import Picture
 from mrkd.reports.kit import read as stored
+from mrkd.reports.kit.values import Picture
 
 
 def drawn(

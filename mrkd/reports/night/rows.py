@@ -18,7 +18,7 @@ import pyarrow.dataset as ds
 from numpy.typing import NDArray
 
 from mrkd import seeds
-from mrkd.reports.evaluation.values import ImageError
+from mrkd.reports.kit.values import ImageError
 from mrkd.reports.night.values import ErrorKind
 from mrkd.storage import schema
 from mrkd.storage.thread_map import in_threads

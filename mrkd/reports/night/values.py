@@ -8,7 +8,7 @@ from typing import Any
 
 from mrkd.nights.drift import Compared, Lights
 from mrkd.nights.reviews.error_rates import Reviewed
-from mrkd.reports.evaluation.values import ImageError, Model, Picture
+from mrkd.reports.kit.values import ImageError, Model, Picture
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ import numpy as np
 
 from mrkd import storage
 from mrkd.errors import ArtefactError
-from mrkd.reports.fleet.values import Measure
 from mrkd.reports.kit import read as stored
+from mrkd.reports.kit.values import Measure
 from mrkd.reports.search.values import Candidate, Group, SearchData, Test
 from mrkd.storage.thread_map import in_threads
 from mrkd.training.search import SEARCH_VERSION, Trial, comparable, finished

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mrkd.reports.fleet.values import Measure
+from mrkd.reports.kit.values import Measure
 from mrkd.training.search import Trial
 from mrkd.training.search.effects import Effect
 

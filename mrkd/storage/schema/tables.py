@@ -62,7 +62,7 @@ SCORES = pa.schema(
         ),
         _field("threshold", pa.float32(), "the calibration's, when scored; null for an error"),
         _field("is_anomalous", pa.bool_(), "score above threshold; null for an error: never OK"),
-        _field("anomaly_map", pa.binary(), "row-major, as map_dtype says; mrkd.schema.read_map"),
+        _field("anomaly_map", pa.binary(), "row-major, as map_dtype says; mrkd.read_map"),
         _field("map_height", pa.int32(), "rows of the stored map"),
         _field("map_width", pa.int32(), "columns of the stored map"),
         _field(

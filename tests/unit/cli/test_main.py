@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from mrkd import cli
+from mrkd.cli.main import PLACES, keys
 from mrkd.cli.run_commands import VERBS, Verb
 from mrkd.config import EvalConfig, ScoreConfig, TrainConfig
 from mrkd.errors import ArtefactError
@@ -256,8 +257,8 @@ def test_every_key_of_a_config_is_a_flag_that_its_help_names(config, capsys):
 
 
 def test_the_places_are_keys_of_the_configs():
-    keys = {key for verb in VERBS.values() if verb.config for key, _ in cli.keys(verb.config)}
-    assert set(cli.PLACES) <= keys
+    known = {key for verb in VERBS.values() if verb.config for key, _ in keys(verb.config)}
+    assert set(PLACES) <= known
 
 
 def test_help_comes_within_half_a_second():

@@ -27,7 +27,10 @@ def odd(tmp_path_factory):
 
 
 def kinds(data, config):
-    return {(one.kind, one.category, one.line) for one in alerts.find(data, config)}
+    return {
+        (one.kind, one.category, one.line)
+        for one in alerts.find(data.compared, data.lights, config)
+    }
 
 
 def test_what_lies_beyond_a_limit_is_found_by_category_and_line(odd):
@@ -55,12 +58,17 @@ def test_a_limit_that_is_not_set_or_not_passed_finds_nothing(odd):
 
 
 def test_an_alert_says_what_where_and_how_much(odd):
-    texts = {one.kind: one.text for one in alerts.find(odd, AlertsConfig(nok_rate=0.2))}
+    texts = {
+        one.kind: one.text
+        for one in alerts.find(odd.compared, odd.lights, AlertsConfig(nok_rate=0.2))
+    }
     assert texts["silent_line"] == (
         "plate, line L2: no images; in 30 of 30 nights before there were some"
     )
     (rate,) = (
-        one for one in alerts.find(odd, AlertsConfig(nok_rate=0.2)) if one.kind == "nok_rate"
+        one
+        for one in alerts.find(odd.compared, odd.lights, AlertsConfig(nok_rate=0.2))
+        if one.kind == "nok_rate"
     )
     assert rate.value == pytest.approx(0.5, abs=0.02)
     assert rate.limit == 0.2

@@ -15,7 +15,7 @@ from mrkd.reports.comparison import load as load_comparison
 from mrkd.reports.comparison.load import load_comparison_data
 from mrkd.reports.comparison.page import comparison_page
 from mrkd.reports.comparison.values import ComparisonData, Pair, Seen
-from mrkd.reports.evaluation.values import Box, Picture
+from mrkd.reports.kit.values import Box, Picture
 from mrkd.storage import schema
 from tests.support.closed_nights import scored, write_night
 from tests.support.comparisons import NUM, write_comparison

@@ -13,17 +13,10 @@ from mrkd.data.images import Geometry
 from mrkd.errors import ArtefactError, StorageError
 from mrkd.nights.night import Night
 from mrkd.reports import evaluation_page, load_page_data, write_page
-from mrkd.reports.evaluation.values import (
-    Archive,
-    Category,
-    ImageError,
-    MetricRow,
-    Model,
-    PageData,
-    Picture,
-)
+from mrkd.reports.evaluation.values import Archive, Category, PageData
 from mrkd.reports.kit import page
 from mrkd.reports.kit import read as stored
+from mrkd.reports.kit.values import ImageError, MetricRow, Model, Picture
 from tests.support import nights
 from tests.support.evaluations import write_evaluation
 

@@ -11,9 +11,9 @@ from mrkd import storage
 from mrkd.errors import ArtefactError
 from mrkd.model.registry import promotions as registry
 from mrkd.reports import fleet_page, load_fleet_data, write_page
-from mrkd.reports.evaluation.values import Box, Picture
-from mrkd.reports.fleet.values import FleetData, Gate, Losses, Measure, Training
+from mrkd.reports.fleet.values import FleetData, Gate, Training
 from mrkd.reports.kit import read as stored
+from mrkd.reports.kit.values import Box, Losses, Measure, Picture
 from mrkd.storage import schema
 from tests.support.fleets import (
     CHAMPION,

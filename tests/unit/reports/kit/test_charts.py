@@ -6,9 +6,9 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 
-from mrkd.reports.fleet.values import Losses
 from mrkd.reports.kit import charts, pictures
 from mrkd.reports.kit.charts import Series
+from mrkd.reports.kit.values import Losses
 
 
 def series(name, *scores):

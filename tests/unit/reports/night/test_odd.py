@@ -10,7 +10,7 @@ from mrkd.errors import StorageError
 from mrkd.nights import drift as profiles
 from mrkd.nights.drift import Finding
 from mrkd.reports import load_night_data, night_page
-from mrkd.reports.evaluation.values import ImageError
+from mrkd.reports.kit.values import ImageError
 from mrkd.reports.night.texts import MEASURES
 from mrkd.reports.night.values import ErrorKind, Golden, GoldenImage, Parts, PartVerdict
 from tests.support.closed_nights import failed, scored, write_night
