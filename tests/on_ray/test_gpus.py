@@ -24,7 +24,7 @@ import sys
 from pathlib import Path
 import ray
 from mrkd.on_ray import session
-from mrkd.on_ray.tasks import run_each
+from mrkd.on_ray.category_tasks import run_each
 from tests.support.crowd import meet
 
 folder, gpus = Path(sys.argv[1]), float(sys.argv[2])

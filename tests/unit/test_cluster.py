@@ -157,7 +157,7 @@ def test_the_dashboard_shows_gauges_that_there_are_and_all_of_them():
         for target in panel["targets"]
         for name in re.findall(r"\bray_(mrkd_\w+)", target["expr"])
     }
-    code = "".join(path.read_text() for path in (TOP / "mrkd" / "on_ray").glob("*.py"))
+    code = "".join(path.read_text() for path in (TOP / "mrkd" / "on_ray").rglob("*.py"))
     known = set(re.findall(r'"(mrkd_(?:night|fleet)_\w+)"', code))
     known |= {f"mrkd_training_{name}" for name in ("loss", "validation_loss", "step")}
     assert shown == known

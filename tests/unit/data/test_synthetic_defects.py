@@ -96,7 +96,7 @@ def test_a_defect_depends_on_seed_key_and_kind_alone():
 
 def test_another_process_draws_the_same():
     code = (
-        "import hashlib\nfrom mrkd.synthetic import defects\n"
+        "import hashlib\nfrom mrkd.data.synthetic_defects import defects\n"
         "from tests.support.pictures import smooth\n"
         "made = defects([smooth(240, 320)], seed=0, keys=['a'])\n"
         "print(*(hashlib.sha256(one.pixels.tobytes()).hexdigest() for one in made))"

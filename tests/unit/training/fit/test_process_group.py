@@ -21,13 +21,13 @@ WORKER = """
 import json, sys
 import torch
 from torch import distributed
-from mrkd.parallel import Group
-from tests.unit import test_parallel
+from mrkd.training.fit.process_group import Group
+from tests.unit.training.fit import test_process_group
 place, rank = sys.argv[1], int(sys.argv[2])
 torch.set_num_threads(1)
 distributed.init_process_group("gloo", init_method=f"file://{place}", rank=rank, world_size=2)
 group = Group.current()
-print(json.dumps({f.__name__: f(group) for f in test_parallel.SHARED}))
+print(json.dumps({f.__name__: f(group) for f in test_process_group.SHARED}))
 """
 
 
