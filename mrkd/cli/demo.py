@@ -15,7 +15,7 @@ from mrkd import storage
 from mrkd.config import DataConfig, EvalConfig, ScoreConfig, TrainConfig
 from mrkd.data import datasets
 from mrkd.errors import ConfigError
-from mrkd.on_ray import cluster as session
+from mrkd.on_ray import cluster
 from mrkd.on_ray.evaluate import run as evaluate
 from mrkd.on_ray.recorded_run import Verdict
 from mrkd.on_ray.score import run as score
@@ -43,7 +43,7 @@ def run(folder: str) -> Summary:
     workspace, archive, page_uri = (
         storage.join(folder, name) for name in ("workspace", "archive", "report.html")
     )
-    with Verdict(RUN, RUN, storage.join(folder)) as verdict, session.connect():
+    with Verdict(RUN, RUN, storage.join(folder)) as verdict, cluster.connect():
         log.info("1/4 archive: solar cells, and three files that are no images, to %s", archive)
         _write_archive(archive, data)
         log.info("2/4 train: two categories on good cells alone, about three minutes")

@@ -20,17 +20,15 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 from mrkd import __version__
-from mrkd.cli import model_commands as commands
-from mrkd.cli import night_commands, review_commands
+from mrkd.cli import model_commands, night_commands, review_commands
 from mrkd.cli.run_commands import VERBS, RunConfig, Verb
-from mrkd.config import TrainConfig
-from mrkd.config import night_dates as dates
+from mrkd.config import TrainConfig, night_dates
 from mrkd.config.toml import Config, flattened, put_values
 from mrkd.errors import ConfigError, MrkdError, StorageError
 from mrkd.run_summary import Summary, now
 
-COMMANDS = {**commands.COMMANDS, **night_commands.COMMANDS, **review_commands.COMMANDS}
-GROUPS = {**commands.GROUPS, **night_commands.GROUPS, **review_commands.GROUPS}
+COMMANDS = {**model_commands.COMMANDS, **night_commands.COMMANDS, **review_commands.COMMANDS}
+GROUPS = {**model_commands.GROUPS, **night_commands.GROUPS, **review_commands.GROUPS}
 
 PLACES = (
     "workspace",
@@ -200,10 +198,10 @@ def _configs(verb: Verb, options: argparse.Namespace) -> list[RunConfig]:
     put_values(raw, {key: _value(given[key], hint) for key, hint in keys(kind) if key in given})
     if verb.late is None:
         return [_with_absolute_paths(kind.from_dict(raw))]
-    day = None if options.date is None else dates.day_of(options.date)
+    day = None if options.date is None else night_dates.day_of(options.date)
     window = options.late_window
-    days = [day, *(dates.days_before(raw, day, window) if window is not None else ())]
-    return [_with_absolute_paths(kind.from_dict(dates.fill(raw, one))) for one in days]
+    days = [day, *(night_dates.days_before(raw, day, window) if window is not None else ())]
+    return [_with_absolute_paths(kind.from_dict(night_dates.fill(raw, one))) for one in days]
 
 
 def _with_absolute_paths(config: RunConfig) -> RunConfig:

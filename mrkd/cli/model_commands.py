@@ -47,10 +47,10 @@ def _manifest(options: argparse.Namespace) -> Summary:
 
 
 def _list(options: argparse.Namespace) -> Summary:
-    from mrkd.model.registry import queries as catalogue
+    from mrkd.model.registry import queries
 
     started_at = now()
-    rows = catalogue.list_versions(options.workspace, options.category)
+    rows = queries.list_versions(options.workspace, options.category)
     print_table(rows)
     counts = {
         "categories": len({row["category"] for row in rows}),
@@ -61,50 +61,50 @@ def _list(options: argparse.Namespace) -> Summary:
 
 
 def _show(options: argparse.Namespace) -> Summary:
-    from mrkd.model import artefact as checkpoint
-    from mrkd.model.registry import queries as catalogue
+    from mrkd.model import artefact
+    from mrkd.model.registry import queries
 
     started_at, shelf = now(), shelf_of(options)
     version = shelf.require(options.version)
-    facts = catalogue.facts(shelf, version)
+    facts = queries.facts(shelf, version)
     print_table([{"": name, version: value} for name, value in facts.items()])
-    calibrations, promotions = catalogue.calibrations(shelf, version), catalogue.promotions(shelf)
+    calibrations, promotions = queries.calibrations(shelf, version), queries.promotions(shelf)
     print_table(calibrations)
     print_table(promotions)
     counts = {"calibrations": len(calibrations), "promotions": len(promotions)}
-    folder = checkpoint.folder_of(shelf.workspace, shelf.category, version)
+    folder = artefact.folder_of(shelf.workspace, shelf.category, version)
     return done("models show", started_at, counts, uris={"model": folder})
 
 
 def _compare(options: argparse.Namespace) -> Summary:
-    from mrkd.model.registry import queries as catalogue
+    from mrkd.model.registry import queries
 
     started_at = now()
     check_name("version", options.other)
-    rows = catalogue.compare(shelf_of(options), options.version, options.other)
+    rows = queries.compare(shelf_of(options), options.version, options.other)
     print_table(rows)
     return done("models compare", started_at, {"differences": len(rows)})
 
 
 def _promote(options: argparse.Namespace) -> Summary:
-    from mrkd.model.registry import queries as catalogue
+    from mrkd.model.registry import queries
 
     started_at = now()
-    promotion = catalogue.promote(
+    promotion = queries.promote(
         shelf_of(options),
         options.version,
         calibration=options.calibration,
         by=user(),
         why=_why(options),
     )
-    print_table(catalogue.promotions(shelf_of(options)))
+    print_table(queries.promotions(shelf_of(options)))
     counts = {"promotion": promotion.number, "calibration": promotion.calibration}
     return done("models promote", started_at, counts)
 
 
 def _set_threshold(options: argparse.Namespace) -> Summary:
     from mrkd.model.calibration import at_rate, at_threshold
-    from mrkd.model.registry import queries as catalogue
+    from mrkd.model.registry import queries
 
     started_at, threshold, rate = now(), options.threshold, options.false_call_rate
     if threshold is not None:
@@ -115,8 +115,8 @@ def _set_threshold(options: argparse.Namespace) -> Summary:
         rule = functools.partial(at_rate, false_call_rate=rate)
     shelf, why = shelf_of(options), _why(options)
     version = shelf.require(options.version)
-    calibration, promotion = catalogue.set_threshold(shelf, version, rule, by=user(), why=why)
-    print_table(catalogue.calibrations(shelf, version))
+    calibration, promotion = queries.set_threshold(shelf, version, rule, by=user(), why=why)
+    print_table(queries.calibrations(shelf, version))
     counts = {"calibration": calibration.number}
     reasons = [calibration.warning] if calibration.warning else []
     if promotion is None:
@@ -128,21 +128,19 @@ def _set_threshold(options: argparse.Namespace) -> Summary:
 
 def _calibrate(options: argparse.Namespace) -> Summary:
     from mrkd import storage
-    from mrkd.model import artefact as checkpoint
-    from mrkd.model import calibration
-    from mrkd.model.registry import queries as catalogue
-    from mrkd.nights import commissioning
-    from mrkd.nights import try_threshold as rethreshold
+    from mrkd.model import artefact, calibration
+    from mrkd.model.registry import queries
+    from mrkd.nights import commissioning, try_threshold
 
     started_at = now()
     check_name("run", options.night)
     check_range("--defect-rate", options.defect_rate, 0, 0.5)
     shelf, why = shelf_of(options), _why(options)
     version = shelf.require(options.version)
-    before = catalogue.calibration(shelf, version)
+    before = queries.calibration(shelf, version)
     rate = options.false_call_rate
     if rate is None:
-        card = checkpoint.read_card(shelf.workspace, shelf.category, version)
+        card = artefact.read_card(shelf.workspace, shelf.category, version)
         rate = calibration.asked_rate(before, default=card.train.false_call_rate)
     check_range("--false-call-rate", rate, 1e-6, 0.5)
     line = commissioning.read_line(shelf.workspace, options.night, shelf.category, version)
@@ -152,7 +150,7 @@ def _calibrate(options: argparse.Namespace) -> Summary:
     )
     # On stored scores first: what it would have decided in that very night.
     night_uri = storage.join(shelf.workspace, "nights", options.night)
-    trial = rethreshold.try_threshold(night_uri, shelf.category, wanted.threshold)
+    trial = try_threshold.try_threshold(night_uri, shelf.category, wanted.threshold)
     print_table(trial.models)
     kind = f"{wanted.line['num_images'] if wanted.line else 0} images of night {options.night!r}"
     reasons = [f"by {how} of {kind}", *filter(None, [wanted.warning])]
@@ -160,8 +158,8 @@ def _calibrate(options: argparse.Namespace) -> Summary:
     if options.dry_run:
         reasons.append(f"threshold {wanted.threshold:.6g} was not stored: leave out --dry-run")
         return done("models calibrate", started_at, counts, reasons=reasons)
-    new, promotion = catalogue.set_threshold(shelf, version, lambda _: wanted, by=user(), why=why)
-    print_table(catalogue.calibrations(shelf, version))
+    new, promotion = queries.set_threshold(shelf, version, lambda _: wanted, by=user(), why=why)
+    print_table(queries.calibrations(shelf, version))
     counts = {**counts, "calibration": new.number}
     if promotion is None:
         reasons.append(_once_promoted(shelf, version, new.number))
@@ -332,12 +330,12 @@ COMMANDS: Mapping[str, Command] = {
 
 def shelf_of(options: argparse.Namespace) -> Shelf:
     """What the registry says of the category; nothing is looked for under a name that is none."""
-    from mrkd.model.registry import queries as catalogue
+    from mrkd.model.registry import queries
 
     check_name("category", options.category)
     if options.version is not None:
         check_name("version", options.version)
-    return catalogue.shelf(options.workspace, options.category)
+    return queries.shelf(options.workspace, options.category)
 
 
 def user() -> str:

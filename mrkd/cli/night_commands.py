@@ -21,10 +21,10 @@ _SHOWN = 20
 
 def _compare(options: argparse.Namespace) -> Summary:
     from mrkd import reports, storage
-    from mrkd.nights import compare_nights as comparison
+    from mrkd.nights import compare_nights
 
     started_at = now()
-    found = comparison.compare(options.workspace, options.run_a, options.run_b)
+    found = compare_nights.compare(options.workspace, options.run_a, options.run_b)
     print_table(found.table())
     uri = storage.join(found.uri, "summary.json")
     uris = {"comparison": found.store(), "report": reports.write_comparison_page(found.uri)}
@@ -42,13 +42,13 @@ def _compare(options: argparse.Namespace) -> Summary:
 
 def _try_threshold(options: argparse.Namespace) -> Summary:
     from mrkd import storage
-    from mrkd.nights import try_threshold as rethreshold
+    from mrkd.nights import try_threshold
 
     started_at = now()
     check_name("run", options.run)
     check_range("--threshold", options.threshold, -1e30, 1e30)
     night_uri = storage.join(options.workspace, "nights", options.run)
-    trial = rethreshold.try_threshold(night_uri, options.category, options.threshold)
+    trial = try_threshold.try_threshold(night_uri, options.category, options.threshold)
     print_table(trial.models)
     print_table(trial.flips.slice(0, _SHOWN).to_pylist())
     reasons = []
@@ -67,10 +67,10 @@ def _try_threshold(options: argparse.Namespace) -> Summary:
 
 def _show(options: argparse.Namespace) -> Summary:
     from mrkd import storage
-    from mrkd.nights import image_history as audit
+    from mrkd.nights import image_history
 
     started_at = now()
-    found = audit.history(options.workspace, options.image_uri, maps=bool(options.page))
+    found = image_history.history(options.workspace, options.image_uri, maps=bool(options.page))
     print_table([one.line() for one in found])
     verdicts = [one.verdict for one in found]
     counts = {"rows": len(found), "nights": len({one.run for one in found})}
@@ -88,10 +88,10 @@ def _show(options: argparse.Namespace) -> Summary:
 
 def _prune(options: argparse.Namespace) -> Summary:
     from mrkd.config import durations
-    from mrkd.nights import prune_maps as retention
+    from mrkd.nights import prune_maps
 
     started_at = now()
-    found = retention.due(options.workspace, durations.parse("--older-than", options.older_than))
+    found = prune_maps.due(options.workspace, durations.parse("--older-than", options.older_than))
     reasons: list[str] = []
     if options.yes:
         found, reasons = _pruned(options, found)
@@ -109,12 +109,14 @@ def _pruned(
     options: argparse.Namespace, found: Sequence[Pruning]
 ) -> tuple[list[Pruning], list[str]]:
     """What was done, and why it was not: a night that is at work keeps no other one's maps."""
-    from mrkd.nights import prune_maps as retention
+    from mrkd.nights import prune_maps
 
     pruned, reasons = [], []
     for one in found:
         try:
-            done = retention.prune(options.workspace, one, by=user(), older_than=options.older_than)
+            done = prune_maps.prune(
+                options.workspace, one, by=user(), older_than=options.older_than
+            )
         except MrkdError as error:
             reasons.append(str(error))
         else:

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 def _import(options: argparse.Namespace) -> Summary:
     from mrkd import reports, storage
-    from mrkd.nights.reviews import import_labels as bringing
+    from mrkd.nights.reviews import import_labels
     from mrkd.nights.reviews import labels_csv as labels
 
     started_at = now()
     said = labels.read_labels(options.labels)
-    brought = bringing.bring(options.workspace, said, by=user())
+    brought = import_labels.bring(options.workspace, said, by=user())
     print_table(_by_category(brought.reviews))
     counts = {
         "labels": len(said),

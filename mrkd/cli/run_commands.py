@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mrkd.cli import model_commands as commands
+from mrkd.cli import model_commands
 from mrkd.config import EvalConfig, ScoreConfig, SearchConfig, TrainConfig
 from mrkd.run_summary import Summary, now
 
@@ -71,8 +71,8 @@ def _spaces() -> Summary:
         for name in spaces.names()
         for key, domain in spaces.described(spaces.load(name)).items()
     ]
-    commands.print_table(rows)
-    return commands.done("tune --spaces", started_at, {"spaces": len(spaces.names())})
+    model_commands.print_table(rows)
+    return model_commands.done("tune --spaces", started_at, {"spaces": len(spaces.names())})
 
 
 def _plan_score(config: ScoreConfig) -> Summary:

@@ -13,21 +13,18 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mrkd.config import EvalConfig, ModelConfig, RowsConfig, config_digest
-from mrkd.data import datasets
-from mrkd.data import preprocess as decoding
+from mrkd.data import datasets, preprocess
 from mrkd.data.datasets import Sample
 from mrkd.data.images import Geometry
 from mrkd.data.leak_check import Leak, find_leaks
 from mrkd.data.preprocess import Decoder
 from mrkd.errors import CategoryError
 from mrkd.evaluation.category_metrics import Pixels, evaluate_category
-from mrkd.model import device
-from mrkd.model import inference as scoring
-from mrkd.model.artefact import Calibration, TeacherCard
-from mrkd.model.artefact import save_load as models
+from mrkd.model import device, inference
+from mrkd.model.artefact import Calibration, TeacherCard, save_load
 from mrkd.model.detector import Detector
 from mrkd.model.inference.regions import inside
-from mrkd.model.registry import promotions as registry
+from mrkd.model.registry import promotions
 from mrkd.storage import schema
 
 LABELLED = pa.schema(
@@ -97,7 +94,7 @@ def measure_category(config: EvalConfig, category: str, samples: Sequence[Sample
         StorageError: the workspace, or a mask, cannot be read.
     """
     _chosen(config, samples)  # nothing to measure by is told before there is nothing to measure
-    promotion = registry.champion(config.workspace, category)
+    promotion = promotions.champion(config.workspace, category)
     if promotion is None:
         raise CategoryError(f"it has no model in {config.workspace}: train it")
     judge = judge_of(config, category, promotion.version, promotion.calibration)
@@ -106,7 +103,7 @@ def measure_category(config: EvalConfig, category: str, samples: Sequence[Sample
 
 def judge_of(config: EvalConfig, category: str, version: str, calibration: int = 1) -> Judge:
     """A version of the config's workspace; errors as `measure_category`."""
-    loaded = models.load(config.workspace, category, version, calibration=calibration)
+    loaded = save_load.load(config.workspace, category, version, calibration=calibration)
     loaded.model.to(device.choose(config.pool.device, "float32").device)
     train = loaded.card.train
     digest = config_digest(loaded.model.config, train)
@@ -192,9 +189,9 @@ def _judge(
     facts = _facts(judge)
     pinned = {name: facts[name] for name in ("model_version", "calibration", "teacher")}
     queue = iter(samples)
-    while chunk := list(islice(queue, decoding.ahead_of(decoder))):
-        decoded = list(decoding.decode_samples(chunk, decoder))
-        rows = scoring.score_rows(
+    while chunk := list(islice(queue, preprocess.ahead_of(decoder))):
+        decoded = list(preprocess.decode_samples(chunk, decoder))
+        rows = inference.score_rows(
             judge.model,
             judge.calibration,
             decoded,
@@ -254,7 +251,7 @@ def _facts(judge: Judge) -> dict[str, Any]:
         "calibration": calibration.number,
         "teacher": TeacherCard(teacher.name, teacher.digest, teacher.random).name,
         "image_size": model.image_size,
-        "resize": decoding.map_policy(model),
+        "resize": preprocess.map_policy(model),
         "threshold": calibration.threshold,
         "pixel_threshold": calibration.pixel_threshold,
         "false_call_rate": calibration.false_call_rate,

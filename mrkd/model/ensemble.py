@@ -27,8 +27,7 @@ from mrkd.config import ModelConfig
 from mrkd.data import images
 from mrkd.data.roi import Roi
 from mrkd.errors import ConfigError
-from mrkd.model import anomaly_map as maps
-from mrkd.model import mrkd as model
+from mrkd.model import anomaly_map, mrkd
 from mrkd.model.cell_gaussian import GRIDS, SCORED, CellGaussian, packed, unpacked
 from mrkd.model.detector import Joined
 from mrkd.model.feature_pairs import FeaturePairs, inside
@@ -201,7 +200,7 @@ class Ensemble(nn.Module):
     def smoothed(self, name: str, distances_Bhw: Tensor) -> Tensor:
         """A grid's distances as a map at input size: float32 `[B, 1, H, W]`."""
         size, region = self.config.image_size, self.grid(name).cells_roi
-        return maps.anomaly_map(
+        return anomaly_map.anomaly_map(
             [distances_Bhw],
             size=(size, size),
             roi=None if region is None else [region],
@@ -215,7 +214,7 @@ class Ensemble(nn.Module):
         The mean of the highest share of each scored map and, of the cells' maps, the mean.
         """
         tops = [
-            maps.image_score(
+            anomaly_map.image_score(
                 maps_BKHW[:, n : n + 1],
                 rule=self.config.image_score,
                 top_share=self.config.top_share,
@@ -316,7 +315,7 @@ def model_of(
     Raises:
         CategoryError, ConfigError: as `MRKD`.
     """
-    student = model.build(config, teacher, seed=seed, roi=roi) if config.student else None
+    student = mrkd.build(config, teacher, seed=seed, roi=roi) if config.student else None
     if config.cells:
         return Ensemble(config, teacher, roi, student)
     assert student is not None

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from mrkd import seeds
 from mrkd.config import ModelConfig
 from mrkd.data.roi import Roi
-from mrkd.model import anomaly_map as maps
+from mrkd.model import anomaly_map
 from mrkd.model.detector import Joined
 from mrkd.model.feature_cache import TeacherFeatures
 
@@ -95,11 +95,11 @@ class NearestNeighbour(nn.Module):
         """The smoothed map at input size: float32 `[B, 1, H, W]`."""
         size = self.config.image_size
         sigma = self.config.smooth * size / 256
-        return maps.anomaly_map([distances_B1hw[:, 0]], size=(size, size), sigma=sigma)
+        return anomaly_map.anomaly_map([distances_B1hw[:, 0]], size=(size, size), sigma=sigma)
 
     def join(self, maps_BKHW: Tensor, distances_B1hw: Tensor | None = None) -> Joined:
         """The map itself, and its score."""
-        score = maps.image_score(
+        score = anomaly_map.image_score(
             maps_BKHW, rule=self.config.image_score, top_share=self.config.top_share
         )
         return Joined(maps_BKHW[:, 0], score, score[:, None])

@@ -25,11 +25,11 @@ from mrkd.data.datasets.sample import place_of
 from mrkd.data.images import Statistics
 from mrkd.data.preprocess import Decoder
 from mrkd.errors import NightError
-from mrkd.model import inference as scoring
+from mrkd.model import inference
 from mrkd.model.artefact import Calibration
 from mrkd.model.artefact.save_load import LoadedModel
 from mrkd.model.calibration import calibrate
-from mrkd.nights import archived_images as night_images
+from mrkd.nights import archived_images
 from mrkd.nights.manifest import open_night, read_manifests, readable
 from mrkd.nights.reviews import store as record
 
@@ -292,11 +292,11 @@ def _scored(
     }
     by_uri = {row["image_uri"]: row for row in rows}
     decoder = Decoder.of(loaded.card.model)
-    found = night_images.read_images(night_uri, rows, sorted(tars))
+    found = archived_images.read_images(night_uri, rows, sorted(tars))
     decoded = (decoder(uri, data) for uri, data in found)
     usable = (
         image
-        for image in (scoring.within(loaded.model.roi, one) for one in decoded)
+        for image in (inference.within(loaded.model.roi, one) for one in decoded)
         if image.error_kind is None
     )
     return [
@@ -306,5 +306,5 @@ def _scored(
             "map_max": scored.peak,
             "regions": [],
         }
-        for scored in scoring.score_images(loaded.model, usable)
+        for scored in inference.score_images(loaded.model, usable)
     ]

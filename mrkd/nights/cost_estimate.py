@@ -22,9 +22,9 @@ from mrkd import storage
 from mrkd.config import PriceConfig, ScoreConfig
 from mrkd.errors import StorageError
 from mrkd.model import device
-from mrkd.model.artefact import save_load as models
+from mrkd.model.artefact import save_load
 from mrkd.model.detector import infer
-from mrkd.nights import model_versions as version_sets
+from mrkd.nights import model_versions
 from mrkd.nights.night import Night
 from mrkd.nights.plan import Plan
 from mrkd.nights.shards import Pin, Shard, most_pixels
@@ -134,10 +134,10 @@ def forecast_night(config: ScoreConfig) -> NightForecast:
         StorageError: archive or workspace cannot be read.
     """
     started_at = now()
-    versions = version_sets.read(config.models, config.workspace)
+    versions = model_versions.read(config.models, config.workspace)
 
     def pin(category: str) -> Pin | None:
-        return version_sets.pin(config.workspace, category, versions)
+        return model_versions.pin(config.workspace, category, versions)
 
     plan = Night(config.workspace, config.run).draft(config, pin)
     shards = plan.shards() if plan else []
@@ -199,7 +199,7 @@ def _timed(config: ScoreConfig, rows: Sequence[Row]) -> Rate:
     """From one batch of noise by the model with the most images, on the device that is here."""
     most = max(rows, key=lambda row: row.num_images)
     assert most.model_version is not None
-    model = models.load(config.workspace, most.category, most.model_version).model
+    model = save_load.load(config.workspace, most.category, most.model_version).model
     place, batch = device.choose(config.pool.device, "float32").device, config.pool.batch_size
     model.to(place)
     size = model.config.image_size

@@ -18,9 +18,8 @@ from mrkd.config import check_name
 from mrkd.config.toml import nearest
 from mrkd.data.preprocess import Decoder
 from mrkd.errors import ArtefactError, ConfigError
-from mrkd.model import artefact as checkpoint
-from mrkd.model.registry import promotions as registry
-from mrkd.model.registry import queries as catalogue
+from mrkd.model import artefact
+from mrkd.model.registry import promotions, queries
 from mrkd.nights.shards import Pin
 from mrkd.storage.thread_map import in_threads
 
@@ -48,11 +47,11 @@ def read(uri: str, workspace: str) -> dict[str, str]:
     for category, version in found.items():
         check_name(f"{uri}: category", category)
         check_name(f"{uri}: version of {category}", version)
-    stand = in_threads(lambda item: registry.exists(workspace, *item), found.items())
+    stand = in_threads(lambda item: promotions.exists(workspace, *item), found.items())
     missing = [item for item, there in zip(found.items(), stand, strict=True) if not there]
     if missing:
         category, version = missing[0]
-        known = registry.versions(workspace, category)
+        known = promotions.versions(workspace, category)
         raise ConfigError(
             f"models is {uri!r}: {len(missing)} of its {len(found)} versions are not in "
             f"{workspace}, the first {version!r} of category {category!r}"
@@ -77,13 +76,13 @@ def pin(workspace: str, category: str, versions: Mapping[str, str] | None = None
     """
     version = (versions or {}).get(category)
     if version is None:
-        promotion = registry.champion(workspace, category)
+        promotion = promotions.champion(workspace, category)
         if promotion is None:
             return None
         version, calibration = promotion.version, promotion.calibration
     else:
-        calibration = catalogue.shelf(workspace, category).calibration(version)
-    card = checkpoint.read_card(workspace, category, version)
+        calibration = queries.shelf(workspace, category).calibration(version)
+    card = artefact.read_card(workspace, category, version)
     pixels = Decoder.of(card.model).num_bytes(1) or 0
     return Pin(version, calibration, card.teacher.name, pixels)
 

@@ -22,7 +22,7 @@ from mrkd.config import RowsConfig, ScoreConfig
 from mrkd.data.images import DecodeLimits
 from mrkd.data.preprocess import Decoded, Decoder, ahead_of
 from mrkd.errors import ArtefactError, ConfigError, GoldenError, StorageError
-from mrkd.model import artefact as checkpoint
+from mrkd.model import artefact
 from mrkd.model.artefact import Calibration
 from mrkd.nights.archive import UNMATCHED, Template
 from mrkd.nights.shards import Pin
@@ -186,7 +186,7 @@ def _check_category(
 ) -> Iterator[dict[str, Any]]:
     """The reference parts of one category, each with its score and what is wrong with it."""
     rows = _score(config, category, pin, references, scorer)
-    calibration = checkpoint.read_calibration(
+    calibration = artefact.read_calibration(
         config.workspace, category, pin.version, pin.calibration
     )
     for label in LABELS:
@@ -220,7 +220,7 @@ def _score(
     scorer: Scorer,
 ) -> list[dict[str, Any]]:
     """A night's row for each reference part, in order; what cannot be read is an error."""
-    card = checkpoint.read_card(config.workspace, category, pin.version)
+    card = artefact.read_card(config.workspace, category, pin.version)
     decoder = Decoder.of(card.model, DecodeLimits.of(config.archive))
 
     def read(reference: Reference) -> Decoded:

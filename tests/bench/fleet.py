@@ -21,7 +21,7 @@ from pathlib import Path
 from mrkd.config import DataConfig, TrainConfig
 from mrkd.data import datasets
 from mrkd.data.datasets import Sample
-from mrkd.on_ray import cluster as session
+from mrkd.on_ray import cluster
 from mrkd.on_ray.train import run as train
 from mrkd.run_summary import Summary
 from tests.bench.real_sets import elpv_root
@@ -81,7 +81,7 @@ def main() -> None:
         }
     )
     began = time.perf_counter()
-    with session.connect():
+    with cluster.connect():
         ray_s = time.perf_counter() - began
         first, first_s = start(config)
         lines = list(costs(options.out / "workspace" / "fleets" / "fleet-14", first, first_s))

@@ -31,8 +31,8 @@ from mrkd.data import images
 from mrkd.data.images import DecodeLimits
 from mrkd.errors import MrkdError
 from mrkd.model import artefact as checkpoint
-from mrkd.model.artefact import checksummed_files as sealed
-from mrkd.model.registry import promotions as registry
+from mrkd.model.artefact import checksummed_files
+from mrkd.model.registry import promotions
 from mrkd.model.teacher import teacher_from_safetensors
 from mrkd.nights import archive
 from mrkd.nights.archive import Template
@@ -229,7 +229,7 @@ def artefact(folder: Path) -> Target:
     """A model's card and calibration as if they had been sealed so, promotions, and a teacher."""
     workspace = str(folder)
     store_version(workspace, "v1")
-    registry.promote(workspace, "plate", "v1", by="ada", why="first")
+    promotions.promote(workspace, "plate", "v1", by="ada", why="first")
     base = checkpoint.folder_of(workspace, "plate", "v1")
     files = {
         "c": f"{base}/model.json",
@@ -253,7 +253,7 @@ def artefact(folder: Path) -> Target:
             _put(files[kind], content, seal=kind != "p")
             checkpoint.read_card(workspace, "plate", "v1")
             checkpoint.read_calibration(workspace, "plate", "v1", 1)
-            registry.champion(workspace, "plate")
+            promotions.champion(workspace, "plate")
 
     return Target(seeds, read, mutated_values)
 
@@ -306,7 +306,7 @@ def _put(uri: str, content: bytes, *, seal: bool) -> None:
         with suppress(ValueError, AttributeError, TypeError, RecursionError):
             values = json.loads(content)
             values.pop("sha256", None)
-            content = sealed.to_json(values, schema=values.pop("schema", 1))
+            content = checksummed_files.to_json(values, schema=values.pop("schema", 1))
     storage.write(uri, content)
 
 

@@ -24,9 +24,9 @@ from mrkd.config import DataConfig, PoolConfig, ScoreConfig, TrainConfig
 from mrkd.data import datasets
 from mrkd.data.images import DecodeLimits
 from mrkd.data.preprocess import Decoder
-from mrkd.model.artefact import save_load as models
+from mrkd.model.artefact import save_load
 from mrkd.model.inference import score_images
-from mrkd.model.registry import promotions as registry
+from mrkd.model.registry import promotions
 from mrkd.training.category import train_category
 from tests.support import night_runs as runs
 from tests.support.archive_pictures import FULL, encode
@@ -52,7 +52,7 @@ def make_archive(place: Place, count: int) -> str:
 def make_model(place: Place, backbone: str) -> str:
     """URI of a workspace with a model of 256 px, trained for a few steps unless it stands."""
     workspace = storage.join(place.base, f"speed-{backbone}")
-    if registry.champion(workspace, _CATEGORY) is None:
+    if promotions.champion(workspace, _CATEGORY) is None:
         folder = place.folder / "good-speed"
         good = folder / _CATEGORY / "train" / "good"
         good.mkdir(parents=True, exist_ok=True)
@@ -77,9 +77,9 @@ def make_model(place: Place, backbone: str) -> str:
 
 def bare(place: Place, workspace: str, count: int = 160) -> float:
     """Images a second of the model alone, on pixels in memory, with all cores."""
-    champion = registry.champion(workspace, _CATEGORY)
+    champion = promotions.champion(workspace, _CATEGORY)
     assert champion is not None
-    loaded = models.load(workspace, _CATEGORY, champion.version)
+    loaded = save_load.load(workspace, _CATEGORY, champion.version)
     decoder = Decoder(FULL, loaded.card.model.resize, DecodeLimits())
     decoded = [decoder(str(n), encode(place.pictures.picture(_CATEGORY, n))) for n in range(count)]
     torch.set_num_threads(os.cpu_count() or 1)

@@ -29,8 +29,7 @@ from mrkd.config import DataConfig, TrainConfig
 from mrkd.data import datasets
 from mrkd.evaluation.metrics import image_auroc
 from mrkd.training.category import Probe, train_category
-from mrkd.training.search import key_of
-from mrkd.training.search import objective as exam
+from mrkd.training.search import key_of, objective
 from mrkd.training.search.objective import Exam
 from tests.bench.search import RESULTS, make_data
 
@@ -75,10 +74,10 @@ def measure(folder: Path, category: str, values: dict[str, Any]) -> dict[str, An
     def marks(model: Any, held_out: Any, threshold: float | None) -> dict[str, float]:
         shared = str(folder / "features")
         asked = {
-            "labels": exam.ask_labelled(
-                exam.labelled_parts(samples)[0], model, max_images=_MAX_IMAGES
+            "labels": objective.ask_labelled(
+                objective.labelled_parts(samples)[0], model, max_images=_MAX_IMAGES
             ),
-            "synthetic": exam.ask_synthetic(held_out, model, max_images=_MAX_IMAGES),
+            "synthetic": objective.ask_synthetic(held_out, model, max_images=_MAX_IMAGES),
         }
         for name, questions in asked.items():
             own = Exam(questions, model, folder=shared).marks(model, with_pixels=False)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mrkd.config import ArchiveConfig, RowsConfig, ScoreConfig
-from mrkd.on_ray import cluster as session
+from mrkd.on_ray import cluster
 from mrkd.on_ray.score import run as score
 from mrkd.on_ray.train import run as train
 from mrkd.run_summary import Summary
@@ -23,7 +23,7 @@ def local_ray():
     """Its workers die of an image with the marker of `tests/support/poison`."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(POISON), prepend=os.pathsep)
-        with session.connect(num_cpus=2):
+        with cluster.connect(num_cpus=2):
             yield
 
 

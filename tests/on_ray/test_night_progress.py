@@ -8,7 +8,7 @@ import time
 import pytest
 import ray
 
-from mrkd.on_ray import status_actor as boards
+from mrkd.on_ray import status_actor
 from mrkd.on_ray.score.progress import Board, Progress
 
 
@@ -79,10 +79,10 @@ def test_the_board_knows_where_a_task_was_last_and_that_it_ran_before():
 
 
 def test_a_board_that_is_gone_costs_its_answer_and_nothing_else(caplog):
-    board = boards.start(Board)
-    assert boards.ask(board.begin.remote("a", "read"), otherwise=7) == 1
+    board = status_actor.start(Board)
+    assert status_actor.ask(board.begin.remote("a", "read"), otherwise=7) == 1
     ray.kill(board)
     deadline = time.monotonic() + 60
-    while boards.ask(board.begin.remote("a", "read"), otherwise=7) != 7:
+    while status_actor.ask(board.begin.remote("a", "read"), otherwise=7) != 7:
         assert time.monotonic() < deadline
     assert "board_lost" in caplog.text

@@ -8,13 +8,13 @@ import pytest
 import ray
 from ray.exceptions import RayActorError
 
-from mrkd.on_ray import status_actor as boards
+from mrkd.on_ray import status_actor
 from mrkd.on_ray.train.progress import Board, Progress
 
 
 @pytest.fixture
 def board():
-    return boards.start(Board)
+    return status_actor.start(Board)
 
 
 def progress(board):

@@ -10,7 +10,7 @@ import pytest
 
 from mrkd.config import DataConfig, TrainConfig
 from mrkd.data import datasets
-from mrkd.model.registry import promotions as registry
+from mrkd.model.registry import promotions
 from mrkd.on_ray.train import run as train
 from tests.support.folders import put, put_broken
 
@@ -73,7 +73,7 @@ def test_four_real_categories_train_one_fails_and_the_next_start_tries_that_alon
     assert sum(aurocs) / 4 > 0.6
     assert len(list((tmp_path / "teachers").iterdir())) == 1
     assert all(
-        registry.champion(str(tmp_path), name).why == "first"
+        promotions.champion(str(tmp_path), name).why == "first"
         for name in records
         if name != "broken"
     )

@@ -10,10 +10,9 @@ from ray.exceptions import RayActorError
 
 from mrkd.config import PoolConfig
 from mrkd.nights.manifest import open_night
-from mrkd.on_ray import cluster as session
-from mrkd.on_ray import status_actor as boards
+from mrkd.on_ray import cluster, status_actor
 from mrkd.on_ray.cluster import Ask, Node, Pool
-from mrkd.on_ray.score import resize_pool as regrouping
+from mrkd.on_ray.score import resize_pool
 from mrkd.on_ray.score import run as score
 from mrkd.on_ray.score.progress import Board
 from mrkd.on_ray.score.resize_pool import Regrouping, pool_in_place_of
@@ -41,19 +40,19 @@ class Idle:
     ids=["fewer CPUs", "fewer GPUs", "more GPUs", "none", "no CPUs in place of GPUs"],
 )
 def test_the_pool_follows_the_nodes_or_waits_for_them(before, found, expected):
-    pool = session.scorer_pool(before, PoolConfig())
+    pool = cluster.scorer_pool(before, PoolConfig())
     assert pool_in_place_of(pool, found, PoolConfig()) == expected
 
 
 def test_a_node_must_be_missed_for_a_while_before_its_scorers_are_taken_out(monkeypatch):
-    monkeypatch.setattr(regrouping, "_GRACE_S", 0.25)
-    board = boards.start(Board)
+    monkeypatch.setattr(resize_pool, "_GRACE_S", 0.25)
+    board = status_actor.start(Board)
     scorers: list[Any] = [ray.remote(Idle).options(num_cpus=0).remote() for _ in range(4)]
     for one in scorers:
         ray.get(one.join.remote(board))
-    watch = Regrouping(session.scorer_pool(CPUS, PoolConfig()), board)
+    watch = Regrouping(cluster.scorer_pool(CPUS, PoolConfig()), board)
     answers = iter([CPUS[:1], CPUS, CPUS[:1], CPUS[:1], CPUS[:1], [], CPUS[:1]])
-    monkeypatch.setattr(session, "nodes", lambda: next(answers))
+    monkeypatch.setattr(cluster, "nodes", lambda: next(answers))
     done = []
     for pause in (0.3, 0.3, 0.1, 0.2, 0.0, 0.3, 0.0):
         watch.look()
@@ -65,16 +64,16 @@ def test_a_node_must_be_missed_for_a_while_before_its_scorers_are_taken_out(monk
     with pytest.raises(RayActorError):
         ray.get(scorers[3].join.remote(board), timeout=30)
     board.dismiss.remote()
-    assert boards.ask(board.scorers.remote(), otherwise=None) == []
+    assert status_actor.ask(board.scorers.remote(), otherwise=None) == []
 
 
 def test_a_pass_of_few_scorers_loses_none_of_them(monkeypatch):
-    monkeypatch.setattr(regrouping, "_GRACE_S", 0.0)
-    board = boards.start(Board)
+    monkeypatch.setattr(resize_pool, "_GRACE_S", 0.0)
+    board = status_actor.start(Board)
     scorer: Any = ray.remote(Idle).options(num_cpus=0).remote()
     ray.get(scorer.join.remote(board))
-    watch = Regrouping(session.scorer_pool(CPUS, PoolConfig()), board)
-    monkeypatch.setattr(session, "nodes", lambda: CPUS[:1])
+    watch = Regrouping(cluster.scorer_pool(CPUS, PoolConfig()), board)
+    monkeypatch.setattr(cluster, "nodes", lambda: CPUS[:1])
     watch.look()
     assert not watch.done
     ray.get(scorer.join.remote(board), timeout=30)
@@ -84,10 +83,10 @@ def test_a_night_with_more_scorers_than_the_nodes_now_hold_ends_with_every_row(
     plant, archive, calm, monkeypatch, caplog
 ):
     """As where a node was lost: Ray gives all CPUs to scorers, and none is left to read."""
-    monkeypatch.setattr(regrouping, "_GRACE_S", 2.0)
-    told = session.nodes
+    monkeypatch.setattr(resize_pool, "_GRACE_S", 2.0)
+    told = cluster.nodes
     answers = iter([CPUS, CPUS])
-    monkeypatch.setattr(session, "nodes", lambda: next(answers, None) or told())
+    monkeypatch.setattr(cluster, "nodes", lambda: next(answers, None) or told())
     # With a deadline of ten minutes it is looked at every 2.5 s.
     config = plant.score_config(archive, "regrouped", **{"deadline.within": "10m"})
     with caplog.at_level(logging.INFO, "mrkd"):

@@ -6,10 +6,9 @@ from ray.exceptions import RaySystemError
 from mrkd import storage
 from mrkd.config import PoolConfig
 from mrkd.errors import StorageError
-from mrkd.nights import model_versions as version_sets
+from mrkd.nights import model_versions
 from mrkd.nights.night import Night
-from mrkd.on_ray import cluster as session
-from mrkd.on_ray import status_actor as boards
+from mrkd.on_ray import cluster, status_actor
 from mrkd.on_ray.cluster import Ask, Node
 from mrkd.on_ray.score.passes import Committer, Readers, readers
 from mrkd.on_ray.score.progress import Board
@@ -22,7 +21,7 @@ NUM_IMAGES = 24
 def planned(config):
     """The night's first plan, stored."""
     night = Night(config.workspace, config.run)
-    pins = lambda category: version_sets.pin(config.workspace, category)  # noqa: E731 (one line)
+    pins = lambda category: model_versions.pin(config.workspace, category)  # noqa: E731 (one line)
     revision = next(night.revisions(config, pins))
     return night, night.todo(revision)
 
@@ -52,10 +51,10 @@ def test_the_readers_of_a_node_have_no_more_requests_under_way_than_it_may(
 def test_a_night_with_fewer_requests_than_readers_is_read(plant, archive):
     config = plant.score_config(archive, "one-get", **{"pool.gets_per_node": 1})
     night, shards = planned(config)
-    found = session.nodes()
+    found = cluster.nodes()
     assert readers(found, 1).at_once == 1
     with night.lease() as lease:
-        pool = session.scorer_pool(found, PoolConfig())
+        pool = cluster.scorer_pool(found, PoolConfig())
         Committer(night, config, pool, found, lease).commit_all(shards)
     assert night.todo(1) == []
 
@@ -74,9 +73,9 @@ class _BreaksOff(Committer):
 def test_what_a_pass_committed_before_it_broke_off_is_counted(plant, archive):
     config = plant.score_config(archive, "broken-off", **{"rows.shard_rows": 1})
     night, shards = planned(config)
-    found = session.nodes()
+    found = cluster.nodes()
     with night.lease() as lease:
-        pool = session.scorer_pool(found, PoolConfig())
+        pool = cluster.scorer_pool(found, PoolConfig())
         committer = _BreaksOff(night, config, pool, found, lease)
         committer.commit_all(shards)
     assert (committer.done.images, committer.done.passes) == (NUM_IMAGES, 1)
@@ -86,7 +85,7 @@ def test_a_death_that_cannot_be_stored_leaves_its_shard_for_another_pass(plant, 
     config = plant.score_config(archive, "not-stored")
     night, shards = planned(config)
     storage.write(storage.join(night.uri, "attempts"), b"where its folder should be")
-    isolate = Isolation(night, config, Ask(0.5), boards.start(Board), threads=1, last=True)
+    isolate = Isolation(night, config, Ask(0.5), status_actor.start(Board), threads=1, last=True)
     work = isolate(Work(shards[0], deaths=2))
     assert isinstance(work.failure, StorageError)
     assert (work.shard, work.counts) == (shards[0], {})

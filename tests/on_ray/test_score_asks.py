@@ -8,7 +8,7 @@ import pytest
 
 from mrkd import storage
 from mrkd.errors import ConfigError, GoldenError, NightError
-from mrkd.model.registry import promotions as registry
+from mrkd.model.registry import promotions
 from mrkd.nights.manifest import open_night
 from mrkd.on_ray.score import run as score
 
@@ -96,7 +96,7 @@ def test_a_night_whose_golden_set_is_off_scores_nothing_until_it_is_forced(
 
 def test_a_version_set_scores_in_the_champions_stead(plant, archive, tmp_path, calm):
     """Here it names the champion of one category itself, as that is the only version."""
-    champion = registry.champion(str(plant.workspace), "plate").version
+    champion = promotions.champion(str(plant.workspace), "plate").version
     (tmp_path / "set.json").write_text(json.dumps({"plate": champion}))
     config = plant.score_config(archive, "set", models=str(tmp_path / "set.json"))
     assert score.run(config).counts == calm.counts

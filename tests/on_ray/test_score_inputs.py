@@ -9,7 +9,7 @@ import pytest
 
 from mrkd import storage
 from mrkd.errors import ConfigError
-from mrkd.nights import model_versions as version_sets
+from mrkd.nights import model_versions
 from mrkd.nights.manifest import open_night
 from mrkd.nights.night import Night
 from mrkd.on_ray.score import run as score
@@ -60,7 +60,7 @@ def test_members_of_tars_have_the_rows_of_the_same_images_by_themselves(plant, t
 def plan(plant, config):
     """Stores the first plan, as a driver leaves it that was killed after it."""
     night = Night(config.workspace, config.run)
-    drafted = night.draft(config, lambda category: version_sets.pin(config.workspace, category))
+    drafted = night.draft(config, lambda category: model_versions.pin(config.workspace, category))
     storage.write(storage.join(night.uri, "plans", "plan-1.parquet"), drafted.to_parquet())
 
 

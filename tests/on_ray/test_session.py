@@ -3,7 +3,7 @@ import ray
 
 from mrkd.config import PoolConfig
 from mrkd.errors import ConfigError
-from mrkd.on_ray import cluster as session
+from mrkd.on_ray import cluster
 from mrkd.on_ray.cluster import Ask, Node, Pool
 
 TWO_CPUS = [Node(2)]
@@ -11,12 +11,12 @@ GPU_MACHINE = [Node(4), Node(16, 2)]
 
 
 def ask(found, *, cpus=0, gpus=0, device="auto", num_workers=100):
-    return session.worker_ask(found, cpus=cpus, gpus=gpus, device=device, num_workers=num_workers)
+    return cluster.worker_ask(found, cpus=cpus, gpus=gpus, device=device, num_workers=num_workers)
 
 
 def test_a_ray_that_runs_already_is_used_and_left_running():
-    with session.connect():
-        assert session.nodes() == [Node(2)]
+    with cluster.connect():
+        assert cluster.nodes() == [Node(2)]
     assert ray.is_initialized()
 
 
@@ -41,15 +41,15 @@ def test_an_ask_that_no_node_can_hold_is_refused_with_the_arithmetic():
 
 
 def test_scorers_leave_room_for_readers():
-    assert session.scorer_pool(TWO_CPUS, PoolConfig()) == Pool(2, Ask(0.5, 0, threads=1))
-    assert session.scorer_pool([Node(1)], PoolConfig()) == Pool(1, Ask(0.5, 0, threads=1))
-    assert session.scorer_pool([Node(16)] * 3, PoolConfig()) == Pool(48, Ask(0.5, 0, threads=1))
-    assert session.scorer_pool([Node(16)], PoolConfig(scorers=4)) == Pool(4, Ask(3, 0, threads=4))
+    assert cluster.scorer_pool(TWO_CPUS, PoolConfig()) == Pool(2, Ask(0.5, 0, threads=1))
+    assert cluster.scorer_pool([Node(1)], PoolConfig()) == Pool(1, Ask(0.5, 0, threads=1))
+    assert cluster.scorer_pool([Node(16)] * 3, PoolConfig()) == Pool(48, Ask(0.5, 0, threads=1))
+    assert cluster.scorer_pool([Node(16)], PoolConfig(scorers=4)) == Pool(4, Ask(3, 0, threads=4))
 
 
 def test_scorers_take_one_gpu_each():
-    assert session.scorer_pool(GPU_MACHINE, PoolConfig()) == Pool(2, Ask(0, 1))
-    assert session.scorer_pool(GPU_MACHINE, PoolConfig(gpus_per_scorer=0.5)) == Pool(4, Ask(0, 0.5))
+    assert cluster.scorer_pool(GPU_MACHINE, PoolConfig()) == Pool(2, Ask(0, 1))
+    assert cluster.scorer_pool(GPU_MACHINE, PoolConfig(gpus_per_scorer=0.5)) == Pool(4, Ask(0, 0.5))
 
 
 @pytest.mark.parametrize(
@@ -63,4 +63,4 @@ def test_scorers_take_one_gpu_each():
 )
 def test_a_pool_that_the_nodes_cannot_hold_beside_a_reader_is_refused(found, pool):
     with pytest.raises(ConfigError, match="have room for"):
-        session.scorer_pool(found, pool)
+        cluster.scorer_pool(found, pool)

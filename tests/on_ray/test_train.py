@@ -6,8 +6,8 @@ import cv2
 import pytest
 
 from mrkd.errors import ConfigError, TeacherError
-from mrkd.model import artefact as checkpoint
-from mrkd.model.registry import promotions as registry
+from mrkd.model import artefact
+from mrkd.model.registry import promotions
 from mrkd.on_ray.train import run as train
 from mrkd.training.fleet_store import Fleet
 from tests.support.models import small_config
@@ -32,8 +32,8 @@ def test_a_category_without_images_fails_and_the_others_are_trained(plant):
     (reason,) = events(summary.reasons)
     assert reason.startswith("category broken: 0 good images")
     for category in ("plate", "ring"):
-        assert registry.champion(str(plant.workspace), category).why == "first"
-    assert registry.champion(str(plant.workspace), "broken") is None
+        assert promotions.champion(str(plant.workspace), category).why == "first"
+    assert promotions.champion(str(plant.workspace), "broken") is None
 
 
 def test_a_fleet_stores_its_config_its_verdict_and_how_each_category_ended(plant):
@@ -100,8 +100,8 @@ def test_a_category_for_itself_has_its_own_size_and_region(plant, tmp_path):
     config = small_config(str(plant.root), str(tmp_path), **values)
     assert train.run(config).exit_code == 0
     cards = {
-        name: checkpoint.read_card(
-            str(tmp_path), name, registry.champion(str(tmp_path), name).version
+        name: artefact.read_card(
+            str(tmp_path), name, promotions.champion(str(tmp_path), name).version
         )
         for name in ("plate", "ring")
     }
@@ -121,10 +121,10 @@ def test_force_goes_on_where_it_was_killed_and_begins_anew_after_a_verdict(plant
     left = json.loads((fleet / "fleet.json").read_text()) | {"state": "running"}
     (fleet / "fleet.json").write_text(json.dumps(left))
     assert train.run(config).counts["trained"] == 2
-    assert len(registry.versions(str(tmp_path), "plate")) == 1
-    assert len(registry.versions(str(tmp_path), "ring")) == 2
+    assert len(promotions.versions(str(tmp_path), "plate")) == 1
+    assert len(promotions.versions(str(tmp_path), "ring")) == 2
     assert train.run(config).counts["trained"] == 2
-    assert len(registry.versions(str(tmp_path), "plate")) == 2
+    assert len(promotions.versions(str(tmp_path), "plate")) == 2
 
 
 def test_an_image_added_trains_its_category_alone(plant, tmp_path):

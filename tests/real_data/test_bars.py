@@ -20,10 +20,10 @@ from mrkd.data.preprocess import Decoder
 from mrkd.evaluation.ablation.variants import CELLS, NEAREST, RD
 from mrkd.evaluation.category_metrics import MEAN
 from mrkd.evaluation.evaluate_model import judge_of, measure
-from mrkd.model.artefact import save_load as models
+from mrkd.model.artefact import save_load
 from mrkd.model.calibration import calibrate
 from mrkd.model.inference import score_images
-from mrkd.model.registry import promotions as registry
+from mrkd.model.registry import promotions
 from mrkd.nights.commissioning import Line, commission
 from mrkd.training.category import Probe, train_category
 from tests.bench.real_sets import BEFORE, DEFAULT, places, run, table
@@ -115,8 +115,8 @@ FRAMES = {
 )
 def test_what_shows_no_part_is_anomalous(runs, cache, folder, category):
     workspace = str(cache / "workspaces" / f"{category}-{DEFAULT}-0")
-    (version,) = registry.versions(workspace, category)
-    loaded = models.load(workspace, category, version)
+    (version,) = promotions.versions(workspace, category)
+    loaded = save_load.load(workspace, category, version)
     (place,) = (place for place in places(folder) if place.category == category)
     good = next(s for s in datasets.load(place.data)[category] if s.split == "train")
     rgb = images.decode(datasets.read_image(good))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mrkd import storage
-from mrkd.nights import prune_maps as retention
+from mrkd.nights import prune_maps
 from mrkd.nights.image_history import history
 from mrkd.nights.manifest import open_night
 from mrkd.storage import schema
@@ -27,8 +27,8 @@ def night(bucket):
 
 
 def pruned(bucket):
-    (one,) = retention.due(bucket, timedelta(0))
-    return retention.prune(bucket, one, by="ada", older_than="0s")
+    (one,) = prune_maps.due(bucket, timedelta(0))
+    return prune_maps.prune(bucket, one, by="ada", older_than="0s")
 
 
 def test_maps_go_and_rows_stay(bucket, night):
@@ -37,7 +37,7 @@ def test_maps_go_and_rows_stay(bucket, night):
     after = open_night(night).to_table()
     assert (done.shards, after["anomaly_map"].null_count) == (2, 6)
     assert after.select(["image_uri", "image_score"]).equals(before)
-    assert retention.due(bucket, timedelta(0)) == []
+    assert prune_maps.due(bucket, timedelta(0)) == []
 
 
 def test_one_image_takes_a_listing_and_two_requests_a_night(bucket, night):

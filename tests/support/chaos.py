@@ -14,8 +14,8 @@ from typing import Any
 
 from mrkd import storage
 from mrkd.config import TrainConfig
-from mrkd.model import artefact as checkpoint
-from mrkd.model.registry import promotions as registry
+from mrkd.model import artefact
+from mrkd.model.registry import promotions
 from tests.support.models import small_config
 from tests.support.parts import make_parts
 from tests.support.under_fire import ChaosError, UnderFire
@@ -73,8 +73,8 @@ def weights_digests(config: TrainConfig) -> dict[str, str]:
     """Of each category's champion."""
     found = {}
     for name in storage.list_names(storage.join(config.workspace, "models")):
-        version = registry.champion(config.workspace, name).version
-        found[name] = checkpoint.read_card(config.workspace, name, version).weights_digest
+        version = promotions.champion(config.workspace, name).version
+        found[name] = artefact.read_card(config.workspace, name, version).weights_digest
     return found
 
 

@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 
 from mrkd import storage
 from mrkd.config import DataConfig, TrainConfig
-from mrkd.model import artefact as checkpoint
-from mrkd.model.artefact import Calibration, ModelCard, TeacherCard
-from mrkd.model.artefact import checksummed_files as sealed
+from mrkd.model import artefact
+from mrkd.model.artefact import Calibration, ModelCard, TeacherCard, checksummed_files
 from mrkd.storage import schema
 from mrkd.training.category.calibrate import TRAINING_SCORES
 from mrkd.training.category.result import CategoryResult
@@ -68,8 +67,8 @@ def write_fleet(
         files = {
             "history.parquet": schema.to_parquet(_history(rng)),
             "training_scores.parquet": schema.to_parquet(scores),
-            "calibrations/1.json": sealed.to_json(_calibration().to_json()),
-            "model.json": sealed.to_json(_card(category, fleet.config).to_json()),
+            "calibrations/1.json": checksummed_files.to_json(_calibration().to_json()),
+            "model.json": checksummed_files.to_json(_card(category, fleet.config).to_json()),
         }
         for name, content in files.items():
             storage.write(storage.join(folder_of(fleet.uri, category), name), content)
@@ -79,7 +78,7 @@ def write_fleet(
 
 def folder_of(fleet_uri: str, category: str) -> str:
     """Folder of the model of one of the fleet's categories."""
-    return checkpoint.folder_of(fleet_uri.rsplit("/", 2)[0], category, VERSION)
+    return artefact.folder_of(fleet_uri.rsplit("/", 2)[0], category, VERSION)
 
 
 def _record(category: str, kind: str, rng: np.random.Generator) -> dict[str, Any]:

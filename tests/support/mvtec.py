@@ -13,10 +13,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mrkd.evaluation import published_results as published
+from mrkd.evaluation import published_results
 
 TEXTURES = ("carpet", "grid", "leather", "tile", "wood")
-CATEGORIES = tuple(published.sizes("mvtec"))
+CATEGORIES = tuple(published_results.sizes("mvtec"))
 DEFECTS = ("cut", "stain")
 
 Image = NDArray[np.uint8]

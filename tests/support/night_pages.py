@@ -20,9 +20,8 @@ from numpy.typing import NDArray
 
 from mrkd import storage
 from mrkd.config import FitConfig, ModelConfig, ScoreConfig
-from mrkd.model import artefact as checkpoint
-from mrkd.model.artefact import Calibration, ModelCard, TeacherCard
-from mrkd.model.artefact import checksummed_files as sealed
+from mrkd.model import artefact
+from mrkd.model.artefact import Calibration, ModelCard, TeacherCard, checksummed_files
 from mrkd.nights.drift import Group, Profile, quantiles
 from mrkd.nights.night import Night
 from mrkd.nights.shards import Pin, Shard
@@ -184,11 +183,11 @@ def write_model(workspace: str, category: str, version: str = "v1") -> None:
         "training_scores.parquet": schema.to_parquet(
             pa.Table.from_pylist(rows, schema=TRAINING_SCORES)
         ),
-        "calibrations/1.json": sealed.to_json(calibration.to_json()),
-        "model.json": sealed.to_json(card.to_json()),
+        "calibrations/1.json": checksummed_files.to_json(calibration.to_json()),
+        "model.json": checksummed_files.to_json(card.to_json()),
     }
     for name, content in files.items():
-        folder = checkpoint.folder_of(workspace, category, version)
+        folder = artefact.folder_of(workspace, category, version)
         storage.write(storage.join(folder, name), content)
 
 

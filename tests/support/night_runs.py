@@ -20,8 +20,8 @@ import pyarrow.parquet as pq
 from mrkd import storage
 from mrkd.config import DataConfig, ScoreConfig, TrainConfig
 from mrkd.data import datasets
-from mrkd.model.registry import promotions as registry
-from mrkd.nights import model_versions as version_sets
+from mrkd.model.registry import promotions
+from mrkd.nights import model_versions
 from mrkd.nights.manifest import open_night, read_manifests
 from mrkd.nights.night import Night
 from mrkd.training.category import train_category
@@ -41,7 +41,7 @@ def make_models(
 ) -> None:
     """A champion of each category, of 64 px, or 256 px for whole parts, unless it has one."""
     for category in pictures.shares:
-        if registry.champion(workspace, category) is not None:
+        if promotions.champion(workspace, category) is not None:
             continue
         good = folder / category / "train" / "good"
         good.mkdir(parents=True, exist_ok=True)
@@ -78,7 +78,7 @@ def plan_night(config: ScoreConfig) -> int:
     """Stores the night's plan and scores nothing, as a start that dies right then; its number."""
     night = Night(config.workspace, config.run)
     with night.lease():
-        return next(night.revisions(config, partial(version_sets.pin, config.workspace)))
+        return next(night.revisions(config, partial(model_versions.pin, config.workspace)))
 
 
 def environment(endpoint: str = "") -> dict[str, str]:

@@ -12,11 +12,10 @@ from mrkd.config import RoiConfig
 from mrkd.data import datasets
 from mrkd.data.datasets import Sample
 from mrkd.data.roi import Roi
-from mrkd.model.artefact import Calibration, ModelCard, TeacherCard
-from mrkd.model.artefact import save_load as models
+from mrkd.model.artefact import Calibration, ModelCard, TeacherCard, save_load
 from mrkd.model.artefact.save_load import LoadedModel
 from mrkd.model.ensemble import Model
-from mrkd.model.registry import promotions as registry
+from mrkd.model.registry import promotions
 from mrkd.model.registry.promotions import Promotion
 from mrkd.training.gate.compare_models import Rival
 from tests.support.models import FIT, small_model
@@ -55,11 +54,11 @@ def store(
 ) -> LoadedModel:
     """The model as the next version of its category."""
     known = sides or {}
-    draft = models.draft(
+    draft = save_load.draft(
         loaded.model,
         loaded.calibration,
         category="plate",
-        version=f"v{len(registry.versions(workspace, 'plate'))}",
+        version=f"v{len(promotions.versions(workspace, 'plate'))}",
         train=loaded.card.train,
         data={},
         metrics={},
@@ -71,14 +70,14 @@ def store(
             }
         ),
     )
-    models.save(workspace, draft)
+    save_load.save(workspace, draft)
     return LoadedModel(loaded.model, draft.card, loaded.calibration)
 
 
 def crown(workspace: str, loaded: LoadedModel, sides: Mapping[str, str] | None = None) -> Promotion:
     """The model stored and promoted."""
     version = store(workspace, loaded, sides).card.version
-    return registry.promote(workspace, "plate", version, by="test", why="test")
+    return promotions.promote(workspace, "plate", version, by="test", why="test")
 
 
 def digested(samples: Iterable[Sample]) -> list[tuple[Sample, str]]:

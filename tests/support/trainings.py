@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from mrkd.config import FitConfig
 from mrkd.model.feature_cache import TeacherFeatures
 from mrkd.model.mrkd import MRKD
-from mrkd.training import fit as training
+from mrkd.training import fit
 from mrkd.training.fit import FitResult
 from tests.support.models import small_model
 
@@ -60,5 +60,5 @@ def fit_small(
         for part in (images[:num_train], images[NUM_TRAIN:])
     )
     names = [str(n) for n in range(num_train)]
-    fitted = training.fit(model, train, held_out, config, sample_ids=names, **(call or {}))
+    fitted = fit.fit(model, train, held_out, config, sample_ids=names, **(call or {}))
     return model, fitted

@@ -4,8 +4,7 @@ import numpy as np
 import pyarrow as pa
 
 from mrkd.data.images import Statistics
-from mrkd.model.artefact import ModelCard
-from mrkd.model.artefact import save_load as models
+from mrkd.model.artefact import ModelCard, save_load
 from mrkd.model.calibration import calibrate
 from mrkd.model.mrkd import MRKD
 from tests.support.models import FIT, small_model
@@ -28,7 +27,7 @@ def store_version(
     calibration = calibrate(
         HELD_OUT, HELD_OUT * 2, [Statistics(0.5, 0.1, 1.0)] * len(HELD_OUT), false_call_rate=rate
     )
-    draft = models.draft(
+    draft = save_load.draft(
         small_model() if model is None else model,
         calibration,
         category=category,
@@ -39,7 +38,7 @@ def store_version(
         history=pa.table({"epoch": [0], "loss": [0.5]}),
         training_scores=pa.table({"image_uri": ["a"], "image_score": [0.5]}),
     )
-    models.save(workspace, draft)
+    save_load.save(workspace, draft)
     return draft.card
 
 

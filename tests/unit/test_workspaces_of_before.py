@@ -15,12 +15,12 @@ from mrkd import cli
 from mrkd.config import PoolConfig, RowsConfig, TrainConfig
 from mrkd.data.datasets import Sample
 from mrkd.data.preprocess import Decoder
-from mrkd.model import artefact as checkpoint
-from mrkd.model.artefact import save_load as models
+from mrkd.model import artefact
+from mrkd.model.artefact import save_load
 from mrkd.model.ensemble import Ensemble
 from mrkd.model.inference import Scorer
 from mrkd.model.mrkd import MRKD
-from mrkd.model.registry import promotions as registry
+from mrkd.model.registry import promotions
 from mrkd.reports import write_page
 from mrkd.training.category import train_category
 
@@ -45,17 +45,17 @@ def night(place):
 
 
 def champion(workspace):
-    promotion = registry.champion(str(workspace), "plate")
+    promotion = promotions.champion(str(workspace), "plate")
     assert promotion is not None
     return promotion
 
 
 def test_its_model_is_a_student_alone_with_the_calibration_it_had(place):
     workspace = place / "workspace"
-    loaded = models.load(str(workspace), "plate", champion(workspace).version)
+    loaded = save_load.load(str(workspace), "plate", champion(workspace).version)
     assert isinstance(loaded.model, MRKD)
     assert not loaded.card.model.cells
-    stored = checkpoint.read_calibration(str(workspace), "plate", loaded.card.version, 1)
+    stored = artefact.read_calibration(str(workspace), "plate", loaded.card.version, 1)
     # Each of its images stood for itself.
     assert stored.num_groups == len(stored.scores) == 11
     assert stored.supported_false_call_rate == pytest.approx(1 / 12)
@@ -65,7 +65,7 @@ def test_its_model_is_a_student_alone_with_the_calibration_it_had(place):
 def test_its_images_are_scored_as_before(place, night):
     workspace = place / "workspace"
     version = champion(workspace).version
-    card = checkpoint.read_card(str(workspace), "plate", version)
+    card = artefact.read_card(str(workspace), "plate", version)
     decoder = Decoder.of(card.model)
     files = [place / row["image_uri"].removeprefix(f"{MADE_IN}/") for row in night]
     decoded = [decoder(file.as_uri(), file.read_bytes()) for file in files]
@@ -110,7 +110,7 @@ def test_a_model_of_today_is_measured_against_it_and_takes_over(place, tmp_path)
     samples = [Sample(file.as_uri(), "plate", "train", 0, "good") for file in good]
     result = train_category(config, "plate", samples)
     assert result.gate["champion"]["version"] == before
-    assert isinstance(models.load(workspace, "plate", result.version).model, Ensemble)
+    assert isinstance(save_load.load(workspace, "plate", result.version).model, Ensemble)
 
 
 def test_its_calibration_and_night_answer_to_todays_commands(place, capsys):

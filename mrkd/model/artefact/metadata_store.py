@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from mrkd import __version__, storage
 from mrkd.errors import ArtefactError, ConfigError
-from mrkd.model.artefact import checksummed_files as sealed
+from mrkd.model.artefact import checksummed_files
 from mrkd.model.artefact.model_card import CARD, Calibration, ModelCard
 from mrkd.storage import schema
 
@@ -24,7 +24,7 @@ def read_card(workspace: str, category: str, version: str) -> ModelCard:
     """
     uri = storage.join(folder_of(workspace, category, version), CARD)
     try:
-        return ModelCard.from_json(sealed.read_json(uri))
+        return ModelCard.from_json(checksummed_files.read_json(uri))
     except (ConfigError, KeyError, TypeError, ValueError) as error:
         raise _unknown(uri, error) from error
 
@@ -38,7 +38,7 @@ def read_calibration(workspace: str, category: str, version: str, number: int) -
     folder = folder_of(workspace, category, version)
     uri = storage.join(folder, "calibrations", f"{number}.json")
     try:
-        return Calibration.from_json(sealed.read_json(uri))
+        return Calibration.from_json(checksummed_files.read_json(uri))
     except (KeyError, TypeError, ValueError) as error:
         raise _unknown(uri, error) from error
 
@@ -71,7 +71,7 @@ def add_calibration(
         number += 1
         new = replace(calibration, number=number)
         uri = storage.join(folder, f"{number}.json")
-        if storage.write(uri, sealed.to_json(new.to_json()), if_absent=True):
+        if storage.write(uri, checksummed_files.to_json(new.to_json()), if_absent=True):
             return new
 
 

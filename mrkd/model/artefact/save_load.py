@@ -14,9 +14,15 @@ from torch import Tensor
 from mrkd import __version__, storage
 from mrkd.config import FitConfig
 from mrkd.errors import ArtefactError, ConfigError, StandsError
-from mrkd.model import artefact as checkpoint
-from mrkd.model.artefact import CARD, WEIGHTS, Calibration, ModelCard, TeacherCard
-from mrkd.model.artefact import checksummed_files as sealed
+from mrkd.model import artefact
+from mrkd.model.artefact import (
+    CARD,
+    WEIGHTS,
+    Calibration,
+    ModelCard,
+    TeacherCard,
+    checksummed_files,
+)
 from mrkd.model.ensemble import Model, model_of
 from mrkd.model.mrkd import MODEL_VERSION
 from mrkd.model.teacher import Teacher, teacher_from_safetensors
@@ -68,7 +74,7 @@ def draft(
         WEIGHTS: safetensors.torch.save(
             {name: _stored(tensor) for name, tensor in model.trained_state().items()}
         ),
-        f"calibrations/{calibration.number}.json": sealed.to_json(calibration.to_json()),
+        f"calibrations/{calibration.number}.json": checksummed_files.to_json(calibration.to_json()),
         "history.parquet": schema.to_parquet(history),
         "training_scores.parquet": schema.to_parquet(training_scores),
     }
@@ -82,7 +88,7 @@ def draft(
         data=data,
         metrics=metrics,
         files={
-            name: {"sha256": sealed.sha256(value), "num_bytes": len(value)}
+            name: {"sha256": checksummed_files.sha256(value), "num_bytes": len(value)}
             for name, value in files.items()
         },
         code={"mrkd": __version__, "model_version": MODEL_VERSION},
@@ -101,14 +107,14 @@ def save(workspace: str, draft: Draft) -> None:
         StorageError: a file cannot be written.
     """
     card = draft.card
-    folder = checkpoint.folder_of(workspace, card.category, card.version)
+    folder = artefact.folder_of(workspace, card.category, card.version)
     card_uri = storage.join(folder, CARD)
     if storage.stat(card_uri):
         raise StandsError(f"{card_uri} stands already: versions are never changed")
     store_teacher(workspace, draft.teacher)
     for name, value in draft.files.items():
         storage.write(storage.join(folder, name), value)
-    if not storage.write(card_uri, sealed.to_json(card.to_json()), if_absent=True):
+    if not storage.write(card_uri, checksummed_files.to_json(card.to_json()), if_absent=True):
         raise StandsError(f"{card_uri} was written by another run meanwhile: start again")
 
 
@@ -133,10 +139,10 @@ def load(
         ArtefactError: a file is missing, of another size or digest, or does not fit the code.
         StorageError: the workspace cannot be read.
     """
-    folder = checkpoint.folder_of(workspace, category, version)
-    card = checkpoint.read_card(workspace, category, version)
+    folder = artefact.folder_of(workspace, category, version)
+    card = artefact.read_card(workspace, category, version)
     for name, expected in card.files.items():
-        value = sealed.read(
+        value = checksummed_files.read(
             storage.join(folder, name), digest=expected["sha256"], max_bytes=expected["num_bytes"]
         )
         if name == WEIGHTS:
@@ -157,7 +163,7 @@ def load(
         )
     # As `training.fit` leaves it: another layout in memory rounds the scores otherwise.
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # missing in torch's
-    found = checkpoint.read_calibration(workspace, category, version, calibration)
+    found = artefact.read_calibration(workspace, category, version, calibration)
     return LoadedModel(model.eval(), card, found)
 
 
@@ -201,7 +207,7 @@ def _load_teacher(workspace: str, card: TeacherCard, teachers: Teachers) -> Teac
     teacher = teachers.get(card.digest)
     if teacher is None:
         uri = _teacher_uri(workspace, card)
-        data = sealed.read(uri, digest=card.digest, max_bytes=MAX_TEACHER_BYTES)
+        data = checksummed_files.read(uri, digest=card.digest, max_bytes=MAX_TEACHER_BYTES)
         teacher = teacher_from_safetensors(data, where=uri)
         teachers[card.digest] = teacher
     return teacher

@@ -16,8 +16,7 @@ import torch
 from mrkd.config import PoolConfig, RowsConfig
 from mrkd.data.preprocess import Decoded
 from mrkd.model import device
-from mrkd.model.artefact import Calibration
-from mrkd.model.artefact import save_load as models
+from mrkd.model.artefact import Calibration, save_load
 from mrkd.model.artefact.save_load import LoadedModel
 from mrkd.model.detector import Detector
 from mrkd.model.inference.forward import Scored, score_images, within
@@ -88,7 +87,7 @@ class Scorer:
     def _load(self, category: str, version: str, calibration: int) -> LoadedModel:
         key = (category, version, calibration)
         if key not in self._models:
-            loaded = models.load(
+            loaded = save_load.load(
                 self._workspace,
                 category,
                 version,

@@ -14,7 +14,7 @@ from typing import Any
 from mrkd import storage
 from mrkd.config.toml import flattened, nearest
 from mrkd.errors import ArtefactError
-from mrkd.model import artefact as checkpoint
+from mrkd.model import artefact
 from mrkd.model.artefact import Calibration, ModelCard
 from mrkd.model.registry import promotions as registry
 from mrkd.model.registry.promotions import Hold, Promotion
@@ -67,7 +67,7 @@ class Shelf:
         if isinstance(decision, Promotion):
             return decision.calibration
         place = self.workspace, self.category, version
-        return max(checkpoint.calibration_numbers(*place), default=1)
+        return max(artefact.calibration_numbers(*place), default=1)
 
     def require(self, version: str | None) -> str:
         """That version, for None the champion's.
@@ -130,7 +130,7 @@ def facts(one: Shelf, version: str) -> dict[str, Any]:
         ArtefactError: its card or calibration is damaged.
         StorageError: the workspace cannot be read.
     """
-    card = checkpoint.read_card(one.workspace, one.category, version)
+    card = artefact.read_card(one.workspace, one.category, version)
     decision = one.decision(version)
     gate = decision.gate if decision else None
     return {
@@ -147,15 +147,15 @@ def facts(one: Shelf, version: str) -> dict[str, Any]:
 def calibration(one: Shelf, version: str) -> Calibration:
     """The calibration that a version decides by; errors as `facts`."""
     number = one.calibration(version)
-    return checkpoint.read_calibration(one.workspace, one.category, version, number)
+    return artefact.read_calibration(one.workspace, one.category, version, number)
 
 
 def calibrations(one: Shelf, version: str) -> list[dict[str, Any]]:
     """A row for each calibration of a version; errors as `facts`."""
     place = one.workspace, one.category, version
     return [
-        _calibration_row(checkpoint.read_calibration(*place, number))
-        for number in checkpoint.calibration_numbers(*place)
+        _calibration_row(artefact.read_calibration(*place, number))
+        for number in artefact.calibration_numbers(*place)
     ]
 
 
@@ -196,15 +196,15 @@ def promote(
     """
     place = one.workspace, one.category, one.require(version)
     number = one.calibration(version) if calibration is None else calibration
-    known = checkpoint.calibration_numbers(*place)
+    known = artefact.calibration_numbers(*place)
     if number not in known:
         raise ArtefactError(
             f"version {version!r} of category {one.category!r} has no calibration {number}: it has "
             f"{', '.join(map(str, known))}"
         )
     # Both are read for their checksums: what is damaged does not become the champion.
-    checkpoint.read_card(*place)
-    checkpoint.read_calibration(*place, number)
+    artefact.read_card(*place)
+    artefact.read_calibration(*place, number)
     decision = one.decision(version)
     return registry.promote(
         *place,
@@ -242,9 +242,7 @@ def set_threshold(
         StorageError: the workspace cannot be read or written.
     """
     place = one.workspace, one.category, one.require(version)
-    new = checkpoint.add_calibration(
-        *place, replace(rule(calibration(one, version)), by=by, why=why)
-    )
+    new = artefact.add_calibration(*place, replace(rule(calibration(one, version)), by=by, why=why))
     if one.state(version) != "champion":
         return new, None
     return new, promote(one, version, calibration=new.number, by=by, why=why)

@@ -26,10 +26,9 @@ from mrkd.data.datasets import Sample
 from mrkd.evaluation import protocols
 from mrkd.evaluation.ablation import Arm, Run, Study, inputs_of, outcome, runs_of, tables_of
 from mrkd.model.mrkd import MODEL_VERSION
-from mrkd.on_ray import cluster as session
-from mrkd.on_ray import shared_features
+from mrkd.on_ray import cluster, shared_features
 from mrkd.on_ray.category_tasks import run_each
-from mrkd.on_ray.evaluate import variant_run as arms
+from mrkd.on_ray.evaluate import variant_run
 from mrkd.on_ray.evaluate.variant_run import Order
 from mrkd.on_ray.recorded_run import Verdict
 from mrkd.run_summary import Summary
@@ -60,10 +59,10 @@ def run(config: EvalConfig) -> Summary:
             {name: one.training(config, name, config.train.seed) for name in samples}, samples
         )
     study = Study(config)
-    with Verdict("evaluate", config.run, study.uri) as verdict, session.connect():
+    with Verdict("evaluate", config.run, study.uri) as verdict, cluster.connect():
         storage.delete(storage.join(study.uri, "summary.json"))
         try:
-            with session.stoppable():
+            with cluster.stoppable():
                 runs = _runs(config, study, fitted, samples)
         except KeyboardInterrupt:
             reason = "the evaluation was stopped: start it again to go on"
@@ -86,8 +85,8 @@ def _runs(
     planned: list[str] = []
     ended: dict[str, Run] = {}
     orders: dict[str, tuple[Order]] = {}
-    ask = session.worker_ask(
-        session.nodes(),
+    ask = cluster.worker_ask(
+        cluster.nodes(),
         cpus=config.fleet.cpus_per_worker,
         gpus=config.fleet.gpus_per_worker,
         device=config.train.device,
@@ -119,7 +118,7 @@ def _runs(
     left = {name: sum(key.startswith(f"{name}/") for key in orders) for name in samples}
     log.info("study_start runs=%d of=%d", len(orders), len(orders) + len(ended))
     attempts = run_each(
-        arms.work,
+        variant_run.work,
         orders,
         ask,
         max_failures=config.fleet.max_failures,

@@ -26,10 +26,10 @@ from mrkd.data import datasets
 from mrkd.data.datasets import Sample
 from mrkd.evaluation.evaluate_model import LABELLED, Measured, measure_category
 from mrkd.evaluation.threshold_rows import operating_rows, rare_rows
-from mrkd.on_ray import cluster as session
+from mrkd.on_ray import cluster
 from mrkd.on_ray.category_tasks import run_each
 from mrkd.on_ray.cluster import Ask
-from mrkd.on_ray.evaluate import ablation as study
+from mrkd.on_ray.evaluate import ablation
 from mrkd.on_ray.recorded_run import Verdict
 from mrkd.on_ray.score.run import check_places
 from mrkd.run_summary import Summary, now
@@ -61,15 +61,15 @@ def run(config: EvalConfig) -> Summary:
         StorageError: the workspace cannot be read or written.
     """
     if config.protocol != "champions":
-        return study.run(config)
+        return ablation.run(config)
     samples = datasets.load(config.data)
     check_places(config.workspace, config.data.root)
     folder = storage.join(config.workspace, "evaluations", config.run)
     measured: dict[str, Measured] = {}
     failed: dict[str, str] = {}
-    with Verdict("evaluate", config.run, folder) as verdict, session.connect():
-        ask = session.worker_ask(
-            session.nodes(),
+    with Verdict("evaluate", config.run, folder) as verdict, cluster.connect():
+        ask = cluster.worker_ask(
+            cluster.nodes(),
             cpus=0,
             gpus=config.pool.gpus_per_scorer,
             device=config.pool.device,
@@ -118,7 +118,7 @@ def run(config: EvalConfig) -> Summary:
 
 def _measure(config: EvalConfig, category: str, samples: Sequence[Sample], ask: Ask) -> Measured:
     """One category, in a worker of the cluster."""
-    session.enter_worker(ask)
+    cluster.enter_worker(ask)
     return measure_category(config, category, samples)
 
 

@@ -16,8 +16,8 @@ from mrkd.data.datasets import Sample
 from mrkd.errors import MrkdError, StorageError
 from mrkd.evaluation.ablation import Arm, Run, Study, images_of
 from mrkd.evaluation.evaluate_model import Judge, judge_of, measure
-from mrkd.model import artefact as checkpoint
-from mrkd.on_ray import cluster as session
+from mrkd.model import artefact
+from mrkd.on_ray import cluster
 from mrkd.on_ray.cluster import Ask
 from mrkd.storage import schema
 from mrkd.training.category import Probe, fit_nearest, train_category
@@ -63,7 +63,7 @@ def work(order: Order) -> Run:
     Raises:
         StorageError: a place is out of reach for now.
     """
-    session.enter_worker(order.ask)
+    cluster.enter_worker(order.ask)
     began, run = time.monotonic(), order.run
     figures = scores = None
     try:
@@ -116,7 +116,7 @@ def _fit(order: Order) -> tuple[Judge, dict[str, Any]]:
 
 
 def _history(workspace: str, category: str, version: str) -> list[dict[str, float]]:
-    folder = checkpoint.folder_of(workspace, category, version)
+    folder = artefact.folder_of(workspace, category, version)
     uri = storage.join(folder, "history.parquet")
     rows: pa.Table = schema.from_parquet(storage.read(uri), name=uri)
     found: list[dict[str, float]] = rows.to_pylist()

@@ -29,11 +29,9 @@ from mrkd.config import ScoreConfig
 from mrkd.errors import MrkdError, NightError, StorageError
 from mrkd.nights.night import Night
 from mrkd.nights.shards import Shard, most_pixels
-from mrkd.on_ray import cluster as session
-from mrkd.on_ray import status_actor as boards
+from mrkd.on_ray import cluster, status_actor
 from mrkd.on_ray.cluster import READER_CPUS, Node, Pool
-from mrkd.on_ray.score import object_rows as blocks
-from mrkd.on_ray.score import steps
+from mrkd.on_ray.score import object_rows, steps
 from mrkd.on_ray.score.crash_log import shards_with_deaths
 from mrkd.on_ray.score.deadline import Deadline, deadline_of
 from mrkd.on_ray.score.progress import Board, Progress
@@ -98,7 +96,7 @@ class Committer:
     ) -> None:
         self._night, self._config, self._lease = night, config, lease
         self._group(pool, found)
-        self._board = boards.start(Board)
+        self._board = status_actor.start(Board)
         self._regrouping = Regrouping(pool, self._board)
         self._counted: set[str] = set()
         self.done = Done()
@@ -144,7 +142,7 @@ class Committer:
 
     def _regroup(self) -> None:
         """Before a pass: who takes part in it, by the nodes that there are now."""
-        found = session.nodes()
+        found = cluster.nodes()
         if (pool := pool_in_place_of(self._pool, found, self._config.pool)) != self._pool:
             self._group(pool, found)
         self._regrouping = Regrouping(self._pool, self._board)
@@ -211,10 +209,10 @@ class Committer:
         """The shards through the pipeline, in any order; those that kill come back as they were."""
         if not shards:
             return
-        boards.ask(self._board.clear.remote(), otherwise=None)
+        status_actor.ask(self._board.clear.remote(), otherwise=None)
         try:
             for row in self._pipeline(shards, last=last).iter_batches(**_ONE_ROW):
-                yield blocks.unpack(row)
+                yield object_rows.unpack(row)
         finally:
             self._board.dismiss.remote()
 
@@ -231,7 +229,7 @@ class Committer:
 
     def _suspects(self, shards: Sequence[Shard]) -> Sequence[Shard]:
         """Of the shards that did not come back, those that the death was most likely of."""
-        in_hand: dict[str, int] = boards.ask(self._board.in_hand.remote(), otherwise={})
+        in_hand: dict[str, int] = status_actor.ask(self._board.in_hand.remote(), otherwise={})
         most = max((in_hand.get(shard.id, 0) for shard in shards), default=0)
         if not most:
             return shards[:_SUSPECTS]
@@ -256,7 +254,7 @@ class Committer:
             # Ray 2.60 deprecates `max_...` here and has no other way to bound the retries yet.
             warnings.simplefilter("ignore", RayDeprecationWarning)
             return (
-                ray.data.from_arrow([blocks.pack(Work(shard)) for shard in shards])
+                ray.data.from_arrow([object_rows.pack(Work(shard)) for shard in shards])
                 .map_batches(
                     read, compute=bound, num_cpus=READER_CPUS, max_retries=_RETRIES, **_ONE_ROW
                 )

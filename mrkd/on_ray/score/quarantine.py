@@ -23,8 +23,7 @@ from mrkd.config import PoolConfig, ScoreConfig
 from mrkd.errors import MrkdError, NightError, StorageError
 from mrkd.nights.night import Night
 from mrkd.nights.shards import Shard
-from mrkd.on_ray import cluster as session
-from mrkd.on_ray import status_actor as boards
+from mrkd.on_ray import cluster, status_actor
 from mrkd.on_ray.cluster import Ask
 from mrkd.on_ray.score import steps
 from mrkd.on_ray.score.crash_log import (
@@ -157,7 +156,7 @@ class Isolation:
         return death
 
     def _place(self, name: str) -> tuple[str, int | None]:
-        place: tuple[str, int | None] = boards.ask(
+        place: tuple[str, int | None] = status_actor.ask(
             self.board.place.remote(name), otherwise=("score", None)
         )
         return place
@@ -200,9 +199,9 @@ def _score_span(
         threads: as `Isolation`.
         last: as `Isolation`.
     """
-    if not boards.ask(board.start.remote(name), otherwise=True):
+    if not status_actor.ask(board.start.remote(name), otherwise=True):
         return None
-    session.enter_worker(ask)
+    cluster.enter_worker(ask)
     meter = Meter()
     try:
         return replace(_rows(part, name, config, board, threads, last, meter), took=meter.took())
@@ -220,7 +219,7 @@ def _rows(
     meter: Meter,
 ) -> Work:
     def tell(place: str, number: int | None = None) -> None:
-        boards.ask(board.put.remote(name, place, number), otherwise=None)
+        status_actor.ask(board.put.remote(name, place, number), otherwise=None)
 
     scorer, pin = _scorer(config.workspace, config.pool), part.pin
     if pin is None:

@@ -12,7 +12,7 @@ from mrkd.config import ArchiveConfig
 from mrkd.data.images import DecodeLimits
 from mrkd.data.preprocess import Decoded, Decoder
 from mrkd.errors import StorageError
-from mrkd.model import artefact as checkpoint
+from mrkd.model import artefact
 from mrkd.nights import archive
 from mrkd.nights.archive import Span
 from mrkd.nights.shards import Shard
@@ -125,7 +125,7 @@ def decoder_of(shard: Shard, workspace: str, config: ArchiveConfig) -> Decoder:
 
 @lru_cache(maxsize=64)
 def _decoder(workspace: str, category: str, version: str, config: ArchiveConfig) -> Decoder:
-    card = checkpoint.read_card(workspace, category, version)
+    card = artefact.read_card(workspace, category, version)
     return Decoder.of(card.model, DecodeLimits.of(config))
 
 

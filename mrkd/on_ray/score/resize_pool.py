@@ -19,8 +19,7 @@ from ray.exceptions import RayError
 
 from mrkd.config import PoolConfig
 from mrkd.errors import ConfigError
-from mrkd.on_ray import cluster as session
-from mrkd.on_ray import status_actor as boards
+from mrkd.on_ray import cluster, status_actor
 from mrkd.on_ray.cluster import Node, Pool
 
 log = logging.getLogger(__name__)
@@ -35,7 +34,7 @@ def pool_in_place_of(before: Pool, found: Sequence[Node], config: PoolConfig) ->
     Nor do CPUs take the place of GPUs, whose rows would be others.
     """
     try:
-        pool = session.scorer_pool(found, config)
+        pool = cluster.scorer_pool(found, config)
     except ConfigError as error:
         log.warning("no_room reason=%s", error)
         return before
@@ -58,13 +57,13 @@ class Regrouping:
     def __init__(self, pool: Pool, board: Any) -> None:
         self.done = False
         self._pool, self._board = pool, board
-        self._grace_s = _AUTOSCALED_S if session.is_autoscaled() else _GRACE_S
+        self._grace_s = _AUTOSCALED_S if cluster.is_autoscaled() else _GRACE_S
         self._since: float | None = None
 
     def look(self) -> None:
         """Looks at the nodes; called every so often."""
         try:
-            room = session.scorer_room(session.nodes(), self._pool.ask)
+            room = cluster.scorer_room(cluster.nodes(), self._pool.ask)
         except RayError as error:
             log.warning("nodes_unknown reason=%s", " ".join(str(error).split())[:200])
             return
@@ -75,7 +74,7 @@ class Regrouping:
         if not room or time.monotonic() - self._since < self._grace_s:
             return
         # Those of a small pass may be few enough; those that are being started join later.
-        surplus = boards.ask(self._board.scorers.remote(), otherwise=[])[room:]
+        surplus = status_actor.ask(self._board.scorers.remote(), otherwise=[])[room:]
         if surplus:
             log.warning("regroup scorers=%d before=%d", room, self._pool.size)
             self.done, self._pool, self._since = True, replace(self._pool, size=room), None

@@ -22,15 +22,12 @@ from mrkd import reports, storage
 from mrkd.config import ScoreConfig
 from mrkd.config.toml import nearest
 from mrkd.errors import ArtefactError, ConfigError, MrkdError, StoppedError, StorageError
-from mrkd.model import artefact as checkpoint
-from mrkd.nights import alerts, archive
-from mrkd.nights import model_versions as version_sets
-from mrkd.nights import part_verdicts as parts
-from mrkd.nights import reference_parts as golden
+from mrkd.model import artefact
+from mrkd.nights import alerts, archive, model_versions, part_verdicts, reference_parts
 from mrkd.nights.manifest import Manifest, count_rows, unopened
 from mrkd.nights.night import Night
 from mrkd.nights.shards import Pin
-from mrkd.on_ray import cluster as session
+from mrkd.on_ray import cluster
 from mrkd.on_ray.cluster import Node
 from mrkd.on_ray.recorded_run import STATES, Verdict
 from mrkd.on_ray.score.deadline import deadline_of
@@ -62,7 +59,7 @@ def run(config: ScoreConfig) -> Summary:
     night = Night(config.workspace, config.run)
     with night.lease() as lease, Verdict("score", config.run, night.uri, lease) as verdict:
         try:
-            with session.stoppable():
+            with cluster.stoppable():
                 with _Start(night, config, versions, lease) as start:
                     manifests = start.close_all()
                 uris, num_alerts, reasons = _tell(night, config)
@@ -125,9 +122,9 @@ def _check(config: ScoreConfig) -> dict[str, str]:
         )
     check_places(config.workspace, config.archive.manifest or config.archive.uri)
     if config.golden.uri:
-        golden.list_references(config)
+        reference_parts.list_references(config)
     alerts.url_of(config.alerts)
-    return version_sets.read(config.models, config.workspace)
+    return model_versions.read(config.models, config.workspace)
 
 
 class _Start:
@@ -186,7 +183,7 @@ class _Start:
             self._revision = revision
             if shards := self._night.todo(revision):
                 if self._config.golden.uri:  # else the plan need not be read again
-                    self.problems += golden.check(self._config, self._night.pins(revision))
+                    self.problems += reference_parts.check(self._config, self._night.pins(revision))
                 self._on_ray().commit_all(shards)
             # So a page that stands is of all that is closed, also after a start that was killed.
             storage.delete(_page_uri(self._night))
@@ -198,13 +195,13 @@ class _Start:
         began = time.perf_counter()
         self._on_ray()
         self._meter.add("list", began - time.perf_counter())
-        return version_sets.pin(self._config.workspace, category, self._versions)
+        return model_versions.pin(self._config.workspace, category, self._versions)
 
     def _on_ray(self) -> Committer:
         if self._committer is None:
-            self._ray.enter_context(session.connect())
-            self._nodes = session.nodes()
-            pool = session.scorer_pool(self._nodes, self._config.pool)
+            self._ray.enter_context(cluster.connect())
+            self._nodes = cluster.nodes()
+            pool = cluster.scorer_pool(self._nodes, self._config.pool)
             self._committer = Committer(self._night, self._config, pool, self._nodes, self._lease)
         return self._committer
 
@@ -238,7 +235,7 @@ def _tell(night: Night, config: ScoreConfig) -> tuple[dict[str, str], int, list[
     found: list[alerts.Alert] = []
     try:
         if not storage.stat(_page_uri(night)):
-            uris = parts.store(night.uri, config.parts)
+            uris = part_verdicts.store(night.uri, config.parts)
             data = reports.load_night_data(night.uri)
             found = alerts.find(data.compared, data.lights, config.alerts)
             uris["report"] = reports.write_night_page(night.uri, data)
@@ -311,7 +308,7 @@ def _doubts(night: Night, closed: Sequence[Manifest]) -> list[str]:
     def doubt(category: str) -> str:
         pin = pins[category]
         try:
-            warning = checkpoint.read_calibration(
+            warning = artefact.read_calibration(
                 night.workspace, category, pin.version, pin.calibration
             ).warning
         except (ArtefactError, StorageError) as error:

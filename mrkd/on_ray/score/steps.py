@@ -18,10 +18,9 @@ from mrkd.data.preprocess import Decoded, ahead_of
 from mrkd.errors import MrkdError
 from mrkd.nights.night import Night
 from mrkd.nights.shards import Shard
-from mrkd.on_ray import cluster as session
-from mrkd.on_ray import status_actor as boards
+from mrkd.on_ray import cluster, status_actor
 from mrkd.on_ray.cluster import Ask
-from mrkd.on_ray.score import object_rows as blocks
+from mrkd.on_ray.score import object_rows
 from mrkd.on_ray.score.read_images import Row, decode, decoder_of, read_images
 from mrkd.on_ray.score.timings import Meter, Took
 from mrkd.storage import Fetched, schema
@@ -58,7 +57,7 @@ class Work:
 
 def read(row: pa.Table, *, config: ScoreConfig, threads: int, last: bool, board: Any) -> pa.Table:
     """Adds the images of a shard; on the last try one that cannot be reached is an error row."""
-    session.log_to_driver()
+    cluster.log_to_driver()
 
     def images(work: Work, meter: Meter) -> Work:
         if work.shard.pin is None:
@@ -86,7 +85,7 @@ class Score:
             Scorer,  # not above: it loads torch, which readers do without
         )
 
-        session.enter_worker(ask)
+        cluster.enter_worker(ask)
         self._scorer, self._rows = Scorer(config.workspace, config.pool), config.rows
         self._may_drop = config.deadline.degraded == "scores_only" and config.rows.map != "none"
         self._board = board
@@ -98,7 +97,7 @@ class Score:
 
     def _score(self, work: Work, meter: Meter) -> Work:
         drop = self._may_drop and work.shard.pin is not None
-        drop = drop and boards.ask(self._board.maps_dropped.remote(), otherwise=False)
+        drop = drop and status_actor.ask(self._board.maps_dropped.remote(), otherwise=False)
         rows = replace(self._rows, map="none") if drop else self._rows
         with meter.time("score"):
             table = score_shard(self._scorer, work.shard, work.images, rows)
@@ -128,7 +127,7 @@ def score_shard(
 
 def commit(row: pa.Table, *, config: ScoreConfig, board: Any) -> pa.Table:
     """Stores the table; what comes out is the shard and the counts of its rows."""
-    session.log_to_driver()
+    cluster.log_to_driver()
 
     def store(work: Work, meter: Meter) -> Work:
         with meter.time("commit"):
@@ -140,18 +139,18 @@ def commit(row: pa.Table, *, config: ScoreConfig, board: Any) -> pa.Table:
 
 def _step(row: pa.Table, name: str, board: Any, do: Callable[[Work, Meter], Work]) -> pa.Table:
     """One step of one shard, unless an earlier one ended it."""
-    work: Work = blocks.unpack(row)
+    work: Work = object_rows.unpack(row)
     if work.failure is not None or work.deaths:
         return row
     # Without a board it is done as if for the first time: Ray bounds its retries as well.
-    deaths = boards.ask(board.begin.remote(work.shard.id, name), otherwise=1) - 1
+    deaths = status_actor.ask(board.begin.remote(work.shard.id, name), otherwise=1) - 1
     if deaths >= MAX_DEATHS:
-        return blocks.pack(Work(work.shard, deaths=deaths, took=work.took))
+        return object_rows.pack(Work(work.shard, deaths=deaths, took=work.took))
     meter = Meter()
     try:
         done = do(work, meter)
     except MrkdError as error:
         done = Work(work.shard, failure=error)
-    packed = blocks.pack(replace(done, took=work.took + meter.took()))
+    packed = object_rows.pack(replace(done, took=work.took + meter.took()))
     board.end.remote(work.shard.id, name)
     return packed

@@ -14,7 +14,7 @@ from typing import Any
 
 from ray.util.metrics import Gauge
 
-from mrkd.on_ray import status_actor as boards
+from mrkd.on_ray import status_actor
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ class Progress:
 
     def under_way(self) -> dict[str, dict[str, Any]]:
         """The last row of each category that was started and has not ended."""
-        rows: dict[str, Any] = boards.ask(self._board.rows.remote(), otherwise={})
+        rows: dict[str, Any] = status_actor.ask(self._board.rows.remote(), otherwise={})
         return {name: row for name, row in rows.items() if name not in self._ended}
 
     def tell(self) -> None:

@@ -14,8 +14,7 @@ from mrkd import reports, storage
 from mrkd.config import TrainConfig
 from mrkd.data.datasets import Sample
 from mrkd.nights.reviews.training_samples import load_samples
-from mrkd.on_ray import cluster as session
-from mrkd.on_ray import status_actor as boards
+from mrkd.on_ray import cluster, status_actor
 from mrkd.on_ray.category_tasks import run_each
 from mrkd.on_ray.cluster import Ask
 from mrkd.on_ray.recorded_run import Verdict
@@ -51,7 +50,7 @@ def run(config: TrainConfig) -> Summary:
     in_groups = config.fleet.workers_per_category > 1
     with (
         Verdict("train", config.run, fleet.uri) as verdict,
-        session.connect(dashboard=in_groups),
+        cluster.connect(dashboard=in_groups),
     ):
         ask, at_once = _placement(config, len(samples))
         # What an earlier start of this fleet has trained since it was forced is done.
@@ -65,7 +64,7 @@ def run(config: TrainConfig) -> Summary:
         }
         # The largest first, so that no long one is left alone at the end.
         todo = sorted(work, key=lambda name: (-work[name], name))
-        board = boards.start(Board)
+        board = status_actor.start(Board)
         orders = {
             name: (Order(config, name, samples[name], fleet.checkpoints_uri(name), ask, board),)
             for name in todo
@@ -78,7 +77,7 @@ def run(config: TrainConfig) -> Summary:
             board=board,
         )
         try:
-            with session.stoppable():
+            with cluster.stoppable():
                 _train_each(fleet, orders, ask, at_once, progress)
         except KeyboardInterrupt:
             _leave(fleet, todo, progress)
@@ -87,8 +86,8 @@ def run(config: TrainConfig) -> Summary:
 
 def _placement(config: TrainConfig, num_categories: int) -> tuple[Ask, int | None]:
     """What a worker takes, and how many categories may be under way; None: Ray sees to it."""
-    found, size = session.nodes(), config.fleet.workers_per_category
-    ask = session.worker_ask(
+    found, size = cluster.nodes(), config.fleet.workers_per_category
+    ask = cluster.worker_ask(
         found,
         cpus=config.fleet.cpus_per_worker,
         gpus=config.fleet.gpus_per_worker,
@@ -96,7 +95,7 @@ def _placement(config: TrainConfig, num_categories: int) -> tuple[Ask, int | Non
         num_workers=num_categories * size,
     )
     # A group's workers are no part of the task that waits for them, so that Ray cannot count them.
-    return ask, session.groups_at_once(found, ask, size) if size > 1 else None
+    return ask, cluster.groups_at_once(found, ask, size) if size > 1 else None
 
 
 def _find_up_to_date(fleet: Fleet, inputs: Mapping[str, str]) -> None:

@@ -18,7 +18,7 @@ from ray.util.metrics import Gauge
 from mrkd.config import TrainConfig
 from mrkd.data.datasets import Sample
 from mrkd.errors import MrkdError
-from mrkd.on_ray import cluster as session
+from mrkd.on_ray import cluster
 from mrkd.on_ray.cluster import Ask
 from mrkd.training.category import CategoryResult, assist, train_category
 from mrkd.training.fit.process_group import Group
@@ -60,7 +60,7 @@ class Order:
 
 def train(order: Order) -> CategoryResult:
     """Trains a category in this process, which is a task that holds the worker's resources."""
-    session.enter_worker(order.ask)
+    cluster.enter_worker(order.ask)
     # Local mode calls it in this very process, so that its result needs no way back.
     results: list[CategoryResult | None] = []
 
@@ -79,7 +79,7 @@ def train_in_group(order: Order) -> CategoryResult:
     Raises:
         Exception: what a worker raised; RuntimeError where one of them, or the controller, died.
     """
-    session.enter_worker(order.ask)
+    cluster.enter_worker(order.ask)
     num_workers = order.config.fleet.workers_per_category
     resources = {"CPU": order.ask.cpus} | ({"GPU": order.ask.gpus} if order.ask.gpus else {})
     # Typed by hand: the stubs of ray.train are those of its first version.
@@ -117,7 +117,7 @@ def _cause(error: TrainingFailedError) -> BaseException:
 
 def _group_loop(order: Order) -> Callable[[], Any]:
     def loop() -> CategoryResult | None:
-        session.enter_worker(order.ask)
+        cluster.enter_worker(order.ask)
         return _train(order, Group.current())
 
     return loop

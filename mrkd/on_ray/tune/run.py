@@ -27,11 +27,9 @@ from mrkd.config import SearchConfig
 from mrkd.data.datasets import Sample
 from mrkd.errors import CategoryError, ConfigError
 from mrkd.nights.reviews.training_samples import load_samples
-from mrkd.on_ray import cluster as session
-from mrkd.on_ray import shared_features
+from mrkd.on_ray import cluster, shared_features
 from mrkd.on_ray.recorded_run import Verdict
-from mrkd.on_ray.tune import refit as winner
-from mrkd.on_ray.tune import spaces, trial
+from mrkd.on_ray.tune import refit, spaces, trial
 from mrkd.on_ray.tune.refit import Found
 from mrkd.on_ray.tune.spaces import Space
 from mrkd.on_ray.tune.trial import Order
@@ -64,15 +62,15 @@ def run(config: SearchConfig) -> Summary:
     spaces.check(space, config)
     _check(config, space, samples)
     search = Search(config)
-    with Verdict("tune", config.run, search.uri) as verdict, session.connect():
+    with Verdict("tune", config.run, search.uri) as verdict, cluster.connect():
         order = _order(config, samples)
         search.begin()
         try:
-            with session.stoppable():
+            with cluster.stoppable():
                 groups = _groups(config, samples)
                 for name, some in groups.items():
                     _search(order, name, some, space)
-                found = winner.find(order, list(groups.values()))
+                found = refit.find(order, list(groups.values()))
         except KeyboardInterrupt:
             reason = "the search was stopped: start it again to go on"
             return verdict.end(1, reasons=[reason])
@@ -102,8 +100,8 @@ def _check(config: SearchConfig, space: Space, samples: Mapping[str, Sequence[Sa
 
 def _order(config: SearchConfig, samples: Mapping[str, Sequence[Sample]]) -> Order:
     options = config.search
-    ask = session.worker_ask(
-        session.nodes(),
+    ask = cluster.worker_ask(
+        cluster.nodes(),
         cpus=config.fleet.cpus_per_worker,
         gpus=config.fleet.gpus_per_worker,
         device=config.train.device,

@@ -17,11 +17,10 @@ from mrkd.data.datasets import Sample
 from mrkd.errors import CategoryError, MrkdError
 from mrkd.evaluation import metrics
 from mrkd.evaluation.metrics import Metric
-from mrkd.model import artefact as checkpoint
-from mrkd.model import device
-from mrkd.model.artefact import save_load as models
+from mrkd.model import artefact, device
+from mrkd.model.artefact import save_load
 from mrkd.model.detector import Detector
-from mrkd.on_ray import cluster as session
+from mrkd.on_ray import cluster
 from mrkd.on_ray.cluster import Ask
 from mrkd.storage.thread_map import in_threads
 from mrkd.training.category import CategoryResult, Probe, good_samples, train_category
@@ -86,7 +85,7 @@ def try_all(order: Order, values: Mapping[str, Any], seed: int, tell: Tell) -> N
 
 def try_one(order: Order, trial: Trial, tell: Tell = lambda row: None) -> Trial:
     """One training, or what is stored of it; a failure that a user can mend is its result."""
-    session.enter_worker(order.ask)
+    cluster.enter_worker(order.ask)
     search = order.search
     stored = search.get(trial.category, trial.key, trial.seed)
     # What was told before a search was killed is told again: searcher and scheduler hang on it.
@@ -234,7 +233,7 @@ def test(order: Order, category: str, trials: Mapping[str, Sequence[Trial]]) -> 
         Plain values: of each its image AUROC as a mean over its seeds with a 95 % interval over
         images, AUPRO, false-call rate; of the two the difference, on the same images.
     """
-    session.enter_worker(order.ask)
+    cluster.enter_worker(order.ask)
     samples = order.samples[category]
     found: dict[str, Any] = {"by": by(order.config, samples)}
     scores: dict[str, list[tuple[float, ...]]] = {}
@@ -275,9 +274,9 @@ def test(order: Order, category: str, trials: Mapping[str, Sequence[Trial]]) -> 
 def _load(order: Order, trial: Trial) -> tuple[Detector, float, set[str]]:
     """The model of a training, its threshold, and the files of its calibration side by sha256."""
     place = order.search.uri, trial.category, trial.version
-    loaded = models.load(*place)
+    loaded = save_load.load(*place)
     loaded.model.to(device.choose(order.config.train.device, "float32").device)
-    sides = checkpoint.read_sides(*place)
+    sides = artefact.read_sides(*place)
     held_out = {digest for digest, side in sides.items() if side == "calibration"}
     return loaded.model, loaded.calibration.threshold, held_out
 

@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from mrkd import storage
 from mrkd.config import EvalConfig
 from mrkd.data import images
-from mrkd.evaluation import metrics
-from mrkd.evaluation import published_results as published
+from mrkd.evaluation import metrics, published_results
 from mrkd.evaluation.ablation import STUDY_VERSION, Run, Study
 from mrkd.evaluation.ablation.variants import NEAREST, RD
 from mrkd.reports.ablation.values import (
@@ -96,7 +95,7 @@ class _Reader:
     def table(self, raw: Mapping[str, Any]) -> TableData:
         arms = tuple(self._arm(raw["name"], arm) for arm in raw["arms"])
         named = {arm.name for arm in arms}
-        found = published.figures(self.config.protocol, raw["name"])
+        found = published_results.figures(self.config.protocol, raw["name"])
         return TableData(
             name=raw["name"],
             title=raw["title"],
@@ -123,10 +122,10 @@ class _Reader:
         steps, losses, falls = _losses(runs)
         beside = [
             one
-            for one in published.figures(self.config.protocol, table)
+            for one in published_results.figures(self.config.protocol, table)
             if one.arm == name and (one.category is None or one.category in self.counts)
         ]
-        of_place: dict[str | None, dict[str, published.Figure]] = {}
+        of_place: dict[str | None, dict[str, published_results.Figure]] = {}
         for figure in beside:
             of_place.setdefault(figure.category, {})[figure.metric] = figure
         return ArmData(
@@ -143,13 +142,13 @@ class _Reader:
         )
 
     def _differs(
-        self, beside: Sequence[published.Figure], runs: Sequence[Run], table: str
+        self, beside: Sequence[published_results.Figure], runs: Sequence[Run], table: str
     ) -> tuple[str, ...]:
         if not beside or not runs:
             return ()
         teacher = runs[0].model["teacher"]
         backbone = teacher.removeprefix("random:").rpartition("-")[0]
-        return published.differs(
+        return published_results.differs(
             self.config.protocol,
             backbone=backbone,
             teacher_is_random=teacher.startswith("random:"),

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mrkd.evaluation.category_metrics import MEAN
 from mrkd.evaluation.published_results import Figure
-from mrkd.reports.ablation import charts as study_charts
+from mrkd.reports.ablation import charts
 from mrkd.reports.ablation.values import (
     ArmData,
     Place,
@@ -148,9 +148,9 @@ def _table(table: TableData, data: StudyData) -> dict[str, Any]:
         "footnotes": footnotes(table),
         "remarks": sorted({one.remark for one in all_published(table) if one.remark}),
         "sources": sorted({one.source for one in all_published(table)}),
-        "curve": study_charts.curve(table, names) if table.name == "mask_rate" else None,
+        "curve": charts.curve(table, names) if table.name == "mask_rate" else None,
         "losses": [
-            (name, study_charts.losses(table, name))
+            (name, charts.losses(table, name))
             for name in names
             if any(name in arm.losses for arm in table.arms)
         ],

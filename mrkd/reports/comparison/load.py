@@ -14,9 +14,9 @@ import pyarrow.compute as pc
 
 from mrkd import storage
 from mrkd.errors import ArtefactError, NightError, StorageError
-from mrkd.model import artefact as checkpoint
+from mrkd.model import artefact
 from mrkd.model.artefact import Calibration, ModelCard
-from mrkd.nights import compare_nights as comparison
+from mrkd.nights import compare_nights
 from mrkd.nights.archived_images import read_images
 from mrkd.nights.compare_nights import CategoryChange, Comparison
 from mrkd.nights.manifest import open_night, read_manifests, readable
@@ -26,7 +26,7 @@ from mrkd.reports.night.picture import drawn
 from mrkd.storage import schema
 from mrkd.storage.thread_map import in_threads
 
-RECORD = comparison.RECORD
+RECORD = compare_nights.RECORD
 
 NUM_SHOWN = 50
 """Images that the page shows, each as both nights saw it."""
@@ -97,8 +97,8 @@ def _models(
         version, _, number = name[1].rpartition("/")
         place = workspace, name[0], version
         try:
-            calibration = checkpoint.read_calibration(*place, int(number))
-            return checkpoint.read_card(*place), calibration
+            calibration = artefact.read_calibration(*place, int(number))
+            return artefact.read_card(*place), calibration
         except _UNREADABLE as error:
             return str(error)
 

@@ -16,8 +16,8 @@ import pyarrow.compute as pc
 
 from mrkd import storage
 from mrkd.errors import ArtefactError, StorageError
-from mrkd.model import artefact as checkpoint
-from mrkd.model.registry import promotions as registry
+from mrkd.model import artefact
+from mrkd.model.registry import promotions
 from mrkd.reports.fleet.values import FleetData, Gate, Training
 from mrkd.reports.kit import read as stored
 from mrkd.reports.kit.values import Losses, Measure, Picture
@@ -124,7 +124,7 @@ def _promotion(workspace: str, record: Row) -> dict[str, Any]:
     gate = _gate(record["gate"])
     if gate.state != "held":
         return {}
-    champion = registry.champion(workspace, record["category"])
+    champion = promotions.champion(workspace, record["category"])
     if champion is None or champion.version != record["version"]:
         return {}
     return {"gate": replace(gate, promoted_since=f"{champion.by}: {champion.why}")}
@@ -132,9 +132,9 @@ def _promotion(workspace: str, record: Row) -> dict[str, Any]:
 
 def _card(workspace: str, record: Row) -> dict[str, Any]:
     model = (workspace, record["category"], record["version"])
-    calibration = checkpoint.read_calibration(*model, 1)
+    calibration = artefact.read_calibration(*model, 1)
     return {
-        "teacher": checkpoint.read_card(*model).teacher.name,
+        "teacher": artefact.read_card(*model).teacher.name,
         "pixel_threshold": calibration.pixel_threshold,
     }
 
@@ -176,7 +176,7 @@ def _largest(groups: Sequence[int], uris: Sequence[str]) -> tuple[tuple[int, tup
 
 
 def _file(workspace: str, record: Row, name: str) -> str:
-    folder = checkpoint.folder_of(workspace, record["category"], record["version"])
+    folder = artefact.folder_of(workspace, record["category"], record["version"])
     return storage.join(folder, name)
 
 

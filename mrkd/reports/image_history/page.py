@@ -8,7 +8,7 @@ from typing import Any
 
 from mrkd import storage
 from mrkd.errors import ArtefactError, StorageError
-from mrkd.model import artefact as checkpoint
+from mrkd.model import artefact
 from mrkd.model.artefact import Calibration, ModelCard
 from mrkd.nights.archived_images import read_images
 from mrkd.nights.image_history import Sighting
@@ -53,8 +53,8 @@ _Model = tuple[ModelCard | None, Calibration | None]
 def _read(workspace: str, category: str, version: str, calibration: int, gaps: list[str]) -> _Model:
     """Card and calibration, as far as they can still be read."""
     try:
-        card = checkpoint.read_card(workspace, category, version)
-        return card, checkpoint.read_calibration(workspace, category, version, calibration)
+        card = artefact.read_card(workspace, category, version)
+        return card, artefact.read_calibration(workspace, category, version, calibration)
     except (ArtefactError, StorageError) as error:
         gaps.append(str(error))
         return None, None

@@ -16,9 +16,9 @@ import pyarrow.dataset as ds
 
 from mrkd import storage
 from mrkd.errors import ArtefactError, ConfigError, StorageError
-from mrkd.model import artefact as checkpoint
+from mrkd.model import artefact
 from mrkd.model.artefact import Calibration, ModelCard
-from mrkd.nights import drift as profiles
+from mrkd.nights import drift
 from mrkd.nights.archive import UNMATCHED
 from mrkd.nights.archived_images import read_images
 from mrkd.nights.drift import Lights, Profile, Reference
@@ -76,15 +76,15 @@ def load_night_data(night_uri: str) -> NightData:
     manifests = read_manifests(night_uri)
     config = manifests[-1].config
     archive = config.get("archive", {})
-    profile = profiles.current(night_uri)
-    before = profiles.earlier(workspace, profile)
+    profile = drift.current(night_uri)
+    before = drift.earlier(workspace, profile)
     pins: dict[str, Pin | None] = {}
     for manifest in manifests:
         pins |= {name: pin or pins.get(name) for name, pin in manifest.pins.items()}
     models = dict(
         zip(sorted(pins), in_threads(partial(_model, workspace), sorted(pins.items())), strict=True)
     )
-    compared = profiles.compare(profile, before.profiles)
+    compared = drift.compare(profile, before.profiles)
     tars = tuple(archive.get("tars", ()))
     with readable(night_uri):
         choice = night_rows.choose(
@@ -144,8 +144,8 @@ def _model(workspace: str, pinned: tuple[str, Pin | None]) -> _Model:
             reason = "archive.template finds no category in the keys of its images"
         return _Model(None, gap=reason)
     try:
-        card = checkpoint.read_card(workspace, category, pin.version)
-        calibration = checkpoint.read_calibration(workspace, category, pin.version, pin.calibration)
+        card = artefact.read_card(workspace, category, pin.version)
+        calibration = artefact.read_calibration(workspace, category, pin.version, pin.calibration)
     except _UNREADABLE as error:
         return _Model(pin, gap=str(error))
     return _Model(pin, card, calibration, _held_out_sizes(workspace, category, pin.version))
@@ -153,7 +153,7 @@ def _model(workspace: str, pinned: tuple[str, Pin | None]) -> _Model:
 
 def _held_out_sizes(workspace: str, category: str, version: str) -> dict[str, int]:
     """Sizes of the calibration's images; none where they are not stored."""
-    folder = checkpoint.folder_of(workspace, category, version)
+    folder = artefact.folder_of(workspace, category, version)
     filesystem, path = storage.open_uri(storage.join(folder, "training_scores.parquet"))
     columns = ["image_height", "image_width"]
     try:
@@ -179,11 +179,11 @@ def _spreads(models: Mapping[str, _Model], profile: Profile) -> dict[str, float]
 
 
 def _lights(
-    compared: Iterable[profiles.Compared], models: Mapping[str, _Model]
+    compared: Iterable[drift.Compared], models: Mapping[str, _Model]
 ) -> dict[tuple[str, str], Lights]:
     references = {name: model.reference for name, model in models.items()}
     return {
-        row.tonight.key: profiles.judge(row.tonight, references.get(row.category), row.before)
+        row.tonight.key: drift.judge(row.tonight, references.get(row.category), row.before)
         for row in compared
         if row.tonight is not None
     }

@@ -14,11 +14,11 @@ from mrkd import storage
 from mrkd.config import RoiConfig, TrainConfig
 from mrkd.data.datasets import Sample
 from mrkd.errors import ArtefactError, StorageError
-from mrkd.model.artefact import save_load as models
+from mrkd.model.artefact import save_load
 from mrkd.model.mrkd import MODEL_VERSION
-from mrkd.model.registry import promotions as registry
+from mrkd.model.registry import promotions
 from mrkd.model.teacher import Teacher, teacher_of
-from mrkd.training import fit as training
+from mrkd.training import fit
 from mrkd.training.category.split_images import (
     GoodImage,
     check_count,
@@ -85,23 +85,23 @@ def prepare(config: TrainConfig, category: str, samples: Sequence[Sample], group
         check_count(good, left_out)
     with clock("teacher"):
         teacher = teacher_of(model, seed=config.train.seed)
-        models.store_teacher(workspace, teacher)
-    version = registry.version_of(
+        save_load.store_teacher(workspace, teacher)
+    version = promotions.version_of(
         model,
         config.train,
         data_fingerprint=fingerprint(good),
         teacher_digest=teacher.digest,
         model_version=MODEL_VERSION,
-        num_micro_batches=training.num_micro_batches(
+        num_micro_batches=fit.num_micro_batches(
             config.train, num_images=len(good), workers=group.size
         ),
         roi=_roi_inputs(config.roi),
     )
     # The first worker's word: another run may complete the version between two looks.
-    stands = registry.exists(workspace, category, version) and not config.fleet.force
+    stands = promotions.exists(workspace, category, version) and not config.fleet.force
     stands = bool(group.broadcast(float(stands)))
     if not stands:
-        version = registry.next_version(workspace, category, version)
+        version = promotions.next_version(workspace, category, version)
     inputs = inputs_of(config, samples, teacher.digest)
     return Job(config, category, good, left_out, teacher, inputs, version, stands, group, clock)
 

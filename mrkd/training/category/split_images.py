@@ -13,8 +13,7 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from mrkd.data import datasets
-from mrkd.data import preprocess as decoding
+from mrkd.data import datasets, preprocess
 from mrkd.data.datasets import Sample
 from mrkd.data.preprocess import Decoded, Decoder
 from mrkd.errors import CategoryError
@@ -166,7 +165,7 @@ def decode_good(good: list[GoodImage], decoder: Decoder) -> DecodedImages:
     """
     kept: list[tuple[GoodImage, Decoded, slice]] = []
     skipped: list[str] = []
-    found = decoding.decode_samples([one.sample for one in good], decoder)
+    found = preprocess.decode_samples([one.sample for one in good], decoder)
     with tempfile.TemporaryFile(prefix="mrkd-tiles-") if decoder.tiles else nullcontext() as file:
         squares = _Squares(decoder.size, len(good), file)
         for one, decoded in zip(good, found, strict=True):

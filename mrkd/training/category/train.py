@@ -17,19 +17,16 @@ from mrkd.data.datasets import Sample, Side
 from mrkd.data.preprocess import Decoder, map_policy
 from mrkd.data.roi import Roi
 from mrkd.errors import ArtefactError, CategoryError, NightError, StandsError, StorageError
-from mrkd.model import artefact as checkpoint
-from mrkd.model import device
-from mrkd.model.artefact import Calibration, ModelCard
-from mrkd.model.artefact import save_load as models
+from mrkd.model import artefact, device
+from mrkd.model.artefact import Calibration, ModelCard, save_load
 from mrkd.model.artefact.save_load import LoadedModel
 from mrkd.model.ensemble import Ensemble, Model, model_of
 from mrkd.model.feature_cache import TeacherFeatures
 from mrkd.model.mrkd import pixel_region
-from mrkd.model.registry import promotions as registry
+from mrkd.model.registry import promotions
 from mrkd.model.registry.promotions import Promotion
 from mrkd.nights import commissioning
-from mrkd.training import fit as training
-from mrkd.training import gate
+from mrkd.training import fit, gate
 from mrkd.training.category import warnings as facts
 from mrkd.training.category.calibrate import score_good
 from mrkd.training.category.groups import Groups, Split, groups_of, split_of, why_no_student
@@ -99,7 +96,7 @@ def train_category(
         with job.clock("gate"):
             result = replace(result, gate=_decide(job, samples, loaded))
         if standing(config.workspace, category, job.inputs) is None:
-            registry.record_inputs(config.workspace, category, job.inputs, result.to_dict())
+            promotions.record_inputs(config.workspace, category, job.inputs, result.to_dict())
     checkpoints.clear()
     log.info("category_end category=%s status=%s version=%s", category, result.status, job.version)
     return replace(
@@ -206,7 +203,7 @@ def _fit(
             if probe and report:
                 validation = [images.good[n].sample for n in split.on("validation")]
                 report = probe.reporting(report, model, held_out, validation)
-            fitted = training.fit(
+            fitted = fit.fit(
                 student,
                 train,
                 held_out,
@@ -242,7 +239,7 @@ def _save(job: Job, fitted: _Fitted, probe: Probe | None) -> tuple[LoadedModel, 
         scores = score_good(model, images, split, job.config.train, cross=fitted.cross)
     with job.clock("save"):
         skipped = [*job.left_out, *images.skipped]
-        draft = models.draft(
+        draft = save_load.draft(
             model,
             scores.calibration,
             category=job.category,
@@ -261,7 +258,7 @@ def _save(job: Job, fitted: _Fitted, probe: Probe | None) -> tuple[LoadedModel, 
             training_scores=scores.table,
         )
         if not (probe and probe.forgets):
-            models.save(job.config.workspace, draft)
+            save_load.save(job.config.workspace, draft)
     loaded = LoadedModel(model, draft.card, scores.calibration)
     result = replace(
         _result(job, "trained", loaded.card, loaded.calibration),
@@ -275,8 +272,8 @@ def _save(job: Job, fitted: _Fitted, probe: Probe | None) -> tuple[LoadedModel, 
 def _stored(job: Job) -> CategoryResult:
     """What is to be said of a version that stands."""
     place = job.config.workspace, job.category, job.version
-    calibration = checkpoint.read_calibration(*place, 1)
-    result = _result(job, "up_to_date", checkpoint.read_card(*place), calibration)
+    calibration = artefact.read_calibration(*place, 1)
+    result = _result(job, "up_to_date", artefact.read_card(*place), calibration)
     return replace(result, warnings=[calibration.warning] if calibration.warning else [])
 
 
@@ -305,14 +302,14 @@ def _marks(
     if fitted is not None:
         samples = fitted.samples_on("validation")
     else:
-        sides = checkpoint.read_sides(job.config.workspace, job.category, job.version)
+        sides = artefact.read_sides(job.config.workspace, job.category, job.version)
         samples = [one.sample for one in job.good if sides.get(one.digest) == "validation"]
     return probe.marks(loaded.model, samples, loaded.calibration.threshold)
 
 
 def _load(job: Job) -> LoadedModel:
     """A version that an earlier start saved, on the device to score on."""
-    loaded = models.load(job.config.workspace, job.category, job.version)
+    loaded = save_load.load(job.config.workspace, job.category, job.version)
     loaded.model.to(device.choose(job.config.train.device, "float32").device)
     return loaded
 
@@ -323,11 +320,11 @@ def _decide(job: Job, samples: Sequence[Sample], loaded: LoadedModel | None) -> 
     A version is judged once: one that a person has since replaced by another stays replaced.
     """
     workspace, category, version = job.config.workspace, job.category, job.version
-    past = registry.promotions(workspace, category)
+    past = promotions.promotions(workspace, category)
     for promotion in reversed(past):
         if promotion.version == version:
             return dict(promotion.gate or {"state": "passed", "reason": promotion.why})
-    held = registry.holds(workspace, category)
+    held = promotions.holds(workspace, category)
     if version in held:
         return dict(held[version].gate)
     # None: saved by a start that was ended before it came here.
@@ -343,18 +340,18 @@ def _decide(job: Job, samples: Sequence[Sample], loaded: LoadedModel | None) -> 
     )
     by = f"train {job.config.run}"
     if verdict.state == "held":
-        registry.hold(
+        promotions.hold(
             workspace, category, version, by=by, reason=verdict.reason, gate=verdict.record
         )
     else:
         number = None
         if by_line:
-            number = checkpoint.add_calibration(workspace, category, version, by_line).number
+            number = artefact.add_calibration(workspace, category, version, by_line).number
         if carried:
             told = {"calibration": number, "reason": carried}
             verdict = replace(verdict, record={**verdict.record, "commissioned": told})
         why = "first" if verdict.state == "first" else "retrained"
-        registry.promote(
+        promotions.promote(
             workspace,
             category,
             version,
@@ -379,7 +376,7 @@ def _carried_over(
     """
     workspace, category = job.config.workspace, job.category
     try:
-        before = checkpoint.read_calibration(
+        before = artefact.read_calibration(
             workspace, category, champion.version, champion.calibration
         )
     except ArtefactError:

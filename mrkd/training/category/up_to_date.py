@@ -15,7 +15,7 @@ from mrkd.data.datasets import Sample
 from mrkd.errors import ConfigError
 from mrkd.model.ensemble import model_of
 from mrkd.model.mrkd import MODEL_VERSION
-from mrkd.model.registry import promotions as registry
+from mrkd.model.registry import promotions
 from mrkd.model.teacher import teacher_of
 from mrkd.training.category.result import CategoryResult
 
@@ -41,7 +41,7 @@ def inputs_of(config: TrainConfig, samples: Sequence[Sample], teacher_digest: st
     # Bytes that may not train, whatever their name: images that people found a defect in.
     listing += sorted(("defect", one.sha256, "") for one in samples if one.sha256 and one.gt_label)
     digest = hashlib.sha256(json.dumps(listing).encode()).hexdigest()
-    made = registry.version_of(
+    made = promotions.version_of(
         config.model,
         config.train,
         data_fingerprint=digest,
@@ -103,7 +103,7 @@ def standing(workspace: str, category: str, inputs: str) -> CategoryResult | Non
         category: its name.
         inputs: `inputs_of` the category.
     """
-    record = registry.made_from(workspace, category, inputs)
+    record = promotions.made_from(workspace, category, inputs)
     if record is None:
         return None
     result = CategoryResult(**record)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mrkd.model import anomaly_map as maps
+from mrkd.model import anomaly_map
 from mrkd.model.ensemble import Ensemble
 from mrkd.model.feature_cache import TeacherFeatures
 from mrkd.model.feature_pairs import inside
@@ -50,7 +50,7 @@ def calibrate_levels(model: MRKD, features: TeacherFeatures) -> None:
     per_level: list[list[Tensor]] = [[] for _ in model.levels]
     regions: Sequence[Tensor | None] = model.level_roi or [None] * len(per_level)
     for levels in features.batches():
-        maps_Bhw = maps.level_maps(model.pairs(levels), anchor=model.config.anchor)
+        maps_Bhw = anomaly_map.level_maps(model.pairs(levels), anchor=model.config.anchor)
         for found, map_Bhw, roi_hw in zip(per_level, maps_Bhw, regions, strict=True):
             found.append(inside(map_Bhw, roi_hw).flatten())
     for n, found in enumerate(per_level):

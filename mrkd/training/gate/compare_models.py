@@ -16,16 +16,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mrkd.data import datasets, images
-from mrkd.data import preprocess as decoding
-from mrkd.data import synthetic_defects as synthetic
+from mrkd.data import datasets, images, preprocess, synthetic_defects
 from mrkd.data.datasets import Sample
 from mrkd.data.datasets.sample import place_of
 from mrkd.data.preprocess import Decoded, Decoder
 from mrkd.errors import CategoryError, ImageDecodeError, StorageError
 from mrkd.evaluation import metrics
 from mrkd.evaluation.metrics import Metric
-from mrkd.model import inference as scoring
+from mrkd.model import inference
 from mrkd.model.artefact.save_load import LoadedModel
 from mrkd.model.detector import Detector
 from mrkd.model.ensemble import Ensemble
@@ -37,7 +35,7 @@ MIN_SHARED = 4
 # One for all: a picture's made defects stay the same, and figures of any two fleets compare.
 _SEED = 0
 # Images whose views are in memory at once: full batches, where every image can be read.
-_CHUNK = scoring.BATCH_SIZE
+_CHUNK = inference.BATCH_SIZE
 
 
 @dataclass(frozen=True)
@@ -181,7 +179,7 @@ def by_defects(
         num_shared = len(shared)
         held_out = shared if num_shared >= MIN_SHARED else held_out
     chosen = sorted(held_out, key=lambda one: _place(one[0]))[:max_images]
-    num_damaged = max_images // len(synthetic.KINDS)
+    num_damaged = max_images // len(synthetic_defects.KINDS)
     exhibits = [
         _Exhibit(sample, 0, sample.group or digest, damaged=n < num_damaged, digest=digest)
         for n, (sample, digest) in enumerate(chosen)
@@ -208,7 +206,7 @@ def _show(
     scores: list[list[float]] = [[] for _ in rivals]
     views: list[_View] = []
     num_left_out = 0
-    ahead = min(decoding.ahead_of(Decoder.of(rival.loaded.card.model)) for rival in rivals)
+    ahead = min(preprocess.ahead_of(Decoder.of(rival.loaded.card.model)) for rival in rivals)
     found = in_threads(lambda one: _look(rivals, one), exhibits, ahead=ahead)
     queue = zip(exhibits, found, strict=True)
     while chunk := list(islice(queue, min(_CHUNK, ahead))):
@@ -247,15 +245,15 @@ def _scored(
         shown = [view.decoded[number] for view in views]
         if shown and shown[0].error_kind is None:
             model = rival.stranger_to(shown[0], exhibit.digest)
-        found += _scores(model, shown, batch_size=1 + len(synthetic.KINDS))
+        found += _scores(model, shown, batch_size=1 + len(synthetic_defects.KINDS))
     return found
 
 
 def _scores(
-    model: Detector, decoded: Sequence[Decoded], *, batch_size: int = scoring.BATCH_SIZE
+    model: Detector, decoded: Sequence[Decoded], *, batch_size: int = inference.BATCH_SIZE
 ) -> list[float]:
     good = [image for image in decoded if image.error_kind is None]
-    results = scoring.score_images(model, good, batch_size=batch_size)
+    results = inference.score_images(model, good, batch_size=batch_size)
     return [np.nan if image.error_kind else next(results).image_score for image in decoded]
 
 
@@ -281,7 +279,7 @@ def _look(rivals: Sequence[Rival], exhibit: _Exhibit) -> list[_View]:
     shown = [(exhibit.label, rgb)]
     if exhibit.damaged:
         key, inside = hashlib.sha256(data).hexdigest(), roi.mask if roi else None
-        made = synthetic.defects([rgb], seed=_SEED, keys=[key], inside=inside)
+        made = synthetic_defects.defects([rgb], seed=_SEED, keys=[key], inside=inside)
         shown += [(1, defect.pixels) for defect in made]
     return [
         _View(label, exhibit.group, tuple(_view(rival.loaded, uri, pixels) for rival in rivals))
@@ -292,4 +290,4 @@ def _look(rivals: Sequence[Rival], exhibit: _Exhibit) -> list[_View]:
 def _view(rival: LoadedModel, uri: str, rgb: NDArray[np.uint8]) -> Decoded:
     """The picture as a model takes it."""
     pixels, geometry = Decoder.of(rival.card.model).fit(rgb)
-    return scoring.within(rival.model.roi, Decoded(uri, pixels=pixels, geometry=geometry))
+    return inference.within(rival.model.roi, Decoded(uri, pixels=pixels, geometry=geometry))

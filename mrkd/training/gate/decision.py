@@ -11,8 +11,8 @@ from typing import Any, Literal
 from mrkd.data.datasets import Sample
 from mrkd.errors import ArtefactError, CategoryError
 from mrkd.evaluation.metrics import Metric
-from mrkd.model import artefact as checkpoint
-from mrkd.model.artefact import save_load as models
+from mrkd.model import artefact
+from mrkd.model.artefact import save_load
 from mrkd.model.artefact.save_load import LoadedModel
 from mrkd.model.registry.promotions import Promotion
 from mrkd.training.gate.compare_models import MIN_SHARED, Rival, Trial, by_defects, by_labels
@@ -94,15 +94,13 @@ def judge(
 
 def _rival(workspace: str, loaded: LoadedModel) -> Rival:
     """A stored model with what it was made of."""
-    return Rival(
-        loaded, checkpoint.read_sides(workspace, loaded.card.category, loaded.card.version)
-    )
+    return Rival(loaded, artefact.read_sides(workspace, loaded.card.category, loaded.card.version))
 
 
 def _load(workspace: str, challenger: LoadedModel, champion: Promotion) -> LoadedModel:
     """The champion on the challenger's device, with one teacher for both where it is the same."""
     teacher = challenger.model.teacher
-    loaded = models.load(
+    loaded = save_load.load(
         workspace,
         challenger.card.category,
         champion.version,

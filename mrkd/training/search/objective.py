@@ -16,9 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mrkd.data import datasets, images
-from mrkd.data import preprocess as decoding
-from mrkd.data import synthetic_defects as synthetic
+from mrkd.data import datasets, images, preprocess, synthetic_defects
 from mrkd.data.datasets import Sample
 from mrkd.data.datasets.sample import place_of
 from mrkd.data.images import Geometry
@@ -26,7 +24,7 @@ from mrkd.data.preprocess import Decoded, Decoder
 from mrkd.data.roi import Roi
 from mrkd.errors import CategoryError, ImageDecodeError
 from mrkd.evaluation import metrics
-from mrkd.model import inference as scoring
+from mrkd.model import inference
 from mrkd.model.detector import Detector
 from mrkd.model.feature_cache import TeacherFeatures
 from mrkd.model.inference.regions import inside
@@ -106,8 +104,8 @@ def ask_labelled(samples: Sequence[Sample], model: Detector, *, max_images: int)
     ranked = sorted(samples, key=lambda one: (place_of(one.image_uri), one.image_uri))
     some = [one for label in (0, 1) for one in _of_label(ranked, label)[:max_images]]
     found = []
-    for sample, read in zip(some, decoding.decode_samples(some, decoder), strict=True):
-        image = scoring.within(model.roi, read)
+    for sample, read in zip(some, preprocess.decode_samples(some, decoder), strict=True):
+        image = inference.within(model.roi, read)
         if image.pixels is not None and image.geometry is not None:
             found.append((image, sample.gt_label, sample.group, _gt_mask(sample, image.geometry)))
     return _questions(found, num_left_out=len(some) - len(found))
@@ -125,7 +123,7 @@ def ask_synthetic(
         seed: of the defects.
     """
     ranked = sorted(good, key=lambda one: (place_of(one.image_uri), one.image_uri))
-    num_damaged = max_images // len(synthetic.KINDS)
+    num_damaged = max_images // len(synthetic_defects.KINDS)
 
     def look(number: int) -> list[tuple[Decoded, int, str | None, NDArray[np.bool_] | None]]:
         sample = ranked[number]
@@ -140,7 +138,7 @@ def ask_synthetic(
         key, region = hashlib.sha256(data).hexdigest(), roi.mask if roi else None
         shown = [(0, rgb, np.zeros(rgb.shape[:2], bool))]
         if number < num_damaged:
-            made = synthetic.defects([rgb], seed=seed, keys=[key], inside=region)
+            made = synthetic_defects.defects([rgb], seed=seed, keys=[key], inside=region)
             shown += [(1, one.pixels, one.gt_mask) for one in made]
         fitted = [(label, *decoder.fit(pixels), mask) for label, pixels, mask in shown]
         return [
@@ -155,7 +153,7 @@ def ask_synthetic(
 
     decoder = Decoder.of(model.config)
     numbers = range(min(len(ranked), max_images))
-    looked = list(in_threads(look, numbers, ahead=decoding.ahead_of(decoder)))
+    looked = list(in_threads(look, numbers, ahead=preprocess.ahead_of(decoder)))
     found = [one for some in looked for one in some]
     return _questions(found, num_left_out=sum(not some for some in looked))
 
@@ -220,7 +218,7 @@ class Exam:
     def _answers(self, model: Detector) -> Iterator[tuple[float, NDArray[np.float32]]]:
         """Score and map of each image, in order."""
         if self._features is None:
-            for scored in scoring.score_images(model, self.questions.decoded):
+            for scored in inference.score_images(model, self.questions.decoded):
                 yield scored.image_score, scored.anomaly_map
             return
         for levels in self._features.batches():

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from mrkd import cli, storage
-from mrkd.model.registry import promotions as registry
+from mrkd.model.registry import promotions
 from tests.support.versions import gate, store_version
 
 
@@ -16,8 +16,8 @@ def workspace(tmp_path):
     workspace = str(tmp_path / "workspace")
     store_version(workspace, "aa")
     store_version(workspace, "bb", learning_rate=0.01)
-    registry.promote(workspace, "plate", "aa", by="fleet", why="first", gate=gate(0.9, "first"))
-    registry.hold(workspace, "plate", "bb", by="fleet", reason="fell", gate=gate(0.7, "held"))
+    promotions.promote(workspace, "plate", "aa", by="fleet", why="first", gate=gate(0.9, "first"))
+    promotions.hold(workspace, "plate", "bb", by="fleet", reason="fell", gate=gate(0.7, "held"))
     return workspace
 
 
@@ -76,7 +76,7 @@ def test_compare_prints_what_differs_alone(models):
 
 def test_promote_stores_who_and_why_on_one_line(models, workspace):
     exit_code, table, summary = models("promote", "plate", "bb", "--why", "the labels\nwere wrong")
-    champion = registry.champion(workspace, "plate")
+    champion = promotions.champion(workspace, "plate")
     assert exit_code == 0
     assert summary["counts"] == {"promotion": 2, "calibration": 1}
     assert (champion.version, champion.why) == ("bb", "the labels were wrong")
@@ -91,7 +91,7 @@ def test_set_threshold_for_a_rate_is_promoted_and_shown(models, workspace):
     assert exit_code == 0
     assert summary["counts"] == {"calibration": 2, "promotion": 2}
     assert [line.split()[:2] for line in table[1:3]] == [["1", "1.125"], ["2", "0.875"]]
-    assert registry.champion(workspace, "plate").calibration == 2
+    assert promotions.champion(workspace, "plate").calibration == 2
     assert summary["reasons"] == []
 
 
@@ -102,7 +102,7 @@ def test_set_threshold_by_value_may_be_negative_and_for_another_version(models, 
     assert summary["reasons"] == [
         "version bb is held: it decides by calibration 2 once it is promoted"
     ]
-    assert registry.champion(workspace, "plate").version == "aa"
+    assert promotions.champion(workspace, "plate").version == "aa"
 
 
 def test_a_rate_that_the_images_do_not_support_is_stored_and_said(models):

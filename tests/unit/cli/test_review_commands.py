@@ -5,7 +5,7 @@ import json
 import pytest
 
 from mrkd import cli, storage
-from mrkd.model.registry import promotions as registry
+from mrkd.model.registry import promotions
 from mrkd.nights.manifest import open_night
 from mrkd.reports import write_page
 from tests.support.night_pages import RUN, Plant, write_plant
@@ -76,7 +76,7 @@ def test_a_table_that_cannot_be_read_is_refused(review, tmp_path):
 def test_thresholds_are_proposed_with_what_they_cost(review, tmp_path):
     run, workspace, rows = review
     storage.write(f"{workspace}/models/ring/v1/model.json", b"{}", if_absent=True)
-    registry.promote(workspace, "ring", "v1", by="test", why="first")
+    promotions.promote(workspace, "ring", "v1", by="test", why="first")
     exit_code, _, summary = run("propose", "--category", "ring")
     assert exit_code == 2
     assert "people said nothing of what 'ring' version v1 called" in summary["reasons"][0]
@@ -98,7 +98,7 @@ def test_thresholds_are_proposed_with_what_they_cost(review, tmp_path):
 
 def test_what_hinders_a_proposal_is_told(review, tmp_path):
     run, workspace, rows = review
-    registry.promote(workspace, "ring", "v1", by="test", why="first")
+    promotions.promote(workspace, "ring", "v1", by="test", why="first")
     run("import", write(tmp_path, labels(tmp_path, rows, True, "NOK", 2)))
     exit_code, table, summary = run("propose", "--category", "ring")
     assert exit_code == 0

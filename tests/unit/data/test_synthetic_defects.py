@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mrkd import seeds
-from mrkd.data import synthetic_defects as synthetic
+from mrkd.data import synthetic_defects
 from mrkd.data.synthetic_defects import KINDS, MIN_CHANGE, SIZES, defect, defects
 from tests.support.pictures import smooth
 
@@ -128,4 +128,4 @@ def test_nowhere_to_draw_and_a_region_of_another_size_are_refused():
     with pytest.raises(ValueError, match=r"inside is \(5, 5\), the picture \(240, 320\)"):
         make("texture", "small", inside=np.ones((5, 5), bool))
     with pytest.raises(ValueError, match="zip"):
-        synthetic.defects([PICTURE], seed=0, keys=[])
+        synthetic_defects.defects([PICTURE], seed=0, keys=[])

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from mrkd.data.datasets.cifar10 import CLASSES
-from mrkd.evaluation import published_results as published
+from mrkd.evaluation import published_results
 from mrkd.model.teacher.architectures import BACKBONES
 
 MVTEC, CIFAR = "mvtec", "cifar10_one_class"
@@ -13,14 +13,14 @@ ALL = [
     figure
     for protocol in (MVTEC, CIFAR)
     for table in ("results", *ABLATIONS)
-    for figure in published.figures(protocol, table)
+    for figure in published_results.figures(protocol, table)
 ]
 
 
 def value(arm, metric, category=None, protocol=MVTEC, table="results"):
     (found,) = [
         figure.value
-        for figure in published.figures(protocol, table)
+        for figure in published_results.figures(protocol, table)
         if (figure.arm, figure.metric, figure.category) == (arm, metric, category)
     ]
     return found
@@ -38,14 +38,14 @@ def test_figures_use_the_names_of_mrkd():
     assert {figure.backbone for figure in ALL} - {""} <= set(BACKBONES)
     for protocol in (MVTEC, CIFAR):
         named = {f.category for f in ALL if f.protocol == protocol and f.category}
-        assert named <= set(published.sizes(protocol))
-    assert list(published.sizes(CIFAR)) == list(CLASSES)
+        assert named <= set(published_results.sizes(protocol))
+    assert list(published_results.sizes(CIFAR)) == list(CLASSES)
 
 
 def test_nothing_is_published_for_an_unknown_protocol_or_table():
-    assert published.figures("elpv") == ()
-    assert published.figures(CIFAR, "fmm") == ()
-    assert published.sizes("elpv") == {}
+    assert published_results.figures("elpv") == ()
+    assert published_results.figures(CIFAR, "fmm") == ()
+    assert published_results.sizes("elpv") == {}
 
 
 def test_some_figures_are_as_printed():
@@ -62,13 +62,13 @@ def test_some_figures_are_as_printed():
 
 
 def test_sources_name_the_table_and_remarks_what_is_uncertain():
-    sources = {f.source for f in published.figures(MVTEC, "scsatt")}
+    sources = {f.source for f in published_results.figures(MVTEC, "scsatt")}
     assert len(sources) == 1
     assert sources.pop().endswith("doi 10.62762/CJIF.2024.734267, Table 6")
-    remarks = {f.arm: f.remark for f in published.figures(MVTEC, "scsatt")}
+    remarks = {f.arm: f.remark for f in published_results.figures(MVTEC, "scsatt")}
     assert "quoted" in remarks.pop("neither, with FMM")
     assert set(remarks.values()) == {"row marks lost: order read from the layout"}
-    assert all((f.category is None) == (not f.remark) for f in published.figures(CIFAR))
+    assert all((f.category is None) == (not f.remark) for f in published_results.figures(CIFAR))
 
 
 # The printed means are cut, not rounded: pixel AUROC 98.58 stands as 98.5, PRO 95.99 as 95.9. The
@@ -76,7 +76,9 @@ def test_sources_name_the_table_and_remarks_what_is_uncertain():
 @pytest.mark.parametrize("metric", ["image_auroc", "pixel_auroc", "aupro"])
 def test_printed_means_are_those_of_the_categories(metric):
     by_category = [
-        f.value for f in published.figures(MVTEC) if f.category is not None and f.metric == metric
+        f.value
+        for f in published_results.figures(MVTEC)
+        if f.category is not None and f.metric == metric
     ]
     assert len(by_category) == 15
     assert -0.0005 <= sum(by_category) / 15 - value("MRKD", metric) < 0.0015
@@ -90,7 +92,7 @@ def test_the_complete_arm_of_every_ablation_is_the_result():
 
 
 def test_the_sizes_add_up_to_what_mvtec_ad_has():
-    train, test = zip(*published.sizes(MVTEC).values(), strict=True)
+    train, test = zip(*published_results.sizes(MVTEC).values(), strict=True)
     assert (len(train), sum(train), sum(test)) == (15, 3629, 1725)
 
 
@@ -100,8 +102,8 @@ def differs(protocol=MVTEC, counts=None, **changes):
         "teacher_is_random": False,
         "image_size": 256,
     }
-    counts = published.sizes(protocol) if counts is None else counts
-    return published.differs(protocol, counts=counts, **run | changes)
+    counts = published_results.sizes(protocol) if counts is None else counts
+    return published_results.differs(protocol, counts=counts, **run | changes)
 
 
 def test_a_run_of_the_published_protocol_does_not_differ():
@@ -144,7 +146,7 @@ def test_what_differs_is_said_in_words(changes, way):
     ],
 )
 def test_another_data_set_is_told_by_its_categories_and_their_images(changed, way):
-    counts = {k: v for k, v in (published.sizes(MVTEC) | changed).items() if v is not None}
+    counts = {k: v for k, v in (published_results.sizes(MVTEC) | changed).items() if v is not None}
     assert differs(counts=counts) == (way,)
 
 

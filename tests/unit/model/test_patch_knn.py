@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from mrkd.model import patch_knn as nearest
+from mrkd.model import patch_knn
 from mrkd.model import teacher as backbones
 from mrkd.model.detector import infer
 from mrkd.model.feature_cache import TeacherFeatures
@@ -62,7 +62,7 @@ def test_a_tenth_of_the_patches_is_kept_and_a_seed_gives_them_again(teacher):
 
 
 def test_of_too_many_patches_some_are_drawn(teacher, monkeypatch):
-    monkeypatch.setattr(nearest, "MAX_PATCHES", 200)
+    monkeypatch.setattr(patch_knn, "MAX_PATCHES", 200)
     memory = fitted(teacher, pictures(12))
     assert 10 <= len(memory.memory) <= 30
 

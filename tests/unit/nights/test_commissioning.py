@@ -15,14 +15,13 @@ from mrkd.data import datasets
 from mrkd.data.images import Statistics
 from mrkd.data.preprocess import Decoder
 from mrkd.errors import NightError
-from mrkd.model import artefact as checkpoint
-from mrkd.model.artefact import save_load as models
+from mrkd.model import artefact
+from mrkd.model.artefact import save_load
 from mrkd.model.calibration import asked_rate, at_rate, at_threshold, calibrate, threshold_at
 from mrkd.model.inference import score_rows
-from mrkd.model.registry import promotions as registry
-from mrkd.nights import commissioning
-from mrkd.nights import try_threshold as rethreshold
-from mrkd.nights.reviews import import_labels as bringing
+from mrkd.model.registry import promotions
+from mrkd.nights import commissioning, try_threshold
+from mrkd.nights.reviews import import_labels
 from mrkd.nights.reviews.labels_csv import Label
 from mrkd.training.category import train_category
 from tests.support.closed_nights import scored, write_night
@@ -50,7 +49,7 @@ def night(folder, scores, **values):
 
 def say(folder, verdicts):
     labels = [Label(uri, verdict, "Ann", AT) for uri, verdict in verdicts.items()]
-    bringing.bring(str(folder), labels, by="test")
+    import_labels.bring(str(folder), labels, by="test")
 
 
 def commission(folder, own, how, rate=0.01, defect_rate=0.0):
@@ -149,7 +148,7 @@ def test_too_few_good_images_and_other_models_rows_are_refused(tmp_path):
 def test_the_command_tries_stores_promotes_and_tells_the_way_back(tmp_path, capsys):
     workspace = str(tmp_path)
     store_version(workspace, "v1")
-    registry.promote(workspace, "plate", "v1", by="fleet", why="first")
+    promotions.promote(workspace, "plate", "v1", by="fleet", why="first")
     night(tmp_path, 2 + np.arange(20) / 16, threshold=1.125)
     say(tmp_path, {f"{n:03}": "OK" for n in range(20)})
     argv = ["models", "calibrate", "plate", "--night", "night-1", "--workspace", workspace]
@@ -161,18 +160,18 @@ def test_the_command_tries_stores_promotes_and_tells_the_way_back(tmp_path, caps
 
     code, tried = run("--dry-run")
     assert code == 0
-    assert registry.champion(workspace, "plate").calibration == 1
+    assert promotions.champion(workspace, "plate").calibration == 1
     assert "was not stored" in tried["reasons"][-1]
     code, summary = run()
     assert code == 0
-    champion = registry.champion(workspace, "plate")
+    champion = promotions.champion(workspace, "plate")
     assert champion.calibration == summary["counts"]["calibration"] == 2
-    stored = checkpoint.read_calibration(workspace, "plate", "v1", 2)
+    stored = artefact.read_calibration(workspace, "plate", "v1", 2)
     assert stored.why == "the line differs"
     assert stored.line["how"] == "verdicts"
     # The same numbers as the command that asks stored scores alone.
     night_uri = storage.join(workspace, "nights", "night-1")
-    again = rethreshold.try_threshold(night_uri, "plate", stored.threshold)
+    again = try_threshold.try_threshold(night_uri, "plate", stored.threshold)
     assert {name: summary["counts"][name] for name in again.counts} == again.counts
     assert (again.counts["nok"], again.counts["nok_then"]) == (20, 0)
     assert "mrkd models promote plate v1 --calibration 1" in summary["reasons"][-1]
@@ -193,7 +192,7 @@ def plant(tmp_path_factory):
 
 def close_night(config, result, line):
     """Scores a folder by the champion, as night-1."""
-    loaded = models.load(config.workspace, "plate", result.version)
+    loaded = save_load.load(config.workspace, "plate", result.version)
     decoder = Decoder.of(loaded.card.model)
     images = []
     for path in sorted(line.iterdir()):
@@ -217,7 +216,7 @@ def commissioned(folder, config, result):
     argv = ["models", "calibrate", "plate", "--night", "night-1", "--by", "median"]
     argv += ["--workspace", config.workspace, "--why", "the line"]
     assert cli.main(argv) == 0
-    return checkpoint.read_calibration(config.workspace, "plate", result.version, 2)
+    return artefact.read_calibration(config.workspace, "plate", result.version, 2)
 
 
 def test_a_new_version_takes_the_lines_threshold_over(plant, tmp_path, capsys):
@@ -226,10 +225,10 @@ def test_a_new_version_takes_the_lines_threshold_over(plant, tmp_path, capsys):
     config = config.with_values({"workspace": workspace, "fleet.force": True})
     before = commissioned(folder, config, result)
     again = train_category(config, "plate", samples)
-    champion = registry.champion(workspace, "plate")
+    champion = promotions.champion(workspace, "plate")
     assert champion.version == again.version != result.version
     assert champion.calibration == 2
-    after = checkpoint.read_calibration(workspace, "plate", again.version, 2)
+    after = artefact.read_calibration(workspace, "plate", again.version, 2)
     assert (after.line, after.false_call_rate) == (before.line, before.false_call_rate)
     # Made of the same weights, of the same images by the path that scores a night.
     assert after.threshold == pytest.approx(before.threshold, rel=1e-3)
@@ -258,7 +257,7 @@ def test_the_gate_judges_a_new_version_by_the_threshold_it_will_decide_by(tmp_pa
     again = train_category(config.with_values({"fleet.force": True}), "plate", samples)
     assert again.gate["state"] == "passed"
     assert again.gate["false_calls"]["challenger"] < 4
-    assert registry.champion(config.workspace, "plate").calibration == 2
+    assert promotions.champion(config.workspace, "plate").calibration == 2
 
 
 def test_a_threshold_that_calls_most_good_parts_is_not_carried_over(plant, tmp_path, capsys):
@@ -289,4 +288,4 @@ def test_a_line_whose_images_are_gone_is_said_and_not_guessed(plant, tmp_path, c
         "is not carried over: of 24 images of night 'night-1' 0 can still be read"
         in (told["reason"])
     )
-    assert registry.champion(workspace, "plate").calibration == 1
+    assert promotions.champion(workspace, "plate").calibration == 1

@@ -6,7 +6,7 @@ from scipy.stats import spearmanr
 
 from mrkd import storage
 from mrkd.errors import ArtefactError, ConfigError, NightError
-from mrkd.nights import compare_nights as comparison
+from mrkd.nights import compare_nights
 from mrkd.nights.compare_nights import Comparison, compare
 from mrkd.storage import schema
 from tests.support.closed_nights import failed, scored, write_night
@@ -41,7 +41,7 @@ def test_every_image_of_either_night_is_one_row_with_what_changed(tmp_path):
     assert found.counts == {
         "images": 8,
         "both": 3,
-        **dict.fromkeys(comparison.CHANGES, 1),
+        **dict.fromkeys(compare_nights.CHANGES, 1),
         "other_images": 0,
     }
 
@@ -73,7 +73,7 @@ def test_the_rank_correlation_is_spearman_s_with_ties_over_what_both_scored(tmp_
 
 @pytest.mark.parametrize(("a", "b"), [([0.1], [0.9]), ([0.1, 0.2], [0.5, 0.5])])
 def test_without_an_order_there_is_no_rank_correlation(a, b):
-    assert comparison.rank_correlation(np.array(a), np.array(b)) is None
+    assert compare_nights.rank_correlation(np.array(a), np.array(b)) is None
 
 
 def test_another_scale_changes_no_rank(tmp_path):
@@ -147,7 +147,7 @@ def test_what_is_stored_reads_back_and_any_reader_opens_it(tmp_path):
     uri = found.store()
     assert uri == f"file://{tmp_path}/comparisons/a--b/comparison.parquet"
     assert Comparison.read(found.uri) == found
-    assert schema.from_parquet(storage.read(uri)).schema.equals(comparison.COMPARISON)
+    assert schema.from_parquet(storage.read(uri)).schema.equals(compare_nights.COMPARISON)
 
 
 def test_a_workspace_that_was_moved_is_read_where_it_is(tmp_path):

@@ -3,7 +3,7 @@
 import pytest
 
 from mrkd import storage
-from mrkd.model.registry import promotions as registry
+from mrkd.model.registry import promotions
 from mrkd.nights.cost_estimate import forecast_night
 from tests.support.models import small_model
 from tests.support.nights import add, config
@@ -15,7 +15,7 @@ def settings(tmp_path):
     """Two categories of which one has a model."""
     workspace = str(tmp_path / "workspace")
     store_version(workspace, "aa", "plate")
-    registry.promote(workspace, "plate", "aa", calibration=1, by="test", why="first")
+    promotions.promote(workspace, "plate", "aa", calibration=1, by="test", why="first")
     add(tmp_path / "archive", *[f"plate/{n}.png" for n in range(7)], "ring/0.png")
     return config(workspace, tmp_path / "archive")
 
@@ -72,7 +72,7 @@ def test_a_record_that_is_none_of_a_night_is_left_out(settings, record):
 def test_of_a_model_with_tiles_it_says_what_it_cannot_know(settings):
     tiled = small_model(tiles=64, overlap=16)
     store_version(settings.workspace, "bb", "plate", model=tiled)
-    registry.promote(settings.workspace, "plate", "bb", by="test", why="tiles")
+    promotions.promote(settings.workspace, "plate", "bb", by="test", why="tiles")
     found = forecast_night(settings)
     assert found.shard_bytes == settings.rows.shard_bytes
     assert "one tile an image" in found.rate.source

@@ -7,10 +7,10 @@ import pytest
 
 from mrkd import storage
 from mrkd.errors import ArtefactError, NightError
-from mrkd.model.registry import promotions as registry
+from mrkd.model.registry import promotions
 from mrkd.nights.image_history import history
 from mrkd.nights.manifest import read_manifests
-from mrkd.nights.reviews import import_labels as bringing
+from mrkd.nights.reviews import import_labels
 from mrkd.nights.reviews.labels_csv import Label
 from tests.support.closed_nights import failed, scored, write_night
 from tests.support.versions import store_version
@@ -65,14 +65,14 @@ def test_whoever_asks_a_local_workspace_waits_for_no_sdk_page_or_picture(tmp_pat
 def test_who_promoted_the_model_is_the_last_one_who_did_before_the_night_closed(tmp_path):
     for version in ("v1", "v2"):
         store_version(str(tmp_path), version)
-    registry.promote(str(tmp_path), "plate", "v1", by="gate", why="first")
-    registry.promote(str(tmp_path), "plate", "v2", by="ada", why="better on caps")
+    promotions.promote(str(tmp_path), "plate", "v1", by="gate", why="first")
+    promotions.promote(str(tmp_path), "plate", "v2", by="ada", why="better on caps")
     uri = "s3://plant/x.png"
     night(tmp_path, "early", [scored(uri, 0.1)], closed_at="2020-01-01T00:00:00+00:00")
     night(tmp_path, "late", [scored(uri, 0.1)], closed_at="2099-01-01T00:00:00+00:00")
     tried = scored(uri, 0.1, model_version="v9")
     night(tmp_path, "trial", [tried], closed_at="2099-01-02T00:00:00+00:00", models="set.toml")
-    registry.promote(str(tmp_path), "plate", "v1", by="bob", why="back again")
+    promotions.promote(str(tmp_path), "plate", "v1", by="bob", why="back again")
     early, late, trial = (one.line() for one in history(str(tmp_path), uri))
     assert early["promoted_by"] == ""
     assert (late["promoted_by"].split(",")[0], late["why"]) == ("bob", "back again")
@@ -131,7 +131,7 @@ def test_what_people_say_stands_beside_the_rows_of_the_bytes_that_they_saw(tmp_p
     uri = "s3://plant/x.png"
     night(tmp_path, "a", [scored(uri, 0.9)])
     said = [Label(uri, "OK", "Ann", "2026-11-24T06:30:00+00:00")]
-    bringing.bring(str(tmp_path), said, by="test")
+    import_labels.bring(str(tmp_path), said, by="test")
     night(tmp_path, "b", [scored(uri, 0.9, image_etag="e2")], closed_at="2026-11-25T04:00:00+00:00")
     lines = [one.line() for one in history(str(tmp_path), uri)]
     assert [line["people"] for line in lines] == ["OK by Ann, 2026-11-24", ""]

@@ -6,10 +6,10 @@ import pytest
 
 from mrkd import storage
 from mrkd.errors import ArtefactError, ConfigError
-from mrkd.model import artefact as checkpoint
+from mrkd.model import artefact
 from mrkd.model.calibration import at_threshold
-from mrkd.model.registry import promotions as registry
-from mrkd.nights import model_versions as version_sets
+from mrkd.model.registry import promotions
+from mrkd.nights import model_versions
 from tests.support.versions import gate, store_version
 
 
@@ -20,9 +20,9 @@ def workspace(tmp_path_factory):
     store_version(workspace, "aa")
     store_version(workspace, "bb", num_train=40)
     store_version(workspace, "ee", "0012")
-    registry.promote(workspace, "plate", "aa", by="fleet", why="first")
-    registry.promote(workspace, "0012", "ee", by="fleet", why="first")
-    registry.hold(workspace, "plate", "bb", by="fleet", reason="fell", gate=gate(0.7, "held"))
+    promotions.promote(workspace, "plate", "aa", by="fleet", why="first")
+    promotions.promote(workspace, "0012", "ee", by="fleet", why="first")
+    promotions.hold(workspace, "plate", "bb", by="fleet", reason="fell", gate=gate(0.7, "held"))
     return workspace
 
 
@@ -47,7 +47,7 @@ def fleet(folder, *records):
     ],
 )
 def test_a_file_names_versions_by_category(workspace, tmp_path, name, text):
-    found = version_sets.read(put(tmp_path, name, text), workspace)
+    found = model_versions.read(put(tmp_path, name, text), workspace)
     assert list(found.items()) == [("0012", "ee"), ("plate", "bb")]
 
 
@@ -59,11 +59,11 @@ def test_a_fleet_names_what_it_made_held_ones_too_and_not_what_failed(workspace,
         {"category": "cap", "status": "failed", "error": "no images"},
         {"category": "nut", "status": "not_started", "reason": "stopped"},
     )
-    assert version_sets.read(uri, workspace) == {"0012": "ee", "plate": "bb"}
+    assert model_versions.read(uri, workspace) == {"0012": "ee", "plate": "bb"}
 
 
 def test_no_set_names_nothing(workspace):
-    assert version_sets.read("", workspace) == {}
+    assert model_versions.read("", workspace) == {}
 
 
 @pytest.mark.parametrize(
@@ -85,48 +85,48 @@ def test_no_set_names_nothing(workspace):
 )
 def test_a_wrong_file_is_refused_and_says_what_is_right(workspace, tmp_path, name, text, words):
     with pytest.raises(ConfigError, match=words):
-        version_sets.read(put(tmp_path, name, text), workspace)
+        model_versions.read(put(tmp_path, name, text), workspace)
 
 
 def test_text_that_is_not_utf8_is_refused(workspace, tmp_path):
     uri = storage.join(str(tmp_path), "set.toml")
     storage.write(uri, b'plate = "\xff"')
     with pytest.raises(ConfigError, match="which cannot be read"):
-        version_sets.read(uri, workspace)
+        model_versions.read(uri, workspace)
 
 
 def test_a_place_without_either_is_refused(workspace, tmp_path):
     with pytest.raises(ConfigError, match="neither such a file nor a fleet's folder"):
-        version_sets.read(str(tmp_path / "nowhere"), workspace)
+        model_versions.read(str(tmp_path / "nowhere"), workspace)
 
 
 def test_a_fleet_that_made_nothing_is_refused(workspace, tmp_path):
     uri = fleet(tmp_path, {"category": "cap", "status": "failed", "error": "no images"})
     with pytest.raises(ConfigError, match="names no version"):
-        version_sets.read(uri, workspace)
+        model_versions.read(uri, workspace)
 
 
 def test_a_record_without_a_versions_name_is_refused(workspace, tmp_path):
     uri = fleet(tmp_path, {"category": "plate", "version": None})
     with pytest.raises(ConfigError, match="'None' of category 'plate'"):
-        version_sets.read(uri, workspace)
+        model_versions.read(uri, workspace)
 
 
 def test_a_folder_of_other_files_is_no_fleet(workspace, tmp_path):
     put(tmp_path, "categories/x.json", json.dumps(["plate"]))
     put(tmp_path, "categories/y.json", json.dumps({"name": "plate"}))
     with pytest.raises(ArtefactError, match="no record of a fleet"):
-        version_sets.read(str(tmp_path), workspace)
+        model_versions.read(str(tmp_path), workspace)
 
 
 def test_a_category_of_the_set_is_pinned_to_its_version_the_others_to_their_champion(workspace):
     versions = {"plate": "bb"}
-    found = version_sets.pin(workspace, "plate", versions)
+    found = model_versions.pin(workspace, "plate", versions)
     assert (found.version, found.calibration) == ("bb", 1)
     assert found.teacher.startswith("random:efficientnet_lite0-")
-    assert version_sets.pin(workspace, "plate").version == "aa"
-    assert version_sets.pin(workspace, "0012", versions).version == "ee"
-    assert version_sets.pin(workspace, "cap", versions) is None
+    assert model_versions.pin(workspace, "plate").version == "aa"
+    assert model_versions.pin(workspace, "0012", versions).version == "ee"
+    assert model_versions.pin(workspace, "cap", versions) is None
 
 
 def test_a_version_decides_as_promoted_last_else_by_its_newest_calibration(tmp_path):
@@ -134,8 +134,8 @@ def test_a_version_decides_as_promoted_last_else_by_its_newest_calibration(tmp_p
     store_version(workspace, "aa")
     store_version(workspace, "bb")
     for version in ("aa", "bb"):
-        first = checkpoint.read_calibration(workspace, "plate", version, 1)
-        checkpoint.add_calibration(workspace, "plate", version, at_threshold(first, 0.5))
-    registry.promote(workspace, "plate", "aa", calibration=1, by="Ada", why="first")
-    pins = [version_sets.pin(workspace, "plate", {"plate": version}) for version in ("aa", "bb")]
+        first = artefact.read_calibration(workspace, "plate", version, 1)
+        artefact.add_calibration(workspace, "plate", version, at_threshold(first, 0.5))
+    promotions.promote(workspace, "plate", "aa", calibration=1, by="Ada", why="first")
+    pins = [model_versions.pin(workspace, "plate", {"plate": version}) for version in ("aa", "bb")]
     assert [pin.calibration for pin in pins] == [1, 2]

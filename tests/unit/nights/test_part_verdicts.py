@@ -8,7 +8,7 @@ import pytest
 from mrkd import storage
 from mrkd.config import PartsConfig
 from mrkd.errors import NightError
-from mrkd.nights import part_verdicts as parts
+from mrkd.nights import part_verdicts
 from mrkd.storage import schema
 from tests.support.closed_nights import failed, scored, write_night
 
@@ -24,7 +24,7 @@ def view(part, name, score, **values):
 
 def decided(tmp_path, *rows, views=()):
     """The rows of `parts.parquet` by part."""
-    table = parts.part_table(write_night(str(tmp_path), "night-1", rows), views)
+    table = part_verdicts.part_table(write_night(str(tmp_path), "night-1", rows), views)
     return {row["part"]: row for row in table.to_pylist()}
 
 
@@ -84,7 +84,7 @@ def test_a_part_without_a_configured_view_is_an_error_unless_it_is_defective(tmp
 
 
 def test_parts_that_are_decided_in_turns_are_all_there_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(parts, "_AT_ONCE", 2)
+    monkeypatch.setattr(part_verdicts, "_AT_ONCE", 2)
     found = decided(tmp_path, *[view(f"p{n}", "left", n / 10) for n in (3, 9, 0, 4, 7)])
     assert [found[part]["verdict"] for part in found] == ["OK", "OK", "OK", "NOK", "NOK"]
     assert list(found) == ["p0", "p3", "p4", "p7", "p9"]
@@ -92,7 +92,7 @@ def test_parts_that_are_decided_in_turns_are_all_there_once(tmp_path, monkeypatc
 
 def test_one_part_number_in_two_categories_is_two_parts(tmp_path):
     rows = [view("7", "left", 0.1), view("7", "left", 0.9, category="ring", uri="file:///r/7.png")]
-    table = parts.part_table(write_night(str(tmp_path), "night-1", rows))
+    table = part_verdicts.part_table(write_night(str(tmp_path), "night-1", rows))
     found = {(row["category"], row["part"]): row["verdict"] for row in table.to_pylist()}
     assert found == {("plate", "7"): "OK", ("ring", "7"): "NOK"}
 
@@ -119,14 +119,14 @@ def test_a_view_that_was_taken_twice_is_one_view_and_both_images_count(tmp_path)
 
 def test_images_without_a_part_are_left_out_and_counted(tmp_path):
     rows = [view("p1", "left", 0.1), scored("file:///a/x.png", 0.9), view("", "left", 0.9)]
-    table = parts.part_table(write_night(str(tmp_path), "night-1", rows))
+    table = part_verdicts.part_table(write_night(str(tmp_path), "night-1", rows))
     assert table["part"].to_pylist() == ["p1"]
     assert table.schema.metadata[b"images_without_part"] == b"2"
 
 
 def test_a_night_whose_images_name_no_part_has_no_file_of_them(tmp_path):
     uri = write_night(str(tmp_path), "night-1", [scored("file:///a/x.png", 0.9)])
-    assert parts.store(uri, PartsConfig()) == {}
+    assert part_verdicts.store(uri, PartsConfig()) == {}
     assert storage.stat(f"{uri}/parts.parquet") is None
 
 
@@ -134,18 +134,18 @@ def test_a_view_that_comes_late_changes_the_verdict(tmp_path):
     first = [view("p1", "left", 0.1), view("p1", "right", None)]
     config = PartsConfig(views=("left", "right"))
     uri = write_night(str(tmp_path), "night-1", first)
-    parts.store(uri, config)
+    part_verdicts.store(uri, config)
     uri = write_night(str(tmp_path), "night-1", first, [view("p1", "right", 0.2)])
-    written = parts.store(uri, config)
+    written = part_verdicts.store(uri, config)
     table = schema.from_parquet(storage.read(written["parts"]))
     assert table["verdict"].to_pylist() == ["OK"]
-    assert table.schema.equals(parts.PARTS)
+    assert table.schema.equals(part_verdicts.PARTS)
 
 
 def test_the_file_for_the_plant_has_one_line_a_part_and_its_missing_views(tmp_path):
     rows = [view('p,"1"', "left", 0.9), view("p2", "left", 0.1)]
     uri = write_night(str(tmp_path), "night-1", rows)
-    written = parts.store(uri, PartsConfig(views=("left", "top", "back")))
+    written = part_verdicts.store(uri, PartsConfig(views=("left", "top", "back")))
     text = storage.read(written["parts_csv"]).decode()
     found = list(csv.DictReader(io.StringIO(text)))
     assert [row["part"] for row in found] == ['p,"1"', "p2"]
@@ -157,10 +157,10 @@ def test_the_file_for_the_plant_has_one_line_a_part_and_its_missing_views(tmp_pa
 
 def test_counts_are_of_parts(tmp_path):
     rows = [view("p1", "left", 0.1), view("p2", "left", 0.9), view("p2", "top", 0.1)]
-    table = parts.part_table(write_night(str(tmp_path), "night-1", rows))
-    assert parts.counts(table) == {"OK": 1, "NOK": 1, "ERROR": 0, "incomplete": 1}
+    table = part_verdicts.part_table(write_night(str(tmp_path), "night-1", rows))
+    assert part_verdicts.counts(table) == {"OK": 1, "NOK": 1, "ERROR": 0, "incomplete": 1}
 
 
 def test_an_open_night_has_no_parts(tmp_path):
     with pytest.raises(NightError, match="no closed revision"):
-        parts.part_table(str(tmp_path / "nights" / "night-1"))
+        part_verdicts.part_table(str(tmp_path / "nights" / "night-1"))

@@ -9,10 +9,10 @@ from mrkd import storage
 from mrkd.config import ScoreConfig
 from mrkd.data.preprocess import Decoder
 from mrkd.errors import ArtefactError, ConfigError, GoldenError, NightError
-from mrkd.model import artefact as checkpoint
+from mrkd.model import artefact
 from mrkd.model.calibration import at_threshold
 from mrkd.model.inference import Scorer
-from mrkd.nights import reference_parts as golden
+from mrkd.nights import reference_parts
 from mrkd.nights.shards import Pin
 from tests.support.pictures import pillow, smooth
 from tests.support.versions import store_version
@@ -48,9 +48,9 @@ def made(tmp_path_factory):
     seeds = sorted(range(NUM), key=lambda seed: rows[seed]["image_score"])
     scores = [rows[seed]["image_score"] for seed in seeds]
     place = workspace, "plate", VERSION
-    first = checkpoint.read_calibration(*place, 1)
+    first = artefact.read_calibration(*place, 1)
     between = (scores[NUM // 2 - 1] + scores[NUM // 2]) / 2
-    checkpoint.add_calibration(*place, at_threshold(first, between))
+    artefact.add_calibration(*place, at_threshold(first, between))
     assert scores[NUM // 2 - 1] < np.float32(between) < scores[NUM // 2]
     return workspace, seeds, scores
 
@@ -94,7 +94,7 @@ def go_dark(root):
 
 
 def test_the_first_sight_sets_a_band_for_each_label_and_passes(config, made):
-    assert golden.check(config, PINS) == []
+    assert reference_parts.check(config, PINS) == []
     assert list(bands(config)) == ["aa-2-bad.json", "aa-2-good.json"]
     band = storage.read_json(bands(config)["aa-2-good.json"])
     assert (band["low"], band["high"]) == (made[2][0], made[2][NUM // 2 - 1])
@@ -106,18 +106,18 @@ def test_the_first_sight_sets_a_band_for_each_label_and_passes(config, made):
 
 def test_the_same_pictures_lie_in_a_band_without_tolerance(config):
     config = config.with_values({"golden.tolerance": 0})
-    golden.check(config, PINS)
+    reference_parts.check(config, PINS)
     stored = storage.list_files(f"{config.workspace}/golden")
-    assert golden.check(config.with_values({"run": "night-2"}), PINS) == []
+    assert reference_parts.check(config.with_values({"run": "night-2"}), PINS) == []
     assert storage.list_files(f"{config.workspace}/golden") == stored
 
 
 def test_a_dark_picture_leaves_the_band_and_stops_the_night(config, root):
-    golden.check(config, PINS)
+    reference_parts.check(config, PINS)
     uri = go_dark(root)
     later = config.with_values({"run": "night-2", "golden.tolerance": 0})
     with pytest.raises(GoldenError, match="1 of 6 golden images are off") as caught:
-        golden.check(later, PINS)
+        reference_parts.check(later, PINS)
     assert caught.value.exit_code == 1
     assert isinstance(caught.value, NightError)
     for text in (uri, "outside", "set by night-1", "--force", "golden"):
@@ -128,27 +128,27 @@ def test_a_dark_picture_leaves_the_band_and_stops_the_night(config, root):
 
 
 def test_the_tolerance_is_the_night_s_own_not_that_of_the_first_sight(config, root):
-    golden.check(config.with_values({"golden.tolerance": 0}), PINS)
+    reference_parts.check(config.with_values({"golden.tolerance": 0}), PINS)
     go_dark(root)
-    assert golden.check(config.with_values({"golden.tolerance": 100}), PINS) == []
+    assert reference_parts.check(config.with_values({"golden.tolerance": 100}), PINS) == []
 
 
 def test_force_tells_what_is_wrong_and_goes_on(config, root):
-    golden.check(config, PINS)
+    reference_parts.check(config, PINS)
     uri = go_dark(root)
     forced = config.with_values({"golden.tolerance": 0, "force": True})
-    (problem,) = golden.check(forced, PINS)
+    (problem,) = reference_parts.check(forced, PINS)
     assert problem.startswith(f"{uri} (good) scores ")
     assert (record(config)["state"], record(config)["forced"]) == ("failed", True)
 
 
 def test_a_later_revision_of_other_categories_hides_nothing(config, root, made):
-    golden.check(config, PINS)
+    reference_parts.check(config, PINS)
     go_dark(root)
     forced = config.with_values({"golden.tolerance": 0, "force": True})
-    golden.check(forced, PINS)
+    reference_parts.check(forced, PINS)
     put(root, "good", "x", picture(made[1][0]), category="ring")
-    golden.check(config.with_values({"force": True}), {"ring": Pin(VERSION, 1, "t")})
+    reference_parts.check(config.with_values({"force": True}), {"ring": Pin(VERSION, 1, "t")})
     found = record(config)
     assert {row["category"] for row in found["images"]} == {"plate", "ring"}
     assert (found["state"], found["forced"]) == ("failed", True)
@@ -161,10 +161,10 @@ def test_a_later_revision_of_other_categories_hides_nothing(config, root, made):
 def test_a_part_on_the_wrong_side_sets_no_band(config, root, made, label, seed_rank, words):
     put(root, label, "odd", picture(made[1][seed_rank]))
     with pytest.raises(GoldenError, match=words):
-        golden.check(config, PINS)
+        reference_parts.check(config, PINS)
     other = {"good": "bad", "bad": "good"}[label]
     assert list(bands(config)) == [f"aa-2-{other}.json"]
-    golden.check(config.with_values({"force": True}), PINS)
+    reference_parts.check(config.with_values({"force": True}), PINS)
     assert list(bands(config)) == [f"aa-2-{other}.json"]
 
 
@@ -172,22 +172,22 @@ def test_a_picture_that_cannot_be_read_is_wrong(config, root):
     uri = storage.join(str(root), "plate", "good", "cut.png")
     storage.write(uri, pillow(picture(0), "PNG")[:200])
     with pytest.raises(GoldenError, match=r"has no score: .*send it again"):
-        golden.check(config, PINS)
+        reference_parts.check(config, PINS)
     row = next(row for row in record(config)["images"] if row["image_uri"] == uri)
     assert row["image_score"] is None
 
 
 def test_another_calibration_has_a_band_of_its_own(config):
-    golden.check(config, PINS)
+    reference_parts.check(config, PINS)
     pins = {"plate": replace(PINS["plate"], calibration=1)}
-    golden.check(config.with_values({"force": True}), pins)
+    reference_parts.check(config.with_values({"force": True}), pins)
     # By the first one's threshold all of them are defective.
     assert list(bands(config)) == ["aa-1-bad.json", "aa-2-bad.json", "aa-2-good.json"]
 
 
 def test_only_the_night_s_own_categories_are_scored(config, root):
     put(root, "good", "x", picture(0), category="cap")
-    golden.check(config, PINS | {"ring": Pin(VERSION, 1, "t"), "new": None})
+    reference_parts.check(config, PINS | {"ring": Pin(VERSION, 1, "t"), "new": None})
     found = record(config)
     assert {row["category"] for row in found["images"]} == {"plate"}
     assert found["without"] == ["new", "ring"]
@@ -195,7 +195,7 @@ def test_only_the_night_s_own_categories_are_scored(config, root):
 
 
 def test_without_a_golden_set_nothing_is_done(config):
-    assert golden.check(config.with_values({"golden.uri": ""}), PINS) == []
+    assert reference_parts.check(config.with_values({"golden.uri": ""}), PINS) == []
     assert not storage.exists(f"{config.workspace}/nights")
 
 
@@ -211,37 +211,37 @@ def test_a_golden_set_that_cannot_be_told_is_refused(config, tmp_path, key, word
     root = tmp_path / "other"
     storage.write(storage.join(str(root), key), pillow(picture(0), "PNG"))
     with pytest.raises(ConfigError, match=words):
-        golden.check(config.with_values({"golden.uri": str(root)}), PINS)
+        reference_parts.check(config.with_values({"golden.uri": str(root)}), PINS)
 
 
 @pytest.mark.parametrize("damage", [{"high": None}, {"low": "high"}, None])
 def test_a_damaged_band_says_what_to_do(config, damage):
-    golden.check(config, PINS)
+    reference_parts.check(config, PINS)
     uri = bands(config)["aa-2-good.json"]
     storage.write_json(uri, damage and storage.read_json(uri) | damage)
     with pytest.raises(ArtefactError, match=r"is no band of a golden set.*delete it"):
-        golden.check(config, PINS)
+        reference_parts.check(config, PINS)
 
 
 def test_a_deleted_band_is_set_anew(config, root, made):
-    golden.check(config, PINS)
+    reference_parts.check(config, PINS)
     go_dark(root)
     storage.delete(bands(config)["aa-2-good.json"])
-    assert golden.check(config.with_values({"golden.tolerance": 0}), PINS) == []
+    assert reference_parts.check(config.with_values({"golden.tolerance": 0}), PINS) == []
     band = storage.read_json(bands(config)["aa-2-good.json"])
     assert band["low"] < made[2][0]
 
 
 def test_a_band_is_widened_by_spreads():
-    band = golden.Band(low=1.0, high=2.0, spread=0.25, num_images=2, run="night-1", at="")
+    band = reference_parts.Band(low=1.0, high=2.0, spread=0.25, num_images=2, run="night-1", at="")
     assert band.limits(2) == (0.5, 2.5)
 
 
 def test_of_two_nights_that_see_a_model_first_one_sets_the_band_for_both(config):
     place = config.workspace, "plate", VERSION
-    calibration = checkpoint.read_calibration(*place, 2)
+    calibration = artefact.read_calibration(*place, 2)
     first, second = (
-        golden._first_seen(
+        reference_parts._first_seen(
             config.with_values({"run": run}), "plate", PINS["plate"], "good", scores, calibration
         )
         for run, scores in (("night-1", [0.1, 0.2]), ("night-2", [0.3]))
@@ -251,5 +251,5 @@ def test_of_two_nights_that_see_a_model_first_one_sets_the_band_for_both(config)
 
 
 def test_the_spread_is_robust_and_not_0_where_half_of_the_scores_are_equal():
-    assert golden.spread([0, 1, 2, 3, 1000]) == pytest.approx(1.4826)
-    assert golden.spread([1, 1, 1, 5]) == pytest.approx(np.std([1, 1, 1, 5]))
+    assert reference_parts.spread([0, 1, 2, 3, 1000]) == pytest.approx(1.4826)
+    assert reference_parts.spread([1, 1, 1, 5]) == pytest.approx(np.std([1, 1, 1, 5]))

@@ -103,7 +103,9 @@ def test_a_fresh_lease_of_another_machine_is_respected(uri):
 
 
 def test_a_process_killed_on_this_machine_holds_nothing(uri):
-    code = f"import os; from mrkd.storage.lease import Lease; Lease({uri!r}).__enter__(); os._exit(9)"
+    code = (
+        f"import os; from mrkd.storage.lease import Lease; Lease({uri!r}).__enter__(); os._exit(9)"
+    )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 9
     assert storage.read_json(uri)["state"] == "held"
     with Lease(uri) as lease:

@@ -12,9 +12,8 @@ from mrkd.config import RoiConfig
 from mrkd.data.images import Statistics
 from mrkd.data.roi import Roi
 from mrkd.errors import ArtefactError
-from mrkd.model import artefact as checkpoint
-from mrkd.model.artefact import checksummed_files as sealed
-from mrkd.model.artefact import save_load as models
+from mrkd.model import artefact
+from mrkd.model.artefact import checksummed_files, save_load
 from mrkd.model.calibration import calibrate
 from mrkd.model.detector import infer
 from mrkd.storage import schema
@@ -27,7 +26,7 @@ def calibration(number=1):
 
 
 def save(workspace, model, version="aa", category="plate"):
-    draft = models.draft(
+    draft = save_load.draft(
         model,
         calibration(),
         category=category,
@@ -38,7 +37,7 @@ def save(workspace, model, version="aa", category="plate"):
         history=pa.table({"epoch": [0], "loss": [0.5]}),
         training_scores=pa.table({"image_uri": ["a"], "image_score": [0.5]}),
     )
-    models.save(str(workspace), draft)
+    save_load.save(str(workspace), draft)
     return draft.card
 
 
@@ -54,7 +53,7 @@ def stored(tmp_path, model):
 
 
 def load(workspace, version="aa", **values):
-    return models.load(str(workspace), "plate", version, **values)
+    return save_load.load(str(workspace), "plate", version, **values)
 
 
 def test_a_loaded_model_scores_as_the_saved_one_to_the_bit(stored, model):
@@ -73,7 +72,7 @@ def test_the_card_says_what_made_the_model(stored):
     }  # fmt: skip
     assert card.metrics == {"validation_loss": 0.125}
     assert card.roi is None
-    assert card == checkpoint.read_card(str(stored), "plate", "aa")
+    assert card == artefact.read_card(str(stored), "plate", "aa")
 
 
 def test_a_region_of_interest_is_part_of_the_model(tmp_path):
@@ -162,7 +161,7 @@ def test_a_missing_file_is_named(stored, name):
 @pytest.mark.parametrize("name", ["models/plate/aa/history.parquet", "models/plate/aa/model.json"])
 def test_a_file_larger_than_it_may_be_is_not_read(stored, name):
     with file_of(stored, name).open("ab") as file:
-        file.truncate(sealed.MAX_JSON_BYTES + 1)
+        file.truncate(checksummed_files.MAX_JSON_BYTES + 1)
     with pytest.raises(ArtefactError, match="too large"):
         load(stored)
 
@@ -186,7 +185,7 @@ def test_a_version_that_stands_is_never_changed(stored, model):
 
 def test_later_calibrations_stand_beside_the_first(stored):
     uri = storage.join(str(stored), "models/plate/aa/calibrations/2.json")
-    storage.write(uri, sealed.to_json(calibration(2).to_json()))
+    storage.write(uri, checksummed_files.to_json(calibration(2).to_json()))
     assert load(stored, calibration=2).calibration == calibration(2)
     assert load(stored).calibration == calibration(1)
     with pytest.raises(ArtefactError, match=r"calibrations/3\.json is missing"):
@@ -197,7 +196,7 @@ def test_another_schema_is_told_from_damage(stored):
     path = stored / "models/plate/aa/model.json"
     content = json.loads(path.read_bytes())
     del content["sha256"], content["schema"]
-    path.write_bytes(sealed.to_json(content, schema=2))
+    path.write_bytes(checksummed_files.to_json(content, schema=2))
     with pytest.raises(ArtefactError, match=r"has schema 2, this version of mrkd reads 1"):
         load(stored)
 
@@ -207,7 +206,7 @@ def test_a_config_of_another_version_of_mrkd_is_told_from_damage(stored):
     content = json.loads(path.read_bytes())
     content["config"]["model"]["new_switch"] = True
     del content["sha256"], content["schema"]
-    path.write_bytes(sealed.to_json(content))
+    path.write_bytes(checksummed_files.to_json(content))
     with pytest.raises(ArtefactError, match=r"does not fit this version of mrkd.*new_switch"):
         load(stored)
 
@@ -217,7 +216,7 @@ def test_what_is_no_sealed_json_is_called_damaged(tmp_path, data):
     uri = storage.join(str(tmp_path), "model.json")
     storage.write(uri, data)
     with pytest.raises(ArtefactError, match="is damaged"):
-        sealed.read_json(uri)
+        checksummed_files.read_json(uri)
 
 
 @pytest.mark.parametrize(
@@ -232,18 +231,18 @@ def test_what_is_no_sealed_json_is_called_damaged(tmp_path, data):
     ],
 )
 def test_a_sealed_file_whose_values_are_of_other_types_is_told_from_damage(stored, name, values):
-    uri = f"{checkpoint.folder_of(str(stored), 'plate', 'aa')}/{name}"
-    content = sealed.read_json(uri)
-    storage.write(uri, sealed.to_json(content | values))
+    uri = f"{artefact.folder_of(str(stored), 'plate', 'aa')}/{name}"
+    content = checksummed_files.read_json(uri)
+    storage.write(uri, checksummed_files.to_json(content | values))
     place = str(stored), "plate", "aa"
-    read = checkpoint.read_card if name == "model.json" else checkpoint.read_calibration
+    read = artefact.read_card if name == "model.json" else artefact.read_calibration
     with pytest.raises(ArtefactError, match=r"does not fit this version of mrkd"):
         read(*place, *([] if name == "model.json" else [1]))
 
 
 def test_a_number_that_is_not_finite_is_not_sealed():
     with pytest.raises(ValueError, match="JSON"):
-        sealed.to_json({"loss": float("nan")})
+        checksummed_files.to_json({"loss": float("nan")})
 
 
 def test_a_region_of_another_version_of_mrkd_is_told_from_damage(stored):
@@ -251,6 +250,6 @@ def test_a_region_of_another_version_of_mrkd_is_told_from_damage(stored):
     content = json.loads(path.read_bytes())
     content["roi"] = {"circle": [30, 20, 10]}
     del content["sha256"], content["schema"]
-    path.write_bytes(sealed.to_json(content))
+    path.write_bytes(checksummed_files.to_json(content))
     with pytest.raises(ArtefactError, match=r"region of interest .*does not fit"):
         load(stored)

@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from mrkd.config import PoolConfig, RoiConfig, RowsConfig
-from mrkd.data import preprocess as decoding
+from mrkd.data import preprocess
 from mrkd.data.datasets import Sample
 from mrkd.data.images import Geometry, Statistics
 from mrkd.data.preprocess import Decoded, Decoder
 from mrkd.data.roi import Roi
 from mrkd.errors import ArtefactError
-from mrkd.model import artefact as checkpoint
-from mrkd.model.artefact import save_load as models
+from mrkd.model import artefact
+from mrkd.model.artefact import save_load
 from mrkd.model.calibration import calibrate
 from mrkd.model.inference import Scorer, find_regions, score_images
 from mrkd.storage import schema
@@ -38,7 +38,7 @@ def decoded(seed, resize="stretch"):
 def save(workspace, version, seed=0, low=0.0, roi=None):
     """A model that calls anomalous what scores above `low` + 3."""
     statistics = [Statistics(0.5, 0.1, 1.0)] * 4
-    draft = models.draft(
+    draft = save_load.draft(
         small_model(seed, roi),
         calibrate(np.arange(4) + low, np.arange(4) + low, statistics, false_call_rate=0.2),
         category="plate",
@@ -49,7 +49,7 @@ def save(workspace, version, seed=0, low=0.0, roi=None):
         history=schema.METRICS.empty_table(),
         training_scores=schema.METRICS.empty_table(),
     )
-    models.save(str(workspace), draft)
+    save_load.save(str(workspace), draft)
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def test_samples_are_decoded_in_order_and_named_by_their_content(tmp_path):
         path.write_bytes(png(n, 8, 8))
         samples.append(Sample(str(path), "plate", "test", 0, "good"))
     (tmp_path / "03.png").unlink()
-    found = list(decoding.decode_samples(samples, Decoder(32, "stretch")))
+    found = list(preprocess.decode_samples(samples, Decoder(32, "stretch")))
     assert [image.image_uri for image in found] == [sample.image_uri for sample in samples]
     assert (found[3].error_kind, found[3].etag) == ("missing", "")
     assert len({image.etag for image in found}) == 70
@@ -235,7 +235,7 @@ def test_a_row_holds_what_the_model_said(scorer):
 @pytest.mark.parametrize(("version", "anomalous"), [("aa", False), ("low", True)])
 def test_verdict_p_value_and_regions_are_the_calibrations(scorer, version, anomalous):
     (row,) = score(scorer, [decoded(0)], version)
-    calibration = checkpoint.read_calibration(scorer._workspace, "plate", version, 1)
+    calibration = artefact.read_calibration(scorer._workspace, "plate", version, 1)
     assert row["is_anomalous"] is anomalous
     assert row["threshold"] == calibration.threshold
     assert row["p_value"] == pytest.approx(float(calibration.p_values(row["image_score"])))

@@ -11,7 +11,7 @@ from mrkd.data.images import Geometry, Statistics, Tiling
 from mrkd.data.preprocess import Decoder
 from mrkd.data.roi import Roi
 from mrkd.errors import ConfigError
-from mrkd.model.artefact import save_load as models
+from mrkd.model.artefact import save_load
 from mrkd.model.calibration import calibrate
 from mrkd.model.detector import infer
 from mrkd.model.inference import Scorer, score_images
@@ -165,11 +165,11 @@ def row_of(tmp_path, model, low=0.0, **rows):
     values, workspace = np.arange(4) + low, str(tmp_path / "workspace")
     calibration = calibrate(values, values, [Statistics(0.5, 0.1, 1.0)] * 4, false_call_rate=0.2)
     empty = schema.METRICS.empty_table()
-    draft = models.draft(
+    draft = save_load.draft(
         model, calibration, category="web", version="v", train=FIT, data={},
         metrics={}, history=empty, training_scores=empty,
     )  # fmt: skip
-    models.save(workspace, draft)
+    save_load.save(workspace, draft)
     scorer = Scorer(workspace, PoolConfig(device="cpu", batch_size=4))
     image, wanted = decoded(model), RowsConfig(map_size=16, **rows)
     (row,) = scorer.score([image], category="web", version="v", rows=wanted)

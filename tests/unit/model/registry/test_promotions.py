@@ -6,7 +6,7 @@ import pytest
 from mrkd import storage
 from mrkd.config import FitConfig, ModelConfig
 from mrkd.errors import ArtefactError, StorageError
-from mrkd.model.registry import promotions as registry
+from mrkd.model.registry import promotions
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def complete(workspace, version, category="plate"):
 
 
 def promote(workspace, version, why="first", by="test"):
-    return registry.promote(workspace, "plate", version, by=by, why=why)
+    return promotions.promote(workspace, "plate", version, by=by, why=why)
 
 
 INPUTS = {
@@ -36,7 +36,7 @@ GATE = {"state": "held", "by": "labels", "difference": {"value": -0.1, "low": -0
 
 
 def version_of(**changes):
-    return registry.version_of(**{**INPUTS, **changes})
+    return promotions.version_of(**{**INPUTS, **changes})
 
 
 def test_a_version_is_16_hex_digits_that_no_machine_changes():
@@ -80,15 +80,15 @@ def test_what_does_not_change_the_model_leaves_its_version(changes):
 
 
 def test_a_category_without_promotion_has_no_champion(workspace):
-    assert registry.champion(workspace, "plate") is None
-    assert registry.versions(workspace, "plate") == []
+    assert promotions.champion(workspace, "plate") is None
+    assert promotions.versions(workspace, "plate") == []
 
 
 def test_a_folder_without_model_json_is_no_version(workspace):
     complete(workspace, "aa")
     storage.write(storage.join(workspace, "models", "plate", "bb", "model.safetensors"), b"x")
     promote(workspace, "aa")
-    assert registry.versions(workspace, "plate") == ["aa"]
+    assert promotions.versions(workspace, "plate") == ["aa"]
 
 
 def test_the_newest_promotion_is_the_champion_past_the_ninth_too(workspace):
@@ -96,9 +96,9 @@ def test_the_newest_promotion_is_the_champion_past_the_ninth_too(workspace):
     complete(workspace, "bb")
     for n in range(10):
         promote(workspace, "ab"[n % 2] * 2, why=f"number {n}")
-    champion = registry.champion(workspace, "plate")
+    champion = promotions.champion(workspace, "plate")
     assert (champion.number, champion.version, champion.why) == (10, "bb", "number 9")
-    assert [p.number for p in registry.promotions(workspace, "plate")] == list(range(1, 11))
+    assert [p.number for p in promotions.promotions(workspace, "plate")] == list(range(1, 11))
 
 
 def test_champion_json_is_a_copy_that_nothing_reads(workspace):
@@ -110,14 +110,14 @@ def test_champion_json_is_a_copy_that_nothing_reads(workspace):
     second = promote(workspace, "bb")
     assert storage.read_json(copy) == dataclasses.asdict(second)
     storage.write(copy, first)  # as after a crash between the two writes
-    assert registry.champion(workspace, "plate") == second
+    assert promotions.champion(workspace, "plate") == second
 
 
 def test_a_version_that_is_not_complete_is_not_promoted(workspace):
     complete(workspace, "aa")
     with pytest.raises(ArtefactError, match=r"no complete version 'bb'.*: it has aa"):
         promote(workspace, "bb")
-    assert registry.champion(workspace, "plate") is None
+    assert promotions.champion(workspace, "plate") is None
 
 
 def test_of_promotions_at_once_each_number_has_one_winner_and_losers_are_told(workspace):
@@ -135,15 +135,15 @@ def test_of_promotions_at_once_each_number_has_one_winner_and_losers_are_told(wo
     with ThreadPoolExecutor(len(names)) as threads:
         won = [p for p in threads.map(attempt, names) if p]
     assert won
-    assert sorted(won, key=lambda p: p.number) == registry.promotions(workspace, "plate")
+    assert sorted(won, key=lambda p: p.number) == promotions.promotions(workspace, "plate")
 
 
 def test_who_promotes_the_same_version_later_finds_it_done(workspace):
     complete(workspace, "aa")
-    first = registry.promote(workspace, "plate", "aa", by="shift 1", why="first", after=0)
-    again = registry.promote(workspace, "plate", "aa", by="shift 2", why="first", after=0)
+    first = promotions.promote(workspace, "plate", "aa", by="shift 1", why="first", after=0)
+    again = promotions.promote(workspace, "plate", "aa", by="shift 2", why="first", after=0)
     assert again == first
-    assert registry.promotions(workspace, "plate") == [first]
+    assert promotions.promotions(workspace, "plate") == [first]
 
 
 def test_a_promotion_decided_against_one_that_is_no_longer_the_newest_is_refused(workspace):
@@ -151,32 +151,32 @@ def test_a_promotion_decided_against_one_that_is_no_longer_the_newest_is_refused
     complete(workspace, "bb")
     first = promote(workspace, "aa", by="shift 1")
     with pytest.raises(ArtefactError, match=r"shift 1 promoted aa with calibration 1 \(first\)"):
-        registry.promote(workspace, "plate", "bb", by="shift 2", why="it is mine", after=0)
-    assert registry.champion(workspace, "plate") == first
-    second = registry.promote(workspace, "plate", "bb", by="shift 2", why="seen", after=1)
-    assert registry.champion(workspace, "plate") == second
+        promotions.promote(workspace, "plate", "bb", by="shift 2", why="it is mine", after=0)
+    assert promotions.champion(workspace, "plate") == first
+    second = promotions.promote(workspace, "plate", "bb", by="shift 2", why="seen", after=1)
+    assert promotions.champion(workspace, "plate") == second
 
 
 def hold(workspace, version="bb", **values):
     words = {"by": "fleet", "reason": "image AUROC fell by 0.1", "gate": GATE}
-    return registry.hold(workspace, "plate", version, **{**words, **values})
+    return promotions.hold(workspace, "plate", version, **{**words, **values})
 
 
 def test_a_hold_is_written_once_and_is_no_version(workspace):
     complete(workspace, "aa")
-    assert registry.holds(workspace, "plate") == {}
+    assert promotions.holds(workspace, "plate") == {}
     first = hold(workspace)
     assert hold(workspace, reason="another reason") == first
-    assert registry.holds(workspace, "plate") == {"bb": first}
+    assert promotions.holds(workspace, "plate") == {"bb": first}
     assert (first.reason, first.gate) == ("image AUROC fell by 0.1", GATE)
-    assert registry.versions(workspace, "plate") == ["aa"]
-    assert registry.champion(workspace, "plate") is None
+    assert promotions.versions(workspace, "plate") == ["aa"]
+    assert promotions.champion(workspace, "plate") is None
 
 
 def test_a_damaged_hold_is_named(workspace):
     storage.write(storage.join(workspace, "models", "plate", "holds", "bb.json"), b"{}")
     with pytest.raises(ArtefactError, match=r"holds/bb\.json is no record"):
-        registry.holds(workspace, "plate")
+        promotions.holds(workspace, "plate")
 
 
 HASH = "0123456789abcdef" * 4
@@ -185,43 +185,45 @@ MADE = {"version": "aa", "num_images": {"train": 23}, "warnings": ["few images"]
 
 def test_what_inputs_made_is_told_by_the_same_inputs_alone(workspace):
     complete(workspace, "aa")
-    assert registry.made_from(workspace, "plate", HASH) is None
-    registry.record_inputs(workspace, "plate", HASH, MADE)
-    assert registry.made_from(workspace, "plate", HASH) == MADE
-    assert registry.made_from(workspace, "plate", HASH[:-1] + "0") is None  # equal where it counts
-    assert registry.made_from(workspace, "ring", HASH) is None
-    assert registry.versions(workspace, "plate") == ["aa"]
+    assert promotions.made_from(workspace, "plate", HASH) is None
+    promotions.record_inputs(workspace, "plate", HASH, MADE)
+    assert promotions.made_from(workspace, "plate", HASH) == MADE
+    assert (
+        promotions.made_from(workspace, "plate", HASH[:-1] + "0") is None
+    )  # equal where it counts
+    assert promotions.made_from(workspace, "ring", HASH) is None
+    assert promotions.versions(workspace, "plate") == ["aa"]
 
 
 def test_the_last_word_on_the_same_inputs_counts(workspace):
     complete(workspace, "aa")
     complete(workspace, "aa-2")
-    registry.record_inputs(workspace, "plate", HASH, MADE)
-    registry.record_inputs(workspace, "plate", HASH, {**MADE, "version": "aa-2"})
-    assert registry.made_from(workspace, "plate", HASH)["version"] == "aa-2"
+    promotions.record_inputs(workspace, "plate", HASH, MADE)
+    promotions.record_inputs(workspace, "plate", HASH, {**MADE, "version": "aa-2"})
+    assert promotions.made_from(workspace, "plate", HASH)["version"] == "aa-2"
 
 
 def test_inputs_whose_version_was_deleted_make_nothing(workspace):
     complete(workspace, "aa")
-    registry.record_inputs(workspace, "plate", HASH, MADE)
+    promotions.record_inputs(workspace, "plate", HASH, MADE)
     storage.delete(storage.join(workspace, "models", "plate", "aa", "model.json"))
-    assert registry.made_from(workspace, "plate", HASH) is None
+    assert promotions.made_from(workspace, "plate", HASH) is None
 
 
 @pytest.mark.parametrize("content", [b"", b"[1]", b"{}", b'{"made": 1}', b"\xff", b'{"made": {}}'])
 def test_a_damaged_record_of_inputs_makes_nothing_and_is_named(workspace, caplog, content):
     uri = storage.join(workspace, "models", "plate", "inputs", f"{HASH[:16]}.json")
     storage.write(uri, content)
-    assert registry.made_from(workspace, "plate", HASH) is None
+    assert promotions.made_from(workspace, "plate", HASH) is None
     assert uri in caplog.text
 
 
 def test_a_forced_version_takes_the_first_free_suffix(workspace):
-    assert registry.next_version(workspace, "plate", "aa") == "aa"
+    assert promotions.next_version(workspace, "plate", "aa") == "aa"
     complete(workspace, "aa")
-    assert registry.next_version(workspace, "plate", "aa") == "aa-2"
+    assert promotions.next_version(workspace, "plate", "aa") == "aa-2"
     complete(workspace, "aa-2")
-    assert registry.next_version(workspace, "plate", "aa") == "aa-3"
+    assert promotions.next_version(workspace, "plate", "aa") == "aa-3"
 
 
 @pytest.mark.parametrize(
@@ -236,4 +238,4 @@ def test_a_damaged_promotion_is_named(workspace, content, error):
     uri = storage.join(workspace, "models", "plate", "promotions", "1.json")
     storage.write(uri, content)
     with pytest.raises(error, match=r"promotions/1\.json"):
-        registry.champion(workspace, "plate")
+        promotions.champion(workspace, "plate")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mrkd.data import images
-from mrkd.nights import drift as profiles
+from mrkd.nights import drift
 from mrkd.nights.drift import Group, Lights, Reference
 from tests.support.closed_nights import scored, write_night
 from tests.support.night_pages import Plant, earlier_profile
@@ -49,14 +49,14 @@ def light(findings, measure, against):
 
 
 def test_what_does_not_move_is_green():
-    lights = profiles.judge(group(), REFERENCE, [group()] * 6)
+    lights = drift.judge(group(), REFERENCE, [group()] * 6)
     for findings in (lights.quality, lights.scores, lights.nok_rate):
         assert Lights.worst(findings) == "green"
 
 
 @pytest.mark.parametrize("by", [-0.3, 0.3])
 def test_darker_and_brighter_pictures_are_red_by_both_references_and_nothing_else_is(by):
-    lights = profiles.judge(group(moved("brightness", by)), REFERENCE, [group()] * 6)
+    lights = drift.judge(group(moved("brightness", by)), REFERENCE, [group()] * 6)
     for against in ("calibration", "nights"):
         finding = light(lights.quality, "brightness", against)
         assert finding.light == "red"
@@ -70,7 +70,7 @@ def test_the_lights_turn_amber_then_red_as_the_pictures_darken():
     shifts = np.linspace(0, -0.3, 40)
     seen = [
         light(
-            profiles.judge(group(moved("brightness", by)), REFERENCE, []).quality,
+            drift.judge(group(moved("brightness", by)), REFERENCE, []).quality,
             "brightness",
             "calibration",
         ).light
@@ -83,21 +83,21 @@ def test_nights_that_vary_among_themselves_widen_their_limits():
     steady = [group() for _ in range(10)]
     varied = [group(moved("brightness", 0.1 * (-1) ** n)) for n in range(10)]
     one = group(moved("brightness", -0.12))
-    against_steady = light(profiles.judge(one, None, steady).quality, "brightness", "nights")
-    against_varied = light(profiles.judge(one, None, varied).quality, "brightness", "nights")
+    against_steady = light(drift.judge(one, None, steady).quality, "brightness", "nights")
+    against_varied = light(drift.judge(one, None, varied).quality, "brightness", "nights")
     assert against_steady.light == "red"
     assert against_varied.light == "green"
 
 
 def test_higher_scores_of_good_parts_are_red_and_pictures_are_not():
-    lights = profiles.judge(group(moved("image_score", 0.5)), REFERENCE, [group()] * 6)
+    lights = drift.judge(group(moved("image_score", 0.5)), REFERENCE, [group()] * 6)
     assert Lights.worst(lights.scores) == "red"
     assert Lights.worst(lights.quality) == Lights.worst(lights.nok_rate) == "green"
 
 
 def test_scores_of_another_model_are_no_reference():
     before = [group(model_version="v0")] * 6
-    lights = profiles.judge(group(), REFERENCE, before)
+    lights = drift.judge(group(), REFERENCE, before)
     assert light(lights.scores, "image_score", "nights").light == "unknown"
     assert light(lights.nok_rate, "nok_rate", "nights").light == "unknown"
     assert light(lights.quality, "brightness", "nights").light == "green"
@@ -106,11 +106,11 @@ def test_scores_of_another_model_are_no_reference():
 
 def test_more_defective_parts_are_red_against_nights_and_amber_against_the_calibration():
     before = [group(num_ok=980, num_nok=20)] * 6
-    many = profiles.judge(group(num_ok=800, num_nok=200), REFERENCE, before)
+    many = drift.judge(group(num_ok=800, num_nok=200), REFERENCE, before)
     assert light(many.nok_rate, "nok_rate", "nights").light == "red"
     assert light(many.nok_rate, "nok_rate", "calibration").light == "amber"
     assert Lights.worst(many.quality) == Lights.worst(many.scores) == "green"
-    none = profiles.judge(group(num_ok=1000, num_nok=0), REFERENCE, before)
+    none = drift.judge(group(num_ok=1000, num_nok=0), REFERENCE, before)
     assert light(none.nok_rate, "nok_rate", "nights").figure < 0
     assert light(none.nok_rate, "nok_rate", "calibration").light == "green"
 
@@ -120,15 +120,15 @@ def test_defects_that_are_usual_ask_for_nobody(num_nok, expected):
     """Three times what false calls explain, every night; and one night ten times that."""
     before = [group(num_ok=970, num_nok=30)] * 6
     tonight = group(num_ok=1000 - num_nok, num_nok=num_nok)
-    first = light(profiles.judge(tonight, REFERENCE, []).nok_rate, "nok_rate", "calibration")
+    first = light(drift.judge(tonight, REFERENCE, []).nok_rate, "nok_rate", "calibration")
     assert first.light == "amber"
-    later = light(profiles.judge(tonight, REFERENCE, before).nok_rate, "nok_rate", "calibration")
+    later = light(drift.judge(tonight, REFERENCE, before).nok_rate, "nok_rate", "calibration")
     assert later.light == expected
 
 
 def drawn(rng, count, draw):
     """A group of so many images whose brightness is drawn."""
-    values = {"brightness": profiles.quantiles(draw(rng, count))}
+    values = {"brightness": drift.quantiles(draw(rng, count))}
     return group(values, num_ok=count, num_nok=0, sizes={})
 
 
@@ -146,7 +146,7 @@ def lights_of(measure, against, number, make):
     seen = []
     for seed in range(number):
         tonight, reference, before = make(np.random.default_rng(seed))
-        lights = profiles.judge(tonight, reference, before)
+        lights = drift.judge(tonight, reference, before)
         seen.append(light(lights.quality, measure, against).light)
     return seen
 
@@ -155,7 +155,7 @@ def lights_of(measure, against, number, make):
 @pytest.mark.parametrize("num_held_out", [8, 12, 20, 60, 300])
 def test_chance_against_few_calibration_images_is_never_red(draw, num_held_out):
     def make(rng):
-        held_out = {"brightness": profiles.quantiles(draw(rng, num_held_out))}
+        held_out = {"brightness": drift.quantiles(draw(rng, num_held_out))}
         return drawn(rng, 300, draw), Reference({"brightness": num_held_out}, held_out), []
 
     seen = lights_of("brightness", "calibration", 300, make)
@@ -165,14 +165,14 @@ def test_chance_against_few_calibration_images_is_never_red(draw, num_held_out):
 
 def test_scores_and_looks_are_judged_by_as_many_images_as_each_has():
     reference = Reference({"image_score": 4000, "brightness": 7}, REFERENCE.quantiles)
-    found = profiles.judge(group(), reference, [])
+    found = drift.judge(group(), reference, [])
     assert light(found.quality, "brightness", "calibration").light == "unknown"
     assert light(found.scores, "image_score", "calibration").light != "unknown"
 
 
 def test_fewer_than_eight_calibration_images_judge_nothing():
     reference = Reference({"image_score": 100, "brightness": 7}, REFERENCE.quantiles)
-    found = light(profiles.judge(group(), reference, []).quality, "brightness", "calibration")
+    found = light(drift.judge(group(), reference, []).quality, "brightness", "calibration")
     assert (found.light, found.reason) == (
         "unknown",
         "7 calibration images are too few to judge by",
@@ -209,7 +209,7 @@ def test_few_images_of_mixed_sizes_are_not_red_by_chance():
 def test_one_defective_part_more_among_few_is_chance():
     before = [group(num_ok=39, num_nok=1)] * 6
     finding = light(
-        profiles.judge(group(num_ok=37, num_nok=3), REFERENCE, before).nok_rate,
+        drift.judge(group(num_ok=37, num_nok=3), REFERENCE, before).nok_rate,
         "nok_rate",
         "nights",
     )
@@ -218,7 +218,7 @@ def test_one_defective_part_more_among_few_is_chance():
 
 @pytest.mark.parametrize("sizes", [{"64x64": 40, "128x128": 60}, {"64x64": 40, "128x32": 60}])
 def test_images_of_another_size_or_shape_are_red(sizes):
-    lights = profiles.judge(group(sizes=sizes), REFERENCE, [group()] * 6)
+    lights = drift.judge(group(sizes=sizes), REFERENCE, [group()] * 6)
     for against in ("calibration", "nights"):
         finding = light(lights.quality, "size", against)
         assert (finding.light, finding.figure) == ("red", pytest.approx(0.6))
@@ -234,20 +234,20 @@ def test_sizes_that_are_always_mixed_are_green():
             sizes[f"{height}x{width}"] = sizes.get(f"{height}x{width}", 0) + 1
         return group(sizes=sizes)
 
-    lights = profiles.judge(mixed(), REFERENCE, [mixed() for _ in range(10)])
+    lights = drift.judge(mixed(), REFERENCE, [mixed() for _ in range(10)])
     assert light(lights.quality, "size", "nights").light == "green"
 
 
 def test_few_images_are_not_judged():
     few = group(num_ok=5, num_nok=0, sizes={"64x64": 5})
-    lights = profiles.judge(few, REFERENCE, [group()] * 6)
+    lights = drift.judge(few, REFERENCE, [group()] * 6)
     for findings in (lights.quality, lights.scores, lights.nok_rate):
         assert {finding.light for finding in findings} == {"unknown"}
         assert all("too few" in finding.reason for finding in findings)
 
 
 def test_without_a_calibration_the_nights_judge_alone():
-    lights = profiles.judge(group(), None, [group()] * 6)
+    lights = drift.judge(group(), None, [group()] * 6)
     assert Lights.worst(lights.quality) == "green"
     assert light(lights.scores, "image_score", "calibration").light == "unknown"
 
@@ -256,7 +256,7 @@ def test_pictures_of_one_brightness_bear_a_change_of_less_than_a_hundredth():
     even = {"brightness": np.full(21, 0.5, np.float32)}
     slightly, clearly = ({"brightness": np.full(21, v, np.float32)} for v in (0.504, 0.45))
     for values, expected in ((slightly, "green"), (clearly, "red")):
-        lights = profiles.judge(group(values), None, [group(even)] * 6)
+        lights = drift.judge(group(values), None, [group(even)] * 6)
         assert light(lights.quality, "brightness", "nights").light == expected
 
 
@@ -270,15 +270,15 @@ def test_real_pictures_fifteen_percent_darker_are_red(tmp_path):
             picture = 60 + smooth(seed=first + n) * 0.5
             look = images.statistics(np.clip(picture * factor, 0, 255).astype(np.uint8))
             rows.append(row(n, 0.2 + 0.002 * (n * 7 % 60), look))
-        return profiles.measure(write_night(tmp_path, run, rows)).groups[0]
+        return drift.measure(write_night(tmp_path, run, rows)).groups[0]
 
     before = [night(f"n{n}", 1.0, 100 * n) for n in range(6)]
     same, dark = night("same", 1.0, 900), night("dark", 0.85, 900)
-    lights = profiles.judge(dark, None, before)
+    lights = drift.judge(dark, None, before)
     assert light(lights.quality, "brightness", "nights").light == "red"
     assert light(lights.quality, "brightness", "nights").figure < 0
     assert Lights.worst(lights.scores) == Lights.worst(lights.nok_rate) == "green"
-    lights = profiles.judge(same, None, before)
+    lights = drift.judge(same, None, before)
     assert Lights.worst(lights.quality) == "green"
 
 
@@ -288,8 +288,8 @@ def test_a_drawn_plant_without_drift_is_green_but_for_chance():
     seen = [
         Lights.worst(findings)
         for number in range(30, 50)
-        for one in profiles.compare(earlier_profile(plant, number), before)
-        for lights in [profiles.judge(one.tonight, None, one.before)]
+        for one in drift.compare(earlier_profile(plant, number), before)
+        for lights in [drift.judge(one.tonight, None, one.before)]
         for findings in (lights.quality, lights.scores, lights.nok_rate)
     ]
     assert len(seen) == 300

@@ -7,8 +7,7 @@ import pytest
 from mrkd import storage
 from mrkd.errors import ArtefactError, ConfigError
 from mrkd.nights.manifest import open_night, read_manifests
-from mrkd.nights.reviews import error_rates as estimate
-from mrkd.nights.reviews import import_labels as bringing
+from mrkd.nights.reviews import error_rates, import_labels
 from mrkd.nights.reviews import store as record
 from mrkd.nights.reviews.labels_csv import Label, read_labels
 from tests.support.closed_nights import failed, scored, write_night
@@ -83,11 +82,11 @@ def estimated(workspace, run, versions=None):
     """What is said of a night's models, those of its newest revision."""
     manifests = read_manifests(storage.join(workspace, "nights", run))
     newest = {name: pin.version for one in manifests for name, pin in one.pins.items() if pin}
-    return estimate.estimate(workspace, {run: manifests}, versions or newest)
+    return error_rates.estimate(workspace, {run: manifests}, versions or newest)
 
 
 def say(workspace, verdicts, who="Ann", at=AT):
-    return bringing.bring(
+    return import_labels.bring(
         workspace, [Label(uri, verdict, who, at) for uri, verdict in verdicts.items()], by="test"
     )
 

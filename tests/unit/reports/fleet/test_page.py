@@ -9,7 +9,7 @@ import pytest
 
 from mrkd import storage
 from mrkd.errors import ArtefactError
-from mrkd.model.registry import promotions as registry
+from mrkd.model.registry import promotions
 from mrkd.reports import fleet_page, load_fleet_data, write_page
 from mrkd.reports.fleet.values import FleetData, Gate, Training
 from mrkd.reports.kit import read as stored
@@ -109,7 +109,7 @@ def test_a_model_that_a_person_promoted_since_is_held_no_more(tmp_path):
     uri = write_fleet(tmp_path, {"ring": "held"})
     assert load_fleet_data(uri).trainings[0].gate.holds
     workspace = uri.rsplit("/", 2)[0]
-    registry.promote(workspace, "ring", VERSION, by="Ada", why="new lamps")
+    promotions.promote(workspace, "ring", VERSION, by="Ada", why="new lamps")
     gate = load_fleet_data(uri).trainings[0].gate
     assert (gate.holds, gate.promoted_since) == (False, "Ada: new lamps")
     assert 'id="held"' not in fleet_page(load_fleet_data(uri))

@@ -3,7 +3,7 @@
 import re
 
 from mrkd import storage
-from mrkd.model.registry import promotions as registry
+from mrkd.model.registry import promotions
 from mrkd.nights.image_history import history
 from mrkd.reports import history_page
 from tests.support.closed_nights import failed, write_night
@@ -35,7 +35,7 @@ def test_the_page_shows_each_night_s_verdict_and_map_over_the_picture(tmp_path):
 
 def test_the_word_of_whoever_promoted_the_model_is_shown_as_text(tmp_path):
     workspace, uri = written(tmp_path)
-    registry.promote(workspace, "plate", "v1", by="ada", why="<b>caps</b> were missed")
+    promotions.promote(workspace, "plate", "v1", by="ada", why="<b>caps</b> were missed")
     place = storage.join(workspace, "nights", "night-2", "manifests", "manifest-1.json")
     storage.write_json(place, storage.read_json(place) | {"closed_at": "2099-01-01T00:00:00+00:00"})
     html = history_page(workspace, uri, history(workspace, uri))

@@ -7,7 +7,7 @@ import pytest
 
 from mrkd import storage
 from mrkd.errors import StorageError
-from mrkd.nights import drift as profiles
+from mrkd.nights import drift
 from mrkd.nights.drift import Finding
 from mrkd.reports import load_night_data, night_page
 from mrkd.reports.kit.values import ImageError
@@ -105,7 +105,7 @@ def test_a_night_of_three_hundred_categories_shows_pictures_of_twenty(tmp_path):
 
 def test_a_shard_that_is_gone_is_told(tmp_path):
     uri = write_night(str(tmp_path), RUN, [scored("plate/1.png", 0.2)])
-    profiles.store(uri)
+    drift.store(uri)
     (shard,) = storage.list_files(storage.join(uri, "scores"))
     storage.delete(shard.uri)
     with pytest.raises(StorageError, match=r"the rows of .* cannot be read .*shard is gone"):

@@ -8,11 +8,11 @@ import pytest
 
 from mrkd import storage
 from mrkd.errors import NightError
-from mrkd.model import artefact as checkpoint
-from mrkd.nights import drift as profiles
+from mrkd.model import artefact
+from mrkd.nights import drift
 from mrkd.nights.drift import Lights
 from mrkd.nights.manifest import open_night
-from mrkd.nights.reviews import import_labels as bringing
+from mrkd.nights.reviews import import_labels
 from mrkd.nights.reviews.labels_csv import Label
 from mrkd.reports import load_night_data, night_page, write_page
 from mrkd.reports.night import rows as night_rows
@@ -152,7 +152,7 @@ def test_borderline_images_are_those_nearest_their_threshold_on_either_side(writ
 
 
 def _held_out(uri, category):
-    return checkpoint.read_calibration(uri.rsplit("/", 2)[0], category, "v1", 1).scores
+    return artefact.read_calibration(uri.rsplit("/", 2)[0], category, "v1", 1).scores
 
 
 def test_images_for_audit_are_twenty_good_ones_the_same_in_every_draw(written):
@@ -203,7 +203,7 @@ def test_models_stand_with_calibration_and_what_it_supports(html):
 
 def test_a_model_that_is_gone_leaves_its_part_out_with_a_word(tmp_path):
     uri = write_plant(tmp_path, Plant(num_nights=6, num_images=20))
-    folder = checkpoint.folder_of(uri.rsplit("/", 2)[0], "plate", "v1")
+    folder = artefact.folder_of(uri.rsplit("/", 2)[0], "plate", "v1")
     storage.delete(storage.join(folder, "model.json"))
     data = load_night_data(uri)
     assert [one.category for one in data.scorings if one.model is None] == ["new", "plate"]
@@ -225,7 +225,7 @@ def test_the_page_stores_the_profile_that_later_nights_read(tmp_path):
     uri = write_plant(tmp_path, Plant(num_nights=0, num_images=8))
     assert write_page(uri) == f"{uri}/report.html"
     assert f"<title>Night {RUN}</title>" in storage.read(f"{uri}/report.html").decode()
-    assert profiles.read(uri).run == RUN
+    assert drift.read(uri).run == RUN
 
 
 def test_a_night_that_is_not_closed_has_no_page(tmp_path):
@@ -271,7 +271,7 @@ def test_what_people_say_is_counted_and_too_few_words_propose_no_threshold(tmp_p
         return [Label(row["image_uri"], verdict, "Ann", at) for row in own[:number]]
 
     labels = label("ring", True, "NOK", 2) + label("ring", False, "OK", 20)
-    bringing.bring(workspace, labels + label("plate", True, "OK", 1), by="test")
+    import_labels.bring(workspace, labels + label("plate", True, "OK", 1), by="test")
     page = night_page(load_night_data(uri))
     words = text_of(section(page, "people"))
     assert "ring 2 2 0, 0 % 0 % to 66 % 78 20 0, 0 % 0 % to 16 %" in words

@@ -11,8 +11,8 @@ import pytest
 from mrkd import storage
 from mrkd.data import datasets
 from mrkd.data.preprocess import Decoder, decode_samples
-from mrkd.model import artefact as checkpoint
-from mrkd.model.artefact import save_load as models
+from mrkd.model import artefact
+from mrkd.model.artefact import save_load
 from mrkd.model.ensemble import Ensemble
 from mrkd.model.inference import score_images
 from mrkd.storage import schema
@@ -38,7 +38,7 @@ def train(parts, workspace, *, count=32, group=lambda n: None, probe=None, call=
 
 
 def scores(workspace, result):
-    folder = checkpoint.folder_of(str(workspace), "plate", result.version)
+    folder = artefact.folder_of(str(workspace), "plate", result.version)
     rows = schema.from_parquet(storage.read(storage.join(folder, "training_scores.parquet")))
     return rows.to_pylist()
 
@@ -48,7 +48,7 @@ def count_of(rows, value, column="sha256"):
 
 
 def card(workspace, result):
-    return checkpoint.read_card(str(workspace), "plate", result.version)
+    return artefact.read_card(str(workspace), "plate", result.version)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def both(parts, tmp_path_factory):
 
 def test_all_good_images_calibrate_each_by_what_did_not_know_it(both):
     workspace, result = both
-    loaded = models.load(str(workspace), "plate", result.version)
+    loaded = save_load.load(str(workspace), "plate", result.version)
     assert isinstance(loaded.model, Ensemble)
     assert loaded.model.student is not None
     assert len(loaded.calibration.scores) == loaded.calibration.num_groups == 32
@@ -162,7 +162,7 @@ def test_a_trial_judges_what_its_cells_do_not_know(parts, tmp_path):
 
     asking = Probe(marks, lambda epochs: True)
     result = train(parts, tmp_path, probe=asking)
-    loaded = models.load(str(tmp_path), "plate", result.version)
+    loaded = save_load.load(str(tmp_path), "plate", result.version)
     assert isinstance(loaded.model, Ensemble)
     rows = scores(tmp_path, result)
     assert {row["side"] for row in rows} == {"validation", "calibration"}

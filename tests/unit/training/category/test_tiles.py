@@ -4,13 +4,12 @@ import numpy as np
 import pytest
 
 from mrkd.config import EvalConfig
-from mrkd.data import datasets, images
-from mrkd.data import preprocess as decoding
+from mrkd.data import datasets, images, preprocess
 from mrkd.data.preprocess import Decoder
 from mrkd.evaluation import metrics
 from mrkd.evaluation.evaluate_model import measure_category
-from mrkd.model import artefact as checkpoint
-from mrkd.model.artefact import save_load as models
+from mrkd.model import artefact
+from mrkd.model.artefact import save_load
 from mrkd.model.inference import score_images
 from mrkd.storage.thread_map import in_threads
 from mrkd.training.category import train_category
@@ -64,9 +63,9 @@ def test_a_training_in_tiles_counts_images_and_calibrates_on_their_canvases(cate
     config, _, result = category
     assert sum(result.num_images.values()) == len(good)
     assert result.resize == "stretch"
-    loaded = models.load(config.workspace, "plate", result.version)
+    loaded = save_load.load(config.workspace, "plate", result.version)
     assert (loaded.card.model.tiles, loaded.card.model.overlap) == (64, 16)
-    sides = checkpoint.read_sides(config.workspace, "plate", result.version)
+    sides = artefact.read_sides(config.workspace, "plate", result.version)
     own = [n for n, digest in enumerate(good.digests) if sides[digest] == "calibration"]
     held_out = list(score_images(loaded.model, [good.decoded[n] for n in own]))
     assert list(loaded.calibration.scores) == sorted(one.image_score for one in held_out)
@@ -81,9 +80,9 @@ def test_flips_of_tiles_are_trained_on(category, tmp_path):
 
 def test_large_pictures_are_evaluated_and_judged_as_they_are_scored(category):
     config, samples, result = category
-    model = models.load(config.workspace, "plate", result.version).model
+    model = save_load.load(config.workspace, "plate", result.version).model
     test = [sample for sample in samples if sample.split == "test"]
-    scored = list(score_images(model, decoding.decode_samples(test, Decoder.of(config.model))))
+    scored = list(score_images(model, preprocess.decode_samples(test, Decoder.of(config.model))))
 
     evaluated = EvalConfig(config.workspace, "test", config.data, resamples=0)
     measured = measure_category(evaluated, "plate", samples)

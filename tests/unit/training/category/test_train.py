@@ -5,14 +5,11 @@ import pytest
 
 from mrkd import storage
 from mrkd.config import PoolConfig, RowsConfig
-from mrkd.data import datasets
-from mrkd.data import preprocess as decoding
+from mrkd.data import datasets, preprocess
 from mrkd.errors import CategoryError, StorageError, TeacherError
-from mrkd.model import artefact as checkpoint
-from mrkd.model import device
-from mrkd.model import inference as scoring
-from mrkd.model.artefact import save_load as models
-from mrkd.model.registry import promotions as registry
+from mrkd.model import artefact, device, inference
+from mrkd.model.artefact import save_load
+from mrkd.model.registry import promotions
 from mrkd.storage import schema
 from mrkd.training.category import train_category
 from mrkd.training.category.warnings import check_converged
@@ -46,7 +43,7 @@ def trained(parts, tmp_path_factory):
 
 
 def read_table(workspace, version, name):
-    folder = checkpoint.folder_of(str(workspace), "plate", version)
+    folder = artefact.folder_of(str(workspace), "plate", version)
     return schema.from_parquet(storage.read(storage.join(folder, name)))
 
 
@@ -56,10 +53,10 @@ def tree(workspace):
 
 def test_a_category_is_trained_calibrated_and_promoted_first(trained):
     workspace, result, rows = trained
-    champion = registry.champion(str(workspace), "plate")
+    champion = promotions.champion(str(workspace), "plate")
     assert (result.status, champion.version, champion.why) == ("trained", result.version, "first")
     assert champion.by == "train test"
-    loaded = models.load(str(workspace), "plate", result.version)
+    loaded = save_load.load(str(workspace), "plate", result.version)
     assert result.threshold == loaded.calibration.threshold
     assert result.num_images == loaded.card.data["num_images"]
     assert sum(result.num_images.values()) == 32
@@ -69,9 +66,7 @@ def test_a_category_is_trained_calibrated_and_promoted_first(trained):
         "read", "teacher", "decode", "features", "fit", "calibrate", "save", "gate",
     }  # fmt: skip
     history = storage.read(
-        storage.join(
-            checkpoint.folder_of(str(workspace), "plate", result.version), "history.parquet"
-        )
+        storage.join(artefact.folder_of(str(workspace), "plate", result.version), "history.parquet")
     )
     assert schema.from_parquet(history)["epoch"].to_pylist() == [row["epoch"] for row in rows]
 
@@ -87,11 +82,11 @@ def test_a_night_scores_the_held_out_images_as_the_calibration_did(trained, part
     workspace, result, _ = trained
     config = small_config(str(parts), str(workspace))
     samples = [s for s in datasets.load(config.data)["plate"] if s.split == "train"]
-    images = list(decoding.decode_samples(samples, decoding.Decoder(64, "stretch")))
-    scorer = scoring.Scorer(str(workspace), PoolConfig(device="cpu"))
+    images = list(preprocess.decode_samples(samples, preprocess.Decoder(64, "stretch")))
+    scorer = inference.Scorer(str(workspace), PoolConfig(device="cpu"))
     rows = scorer.score(images, category="plate", version=result.version, rows=RowsConfig())
     scored = {row["image_uri"]: row["image_score"] for row in rows}
-    calibration = checkpoint.read_calibration(str(workspace), "plate", result.version, 1)
+    calibration = artefact.read_calibration(str(workspace), "plate", result.version, 1)
     stored = read_table(workspace, result.version, "training_scores.parquet").to_pylist()
     assert {row["image_uri"]: row["image_score"] for row in stored} == scored
     held_out = sorted(scored[r["image_uri"]] for r in stored if r["side"] == "calibration")
@@ -117,7 +112,7 @@ def test_two_runs_give_the_same_weights_on_another_place_and_under_other_names(
         path.rename(good / f"renamed{n}.png")
     second = train(own_parts, tmp_path / "other")
     cards = [
-        checkpoint.read_card(str(place), "plate", result.version)
+        artefact.read_card(str(place), "plate", result.version)
         for place, result in ((workspace, first), (tmp_path / "other", second))
     ]
     assert second.version == first.version
@@ -133,7 +128,7 @@ def test_new_images_move_few_others_and_give_a_new_version(trained, own_parts, t
     other = shutil.copytree(workspace, tmp_path / "workspace")
     second = train(own_parts, other)
     assert (second.status, second.version != first.version) == ("trained", True)
-    judged = registry.holds(str(other), "plate").get(second.version) or registry.champion(
+    judged = promotions.holds(str(other), "plate").get(second.version) or promotions.champion(
         str(other), "plate"
     )
     assert (judged.version, judged.gate) == (second.version, second.gate)
@@ -159,11 +154,11 @@ def test_force_trains_again_beside_the_version_that_stands(trained, parts, tmp_p
     other = shutil.copytree(workspace, tmp_path / "workspace")
     forced = train(parts, other, **{"fleet.force": True})
     assert (forced.status, forced.version) == ("trained", f"{first.version}-2")
-    assert registry.champion(str(other), "plate").version == forced.version
-    cards = [checkpoint.read_card(str(other), "plate", r.version) for r in (first, forced)]
+    assert promotions.champion(str(other), "plate").version == forced.version
+    cards = [artefact.read_card(str(other), "plate", r.version) for r in (first, forced)]
     assert cards[0].weights_digest == cards[1].weights_digest
     assert train(parts, other).status == "up_to_date"
-    assert registry.champion(str(other), "plate").version == forced.version
+    assert promotions.champion(str(other), "plate").version == forced.version
 
 
 def test_a_version_that_was_saved_but_not_promoted_is_promoted_by_the_next_start(
@@ -173,7 +168,7 @@ def test_a_version_that_was_saved_but_not_promoted_is_promoted_by_the_next_start
     other = shutil.copytree(workspace, tmp_path / "workspace")
     shutil.rmtree(other / "models" / "plate" / "promotions")
     assert train(parts, other).status == "up_to_date"
-    assert registry.champion(str(other), "plate").version == first.version
+    assert promotions.champion(str(other), "plate").version == first.version
 
 
 def test_a_run_that_another_of_the_same_inputs_overtook_takes_what_stands(parts, tmp_path):
@@ -186,7 +181,7 @@ def test_a_run_that_another_of_the_same_inputs_overtook_takes_what_stands(parts,
     slower = train(parts, tmp_path, overtaken)
     assert (faster[0].status, slower.status) == ("trained", "up_to_date")
     assert (slower.version, slower.threshold) == (faster[0].version, faster[0].threshold)
-    (promotion,) = registry.promotions(str(tmp_path), "plate")
+    (promotion,) = promotions.promotions(str(tmp_path), "plate")
     assert promotion.version == slower.version
 
 
@@ -195,7 +190,7 @@ def test_a_lost_teacher_is_stored_again_by_the_next_start(trained, parts, tmp_pa
     other = shutil.copytree(workspace, tmp_path / "workspace")
     shutil.rmtree(other / "teachers")
     assert train(parts, other).status == "up_to_date"
-    models.load(str(other), "plate", first.version)
+    save_load.load(str(other), "plate", first.version)
 
 
 def test_images_that_cannot_be_decoded_are_left_out_and_named(own_parts, tmp_path):

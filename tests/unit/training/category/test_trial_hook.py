@@ -4,7 +4,7 @@ import pytest
 
 from mrkd import storage
 from mrkd.data import datasets
-from mrkd.model.registry import promotions as registry
+from mrkd.model.registry import promotions
 from mrkd.training.category import Probe, train_category
 from tests.support.models import small_config
 from tests.support.parts import make_parts
@@ -43,7 +43,7 @@ def kept(folder):
 def test_a_training_that_is_measured_is_neither_promoted_nor_held(parts, tmp_path):
     result = train(parts, tmp_path, Probe(marks, lambda epochs: False))
     assert (result.status, result.marks) == ("trained", {"objective": result.threshold})
-    assert registry.champion(str(tmp_path), "plate") is None
+    assert promotions.champion(str(tmp_path), "plate") is None
     assert kept(tmp_path) == {"models", "teachers"}
 
 

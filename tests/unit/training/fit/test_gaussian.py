@@ -9,7 +9,7 @@ from mrkd.model.detector import infer
 from mrkd.model.feature_cache import TeacherFeatures
 from mrkd.model.feature_pairs import inside
 from mrkd.model.mrkd import build
-from mrkd.training import fit as training
+from mrkd.training import fit
 from mrkd.training.fit.validation import fit_gaussian
 from tests.support.models import FIT, MODEL
 
@@ -32,7 +32,7 @@ def fitted(teacher, count=40, **values):
     train = TeacherFeatures(teacher, pictures(count), budget_bytes=2**30)
     held_out = TeacherFeatures(teacher, pictures(12, seed=1), budget_bytes=2**30)
     ids = [str(n) for n in range(count)]
-    training.fit(model, train, held_out, FIT, sample_ids=ids)
+    fit.fit(model, train, held_out, FIT, sample_ids=ids)
     return model.eval(), train, held_out
 
 

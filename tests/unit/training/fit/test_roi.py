@@ -9,7 +9,7 @@ from mrkd.data.roi import Roi
 from mrkd.model.anomaly_map import level_maps
 from mrkd.model.feature_pairs import inside
 from mrkd.model.loss import distillation_loss
-from mrkd.training import fit as training
+from mrkd.training import fit
 from mrkd.training.fit.step_loss import TrainingLoss
 from mrkd.training.fit.validation import validation_loss
 from tests.support.models import MODEL, small_model
@@ -83,4 +83,4 @@ def test_features_of_another_region_are_refused():
     everywhere = features(small_model(), 0, 4)
     model = small_model(roi=left_half())
     with pytest.raises(ValueError, match="region of interest"):
-        training.fit(model, everywhere, everywhere, FIT, sample_ids=list("abcd"))
+        fit.fit(model, everywhere, everywhere, FIT, sample_ids=list("abcd"))

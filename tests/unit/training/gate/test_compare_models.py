@@ -4,10 +4,10 @@ import cv2
 import numpy as np
 import pytest
 
-from mrkd.data import preprocess as decoding
+from mrkd.data import preprocess
 from mrkd.data.datasets import Sample
 from mrkd.errors import CategoryError, StorageError
-from mrkd.model import inference as scoring
+from mrkd.model import inference
 from mrkd.training import gate
 from mrkd.training.gate.compare_models import by_defects, by_labels
 from tests.support.models import MODEL, small_cells, small_model
@@ -27,8 +27,8 @@ def test_labelled_images_are_scored_as_a_night_scores_them(parts):
     model = small_model()
     trial = by_labels([shown(rival(model))], parts, 500)
     test = [sample for sample in parts if sample.split == "test"]
-    decoded = decoding.decode_samples(test, decoding.Decoder(MODEL.image_size, MODEL.resize))
-    found = zip((one.gt_label for one in test), scoring.score_images(model, decoded), strict=True)
+    decoded = preprocess.decode_samples(test, preprocess.Decoder(MODEL.image_size, MODEL.resize))
+    found = zip((one.gt_label for one in test), inference.score_images(model, decoded), strict=True)
     expected = sorted((label, scored.image_score) for label, scored in found)
     assert sorted(zip(trial.labels, trial.scores[0], strict=True)) == expected
     assert counts(trial) == (6, 6, 0)
@@ -86,8 +86,8 @@ def test_made_defects_are_no_more_than_the_limit(good):
 def test_clean_held_out_images_score_as_in_their_calibration(good):
     model = small_model()
     samples = [sample for sample, _ in held_out(good)]
-    decoded = decoding.decode_samples(samples, decoding.Decoder(MODEL.image_size, MODEL.resize))
-    expected = [scored.image_score for scored in scoring.score_images(model, decoded)]
+    decoded = preprocess.decode_samples(samples, preprocess.Decoder(MODEL.image_size, MODEL.resize))
+    expected = [scored.image_score for scored in inference.score_images(model, decoded)]
     trial = by_defects([shown(rival(model), sides_of(good))], good, 500)
     assert sorted(trial.scores[0][trial.labels == 0]) == pytest.approx(sorted(expected), rel=1e-5)
 
@@ -108,13 +108,13 @@ def test_where_too_few_are_shared_the_challengers_own_are_shown(good):
 
 
 def test_cells_judge_an_image_as_if_they_had_not_been_fitted_to_it(good):
-    decoder = decoding.Decoder(MODEL.image_size, MODEL.resize)
-    images = list(decoding.decode_samples([sample for sample, _ in good], decoder))
+    decoder = preprocess.Decoder(MODEL.image_size, MODEL.resize)
+    images = list(preprocess.decode_samples([sample for sample, _ in good], decoder))
     model = small_cells(np.stack([image.pixels for image in images]))
     known = {digest: "calibration" for _, digest in good}
     trial = by_defects([shown(rival(model), known)], good, 500)
     clean = trial.scores[0][trial.labels == 0]
-    in_sample = np.array([scored.image_score for scored in scoring.score_images(model, images)])
+    in_sample = np.array([scored.image_score for scored in inference.score_images(model, images)])
     assert len(clean) == len(in_sample)
     assert (np.sort(clean) > np.sort(in_sample)).all()
 

@@ -5,10 +5,10 @@ import pytest
 
 from mrkd import storage
 from mrkd.errors import CategoryError
-from mrkd.model import artefact as checkpoint
-from mrkd.model.artefact import save_load as models
+from mrkd.model import artefact
+from mrkd.model.artefact import save_load
 from mrkd.training import gate
-from mrkd.training.gate import decision as verdict
+from mrkd.training.gate import decision
 from mrkd.training.gate.compare_models import by_defects
 from tests.support.models import small_model
 from tests.support.rivals import (
@@ -76,7 +76,7 @@ def test_a_loss_of_just_the_margin_passes(workspace, parts, good, better, worse,
     champion = crown(workspace, better, sides_of(good))
     loss = -judge(workspace, worse, champion, parts, good).record["difference"]["value"]
     for margin, state in ((loss - 1e-15, "passed"), (loss, "passed"), (loss - 1e-6, "held")):
-        monkeypatch.setattr(verdict, "MARGIN", margin)
+        monkeypatch.setattr(decision, "MARGIN", margin)
         assert judge(workspace, worse, champion, parts, good).state == state
 
 
@@ -148,7 +148,7 @@ def test_labelled_good_images_called_far_above_the_promise_hold_a_newcomer(works
 def test_calls_are_far_above_a_rate_where_chance_would_hardly_make_them(
     calls, num_images, rate, far
 ):
-    assert verdict._is_far_above(calls, num_images, rate) == far
+    assert decision._is_far_above(calls, num_images, rate) == far
 
 
 def test_the_champion_decides_by_the_calibration_that_was_promoted(workspace, good, better):
@@ -168,7 +168,7 @@ def test_too_few_shared_images_are_said(workspace, good, better):
 
 def test_a_champion_that_cannot_be_loaded_holds_nobody_back(workspace, parts, good, better, worse):
     champion = crown(workspace, better, sides_of(good))
-    folder = checkpoint.folder_of(workspace, "plate", champion.version)
+    folder = artefact.folder_of(workspace, "plate", champion.version)
     storage.write(storage.join(folder, "model.safetensors"), b"damaged")
     found = judge(workspace, worse, champion, parts, good)
     assert found.state == "passed"
@@ -186,7 +186,7 @@ def test_a_champion_for_pictures_of_another_size_holds_nobody_back(workspace, pa
 
 def test_a_stored_challenger_gets_the_verdict_of_the_one_in_memory(workspace, parts, good, better):
     stored = store(workspace, better, sides_of(good))
-    loaded = models.load(workspace, "plate", stored.card.version)
+    loaded = save_load.load(workspace, "plate", stored.card.version)
     for samples in (parts, []):
         in_memory, read = (
             gate.judge(workspace, one, None, samples=samples, good=good, max_images=500)
