@@ -49,7 +49,7 @@ class Decoded:
     error_message: str | None = None
 
 
-class Decoder:
+class Preprocessor:
     """Bytes to pixels at a model's size; whatever they are, it returns.
 
     Args:
@@ -111,7 +111,7 @@ class Decoder:
         return replace(read, pixels=pixels, geometry=geometry, statistics=images.statistics(rgb))
 
 
-def decode_samples(samples: Iterable[Sample], decoder: Decoder) -> Iterator[Decoded]:
+def decode_samples(samples: Iterable[Sample], decoder: Preprocessor) -> Iterator[Decoded]:
     """The samples read and decoded, in order; an unreadable one is an error like any other.
 
     Here `etag` is the sha256 of the file, empty for one that could not be read.
@@ -127,7 +127,7 @@ def decode_samples(samples: Iterable[Sample], decoder: Decoder) -> Iterator[Deco
     return in_threads(decode, samples, ahead=ahead_of(decoder))
 
 
-def ahead_of(decoder: Decoder) -> int:
+def ahead_of(decoder: Preprocessor) -> int:
     """How many decoded pictures may wait in memory."""
     return _TILED_AHEAD if decoder.tiles else AHEAD
 

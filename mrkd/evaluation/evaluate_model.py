@@ -17,7 +17,7 @@ from mrkd.data import datasets, preprocess
 from mrkd.data.datasets import Sample
 from mrkd.data.images import Geometry
 from mrkd.data.leak_check import Leak, find_leaks
-from mrkd.data.preprocess import Decoder
+from mrkd.data.preprocess import Preprocessor
 from mrkd.errors import CategoryError
 from mrkd.evaluation.category_metrics import Pixels, evaluate_category
 from mrkd.model import device, inference
@@ -45,7 +45,7 @@ _MAX_SIDE = 4096
 
 
 @dataclass(frozen=True)
-class Measured:
+class Evaluation:
     """What the evaluation of one category found.
 
     Args:
@@ -62,7 +62,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Judge:
+class Evaluator:
     """A model that is measured.
 
     Args:
@@ -80,7 +80,7 @@ class Judge:
     config_digest: str
 
 
-def measure_category(config: EvalConfig, category: str, samples: Sequence[Sample]) -> Measured:
+def measure_category(config: EvalConfig, category: str, samples: Sequence[Sample]) -> Evaluation:
     """Scores the labelled images of a category and measures its champion by them.
 
     Args:
@@ -101,16 +101,18 @@ def measure_category(config: EvalConfig, category: str, samples: Sequence[Sample
     return measure(judge, config, category, samples)
 
 
-def judge_of(config: EvalConfig, category: str, version: str, calibration: int = 1) -> Judge:
+def judge_of(config: EvalConfig, category: str, version: str, calibration: int = 1) -> Evaluator:
     """A version of the config's workspace; errors as `measure_category`."""
     loaded = save_load.load(config.workspace, category, version, calibration=calibration)
     loaded.model.to(device.choose(config.pool.device, "float32").device)
     train = loaded.card.train
     digest = config_digest(loaded.model.config, train)
-    return Judge(loaded.model, loaded.calibration, version, train.seed, digest)
+    return Evaluator(loaded.model, loaded.calibration, version, train.seed, digest)
 
 
-def measure(judge: Judge, config: EvalConfig, category: str, samples: Sequence[Sample]) -> Measured:
+def measure(
+    judge: Evaluator, config: EvalConfig, category: str, samples: Sequence[Sample]
+) -> Evaluation:
     """Scores the labelled images of a category and measures a model by them.
 
     Images are scored and their maps measured one batch after another: what is held of an image is
@@ -152,7 +154,7 @@ def measure(judge: Judge, config: EvalConfig, category: str, samples: Sequence[S
         seed=judge.seed,
         model_version=judge.version,
     )
-    return Measured(
+    return Evaluation(
         scores=pa.Table.from_pylist(rows, schema=LABELLED),
         metrics=pa.Table.from_pylist(metrics, schema=schema.FIGURES),
         model=_facts(judge),
@@ -179,10 +181,10 @@ _Maps = tuple[NDArray[Any], NDArray[Any] | None, NDArray[Any] | None]
 
 
 def _judge(
-    judge: Judge, config: EvalConfig, samples: Sequence[Sample]
+    judge: Evaluator, config: EvalConfig, samples: Sequence[Sample]
 ) -> Iterator[tuple[Sample, dict[str, Any], _Maps | None]]:
     """Every image with its row, its map reduced as a night stores it, and what pixels are told."""
-    decoder = Decoder.of(judge.model.config)
+    decoder = Preprocessor.of(judge.model.config)
     placement = device.choose(config.pool.device, config.pool.precision)
     whole = RowsConfig(map="float32", map_size=_side_in_full(judge.model.config))
     has_masks = any(sample.gt_mask_uri for sample in samples)
@@ -241,7 +243,7 @@ def _labelled(sample: Sample, row: Mapping[str, Any]) -> dict[str, Any]:
     return {**row, **{name: getattr(sample, name) for name in labels}}
 
 
-def _facts(judge: Judge) -> dict[str, Any]:
+def _facts(judge: Evaluator) -> dict[str, Any]:
     model, calibration = judge.model.config, judge.calibration
     teacher = judge.model.teacher
     return {

@@ -45,7 +45,7 @@ _LEAST_SPREAD = 0.05
 """Of a score, as a share of its mean; of 17 real sets none has less than 0.08."""
 
 
-class Found(NamedTuple):
+class Normalised(NamedTuple):
     """What the detectors found in a batch.
 
     Args:
@@ -154,14 +154,14 @@ class Ensemble(nn.Module):
             for n, t in enumerate(levels)
         ]
 
-    def forward(self, images_B3HW: Tensor) -> Found:
+    def forward(self, images_B3HW: Tensor) -> Normalised:
         """float32 `[B, 3, H, W]`, normalised for the teacher, to what the detectors find."""
         with torch.no_grad():
             if self.pixel_roi is not None:
                 images_B3HW = images_B3HW * self.pixel_roi
             return self.from_features(self.teacher(images_B3HW))
 
-    def from_features(self, levels: Sequence[Tensor]) -> Found:
+    def from_features(self, levels: Sequence[Tensor]) -> Normalised:
         """The same from the teacher's raw features, all levels."""
         pairs = self.student.pairs(levels) if self.student else None
         distances = {}
@@ -173,7 +173,7 @@ class Ensemble(nn.Module):
                 away = cells.deviations(seen)
                 known = self._known.get(grid.name)
                 distances[grid.name] = cells.distances(away, known_PBD=known)
-        return Found(pairs, distances)
+        return Normalised(pairs, distances)
 
     def unlearn(self, image_1HW3: Tensor) -> Self:
         """This model as if one of its cells' good pictures had not been among them.
@@ -189,7 +189,7 @@ class Ensemble(nn.Module):
         other._known = {grid.name: self.grid(grid.name).deviations(seen) for grid in GRIDS}
         return other
 
-    def maps(self, found: Found) -> Tensor:
+    def maps(self, found: Normalised) -> Tensor:
         """Each detector's smoothed map at input size, in the order of `names`: `[B, K, H, W]`."""
         own = []
         if self.student is not None and found.pairs is not None:
@@ -225,7 +225,7 @@ class Ensemble(nn.Module):
         cells = maps_BKHW[:, [self.names.index(name) for name in SCORED]]
         return torch.cat([torch.stack(tops, 1), inside(cells, self.pixel_roi).mean(2)], 1)
 
-    def join(self, maps_BKHW: Tensor, found: Found | None = None) -> Joined:
+    def join(self, maps_BKHW: Tensor, found: Normalised | None = None) -> Joined:
         """The joint map, and the joint score."""
         shown = maps_BKHW[:, self.shown]
         size = (1, -1, 1, 1)

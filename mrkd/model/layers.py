@@ -150,7 +150,7 @@ class SimAM(nn.Module):
         return x_BChw * torch.sigmoid(inverse_energy)
 
 
-class BasicBlock(nn.Module):
+class DecoderBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut; `resample` halves, doubles or keeps the size."""
 
     expansion = 1
@@ -204,7 +204,7 @@ class BottleneckBlock(nn.Module):
         return F.relu(self.residual(x_BChw) + self.shortcut(x_BChw))
 
 
-Block = type[BasicBlock] | type[BottleneckBlock]
+Block = type[DecoderBlock] | type[BottleneckBlock]
 
 
 def stage(

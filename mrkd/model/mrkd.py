@@ -21,11 +21,11 @@ from mrkd.model import anomaly_map as maps
 from mrkd.model.detector import Joined
 from mrkd.model.feature_pairs import FeaturePairs, inside
 from mrkd.model.layers import (
-    BasicBlock,
     Block,
     BottleneckBlock,
     ChannelReconstruction,
     Decoder,
+    DecoderBlock,
     FeatureMaskGeneration,
     MultiScaleFusion,
     SimAM,
@@ -56,13 +56,13 @@ class _Shape:
 def _shape(name: str, channels: Sequence[int]) -> _Shape:
     match name:
         case "resnet18":
-            return _Shape(BasicBlock, 512, 2, (2, 2, 2), 64)
+            return _Shape(DecoderBlock, 512, 2, (2, 2, 2), 64)
         case "resnet50":
             return _Shape(BottleneckBlock, 512, 3, (6, 4, 3), 64)
         case "wide_resnet50_2":
             return _Shape(BottleneckBlock, 512, 3, (6, 4, 3), 128)
         case _:
-            return _Shape(BasicBlock, 2 * channels[-1], 2, (2,) * len(channels), 64)
+            return _Shape(DecoderBlock, 2 * channels[-1], 2, (2,) * len(channels), 64)
 
 
 class MRKD(nn.Module):

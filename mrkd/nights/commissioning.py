@@ -23,7 +23,7 @@ from mrkd import storage
 from mrkd.config.toml import nearest
 from mrkd.data.datasets.sample import place_of
 from mrkd.data.images import Statistics
-from mrkd.data.preprocess import Decoder
+from mrkd.data.preprocess import Preprocessor
 from mrkd.errors import NightError
 from mrkd.model import inference
 from mrkd.model.artefact import Calibration
@@ -291,7 +291,7 @@ def _scored(
         for suffix in one.config.get("archive", {}).get("tars", ())
     }
     by_uri = {row["image_uri"]: row for row in rows}
-    decoder = Decoder.of(loaded.card.model)
+    decoder = Preprocessor.of(loaded.card.model)
     found = archived_images.read_images(night_uri, rows, sorted(tars))
     decoded = (decoder(uri, data) for uri, data in found)
     usable = (

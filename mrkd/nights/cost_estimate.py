@@ -38,7 +38,7 @@ _NUM_NIGHTS = 3
 
 
 @dataclass(frozen=True)
-class Rate:
+class ScoringRate:
     """What a night takes for an image.
 
     Args:
@@ -55,7 +55,7 @@ class Rate:
 
 
 @dataclass(frozen=True)
-class Row:
+class NightCost:
     """One category of the plan; without a model its images become error rows."""
 
     category: str
@@ -79,9 +79,9 @@ class NightForecast:
         deadline: that the config sets, if any.
     """
 
-    rows: Sequence[Row]
+    rows: Sequence[NightCost]
     shard_bytes: int
-    rate: Rate | None
+    rate: ScoringRate | None
     price: PriceConfig
     started_at: str
     deadline: timedelta | None = None
@@ -149,7 +149,7 @@ def forecast_night(config: ScoreConfig) -> NightForecast:
     return NightForecast(rows, shard_bytes, rate, config.price, started_at, deadline)
 
 
-def _rows(plan: Plan, shards: Sequence[Shard]) -> list[Row]:
+def _rows(plan: Plan, shards: Sequence[Shard]) -> list[NightCost]:
     num_shards = Counter(shard.category for shard in shards)
     table = plan.rows.group_by("category").aggregate(
         [("image_uri", "count"), ("image_bytes", "sum")]
@@ -159,11 +159,11 @@ def _rows(plan: Plan, shards: Sequence[Shard]) -> list[Row]:
         name, pin = row["category"], plan.pins[row["category"]]
         size = row["image_bytes_sum"] or 0
         version = pin.version if pin else None
-        rows.append(Row(name, row["image_uri_count"], size, num_shards[name], version))
+        rows.append(NightCost(name, row["image_uri_count"], size, num_shards[name], version))
     return rows
 
 
-def _recorded(config: ScoreConfig) -> Rate | None:
+def _recorded(config: ScoreConfig) -> ScoringRate | None:
     """From the newest nights of the workspace that scored anything; None where there is none."""
     root = storage.join(config.workspace, "nights")
     uris = [storage.join(root, name, "night.json") for name in storage.list_names(root)]
@@ -175,7 +175,7 @@ def _recorded(config: ScoreConfig) -> Rate | None:
     seconds = sum(start["images"] / start["images_per_s"] for start in newest)
     cpus, gpus = newest[-1]["cpus"], newest[-1]["gpus"]
     source = f"the last {len(newest)} starts of the workspace's nights"
-    return Rate(seconds / images, cpus, gpus, source)
+    return ScoringRate(seconds / images, cpus, gpus, source)
 
 
 def _starts(uri: str) -> list[Mapping[str, Any]]:
@@ -195,7 +195,7 @@ def _starts(uri: str) -> list[Mapping[str, Any]]:
     return []
 
 
-def _timed(config: ScoreConfig, rows: Sequence[Row]) -> Rate:
+def _timed(config: ScoreConfig, rows: Sequence[NightCost]) -> ScoringRate:
     """From one batch of noise by the model with the most images, on the device that is here."""
     most = max(rows, key=lambda row: row.num_images)
     assert most.model_version is not None
@@ -209,7 +209,7 @@ def _timed(config: ScoreConfig, rows: Sequence[Row]) -> Rate:
     began = time.perf_counter()
     infer(model, pixels)
     what = "counted as one tile an image" if model.config.tiles else "without reading"
-    return Rate(
+    return ScoringRate(
         image_s=(time.perf_counter() - began) / batch,
         cpus=float(os.cpu_count() or 1),
         gpus=1.0 if place.type == "cuda" else 0.0,

@@ -16,7 +16,7 @@ from typing import Any
 from mrkd import storage
 from mrkd.config import check_name
 from mrkd.config.toml import nearest
-from mrkd.data.preprocess import Decoder
+from mrkd.data.preprocess import Preprocessor
 from mrkd.errors import ArtefactError, ConfigError
 from mrkd.model import artefact
 from mrkd.model.registry import promotions, queries
@@ -83,7 +83,7 @@ def pin(workspace: str, category: str, versions: Mapping[str, str] | None = None
     else:
         calibration = queries.shelf(workspace, category).calibration(version)
     card = artefact.read_card(workspace, category, version)
-    pixels = Decoder.of(card.model).num_bytes(1) or 0
+    pixels = Preprocessor.of(card.model).num_bytes(1) or 0
     return Pin(version, calibration, card.teacher.name, pixels)
 
 

@@ -1,4 +1,4 @@
-"""Reference parts, photographed anew before each night: has a lens, a lamp or a camera changed?
+"""ReferencePart parts, photographed anew before each night: has a lens, a lamp or a camera changed?
 
     golden/<category>/<version>-<calibration>-<label>.json   scores as first seen; never changed
     nights/<run>/golden.json                                 what the night's start found
@@ -20,7 +20,7 @@ import numpy as np
 from mrkd import storage
 from mrkd.config import RowsConfig, ScoreConfig
 from mrkd.data.images import DecodeLimits
-from mrkd.data.preprocess import Decoded, Decoder, ahead_of
+from mrkd.data.preprocess import Decoded, Preprocessor, ahead_of
 from mrkd.errors import ArtefactError, ConfigError, GoldenError, StorageError
 from mrkd.model import artefact
 from mrkd.model.artefact import Calibration
@@ -48,7 +48,7 @@ _MAD_TO_SD = 1.4826
 
 
 @dataclass(frozen=True)
-class Reference:
+class ReferencePart:
     """One picture of a reference part."""
 
     image_uri: str
@@ -57,7 +57,7 @@ class Reference:
 
 
 @dataclass(frozen=True)
-class Band:
+class ScoreRange:
     """The scores of a category's good or bad reference parts when its model first saw them.
 
     Args:
@@ -148,7 +148,7 @@ def check(config: ScoreConfig, pins: Mapping[str, Pin | None]) -> list[str]:
     return problems
 
 
-def list_references(config: ScoreConfig) -> list[Reference]:
+def list_references(config: ScoreConfig) -> list[ReferencePart]:
     """The pictures of the golden set, by URI.
 
     Raises:
@@ -173,7 +173,7 @@ def list_references(config: ScoreConfig) -> list[Reference]:
                 f"{'no category' if category == UNMATCHED else 'neither good nor bad as label'}; "
                 "move the file or correct the template"
             )
-        found.append(Reference(file.uri, category, label))
+        found.append(ReferencePart(file.uri, category, label))
     return found
 
 
@@ -181,7 +181,7 @@ def _check_category(
     config: ScoreConfig,
     category: str,
     pin: Pin,
-    references: Sequence[Reference],
+    references: Sequence[ReferencePart],
     scorer: Scorer,
 ) -> Iterator[dict[str, Any]]:
     """The reference parts of one category, each with its score and what is wrong with it."""
@@ -216,14 +216,14 @@ def _score(
     config: ScoreConfig,
     category: str,
     pin: Pin,
-    references: Sequence[Reference],
+    references: Sequence[ReferencePart],
     scorer: Scorer,
 ) -> list[dict[str, Any]]:
     """A night's row for each reference part, in order; what cannot be read is an error."""
     card = artefact.read_card(config.workspace, category, pin.version)
-    decoder = Decoder.of(card.model, DecodeLimits.of(config.archive))
+    decoder = Preprocessor.of(card.model, DecodeLimits.of(config.archive))
 
-    def read(reference: Reference) -> Decoded:
+    def read(reference: ReferencePart) -> Decoded:
         uri = reference.image_uri
         try:
             data, etag = storage.fetch(uri, max_bytes=config.archive.max_bytes)
@@ -255,7 +255,7 @@ def _wrong_side(row: Mapping[str, Any], label: Label) -> str:
     return f"scores {score:.4g}, {where} the threshold {threshold:.4g}"
 
 
-def _outside(row: Mapping[str, Any], band: Band | None, tolerance: float) -> str:
+def _outside(row: Mapping[str, Any], band: ScoreRange | None, tolerance: float) -> str:
     """What is wrong with a picture that lies on the right side of the threshold."""
     if band is None:
         return ""
@@ -270,7 +270,7 @@ def _band_uri(config: ScoreConfig, category: str, pin: Pin, label: Label) -> str
     return storage.join(config.workspace, "golden", category, name)
 
 
-def _band(config: ScoreConfig, category: str, pin: Pin, label: Label) -> Band | None:
+def _band(config: ScoreConfig, category: str, pin: Pin, label: Label) -> ScoreRange | None:
     """The stored band; None where the model has not seen these parts as what they are yet."""
     uri = _band_uri(config, category, pin, label)
     if storage.stat(uri) is None:
@@ -278,7 +278,9 @@ def _band(config: ScoreConfig, category: str, pin: Pin, label: Label) -> Band | 
     try:
         content = storage.read_json(uri)
         numbers = {name: float(content[name]) for name in ("low", "high", "spread")}
-        return Band(**{name: content[name] for name in Band.__dataclass_fields__} | numbers)
+        return ScoreRange(
+            **{name: content[name] for name in ScoreRange.__dataclass_fields__} | numbers
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise ArtefactError(
             f"{uri} is no band of a golden set ({error!r}): delete it, and the next night sets it"
@@ -292,9 +294,9 @@ def _first_seen(
     label: Label,
     scores: Sequence[float],
     calibration: Calibration,
-) -> Band | None:
+) -> ScoreRange | None:
     """Stores the band of these scores; where another night was faster, its band."""
-    band = Band(
+    band = ScoreRange(
         low=min(scores),
         high=max(scores),
         spread=spread(calibration.scores),

@@ -26,7 +26,7 @@ _COLUMNS = [
 
 
 @dataclass(frozen=True)
-class Trial:
+class ThresholdTrial:
     """A category of a night by another threshold.
 
     Args:
@@ -55,7 +55,7 @@ class Trial:
         }
 
 
-def try_threshold(night_uri: str, category: str, threshold: float) -> Trial:
+def try_threshold(night_uri: str, category: str, threshold: float) -> ThresholdTrial:
     """What a threshold would have decided; an image is defective strictly above it.
 
     Args:
@@ -78,7 +78,7 @@ def try_threshold(night_uri: str, category: str, threshold: float) -> Trial:
     limit = np.float32(threshold)
     then = pc.greater(scored["image_score"], pa.scalar(limit, pa.float32()))
     scored = scored.append_column("would_be_nok", then)
-    return Trial(
+    return ThresholdTrial(
         category=category,
         threshold=float(limit),
         models=list(_by_model(scored)),

@@ -15,7 +15,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from mrkd.errors import MrkdError, StorageError
-from mrkd.on_ray.cluster import Ask
+from mrkd.on_ray.cluster import Resources
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class Attempt:
 def run_each(
     function: Callable[..., Any],
     arguments: Mapping[str, tuple[Any, ...]],
-    ask: Ask,
+    ask: Resources,
     *,
     max_failures: int,
     backoff_s: float = 0.0,

@@ -46,7 +46,7 @@ class Node:
 
 
 @dataclass(frozen=True)
-class Ask:
+class Resources:
     """What one worker takes of its node, and the threads that torch uses there."""
 
     cpus: float
@@ -59,7 +59,7 @@ class Pool:
     """How many scorers there are and what each one takes."""
 
     size: int
-    ask: Ask
+    ask: Resources
 
 
 @contextmanager
@@ -137,7 +137,7 @@ def _autoscaled() -> list[Node]:
 
 def worker_ask(
     found: Sequence[Node], *, cpus: float, gpus: float, device: Device, num_workers: int
-) -> Ask:
+) -> Resources:
     """What each of some equal workers takes.
 
     Args:
@@ -162,10 +162,10 @@ def worker_ask(
     share = node.cpus / max(1, min(at_once, num_workers))
     # Whole CPUs, or where many share a GPU and few CPUs, what is left of one for each.
     cpus = cpus or (float(math.floor(share)) if share >= 1 else math.floor(share * 1000) / 1000)
-    return Ask(cpus, gpus, threads=max(1, math.floor(cpus)))
+    return Resources(cpus, gpus, threads=max(1, math.floor(cpus)))
 
 
-def groups_at_once(found: Sequence[Node], ask: Ask, size: int) -> int:
+def groups_at_once(found: Sequence[Node], ask: Resources, size: int) -> int:
     """How many groups of workers the nodes hold at one time.
 
     Args:
@@ -222,14 +222,14 @@ def scorer_pool(found: Sequence[Node], pool: PoolConfig) -> Pool:
     """
     gpus = pool.gpus_per_scorer or _one_gpu(found, pool.device)
     if gpus:
-        ask = Ask(0.0, gpus)
+        ask = Resources(0.0, gpus)
         chosen = Pool(pool.scorers or scorer_room(found, ask), ask)
     else:
         with_cpus = [node.cpus for node in found if node.cpus]
         wanted = pool.scorers or max(1, sum(math.floor(cpus) for cpus in with_cpus))
         per_node = math.ceil(wanted / max(1, len(with_cpus)))
         share = max(1.0, min(with_cpus, default=0.0) / per_node)
-        ask = Ask(max(0.5, math.floor(0.75 * share)), threads=max(1, math.floor(share)))
+        ask = Resources(max(0.5, math.floor(0.75 * share)), threads=max(1, math.floor(share)))
         chosen = Pool(wanted, ask)
     room = scorer_room(found, chosen.ask)
     if not 1 <= chosen.size <= room:
@@ -241,7 +241,7 @@ def scorer_pool(found: Sequence[Node], pool: PoolConfig) -> Pool:
     return chosen
 
 
-def scorer_room(found: Sequence[Node], ask: Ask) -> int:
+def scorer_room(found: Sequence[Node], ask: Resources) -> int:
     """How many scorers of that kind these nodes hold."""
     if ask.gpus:
         return sum(math.floor(node.gpus / ask.gpus) for node in found)
@@ -250,7 +250,7 @@ def scorer_room(found: Sequence[Node], ask: Ask) -> int:
     return sum(math.floor((cpus - READER_CPUS) / ask.cpus) for cpus in with_cpus)
 
 
-def enter_worker(ask: Ask) -> None:
+def enter_worker(ask: Resources) -> None:
     """What our functions do first in a process of the cluster that computes with torch."""
     import torch
 

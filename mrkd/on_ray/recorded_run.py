@@ -15,7 +15,7 @@ from mrkd.storage.lease import Lease
 STATES = {0: "done", 1: "failed", 3: "partial"}
 
 
-class Verdict:
+class RecordedRun:
     """Stores the summary of the run inside a `with` block, also where an error ends it.
 
     A `ConfigError` stores nothing: it says that nothing was started. Nor does the end of a run that

@@ -33,7 +33,7 @@ _TIMED_STEPS = 3
 
 
 @dataclass(frozen=True)
-class Rate:
+class UnitCost:
     """What one worker takes for a unit of work.
 
     Args:
@@ -52,7 +52,7 @@ class Rate:
 
 
 @dataclass(frozen=True)
-class Row:
+class CategoryCost:
     """One category; seconds are None where nothing is to be done."""
 
     category: str
@@ -73,9 +73,9 @@ class Forecast:
         command: that would do it.
     """
 
-    rows: Sequence[Row]
+    rows: Sequence[CategoryCost]
     num_bytes: int
-    rate: Rate
+    rate: UnitCost
     price: PriceConfig
     started_at: str
     command: str = "train"
@@ -131,11 +131,11 @@ def forecast(config: TrainConfig) -> Forecast:
     steps = any(steps_of(configs[name], samples[name]) for name in samples)
     rate = _recorded(config, with_steps=steps) or _timed(config)
 
-    def row(name: str) -> Row:
+    def row(name: str) -> CategoryCost:
         done = not config.fleet.force and standing(config.workspace, name, inputs[name])
         good = good_samples(samples[name])
         seconds = None if done else _seconds(configs[name], samples[name], rate)
-        return Row(name, len(good), seconds)
+        return CategoryCost(name, len(good), seconds)
 
     rows = sorted(in_threads(row, samples), key=lambda r: (-(r.seconds or 0), r.category))
     num_bytes = _num_bytes(config.data.root, samples)
@@ -154,7 +154,7 @@ def forecast_search(config: SearchConfig) -> Forecast:
     return replace(found, rows=rows, command="tune")
 
 
-def _seconds(config: TrainConfig, samples: Sequence[Sample], rate: Rate) -> float:
+def _seconds(config: TrainConfig, samples: Sequence[Sample], rate: UnitCost) -> float:
     stepped = _stepped_pixels(config, steps_of(config, samples))
     return rate.step_s * stepped + rate.image_s * work_of(config, samples)
 
@@ -171,7 +171,7 @@ def _num_bytes(root: str, samples: Mapping[str, Sequence[Sample]]) -> int:
     return sum(sizes.get(uri, 0) for uri in files)
 
 
-def _recorded(config: TrainConfig, *, with_steps: bool) -> Rate | None:
+def _recorded(config: TrainConfig, *, with_steps: bool) -> UnitCost | None:
     """From what the newest fleets of the workspace took; None where none has trained anything."""
     root = storage.join(config.workspace, "fleets")
     fleets = []
@@ -200,10 +200,10 @@ def _recorded(config: TrainConfig, *, with_steps: bool) -> Rate | None:
         return None
     cpus, gpus = asks[0]
     source = f"{len(asks)} trainings of the workspace's last fleets"
-    return Rate(step_s / max(stepped, 1.0), image_s / pixels, cpus, gpus, source)
+    return UnitCost(step_s / max(stepped, 1.0), image_s / pixels, cpus, gpus, source)
 
 
-def _timed(config: TrainConfig) -> Rate:
+def _timed(config: TrainConfig) -> UnitCost:
     """From a few steps on noise, on the device that is here."""
     model_config, size = config.model, config.model.image_size
     batch = config.train.batch_size
@@ -225,7 +225,7 @@ def _timed(config: TrainConfig) -> Rate:
         steps, step_s = fitted.steps, 1 / fitted.images_per_s
     pixels = float(size) ** 2
     on_gpu = place.type == "cuda"
-    return Rate(
+    return UnitCost(
         step_s=step_s / pixels,
         image_s=seen_s / pixels,
         cpus=config.fleet.cpus_per_worker or float(os.cpu_count() or 1),

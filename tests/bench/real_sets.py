@@ -29,9 +29,9 @@ from mrkd.data import datasets
 from mrkd.evaluation.ablation.statistics import difference, mean
 from mrkd.evaluation.ablation.variants import ALONE, CELLS, NEAREST, PLAIN_RD, RD
 from mrkd.evaluation.category_metrics import MEAN
-from mrkd.evaluation.evaluate_model import Judge, judge_of, measure
+from mrkd.evaluation.evaluate_model import Evaluator, judge_of, measure
 from mrkd.evaluation.metrics import Metric
-from mrkd.training.category import Probe, fit_nearest, train_category
+from mrkd.training.category import TrialHook, fit_nearest, train_category
 
 DEFAULT, BEFORE = "default", "default of before (preset student)"
 ARMS: dict[str, dict[str, Any]] = {
@@ -140,9 +140,9 @@ def _measure(
     told: dict[str, Any] = {}
     if arm == NEAREST:
         memory, calibration = fit_nearest(config, samples)
-        judge = Judge(memory, calibration, "", seed, "")
+        judge = Evaluator(memory, calibration, "", seed, "")
     else:
-        result = train_category(config, place.category, samples, probe=Probe.silent(""))
+        result = train_category(config, place.category, samples, probe=TrialHook.silent(""))
         judge = judge_of(evaluation, place.category, result.version)
         told = {name: getattr(result, name) for name in ("model_bytes", "num_images", "steps")}
     told |= {"train_s": time.monotonic() - began, "threshold": judge.calibration.threshold}

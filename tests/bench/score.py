@@ -23,7 +23,7 @@ from mrkd import storage
 from mrkd.config import DataConfig, PoolConfig, ScoreConfig, TrainConfig
 from mrkd.data import datasets
 from mrkd.data.images import DecodeLimits
-from mrkd.data.preprocess import Decoder
+from mrkd.data.preprocess import Preprocessor
 from mrkd.model.artefact import save_load
 from mrkd.model.inference import score_images
 from mrkd.model.registry import promotions
@@ -80,7 +80,7 @@ def bare(place: Place, workspace: str, count: int = 160) -> float:
     champion = promotions.champion(workspace, _CATEGORY)
     assert champion is not None
     loaded = save_load.load(workspace, _CATEGORY, champion.version)
-    decoder = Decoder(FULL, loaded.card.model.resize, DecodeLimits())
+    decoder = Preprocessor(FULL, loaded.card.model.resize, DecodeLimits())
     decoded = [decoder(str(n), encode(place.pictures.picture(_CATEGORY, n))) for n in range(count)]
     torch.set_num_threads(os.cpu_count() or 1)
     options = {"batch_size": PoolConfig().batch_size, "map_size": 64}

@@ -28,9 +28,9 @@ from numpy.typing import NDArray
 from mrkd.config import DataConfig, TrainConfig
 from mrkd.data import datasets
 from mrkd.evaluation.metrics import image_auroc
-from mrkd.training.category import Probe, train_category
+from mrkd.training.category import TrialHook, train_category
 from mrkd.training.search import key_of, objective
-from mrkd.training.search.objective import Exam
+from mrkd.training.search.objective import Objective
 from tests.bench.search import RESULTS, make_data
 
 _MAX_IMAGES = 400
@@ -80,13 +80,13 @@ def measure(folder: Path, category: str, values: dict[str, Any]) -> dict[str, An
             "synthetic": objective.ask_synthetic(held_out, model, max_images=_MAX_IMAGES),
         }
         for name, questions in asked.items():
-            own = Exam(questions, model, folder=shared).marks(model, with_pixels=False)
+            own = Objective(questions, model, folder=shared).marks(model, with_pixels=False)
             found[name] = own.image_auroc
             found[f"{name}_scores"] = own.scores
             found[f"{name}_labels"] = questions.labels.tolist()
         return {}
 
-    probe = Probe(marks, lambda epoch: False, str(folder / "features"))
+    probe = TrialHook(marks, lambda epoch: False, str(folder / "features"))
     train_category(config, category, samples, report=lambda row: None, probe=probe)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(found))

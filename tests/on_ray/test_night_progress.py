@@ -9,7 +9,7 @@ import pytest
 import ray
 
 from mrkd.on_ray import status_actor
-from mrkd.on_ray.score.progress import Board, Progress
+from mrkd.on_ray.score.progress import NightBoard, NightProgress
 
 
 def lines(caplog):
@@ -18,7 +18,7 @@ def lines(caplog):
 
 def test_the_line_tells_what_is_done_at_what_rate_and_until_when(caplog):
     caplog.set_level(logging.INFO, "mrkd")
-    with Progress("night-1", 100) as progress:
+    with NightProgress("night-1", 100) as progress:
         progress.tell()
         progress.add({"ok": 20, "nok": 4, "decode": 1})
         time.sleep(0.2)
@@ -36,7 +36,7 @@ def test_the_line_tells_what_is_done_at_what_rate_and_until_when(caplog):
 
 def test_the_line_comes_by_itself_while_nothing_is_done(caplog):
     caplog.set_level(logging.INFO, "mrkd")
-    with Progress("night-1", 100, every_s=0.05):
+    with NightProgress("night-1", 100, every_s=0.05):
         time.sleep(0.5)
     assert len(lines(caplog)) > 3
 
@@ -44,7 +44,7 @@ def test_the_line_comes_by_itself_while_nothing_is_done(caplog):
 def test_on_a_terminal_there_is_a_bar_in_place_of_lines(caplog, capsys, monkeypatch):
     caplog.set_level(logging.INFO, "mrkd")
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    with Progress("night-1", 4) as progress:
+    with NightProgress("night-1", 4) as progress:
         progress.add({"ok": 2})
         progress.tell()
         progress.add({"nok": 2})
@@ -55,7 +55,7 @@ def test_on_a_terminal_there_is_a_bar_in_place_of_lines(caplog, capsys, monkeypa
 
 def test_the_board_counts_how_often_a_step_was_begun_until_it_was_done():
     """Once done it may be wanted again, as its block was lost with a node: that is no death."""
-    board = Board()
+    board = NightBoard()
     begun = [board.begin(*step) for step in (("a", "read"), ("a", "read"), ("b", "read"))]
     assert begun == [1, 2, 1]
     assert board.in_hand() == {"a": 2, "b": 1}
@@ -69,7 +69,7 @@ def test_the_board_counts_how_often_a_step_was_begun_until_it_was_done():
 
 
 def test_the_board_knows_where_a_task_was_last_and_that_it_ran_before():
-    board = Board()
+    board = NightBoard()
     assert board.place("t") == ("start", None)
     assert board.start("t")
     board.put("t", "decode", 3)
@@ -79,7 +79,7 @@ def test_the_board_knows_where_a_task_was_last_and_that_it_ran_before():
 
 
 def test_a_board_that_is_gone_costs_its_answer_and_nothing_else(caplog):
-    board = status_actor.start(Board)
+    board = status_actor.start(NightBoard)
     assert status_actor.ask(board.begin.remote("a", "read"), otherwise=7) == 1
     ray.kill(board)
     deadline = time.monotonic() + 60

@@ -9,17 +9,17 @@ import ray
 from ray.exceptions import RayActorError
 
 from mrkd.on_ray import status_actor
-from mrkd.on_ray.train.progress import Board, Progress
+from mrkd.on_ray.train.progress import FleetBoard, FleetProgress
 
 
 @pytest.fixture
 def board():
-    return status_actor.start(Board)
+    return status_actor.start(FleetBoard)
 
 
 def progress(board):
     work = {"cap": 100.0, "nut": 100.0, "cog": 200.0}
-    return Progress("run", work, dict.fromkeys(work, 50), num_up_to_date=4, board=board)
+    return FleetProgress("run", work, dict.fromkeys(work, 50), num_up_to_date=4, board=board)
 
 
 def kill(board):

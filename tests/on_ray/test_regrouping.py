@@ -11,10 +11,10 @@ from ray.exceptions import RayActorError
 from mrkd.config import PoolConfig
 from mrkd.nights.manifest import open_night
 from mrkd.on_ray import cluster, status_actor
-from mrkd.on_ray.cluster import Ask, Node, Pool
+from mrkd.on_ray.cluster import Node, Pool, Resources
 from mrkd.on_ray.score import resize_pool
 from mrkd.on_ray.score import run as score
-from mrkd.on_ray.score.progress import Board
+from mrkd.on_ray.score.progress import NightBoard
 from mrkd.on_ray.score.resize_pool import Regrouping, pool_in_place_of
 
 CPUS = [Node(2.0), Node(2.0)]
@@ -31,11 +31,11 @@ class Idle:
 @pytest.mark.parametrize(
     ("before", "found", "expected"),
     [
-        (CPUS, CPUS[:1], Pool(2, Ask(0.5))),
-        (GPUS, GPUS[:1], Pool(2, Ask(0.0, 1.0))),
-        (GPUS[:1], GPUS, Pool(4, Ask(0.0, 1.0))),
-        (GPUS, [], Pool(4, Ask(0.0, 1.0))),
-        (GPUS, CPUS, Pool(4, Ask(0.0, 1.0))),
+        (CPUS, CPUS[:1], Pool(2, Resources(0.5))),
+        (GPUS, GPUS[:1], Pool(2, Resources(0.0, 1.0))),
+        (GPUS[:1], GPUS, Pool(4, Resources(0.0, 1.0))),
+        (GPUS, [], Pool(4, Resources(0.0, 1.0))),
+        (GPUS, CPUS, Pool(4, Resources(0.0, 1.0))),
     ],
     ids=["fewer CPUs", "fewer GPUs", "more GPUs", "none", "no CPUs in place of GPUs"],
 )
@@ -46,7 +46,7 @@ def test_the_pool_follows_the_nodes_or_waits_for_them(before, found, expected):
 
 def test_a_node_must_be_missed_for_a_while_before_its_scorers_are_taken_out(monkeypatch):
     monkeypatch.setattr(resize_pool, "_GRACE_S", 0.25)
-    board = status_actor.start(Board)
+    board = status_actor.start(NightBoard)
     scorers: list[Any] = [ray.remote(Idle).options(num_cpus=0).remote() for _ in range(4)]
     for one in scorers:
         ray.get(one.join.remote(board))
@@ -69,7 +69,7 @@ def test_a_node_must_be_missed_for_a_while_before_its_scorers_are_taken_out(monk
 
 def test_a_pass_of_few_scorers_loses_none_of_them(monkeypatch):
     monkeypatch.setattr(resize_pool, "_GRACE_S", 0.0)
-    board = status_actor.start(Board)
+    board = status_actor.start(NightBoard)
     scorer: Any = ray.remote(Idle).options(num_cpus=0).remote()
     ray.get(scorer.join.remote(board))
     watch = Regrouping(cluster.scorer_pool(CPUS, PoolConfig()), board)

@@ -9,9 +9,9 @@ from mrkd.errors import StorageError
 from mrkd.nights import model_versions
 from mrkd.nights.night import Night
 from mrkd.on_ray import cluster, status_actor
-from mrkd.on_ray.cluster import Ask, Node
+from mrkd.on_ray.cluster import Node, Resources
 from mrkd.on_ray.score.passes import Committer, Readers, readers
-from mrkd.on_ray.score.progress import Board
+from mrkd.on_ray.score.progress import NightBoard
 from mrkd.on_ray.score.quarantine import Isolation
 from mrkd.on_ray.score.steps import Work
 
@@ -85,7 +85,9 @@ def test_a_death_that_cannot_be_stored_leaves_its_shard_for_another_pass(plant, 
     config = plant.score_config(archive, "not-stored")
     night, shards = planned(config)
     storage.write(storage.join(night.uri, "attempts"), b"where its folder should be")
-    isolate = Isolation(night, config, Ask(0.5), status_actor.start(Board), threads=1, last=True)
+    isolate = Isolation(
+        night, config, Resources(0.5), status_actor.start(NightBoard), threads=1, last=True
+    )
     work = isolate(Work(shards[0], deaths=2))
     assert isinstance(work.failure, StorageError)
     assert (work.shard, work.counts) == (shards[0], {})

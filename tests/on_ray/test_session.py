@@ -4,7 +4,7 @@ import ray
 from mrkd.config import PoolConfig
 from mrkd.errors import ConfigError
 from mrkd.on_ray import cluster
-from mrkd.on_ray.cluster import Ask, Node, Pool
+from mrkd.on_ray.cluster import Node, Pool, Resources
 
 TWO_CPUS = [Node(2)]
 GPU_MACHINE = [Node(4), Node(16, 2)]
@@ -21,16 +21,16 @@ def test_a_ray_that_runs_already_is_used_and_left_running():
 
 
 def test_workers_of_a_cpu_node_share_its_cpus():
-    assert ask(TWO_CPUS) == Ask(1, 0, threads=1)
-    assert ask(TWO_CPUS, num_workers=1) == Ask(2, 0, threads=2)
-    assert ask([Node(16)], num_workers=3) == Ask(5, 0, threads=5)
-    assert ask([Node(0.5)]) == Ask(0.5, 0, threads=1)
+    assert ask(TWO_CPUS) == Resources(1, 0, threads=1)
+    assert ask(TWO_CPUS, num_workers=1) == Resources(2, 0, threads=2)
+    assert ask([Node(16)], num_workers=3) == Resources(5, 0, threads=5)
+    assert ask([Node(0.5)]) == Resources(0.5, 0, threads=1)
 
 
 def test_workers_take_a_gpu_where_there_is_one_and_the_cpus_beside_it():
-    assert ask(GPU_MACHINE) == Ask(8, 1, threads=8)
-    assert ask(GPU_MACHINE, gpus=0.25) == Ask(2, 0.25, threads=2)
-    assert ask(GPU_MACHINE, device="cpu") == Ask(1, 0, threads=1)
+    assert ask(GPU_MACHINE) == Resources(8, 1, threads=8)
+    assert ask(GPU_MACHINE, gpus=0.25) == Resources(2, 0.25, threads=2)
+    assert ask(GPU_MACHINE, device="cpu") == Resources(1, 0, threads=1)
 
 
 def test_an_ask_that_no_node_can_hold_is_refused_with_the_arithmetic():
@@ -41,15 +41,21 @@ def test_an_ask_that_no_node_can_hold_is_refused_with_the_arithmetic():
 
 
 def test_scorers_leave_room_for_readers():
-    assert cluster.scorer_pool(TWO_CPUS, PoolConfig()) == Pool(2, Ask(0.5, 0, threads=1))
-    assert cluster.scorer_pool([Node(1)], PoolConfig()) == Pool(1, Ask(0.5, 0, threads=1))
-    assert cluster.scorer_pool([Node(16)] * 3, PoolConfig()) == Pool(48, Ask(0.5, 0, threads=1))
-    assert cluster.scorer_pool([Node(16)], PoolConfig(scorers=4)) == Pool(4, Ask(3, 0, threads=4))
+    assert cluster.scorer_pool(TWO_CPUS, PoolConfig()) == Pool(2, Resources(0.5, 0, threads=1))
+    assert cluster.scorer_pool([Node(1)], PoolConfig()) == Pool(1, Resources(0.5, 0, threads=1))
+    assert cluster.scorer_pool([Node(16)] * 3, PoolConfig()) == Pool(
+        48, Resources(0.5, 0, threads=1)
+    )
+    assert cluster.scorer_pool([Node(16)], PoolConfig(scorers=4)) == Pool(
+        4, Resources(3, 0, threads=4)
+    )
 
 
 def test_scorers_take_one_gpu_each():
-    assert cluster.scorer_pool(GPU_MACHINE, PoolConfig()) == Pool(2, Ask(0, 1))
-    assert cluster.scorer_pool(GPU_MACHINE, PoolConfig(gpus_per_scorer=0.5)) == Pool(4, Ask(0, 0.5))
+    assert cluster.scorer_pool(GPU_MACHINE, PoolConfig()) == Pool(2, Resources(0, 1))
+    assert cluster.scorer_pool(GPU_MACHINE, PoolConfig(gpus_per_scorer=0.5)) == Pool(
+        4, Resources(0, 0.5)
+    )
 
 
 @pytest.mark.parametrize(

@@ -3,17 +3,17 @@
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from mrkd.on_ray.score.timings import Meter, Took
+from mrkd.on_ray.score.timings import Meter, Timings
 
 
 def test_both_together_add_seconds_and_requests_and_keep_the_highest_peak():
-    one = Took({"read": 1.5, "score": 1.0}, {"GET": 3}, 10)
-    other = Took({"read": 0.5}, {"GET": 1, "PUT": 2}, 9)
+    one = Timings({"read": 1.5, "score": 1.0}, {"GET": 3}, 10)
+    other = Timings({"read": 0.5}, {"GET": 1, "PUT": 2}, 9)
     both = one + other
     assert both.seconds == {"read": 2.0, "score": 1.0}
     assert both.requests == {"GET": 4, "PUT": 2}
     assert both.peak_rss_bytes == 10
-    assert one + Took() == one
+    assert one + Timings() == one
 
 
 def test_stages_in_threads_share_the_seconds_of_their_block():

@@ -7,10 +7,10 @@ import pytest
 
 from mrkd.errors import CategoryError, StorageError
 from mrkd.on_ray.category_tasks import run_each
-from mrkd.on_ray.cluster import Ask
+from mrkd.on_ray.cluster import Resources
 from tests.support.crowd import meet
 
-ASK = Ask(1)
+ASK = Resources(1)
 
 
 def fall_over(starts, category):
@@ -93,7 +93,7 @@ def test_a_place_that_was_not_reached_is_tried_again_after_a_while(tmp_path):
 def test_no_more_calls_are_under_way_than_are_allowed(tmp_path, at_once):
     calls = dict.fromkeys("abcd", (tmp_path, at_once))
     options = {"max_failures": 0, "at_once": at_once}
-    found = [one.result for one in run_each(meet, calls, Ask(0), **options)]
+    found = [one.result for one in run_each(meet, calls, Resources(0), **options)]
     assert max(found) == at_once
 
 

@@ -16,7 +16,7 @@ import pytest
 from mrkd.config import EvalConfig, TrainConfig
 from mrkd.data import datasets, images
 from mrkd.data.images import Statistics
-from mrkd.data.preprocess import Decoder
+from mrkd.data.preprocess import Preprocessor
 from mrkd.evaluation.ablation.variants import CELLS, NEAREST, RD
 from mrkd.evaluation.category_metrics import MEAN
 from mrkd.evaluation.evaluate_model import judge_of, measure
@@ -25,7 +25,7 @@ from mrkd.model.calibration import calibrate
 from mrkd.model.inference import score_images
 from mrkd.model.registry import promotions
 from mrkd.nights.commissioning import Line, commission
-from mrkd.training.category import Probe, train_category
+from mrkd.training.category import TrialHook, train_category
 from tests.bench.real_sets import BEFORE, DEFAULT, places, run, table
 
 pytestmark = [pytest.mark.real_data, pytest.mark.timeout(3 * 3600)]
@@ -121,7 +121,7 @@ def test_what_shows_no_part_is_anomalous(runs, cache, folder, category):
     good = next(s for s in datasets.load(place.data)[category] if s.split == "train")
     rgb = images.decode(datasets.read_image(good))
     rng = np.random.default_rng(0)
-    decoder = Decoder.of(loaded.card.model)
+    decoder = Preprocessor.of(loaded.card.model)
     shown = [
         decoder(name, cv2.imencode(".png", frame(rgb, rng)[..., ::-1])[1].tobytes())
         for name, frame in FRAMES.items()
@@ -160,7 +160,7 @@ def test_a_handful_of_good_images_makes_a_model(folder, tmp_path, category, coun
     config = TrainConfig.from_dict(
         {"workspace": str(tmp_path), "run": "few", "data": place.data.to_dict()}
     )
-    result = train_category(config, category, chosen, probe=Probe.silent(""))
+    result = train_category(config, category, chosen, probe=TrialHook.silent(""))
     evaluation = EvalConfig(str(tmp_path), "few", place.data)
     judge = judge_of(evaluation, category, result.version)
     found = measure(judge, evaluation, category, samples).scores.to_pylist()

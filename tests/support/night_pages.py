@@ -22,7 +22,7 @@ from mrkd import storage
 from mrkd.config import FitConfig, ModelConfig, ScoreConfig
 from mrkd.model import artefact
 from mrkd.model.artefact import Calibration, ModelCard, TeacherCard, checksummed_files
-from mrkd.nights.drift import Group, Profile, quantiles
+from mrkd.nights.drift import Profile, ProfileGroup, quantiles
 from mrkd.nights.night import Night
 from mrkd.nights.shards import Pin, Shard
 from mrkd.storage import schema
@@ -97,13 +97,13 @@ def earlier_profile(plant: Plant, number: int) -> Profile:
     return Profile(run, 1, at, at, "", groups)
 
 
-def _earlier_group(plant: Plant, run: str, category: str, line: str) -> Group:
+def _earlier_group(plant: Plant, run: str, category: str, line: str) -> ProfileGroup:
     rng = plant.rng(run, category, line)
     count = int(plant.num_images * rng.uniform(0.85, 1.15))
     num_nok = int(rng.binomial(count, 0.03))
     scores = good_scores(rng, category, count - num_nok)
     looks = {name: draw_looks(rng, name, count) for name in USUAL}
-    return Group(
+    return ProfileGroup(
         category,
         line,
         num_images=count + 1,

@@ -14,7 +14,7 @@ import pytest
 from mrkd import cli
 from mrkd.config import PoolConfig, RowsConfig, TrainConfig
 from mrkd.data.datasets import Sample
-from mrkd.data.preprocess import Decoder
+from mrkd.data.preprocess import Preprocessor
 from mrkd.model import artefact
 from mrkd.model.artefact import save_load
 from mrkd.model.ensemble import Ensemble
@@ -66,7 +66,7 @@ def test_its_images_are_scored_as_before(place, night):
     workspace = place / "workspace"
     version = champion(workspace).version
     card = artefact.read_card(str(workspace), "plate", version)
-    decoder = Decoder.of(card.model)
+    decoder = Preprocessor.of(card.model)
     files = [place / row["image_uri"].removeprefix(f"{MADE_IN}/") for row in night]
     decoded = [decoder(file.as_uri(), file.read_bytes()) for file in files]
     scorer = Scorer(str(workspace), PoolConfig(batch_size=4, device="cpu", precision="float32"))

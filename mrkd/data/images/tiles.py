@@ -17,7 +17,7 @@ from mrkd.data.images.geometry import Geometry, Policy, resize
 
 
 @dataclass(frozen=True, eq=False)
-class Span:
+class TileSpan:
     """What a tile covers along one axis.
 
     Attributes:
@@ -65,7 +65,7 @@ class Tiling:
         return Geometry(self.original, self.canvas, "stretch")
 
     @property
-    def axes(self) -> tuple[tuple[Span, ...], tuple[Span, ...]]:
+    def axes(self) -> tuple[tuple[TileSpan, ...], tuple[TileSpan, ...]]:
         """The tiles' rows and columns."""
         height, width = (_spans(n, self.side, self.overlap, self.size) for n in self.original)
         return height, width
@@ -74,7 +74,7 @@ class Tiling:
         rows, columns = self.axes
         return len(rows) * len(columns)
 
-    def tile(self, number: int) -> tuple[Span, Span]:
+    def tile(self, number: int) -> tuple[TileSpan, TileSpan]:
         """Rows and columns of a tile; they are counted in reading order."""
         rows, columns = self.axes
         return rows[number // len(columns)], columns[number % len(columns)]
@@ -99,7 +99,7 @@ def _scaled(place: int, side: int, size: int) -> int:
 
 
 @lru_cache(maxsize=256)
-def _spans(length: int, side: int, overlap: int, size: int) -> tuple[Span, ...]:
+def _spans(length: int, side: int, overlap: int, size: int) -> tuple[TileSpan, ...]:
     """The tiles along an axis of `length` pixels."""
     last = max(length - side, 0)
     starts = [*range(0, last, side - overlap), last]
@@ -117,7 +117,7 @@ def _spans(length: int, side: int, overlap: int, size: int) -> tuple[Span, ...]:
     for (at, until), weights in zip(places, raw, strict=True):
         total[at:until] += weights
     return tuple(
-        Span(bound, place, (weights / total[place[0] : place[1]]).astype(np.float32))
+        TileSpan(bound, place, (weights / total[place[0] : place[1]]).astype(np.float32))
         for bound, place, weights in zip(bounds, places, raw, strict=True)
     )
 

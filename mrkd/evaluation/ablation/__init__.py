@@ -7,16 +7,16 @@ run. Arms of several tables that come to the same config share their runs.
 from mrkd.evaluation.ablation.statistics import SAME, difference, mean, words
 from mrkd.evaluation.ablation.store import STUDY_VERSION, Run, Study, images_of, inputs_of
 from mrkd.evaluation.ablation.tables import Outcome, outcome
-from mrkd.evaluation.ablation.variants import Arm, Table, runs_of, tables_of
+from mrkd.evaluation.ablation.variants import Table, Variant, runs_of, tables_of
 
 __all__ = [
     "SAME",
     "STUDY_VERSION",
-    "Arm",
     "Outcome",
     "Run",
     "Study",
     "Table",
+    "Variant",
     "difference",
     "images_of",
     "inputs_of",

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from mrkd.evaluation.ablation.statistics import difference, mean, words
 from mrkd.evaluation.ablation.store import Run, Study
-from mrkd.evaluation.ablation.variants import Arm, Table
+from mrkd.evaluation.ablation.variants import Table, Variant
 from mrkd.evaluation.category_metrics import MEAN
 from mrkd.evaluation.metrics import Metric
 from mrkd.evaluation.threshold_rows import operating_rows, rare_rows
@@ -46,7 +46,7 @@ class Outcome:
     operating: pa.Table
 
 
-class Found:
+class RunFigures:
     """The figures of the runs of a study that have ended without an error.
 
     Args:
@@ -61,7 +61,7 @@ class Found:
         self.seeds = sorted({seed for _, _, seed in self.runs})
         self.categories = sorted({category for _, category, _ in self.runs})
 
-    def of(self, arm: Arm, category: str) -> list[tuple[Run, Figures]]:
+    def of(self, arm: Variant, category: str) -> list[tuple[Run, Figures]]:
         """The runs of an arm on a category, by seed."""
         key = arm.key(self._config)
         places = [(key, category, seed) for seed in self.seeds]
@@ -81,7 +81,7 @@ def outcome(study: Study, tables: Sequence[Table], runs: Sequence[Run]) -> Outco
         tables: of it.
         runs: that have ended.
     """
-    found = Found(study, runs)
+    found = RunFigures(study, runs)
     metrics = [row for table in tables for row in _metrics(found, table)]
     differences = [row for table in tables for row in _differences(found, table)]
     points = list[dict[str, Any]]()
@@ -110,7 +110,7 @@ def _read(table: pa.Table) -> Figures:
     }
 
 
-def _metrics(found: Found, table: Table) -> Iterator[dict[str, Any]]:
+def _metrics(found: RunFigures, table: Table) -> Iterator[dict[str, Any]]:
     for arm in table.arms:
         common = {"study": table.name, "arm": arm.name}
         means: dict[Name, list[Metric]] = {}
@@ -131,7 +131,7 @@ def _metrics(found: Found, table: Table) -> Iterator[dict[str, Any]]:
             )
 
 
-def _own(table: Table, arm: Arm, run: Run) -> dict[str, Any]:
+def _own(table: Table, arm: Variant, run: Run) -> dict[str, Any]:
     """What every figure of one run says of it."""
     return {
         "study": table.name,
@@ -155,7 +155,7 @@ def _row(common: dict[str, Any], name: Name, figure: Metric) -> dict[str, Any]:
     }
 
 
-def _differences(found: Found, table: Table) -> Iterator[dict[str, Any]]:
+def _differences(found: RunFigures, table: Table) -> Iterator[dict[str, Any]]:
     base = table.base_arm
     for arm in table.arms:
         if arm is base:
@@ -191,7 +191,9 @@ def _differences(found: Found, table: Table) -> Iterator[dict[str, Any]]:
                 }
 
 
-def _pairs(found: Found, arm: Arm, base: Arm, category: str, name: Name) -> dict[int, Pair]:
+def _pairs(
+    found: RunFigures, arm: Variant, base: Variant, category: str, name: Name
+) -> dict[int, Pair]:
     """By seed a figure of an arm and its base's, of the seeds with which both have it."""
     its = {
         run.seed: (run, figures[name])

@@ -28,7 +28,7 @@ _FAMILIES = (
 
 
 @dataclass(frozen=True)
-class Arm:
+class Variant:
     """One row of a table.
 
     Args:
@@ -66,12 +66,12 @@ class Table:
 
     name: str
     title: str
-    arms: tuple[Arm, ...]
+    arms: tuple[Variant, ...]
     base: str
     paper: str = ""
 
     @property
-    def base_arm(self) -> Arm:
+    def base_arm(self) -> Variant:
         """The arm that `base` names."""
         return next(arm for arm in self.arms if arm.name == self.base)
 
@@ -88,26 +88,26 @@ def tables_of(config: EvalConfig) -> list[Table]:
     return [_ABLATIONS[name](config) for name in names]
 
 
-def runs_of(config: EvalConfig, tables: Sequence[Table]) -> dict[str, Arm]:
+def runs_of(config: EvalConfig, tables: Sequence[Table]) -> dict[str, Variant]:
     """Each thing that is fitted once, by its key, in the order of the tables."""
     arms = [arm for table in tables for arm in table.arms]
-    found: dict[str, Arm] = {}
+    found: dict[str, Variant] = {}
     for arm in arms:
         found.setdefault(arm.key(config), arm)
     return found
 
 
 def _results(config: EvalConfig) -> Table:
-    arms = [Arm(MODEL)]
+    arms = [Variant(MODEL)]
     model = config.model
     if "student" in config.baselines and model.cells:
-        arms.append(Arm(STUDENT, ALONE))
+        arms.append(Variant(STUDENT, ALONE))
     if "plain_rd" in config.baselines:
-        arms.append(Arm(RD, PLAIN_RD))
+        arms.append(Variant(RD, PLAIN_RD))
     if "cell_gaussian" in config.baselines and model.student:
-        arms.append(Arm(CELLS, _ONLY_CELLS))
+        arms.append(Variant(CELLS, _ONLY_CELLS))
     if "nearest_neighbour" in config.baselines:
-        arms.append(Arm(NEAREST, kind="nearest_neighbour"))
+        arms.append(Variant(NEAREST, kind="nearest_neighbour"))
     paper = "Table 1" if config.protocol == "mvtec" else ""
     return Table("results", "The model and what it is set against", tuple(arms), MODEL, paper)
 
@@ -117,9 +117,9 @@ _ONLY_CELLS = {"model.student": False, "model.cells": True, "model.gaussian": 0.
 
 def _detectors(config: EvalConfig) -> Table:
     arms = (
-        Arm("student and cells", {**_ONLY_CELLS, "model.student": True}),
-        Arm(STUDENT, ALONE),
-        Arm(CELLS, _ONLY_CELLS),
+        Variant("student and cells", {**_ONLY_CELLS, "model.student": True}),
+        Variant(STUDENT, ALONE),
+        Variant(CELLS, _ONLY_CELLS),
     )
     return Table("detectors", "Student and cell Gaussians", arms, arms[0].name)
 
@@ -132,14 +132,14 @@ def _backbone(config: EvalConfig) -> Table:
             "ablation is backbone, and model.weights or model.taps is of one backbone alone: set "
             "weights to auto, and no taps"
         )
-    arms = tuple(Arm(name, {**ALONE, "model.backbone": name}) for name in family)
+    arms = tuple(Variant(name, {**ALONE, "model.backbone": name}) for name in family)
     return Table("backbone", "Teachers", arms, own, "Table 4")
 
 
 def _fmm(config: EvalConfig) -> Table:
     arms = (
-        Arm("with FMM", {**ALONE, "model.fmm": True}),
-        Arm("without FMM", {**ALONE, "model.fmm": False}),
+        Variant("with FMM", {**ALONE, "model.fmm": True}),
+        Variant("without FMM", {**ALONE, "model.fmm": False}),
     )
     return Table("fmm", "Feature mask generation", arms, "with FMM", "Table 5")
 
@@ -147,11 +147,11 @@ def _fmm(config: EvalConfig) -> Table:
 def _scsatt(config: EvalConfig) -> Table:
     parts = {"both": (True, True), "SCConv": (True, False), "SimAM": (False, True)}
     arms = [
-        Arm(name, {**ALONE, "model.fmm": True, "model.scconv": scconv, "model.simam": simam})
+        Variant(name, {**ALONE, "model.fmm": True, "model.scconv": scconv, "model.simam": simam})
         for name, (scconv, simam) in parts.items()
     ]
-    arms.append(Arm("neither, with FMM", PLAIN_RD | {"model.fmm": True}))
-    arms.append(Arm(RD, PLAIN_RD))
+    arms.append(Variant("neither, with FMM", PLAIN_RD | {"model.fmm": True}))
+    arms.append(Variant(RD, PLAIN_RD))
     return Table("scsatt", "SCConv and SimAM", tuple(arms), "both", "Table 6")
 
 
@@ -161,7 +161,7 @@ def _levels(config: EvalConfig) -> Table:
     subsets = [s for size in numbers for s in itertools.combinations(numbers, size)]
     # All of them are no subset, so that the arm shares its runs with the model itself.
     arms = [
-        Arm(_named(s), {**ALONE, "model.levels": [] if len(s) == count else list(s)})
+        Variant(_named(s), {**ALONE, "model.levels": [] if len(s) == count else list(s)})
         for s in subsets
     ]
     return Table("levels", "Levels in loss and map", tuple(arms), arms[-1].name, "Table 7")
@@ -178,7 +178,7 @@ def _mask_rate(config: EvalConfig) -> Table:
             "model.fmm, or a preset that does (masked, paper)"
         )
     rates = sorted({*_MASK_RATES, config.train.mask_rate})
-    arms = tuple(Arm(f"{rate:g}", {**ALONE, "train.mask_rate": rate}) for rate in rates)
+    arms = tuple(Variant(f"{rate:g}", {**ALONE, "train.mask_rate": rate}) for rate in rates)
     return Table("mask_rate", "Mask rate", arms, f"{config.train.mask_rate:g}")
 
 

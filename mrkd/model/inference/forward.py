@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mrkd.config import PoolConfig
-from mrkd.data.preprocess import Decoded, Decoder
+from mrkd.data.preprocess import Decoded, Preprocessor
 from mrkd.data.roi import Roi
 from mrkd.model.detector import Detector, Joined, detect, infer
 from mrkd.model.inference.regions import inside
@@ -133,7 +133,7 @@ class _Run:
 
 def _tiled(run: _Run, queue: Iterator[Decoded], map_size: int | None) -> Iterator[Scored]:
     """Images that are scored in tiles."""
-    decoder = Decoder.of(run.model.config)
+    decoder = Preprocessor.of(run.model.config)
     tiles = (
         (image, number, square)
         for image in queue
@@ -164,7 +164,7 @@ def _checked(model: Detector, image: Decoded) -> NDArray[np.uint8]:
     config = model.config
     shape: tuple[int, ...] = (config.image_size, config.image_size, 3)
     if config.tiles and image.geometry:
-        shape = (len(Decoder.of(config).tiling(image.geometry.original)), *shape)
+        shape = (len(Preprocessor.of(config).tiling(image.geometry.original)), *shape)
     if image.pixels is None or image.pixels.shape != shape:
         raise ValueError(f"{image.image_uri}: {image.error_kind or 'pixels of another size'}")
     if image is not within(model.roi, image):

@@ -19,13 +19,13 @@ from mrkd.nights.archive.image_table import IMAGES, merge_equal, refuse_shared, 
 from mrkd.nights.archive.key_template import UNMATCHED, Template
 from mrkd.nights.archive.listing import list_entries, read_entries
 from mrkd.nights.archive.manifest_reader import manifest_entries
-from mrkd.nights.archive.tar_read import Span, known_tars, read_members, spans, split_member
+from mrkd.nights.archive.tar_read import MemberSpan, known_tars, read_members, spans, split_member
 from mrkd.storage import schema
 
 __all__ = [
     "IMAGES",
     "UNMATCHED",
-    "Span",
+    "MemberSpan",
     "Template",
     "known_tars",
     "list_images",

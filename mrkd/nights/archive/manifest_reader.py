@@ -98,7 +98,7 @@ def manifest_entries(config: ArchiveConfig) -> Iterator[Entry]:
     uri, num_rows = storage.join(config.manifest), 0
     files = data_files(uri) if uri.lower().endswith(".json") else iter([DataFile(uri)])
     for file in files:
-        reader = _Reader(file, config)
+        reader = _ManifestReader(file, config)
         for batch in batches(file):
             num_rows += batch.num_rows
             yield from reader.entries(batch)
@@ -106,7 +106,7 @@ def manifest_entries(config: ArchiveConfig) -> Iterator[Entry]:
         raise ConfigError(f"archive.manifest {uri} has no rows: list the archive again")
 
 
-class _Reader:
+class _ManifestReader:
     """Turns the rows of one file into entries."""
 
     def __init__(self, file: DataFile, config: ArchiveConfig) -> None:

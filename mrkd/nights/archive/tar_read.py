@@ -24,7 +24,7 @@ _SPAN_BYTES = 8 * 2**20
 
 
 @dataclass(frozen=True)
-class Span:
+class MemberSpan:
     """A range of one tar that is read in one request, and the members in it, by offset.
 
     A span holds at most 8 MiB and no gap above 64 KiB, unless one member alone is larger.
@@ -65,7 +65,7 @@ class Span:
             yield row, _too_large(row, max_bytes) if above else _member(row, found, self.start)
 
 
-def spans(rows: Iterable[Row], tars: Sequence[str]) -> list[Span]:
+def spans(rows: Iterable[Row], tars: Sequence[str]) -> list[MemberSpan]:
     """The ranges that hold these members, of any number of tars; each may be read in a thread.
 
     Args:
@@ -128,19 +128,19 @@ def known_tars(rows: pa.Table, tars: Sequence[str]) -> dict[str, str]:
     return known
 
 
-def _cut(tar_uri: str, rows: Iterable[Row]) -> Iterator[Span]:
+def _cut(tar_uri: str, rows: Iterable[Row]) -> Iterator[MemberSpan]:
     """The members of one tar as spans, by offset."""
     span: list[Row] = []
     end = 0
     for row in sorted(rows, key=lambda row: (row["offset"], row["image_uri"])):
         reach = max(end, _end(row))
         if span and (row["offset"] - end > _GAP_BYTES or reach - span[0]["offset"] > _SPAN_BYTES):
-            yield Span(tar_uri, tuple(span))
+            yield MemberSpan(tar_uri, tuple(span))
             span, reach = [], _end(row)
         span.append(row)
         end = reach
     if span:
-        yield Span(tar_uri, tuple(span))
+        yield MemberSpan(tar_uri, tuple(span))
 
 
 def _member(row: Row, found: Outcome, start: int) -> Outcome:

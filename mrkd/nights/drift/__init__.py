@@ -7,25 +7,25 @@ the nights before. `compare` says what is usual, `judge` whether camera, scores 
 from __future__ import annotations
 
 from mrkd.nights.drift.earlier_nights import NUM_NIGHTS, Earlier, earlier
-from mrkd.nights.drift.lights import Finding, Light, Lights, Reference, judge
+from mrkd.nights.drift.lights import CalibrationImages, Finding, Light, Lights, judge
 from mrkd.nights.drift.measure import current, measure, store
-from mrkd.nights.drift.profile import PROFILE, SHARES, Group, Profile, quantiles, read
-from mrkd.nights.drift.usual_range import MIN_NIGHTS, Band, Compared, compare
+from mrkd.nights.drift.profile import PROFILE, SHARES, Profile, ProfileGroup, quantiles, read
+from mrkd.nights.drift.usual_range import MIN_NIGHTS, Compared, UsualRange, compare
 
 __all__ = [
     "MIN_NIGHTS",
     "NUM_NIGHTS",
     "PROFILE",
     "SHARES",
-    "Band",
+    "CalibrationImages",
     "Compared",
     "Earlier",
     "Finding",
-    "Group",
     "Light",
     "Lights",
     "Profile",
-    "Reference",
+    "ProfileGroup",
+    "UsualRange",
     "compare",
     "current",
     "earlier",

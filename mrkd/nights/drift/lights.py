@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 
 from mrkd.model.artefact import Calibration
 from mrkd.nights.drift.distances import distance, other_sizes, usual_change
-from mrkd.nights.drift.profile import Group, quantiles
+from mrkd.nights.drift.profile import ProfileGroup, quantiles
 from mrkd.nights.drift.usual_range import MIN_NIGHTS
 
 Light = Literal["unknown", "green", "amber", "red"]
@@ -88,13 +88,13 @@ class Lights:
 
 
 @dataclass(frozen=True)
-class Reference:
+class CalibrationImages:
     """The images that a model was calibrated on.
 
     Args:
         num_images: how many, of their scores and of their looks.
-        quantiles: as `Group.quantiles`; scores of those up to the threshold alone.
-        sizes: as `Group.sizes`; empty where they are not known.
+        quantiles: as `ProfileGroup.quantiles`; scores of those up to the threshold alone.
+        sizes: as `ProfileGroup.sizes`; empty where they are not known.
         false_call_rate: that the calibration supports.
     """
 
@@ -104,7 +104,7 @@ class Reference:
     false_call_rate: float = 0.01
 
     @classmethod
-    def of(cls, calibration: Calibration, sizes: Mapping[str, int]) -> Reference:
+    def of(cls, calibration: Calibration, sizes: Mapping[str, int]) -> CalibrationImages:
         """What a calibration holds of its images; `sizes` are stored elsewhere."""
         scores = [value for value in calibration.scores if value <= calibration.threshold]
         values = {"image_score": scores, **calibration.statistics}
@@ -120,7 +120,9 @@ class Reference:
         )
 
 
-def judge(tonight: Group, reference: Reference | None, nights: Sequence[Group]) -> Lights:
+def judge(
+    tonight: ProfileGroup, reference: CalibrationImages | None, nights: Sequence[ProfileGroup]
+) -> Lights:
     """The lights of a group.
 
     Args:
@@ -140,7 +142,10 @@ def judge(tonight: Group, reference: Reference | None, nights: Sequence[Group]) 
 
 
 def _distribution(
-    name: str, tonight: Group, reference: Reference | None, nights: Sequence[Group]
+    name: str,
+    tonight: ProfileGroup,
+    reference: CalibrationImages | None,
+    nights: Sequence[ProfileGroup],
 ) -> tuple[Finding, ...]:
     now = tonight.quantiles.get(name)
     count = tonight.num_ok if name == "image_score" else tonight.num_scored
@@ -153,7 +158,7 @@ def _distribution(
 
 
 def _of_calibration(
-    name: str, now: NDArray[np.float32], count: int, reference: Reference | None
+    name: str, now: NDArray[np.float32], count: int, reference: CalibrationImages | None
 ) -> Finding:
     held_out = reference.quantiles.get(name) if reference else None
     if reference is None or held_out is None:
@@ -189,7 +194,7 @@ def _of_nights(
 
 
 def _sizes(
-    tonight: Group, reference: Reference | None, nights: Sequence[Group]
+    tonight: ProfileGroup, reference: CalibrationImages | None, nights: Sequence[ProfileGroup]
 ) -> tuple[Finding, ...]:
     count = sum(tonight.sizes.values())
     if count < MIN_IMAGES:
@@ -225,7 +230,7 @@ def _sizes(
 
 
 def _decisions(
-    tonight: Group, reference: Reference | None, nights: Sequence[Group]
+    tonight: ProfileGroup, reference: CalibrationImages | None, nights: Sequence[ProfileGroup]
 ) -> tuple[Finding, ...]:
     rate, count = tonight.nok_rate, tonight.num_scored
     if rate is None or count < MIN_IMAGES:
@@ -247,7 +252,7 @@ def _decisions(
     return first, second
 
 
-def _decisions_of_nights(rate: float, count: int, nights: Sequence[Group]) -> Finding:
+def _decisions_of_nights(rate: float, count: int, nights: Sequence[ProfileGroup]) -> Finding:
     rates = [night.num_nok / night.num_scored for night in nights]
     if len(rates) < MIN_NIGHTS:
         reason = _too_few(len(rates), " of this model and calibration")

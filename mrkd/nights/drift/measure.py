@@ -10,7 +10,15 @@ import pyarrow.compute as pc
 
 from mrkd import storage
 from mrkd.errors import ArtefactError, StorageError
-from mrkd.nights.drift.profile import FILE, MAX_SIZES, QUANTITIES, Group, Profile, quantiles, read
+from mrkd.nights.drift.profile import (
+    FILE,
+    MAX_SIZES,
+    QUANTITIES,
+    Profile,
+    ProfileGroup,
+    quantiles,
+    read,
+)
 from mrkd.nights.manifest import Manifest, open_night, read_manifests, readable, revisions_in
 
 _LOOKS = QUANTITIES[1:]
@@ -81,7 +89,7 @@ def _narrow(batch: pa.RecordBatch) -> pa.RecordBatch:
     return pa.RecordBatch.from_pydict({"line": lines_of(batch), **columns})
 
 
-def _groups(category: str, rows: pa.Table, manifests: Sequence[Manifest]) -> Iterator[Group]:
+def _groups(category: str, rows: pa.Table, manifests: Sequence[Manifest]) -> Iterator[ProfileGroup]:
     pins = [manifest.pins[category] for manifest in manifests if manifest.pins.get(category)]
     pin = pins[-1] if pins else None
     for line in sorted(pc.unique(rows["line"]).to_pylist()):
@@ -90,7 +98,7 @@ def _groups(category: str, rows: pa.Table, manifests: Sequence[Manifest]) -> Ite
         good = scored.filter(~pc.field("is_anomalous"))
         values = {name: scored[name] for name in _LOOKS} | {"image_score": good["image_score"]}
         arrays = {name: column.drop_null().to_numpy() for name, column in values.items()}
-        yield Group(
+        yield ProfileGroup(
             category=category,
             line=line,
             num_images=own.num_rows,

@@ -42,7 +42,7 @@ PROFILE = pa.schema(
 
 
 @dataclass(frozen=True)
-class Group:
+class ProfileGroup:
     """The images of one category that came from one line.
 
     Args:
@@ -115,10 +115,10 @@ class Profile:
     began_at: str
     closed_at: str
     models: str
-    groups: tuple[Group, ...]
+    groups: tuple[ProfileGroup, ...]
 
     @property
-    def by_key(self) -> dict[tuple[str, str], Group]:
+    def by_key(self) -> dict[tuple[str, str], ProfileGroup]:
         """The groups by category and line."""
         return {group.key: group for group in self.groups}
 
@@ -173,7 +173,7 @@ def quantiles(values: ArrayLike) -> NDArray[np.float32]:
     return np.asarray(np.quantile(np.asarray(values, np.float64), SHARES), np.float32)
 
 
-def _to_row(group: Group) -> dict[str, Any]:
+def _to_row(group: ProfileGroup) -> dict[str, Any]:
     plain = ("category", "line", "num_images", "num_ok", "num_nok")
     row: dict[str, Any] = {name: getattr(group, name) for name in plain}
     row |= {name: getattr(group, name) or None for name in ("model_version", "calibration")}
@@ -181,9 +181,9 @@ def _to_row(group: Group) -> dict[str, Any]:
     return row | {name: group.quantiles.get(name, np.zeros(0)).tolist() for name in QUANTITIES}
 
 
-def _to_group(row: dict[str, Any]) -> Group:
+def _to_group(row: dict[str, Any]) -> ProfileGroup:
     found = {name: np.array(row.pop(name), np.float32) for name in QUANTITIES}
-    return Group(
+    return ProfileGroup(
         **row
         | {name: dict(row[name]) for name in ("errors", "sizes")}
         | {"model_version": row["model_version"] or "", "calibration": row["calibration"] or 0},

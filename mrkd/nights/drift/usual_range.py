@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mrkd.nights.drift.profile import Group, Profile
+from mrkd.nights.drift.profile import Profile, ProfileGroup
 
 MIN_NIGHTS = 5
 """Fewer say nothing of what is usual."""
 
 
 @dataclass(frozen=True)
-class Band:
+class UsualRange:
     """What at least nine of ten nights keep to.
 
     Args:
@@ -30,7 +30,7 @@ class Band:
     num_nights: int
 
     @classmethod
-    def of(cls, values: Iterable[float]) -> Band | None:
+    def of(cls, values: Iterable[float]) -> UsualRange | None:
         """The band of these nights; None where there are fewer than `MIN_NIGHTS`."""
         found = np.array(list(values), np.float64)
         if len(found) < MIN_NIGHTS:
@@ -63,13 +63,13 @@ class Compared:
 
     category: str
     line: str
-    tonight: Group | None
-    before: tuple[Group, ...]
+    tonight: ProfileGroup | None
+    before: tuple[ProfileGroup, ...]
     runs: tuple[str, ...]
     num_nights: int
-    volume: Band | None
-    nok_rate: Band | None
-    error_rate: Band | None
+    volume: UsualRange | None
+    nok_rate: UsualRange | None
+    error_rate: UsualRange | None
 
     @property
     def name(self) -> str:
@@ -104,8 +104,8 @@ def compare(tonight: Profile, nights: Sequence[Profile]) -> list[Compared]:
 
 def _compare(
     key: tuple[str, str],
-    tonight: Group | None,
-    by_run: Mapping[str, Group],
+    tonight: ProfileGroup | None,
+    by_run: Mapping[str, ProfileGroup],
     nights: Sequence[Profile],
 ) -> Compared:
     before = tuple(by_run.values())
@@ -117,7 +117,7 @@ def _compare(
         before=before,
         runs=tuple(by_run),
         num_nights=len(nights),
-        volume=Band.of(group.num_images for group in before),
-        nok_rate=Band.of(rate for rate in alike if rate is not None),
-        error_rate=Band.of(group.error_rate for group in before),
+        volume=UsualRange.of(group.num_images for group in before),
+        nok_rate=UsualRange.of(rate for rate in alike if rate is not None),
+        error_rate=UsualRange.of(group.error_rate for group in before),
     )

@@ -24,13 +24,13 @@ from mrkd.config import EvalConfig
 from mrkd.data import datasets
 from mrkd.data.datasets import Sample
 from mrkd.evaluation import protocols
-from mrkd.evaluation.ablation import Arm, Run, Study, inputs_of, outcome, runs_of, tables_of
+from mrkd.evaluation.ablation import Run, Study, Variant, inputs_of, outcome, runs_of, tables_of
 from mrkd.model.mrkd import MODEL_VERSION
 from mrkd.on_ray import cluster, shared_features
 from mrkd.on_ray.category_tasks import run_each
 from mrkd.on_ray.evaluate import variant_run
-from mrkd.on_ray.evaluate.variant_run import Order
-from mrkd.on_ray.recorded_run import Verdict
+from mrkd.on_ray.evaluate.variant_run import VariantTask
+from mrkd.on_ray.recorded_run import RecordedRun
 from mrkd.run_summary import Summary
 from mrkd.storage import schema
 from mrkd.training.category import inputs_of_all
@@ -59,7 +59,7 @@ def run(config: EvalConfig) -> Summary:
             {name: one.training(config, name, config.train.seed) for name in samples}, samples
         )
     study = Study(config)
-    with Verdict("evaluate", config.run, study.uri) as verdict, cluster.connect():
+    with RecordedRun("evaluate", config.run, study.uri) as verdict, cluster.connect():
         storage.delete(storage.join(study.uri, "summary.json"))
         try:
             with cluster.stoppable():
@@ -78,13 +78,13 @@ def run(config: EvalConfig) -> Summary:
 
 
 def _runs(
-    config: EvalConfig, study: Study, fitted: Mapping[str, Arm], samples: Samples
+    config: EvalConfig, study: Study, fitted: Mapping[str, Variant], samples: Samples
 ) -> list[Run]:
     """Every run, ended, in the order of the plan; those that had ended before are read."""
     seeds = range(config.train.seed, config.train.seed + config.num_seeds)
     planned: list[str] = []
     ended: dict[str, Run] = {}
-    orders: dict[str, tuple[Order]] = {}
+    orders: dict[str, tuple[VariantTask]] = {}
     ask = cluster.worker_ask(
         cluster.nodes(),
         cpus=config.fleet.cpus_per_worker,
@@ -106,7 +106,7 @@ def _runs(
                 if before and before.inputs == inputs and not (before.error or config.fleet.force):
                     ended[name] = before
                     continue
-                order = Order(
+                order = VariantTask(
                     config,
                     one,
                     Run(key, category, seed, inputs),
@@ -151,8 +151,8 @@ def _close(
     config: EvalConfig,
     study: Study,
     runs: Sequence[Run],
-    fitted: Mapping[str, Arm],
-    verdict: Verdict,
+    fitted: Mapping[str, Variant],
+    verdict: RecordedRun,
 ) -> Summary:
     """The page and the verdict."""
     failed = [one for one in runs if one.error]

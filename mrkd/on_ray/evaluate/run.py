@@ -24,13 +24,13 @@ from mrkd import reports, storage
 from mrkd.config import EvalConfig
 from mrkd.data import datasets
 from mrkd.data.datasets import Sample
-from mrkd.evaluation.evaluate_model import LABELLED, Measured, measure_category
+from mrkd.evaluation.evaluate_model import LABELLED, Evaluation, measure_category
 from mrkd.evaluation.threshold_rows import operating_rows, rare_rows
 from mrkd.on_ray import cluster
 from mrkd.on_ray.category_tasks import run_each
-from mrkd.on_ray.cluster import Ask
+from mrkd.on_ray.cluster import Resources
 from mrkd.on_ray.evaluate import ablation
-from mrkd.on_ray.recorded_run import Verdict
+from mrkd.on_ray.recorded_run import RecordedRun
 from mrkd.on_ray.score.run import check_places
 from mrkd.run_summary import Summary, now
 from mrkd.storage import schema
@@ -65,9 +65,9 @@ def run(config: EvalConfig) -> Summary:
     samples = datasets.load(config.data)
     check_places(config.workspace, config.data.root)
     folder = storage.join(config.workspace, "evaluations", config.run)
-    measured: dict[str, Measured] = {}
+    measured: dict[str, Evaluation] = {}
     failed: dict[str, str] = {}
-    with Verdict("evaluate", config.run, folder) as verdict, cluster.connect():
+    with RecordedRun("evaluate", config.run, folder) as verdict, cluster.connect():
         ask = cluster.worker_ask(
             cluster.nodes(),
             cpus=0,
@@ -116,14 +116,16 @@ def run(config: EvalConfig) -> Summary:
         )
 
 
-def _measure(config: EvalConfig, category: str, samples: Sequence[Sample], ask: Ask) -> Measured:
+def _measure(
+    config: EvalConfig, category: str, samples: Sequence[Sample], ask: Resources
+) -> Evaluation:
     """One category, in a worker of the cluster."""
     cluster.enter_worker(ask)
     return measure_category(config, category, samples)
 
 
 def _store(
-    folder: str, config: EvalConfig, measured: dict[str, Measured], failed: dict[str, str]
+    folder: str, config: EvalConfig, measured: dict[str, Evaluation], failed: dict[str, str]
 ) -> None:
     in_order = [measured[name] for name in sorted(measured)]
     scores = pa.concat_tables([LABELLED.empty_table(), *(one.scores for one in in_order)])

@@ -14,19 +14,19 @@ from mrkd import storage
 from mrkd.config import EvalConfig, TrainConfig
 from mrkd.data.datasets import Sample
 from mrkd.errors import MrkdError, StorageError
-from mrkd.evaluation.ablation import Arm, Run, Study, images_of
-from mrkd.evaluation.evaluate_model import Judge, judge_of, measure
+from mrkd.evaluation.ablation import Run, Study, Variant, images_of
+from mrkd.evaluation.evaluate_model import Evaluator, judge_of, measure
 from mrkd.model import artefact
 from mrkd.on_ray import cluster
-from mrkd.on_ray.cluster import Ask
+from mrkd.on_ray.cluster import Resources
 from mrkd.storage import schema
-from mrkd.training.category import Probe, fit_nearest, train_category
+from mrkd.training.category import TrialHook, fit_nearest, train_category
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Order:
+class VariantTask:
     """One run.
 
     Args:
@@ -39,10 +39,10 @@ class Order:
     """
 
     config: EvalConfig
-    arm: Arm
+    arm: Variant
     run: Run
     samples: Sequence[Sample]
-    ask: Ask
+    ask: Resources
     features_folder: str
 
     @property
@@ -57,7 +57,7 @@ class Order:
         return replace(training, workspace=self.study.uri)
 
 
-def work(order: Order) -> Run:
+def work(order: VariantTask) -> Run:
     """Fits and measures, and stores what came of it; a failure that a user can mend is a result.
 
     Raises:
@@ -89,13 +89,13 @@ def work(order: Order) -> Run:
     return run
 
 
-def _fit(order: Order) -> tuple[Judge, dict[str, Any]]:
+def _fit(order: VariantTask) -> tuple[Evaluator, dict[str, Any]]:
     """The model to measure, and what is to be said of its fitting."""
     run, config = order.run, order.training
     if order.arm.kind == "nearest_neighbour":
         own = config.for_category(run.category)
         memory, calibration = fit_nearest(own, order.samples, features_folder=order.features_folder)
-        return Judge(memory, calibration, "", run.seed, run.key), {}
+        return Evaluator(memory, calibration, "", run.seed, run.key), {}
 
     def report(row: Mapping[str, Any]) -> None:
         log.info("epoch_end category=%s arm=%s %s", run.category, order.arm.name, dict(row))
@@ -106,7 +106,7 @@ def _fit(order: Order) -> tuple[Judge, dict[str, Any]]:
         order.samples,
         report=report,
         checkpoints_uri=order.study.checkpoints_uri(run.key, run.category, run.seed),
-        probe=Probe.silent(order.features_folder),
+        probe=TrialHook.silent(order.features_folder),
     )
     judge = judge_of(replace(order.config, workspace=order.study.uri), run.category, result.version)
     return judge, {

@@ -34,11 +34,11 @@ from mrkd.on_ray.cluster import READER_CPUS, Node, Pool
 from mrkd.on_ray.score import object_rows, steps
 from mrkd.on_ray.score.crash_log import shards_with_deaths
 from mrkd.on_ray.score.deadline import Deadline, deadline_of
-from mrkd.on_ray.score.progress import Board, Progress
+from mrkd.on_ray.score.progress import NightBoard, NightProgress
 from mrkd.on_ray.score.quarantine import Isolation
 from mrkd.on_ray.score.resize_pool import Regrouping, pool_in_place_of
 from mrkd.on_ray.score.steps import Work
-from mrkd.on_ray.score.timings import Took
+from mrkd.on_ray.score.timings import Timings
 from mrkd.storage.lease import Lease
 
 log = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ class Done:
     images: int = 0
     seconds: float = 0.0
     passes: int = 0
-    took: Took = field(default_factory=Took)
+    took: Timings = field(default_factory=Timings)
 
     @property
     def images_per_s(self) -> float:
@@ -96,7 +96,7 @@ class Committer:
     ) -> None:
         self._night, self._config, self._lease = night, config, lease
         self._group(pool, found)
-        self._board = status_actor.start(Board)
+        self._board = status_actor.start(NightBoard)
         self._regrouping = Regrouping(pool, self._board)
         self._counted: set[str] = set()
         self.done = Done()
@@ -132,13 +132,13 @@ class Committer:
         finally:
             self.done.seconds += time.monotonic() - began
 
-    def _progress(self, revision: int, num_images: int) -> Progress:
+    def _progress(self, revision: int, num_images: int) -> NightProgress:
         every_s, watches = None, [lambda *_: self._regrouping.look()]
         if at := deadline_of(self._night, self._config, revision):
             deadline = Deadline(self._night, self._config, at, self._board.drop_maps.remote)
             every_s = deadline.every_s
             watches.append(deadline.look)
-        return Progress(self._night.run, num_images, every_s, watches)
+        return NightProgress(self._night.run, num_images, every_s, watches)
 
     def _regroup(self) -> None:
         """Before a pass: who takes part in it, by the nodes that there are now."""
@@ -147,7 +147,9 @@ class Committer:
             self._group(pool, found)
         self._regrouping = Regrouping(self._pool, self._board)
 
-    def _pass(self, shards: Sequence[Shard], progress: Progress, *, last: bool) -> MrkdError | None:
+    def _pass(
+        self, shards: Sequence[Shard], progress: NightProgress, *, last: bool
+    ) -> MrkdError | None:
         """One pass; of the failures it met, one that the next would not mend, if any."""
         self.done.passes += 1
         self._regroup()
@@ -190,14 +192,14 @@ class Committer:
                     return failure
         return failures[0] if failures else None
 
-    def _count(self, shard: Shard, counts: Mapping[str, int], progress: Progress) -> None:
+    def _count(self, shard: Shard, counts: Mapping[str, int], progress: NightProgress) -> None:
         """Counts a committed shard."""
         self._counted.add(shard.id)
         self.done.images += sum(counts.values())
         progress.add(counts)
 
     def _count_untold(
-        self, shards: Sequence[Shard], left: Sequence[Shard], progress: Progress
+        self, shards: Sequence[Shard], left: Sequence[Shard], progress: NightProgress
     ) -> None:
         """Counts the shards of a pass that were committed and, as it broke off, never came back."""
         uncounted = {shard.id for shard in shards} - {shard.id for shard in left} - self._counted

@@ -19,7 +19,7 @@ _LINE_S, _BAR_S = 30.0, 1.0
 _BAR = 30
 
 
-class Board:
+class NightBoard:
     """What processes have in hand, so that one that dies leaves word; the actor's class."""
 
     def __init__(self) -> None:
@@ -87,7 +87,7 @@ class Board:
         return self._places.get(task, ("start", None))
 
 
-class Progress:
+class NightProgress:
     """Tells, within a `with` block, how far a revision is; on a terminal as a bar.
 
     Args:

@@ -24,7 +24,7 @@ from mrkd.errors import MrkdError, NightError, StorageError
 from mrkd.nights.night import Night
 from mrkd.nights.shards import Shard
 from mrkd.on_ray import cluster, status_actor
-from mrkd.on_ray.cluster import Ask
+from mrkd.on_ray.cluster import Resources
 from mrkd.on_ray.score import steps
 from mrkd.on_ray.score.crash_log import (
     DEATHS,
@@ -36,7 +36,7 @@ from mrkd.on_ray.score.crash_log import (
 )
 from mrkd.on_ray.score.read_images import Row, decode, decoder_of, read_images
 from mrkd.on_ray.score.steps import Work
-from mrkd.on_ray.score.timings import Meter, Took
+from mrkd.on_ray.score.timings import Meter, Timings
 from mrkd.storage import Fetched
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class Isolation:
 
     night: Night
     config: ScoreConfig
-    ask: Ask
+    ask: Resources
     board: Any
     threads: int
     last: bool
@@ -89,7 +89,7 @@ class Isolation:
             return Work(work.shard, failure=error)
 
     def _isolate(self, work: Work) -> Work:
-        shard, took = work.shard, Took()
+        shard, took = work.shard, Timings()
         deaths = stored_deaths(self.night, shard)
         for _ in range(work.deaths):
             death = Death(0, len(shard.rows) - 1, None, "pipeline", "taken in hand once more")
@@ -183,7 +183,7 @@ def _score_span(
     part: Shard,
     name: str,
     config: ScoreConfig,
-    ask: Ask,
+    ask: Resources,
     board: Any,
     threads: int,
     last: bool,

@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 from mrkd import storage
 from mrkd.config import ArchiveConfig
 from mrkd.data.images import DecodeLimits
-from mrkd.data.preprocess import Decoded, Decoder
+from mrkd.data.preprocess import Decoded, Preprocessor
 from mrkd.errors import StorageError
 from mrkd.model import artefact
 from mrkd.nights import archive
-from mrkd.nights.archive import Span
+from mrkd.nights.archive import MemberSpan
 from mrkd.nights.shards import Shard
 from mrkd.on_ray.score.timings import Meter
 from mrkd.storage import Fetched
@@ -66,7 +66,7 @@ def read_images(
         else:
             take(number, got)
 
-    def span(one: Span) -> None:
+    def span(one: MemberSpan) -> None:
         with meter.time("read"):
             members = list(one.read(max_bytes=config.max_bytes))
         for row, got in members:
@@ -107,13 +107,13 @@ def error_of(row: Row, kind: str, message: str) -> Decoded:
     )
 
 
-def decode(decoder: Decoder, row: Row, got: Fetched) -> Decoded:
+def decode(decoder: Preprocessor, row: Row, got: Fetched) -> Decoded:
     """The image at its model's size, or its error."""
     attributes = dict(row["attributes"] or ())
     return decoder(row["image_uri"], got.data, etag=got.etag, attributes=attributes)
 
 
-def decoder_of(shard: Shard, workspace: str, config: ArchiveConfig) -> Decoder:
+def decoder_of(shard: Shard, workspace: str, config: ArchiveConfig) -> Preprocessor:
     """The decoder for the shard's model.
 
     Raises:
@@ -124,9 +124,9 @@ def decoder_of(shard: Shard, workspace: str, config: ArchiveConfig) -> Decoder:
 
 
 @lru_cache(maxsize=64)
-def _decoder(workspace: str, category: str, version: str, config: ArchiveConfig) -> Decoder:
+def _decoder(workspace: str, category: str, version: str, config: ArchiveConfig) -> Preprocessor:
     card = artefact.read_card(workspace, category, version)
-    return Decoder.of(card.model, DecodeLimits.of(config))
+    return Preprocessor.of(card.model, DecodeLimits.of(config))
 
 
 def _fetch(row: Row, max_bytes: int) -> Fetched | StorageError:

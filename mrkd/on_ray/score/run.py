@@ -29,7 +29,7 @@ from mrkd.nights.night import Night
 from mrkd.nights.shards import Pin
 from mrkd.on_ray import cluster
 from mrkd.on_ray.cluster import Node
-from mrkd.on_ray.recorded_run import STATES, Verdict
+from mrkd.on_ray.recorded_run import STATES, RecordedRun
 from mrkd.on_ray.score.deadline import deadline_of
 from mrkd.on_ray.score.passes import Committer, Done
 from mrkd.on_ray.score.timings import Meter, add_start
@@ -57,7 +57,7 @@ def run(config: ScoreConfig) -> Summary:
     """
     versions = _check(config)
     night = Night(config.workspace, config.run)
-    with night.lease() as lease, Verdict("score", config.run, night.uri, lease) as verdict:
+    with night.lease() as lease, RecordedRun("score", config.run, night.uri, lease) as verdict:
         try:
             with cluster.stoppable():
                 with _Start(night, config, versions, lease) as start:
@@ -254,7 +254,7 @@ def _tell(night: Night, config: ScoreConfig) -> tuple[dict[str, str], int, list[
 
 
 def _end(
-    verdict: Verdict,
+    verdict: RecordedRun,
     night: Night,
     closed: Sequence[Manifest],
     config: ScoreConfig,

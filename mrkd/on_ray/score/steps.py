@@ -19,10 +19,10 @@ from mrkd.errors import MrkdError
 from mrkd.nights.night import Night
 from mrkd.nights.shards import Shard
 from mrkd.on_ray import cluster, status_actor
-from mrkd.on_ray.cluster import Ask
+from mrkd.on_ray.cluster import Resources
 from mrkd.on_ray.score import object_rows
 from mrkd.on_ray.score.read_images import Row, decode, decoder_of, read_images
-from mrkd.on_ray.score.timings import Meter, Took
+from mrkd.on_ray.score.timings import Meter, Timings
 from mrkd.storage import Fetched, schema
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Work:
     failure: MrkdError | None = None
     deaths: int = 0
     counts: Mapping[str, int] = field(default_factory=dict)
-    took: Took = field(default_factory=Took)
+    took: Timings = field(default_factory=Timings)
 
 
 def read(row: pa.Table, *, config: ScoreConfig, threads: int, last: bool, board: Any) -> pa.Table:
@@ -80,7 +80,7 @@ def read(row: pa.Table, *, config: ScoreConfig, threads: int, last: bool, board:
 class Score:
     """Holds a scorer, and with it the models in use, for the life of its process."""
 
-    def __init__(self, config: ScoreConfig, ask: Ask, board: Any) -> None:
+    def __init__(self, config: ScoreConfig, ask: Resources, board: Any) -> None:
         from mrkd.model.inference import (
             Scorer,  # not above: it loads torch, which readers do without
         )

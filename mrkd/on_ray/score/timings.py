@@ -28,7 +28,7 @@ STAGES = ("list", "read", "decode", "score", "commit", "close")
 
 
 @dataclass(frozen=True)
-class Took:
+class Timings:
     """What some steps took.
 
     Args:
@@ -42,11 +42,11 @@ class Took:
     requests: Mapping[str, int] = field(default_factory=dict)
     peak_rss_bytes: int = 0
 
-    def __add__(self, other: Took) -> Took:
+    def __add__(self, other: Timings) -> Timings:
         """Both together."""
         seconds: Counter[str] = Counter(self.seconds)
         seconds.update(other.seconds)
-        return Took(
+        return Timings(
             dict(seconds),
             Counter(self.requests) + Counter(other.requests),
             max(self.peak_rss_bytes, other.peak_rss_bytes),
@@ -86,13 +86,13 @@ class Meter:
             for stage, seconds in inner._seconds.items():
                 self.add(stage, elapsed * seconds / (total or 1))
 
-    def took(self) -> Took:
+    def took(self) -> Timings:
         """Since the making of this meter."""
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        return Took(dict(self._seconds), storage.requests() - self._before, peak)
+        return Timings(dict(self._seconds), storage.requests() - self._before, peak)
 
 
-def add_start(night: Night, config: ScoreConfig, start: Mapping[str, Any], took: Took) -> None:
+def add_start(night: Night, config: ScoreConfig, start: Mapping[str, Any], took: Timings) -> None:
     """Appends one start to the night's `night.json`; where that fails, the log says so.
 
     Args:

@@ -19,7 +19,7 @@ from mrkd.on_ray import status_actor
 log = logging.getLogger(__name__)
 
 
-class Board:
+class FleetBoard:
     """The last row that each category reported; the actor's class."""
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class Board:
         return self._rows
 
 
-class Progress:
+class FleetProgress:
     """Counts of a fleet's categories by state, and the time that is left.
 
     Args:
@@ -42,7 +42,7 @@ class Progress:
         work: of each category that is not up to date, in any one unit.
         total_steps: of each one's training, about.
         num_up_to_date: categories that need nothing.
-        board: of a `Board`.
+        board: of a `FleetBoard`.
     """
 
     def __init__(

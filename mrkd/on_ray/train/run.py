@@ -16,11 +16,11 @@ from mrkd.data.datasets import Sample
 from mrkd.nights.reviews.training_samples import load_samples
 from mrkd.on_ray import cluster, status_actor
 from mrkd.on_ray.category_tasks import run_each
-from mrkd.on_ray.cluster import Ask
-from mrkd.on_ray.recorded_run import Verdict
+from mrkd.on_ray.cluster import Resources
+from mrkd.on_ray.recorded_run import RecordedRun
 from mrkd.on_ray.train import workers
-from mrkd.on_ray.train.progress import Board, Progress
-from mrkd.on_ray.train.workers import Order
+from mrkd.on_ray.train.progress import FleetBoard, FleetProgress
+from mrkd.on_ray.train.workers import TrainingTask
 from mrkd.run_summary import Summary, some_of
 from mrkd.storage.thread_map import in_threads
 from mrkd.training.category import CategoryResult, inputs_of_all, standing, steps_of, work_of
@@ -49,7 +49,7 @@ def run(config: TrainConfig) -> Summary:
     # Ray Train learns from the dashboard that a group's controller died, and frees its workers.
     in_groups = config.fleet.workers_per_category > 1
     with (
-        Verdict("train", config.run, fleet.uri) as verdict,
+        RecordedRun("train", config.run, fleet.uri) as verdict,
         cluster.connect(dashboard=in_groups),
     ):
         ask, at_once = _placement(config, len(samples))
@@ -64,12 +64,14 @@ def run(config: TrainConfig) -> Summary:
         }
         # The largest first, so that no long one is left alone at the end.
         todo = sorted(work, key=lambda name: (-work[name], name))
-        board = status_actor.start(Board)
+        board = status_actor.start(FleetBoard)
         orders = {
-            name: (Order(config, name, samples[name], fleet.checkpoints_uri(name), ask, board),)
+            name: (
+                TrainingTask(config, name, samples[name], fleet.checkpoints_uri(name), ask, board),
+            )
             for name in todo
         }
-        progress = Progress(
+        progress = FleetProgress(
             config.run,
             work,
             {name: steps_of(configs[name], samples[name]) for name in todo},
@@ -84,7 +86,7 @@ def run(config: TrainConfig) -> Summary:
         return _close(fleet, verdict)
 
 
-def _placement(config: TrainConfig, num_categories: int) -> tuple[Ask, int | None]:
+def _placement(config: TrainConfig, num_categories: int) -> tuple[Resources, int | None]:
     """What a worker takes, and how many categories may be under way; None: Ray sees to it."""
     found, size = cluster.nodes(), config.fleet.workers_per_category
     ask = cluster.worker_ask(
@@ -112,17 +114,17 @@ def _find_up_to_date(fleet: Fleet, inputs: Mapping[str, str]) -> None:
 
 def _train_each(
     fleet: Fleet,
-    orders: Mapping[str, tuple[Order]],
-    ask: Ask,
+    orders: Mapping[str, tuple[TrainingTask]],
+    ask: Resources,
     at_once: int | None,
-    progress: Progress,
+    progress: FleetProgress,
 ) -> None:
     """Trains what is left, and stores how each category ended when it does."""
     options = fleet.config.fleet
     attempts = run_each(
         workers.train if at_once is None else workers.train_in_group,
         orders,
-        ask if at_once is None else Ask(0.0),
+        ask if at_once is None else Resources(0.0),
         max_failures=options.max_failures,
         backoff_s=options.backoff_s,
         at_once=at_once,
@@ -147,7 +149,7 @@ def _train_each(
         progress.end(attempt.category, record["status"])
 
 
-def _leave(fleet: Fleet, todo: Sequence[str], progress: Progress) -> None:
+def _leave(fleet: Fleet, todo: Sequence[str], progress: FleetProgress) -> None:
     """Says of what has not ended how far it was; its checkpoint stays."""
     under_way = progress.under_way()
     for name in todo:
@@ -162,7 +164,7 @@ def _leave(fleet: Fleet, todo: Sequence[str], progress: Progress) -> None:
         fleet.end(name, {"status": "not_started", "attempts": 0, "reason": reason})
 
 
-def _close(fleet: Fleet, verdict: Verdict) -> Summary:
+def _close(fleet: Fleet, verdict: RecordedRun) -> Summary:
     """The page and the verdict."""
     counts, failures = fleet.counts, fleet.failures
     stopped = counts["not_started"]

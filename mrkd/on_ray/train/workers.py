@@ -19,9 +19,9 @@ from mrkd.config import TrainConfig
 from mrkd.data.datasets import Sample
 from mrkd.errors import MrkdError
 from mrkd.on_ray import cluster
-from mrkd.on_ray.cluster import Ask
+from mrkd.on_ray.cluster import Resources
 from mrkd.training.category import CategoryResult, assist, train_category
-from mrkd.training.fit.process_group import Group
+from mrkd.training.fit.process_group import ProcessGroup
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ def group_environment() -> dict[str, str]:
 
 
 @dataclass(frozen=True)
-class Order:
+class TrainingTask:
     """One category to train.
 
     Args:
@@ -54,18 +54,18 @@ class Order:
     category: str
     samples: Sequence[Sample]
     checkpoints_uri: str
-    ask: Ask
+    ask: Resources
     board: Any
 
 
-def train(order: Order) -> CategoryResult:
+def train(order: TrainingTask) -> CategoryResult:
     """Trains a category in this process, which is a task that holds the worker's resources."""
     cluster.enter_worker(order.ask)
     # Local mode calls it in this very process, so that its result needs no way back.
     results: list[CategoryResult | None] = []
 
     def loop() -> None:
-        results.append(_train(order, Group()))
+        results.append(_train(order, ProcessGroup()))
 
     TorchTrainer(loop, scaling_config=ScalingConfig(num_workers=0, use_gpu=_on_gpu(order))).fit()
     (result,) = results
@@ -73,7 +73,7 @@ def train(order: Order) -> CategoryResult:
     return result
 
 
-def train_in_group(order: Order) -> CategoryResult:
+def train_in_group(order: TrainingTask) -> CategoryResult:
     """Trains a category by a group of workers; this process, a task that holds nothing, waits.
 
     Raises:
@@ -115,15 +115,15 @@ def _cause(error: TrainingFailedError) -> BaseException:
     return (ours or raised or [RuntimeError(f"its group of workers was lost: {error}")])[0]
 
 
-def _group_loop(order: Order) -> Callable[[], Any]:
+def _group_loop(order: TrainingTask) -> Callable[[], Any]:
     def loop() -> CategoryResult | None:
         cluster.enter_worker(order.ask)
-        return _train(order, Group.current())
+        return _train(order, ProcessGroup.current())
 
     return loop
 
 
-def _train(order: Order, group: Group) -> CategoryResult | None:
+def _train(order: TrainingTask, group: ProcessGroup) -> CategoryResult | None:
     """One worker's share; the result of the category on the first."""
     first = group.rank == 0
     gauges = _Gauges(order.config.run, order.category) if first else None
@@ -168,5 +168,5 @@ class _Gauges:
             gauge.set(row[name], tags=self._tags)
 
 
-def _on_gpu(order: Order) -> bool:
+def _on_gpu(order: TrainingTask) -> bool:
     return order.ask.gpus > 0 and order.config.train.device != "cpu"

@@ -12,7 +12,7 @@ import ray
 from mrkd.errors import CategoryError
 from mrkd.on_ray.category_tasks import run_each
 from mrkd.on_ray.tune import trial
-from mrkd.on_ray.tune.trial import Order
+from mrkd.on_ray.tune.trial import TrialTask
 from mrkd.training.search import Trial, comparable, importances, key_of, objectives, ranked
 
 log = logging.getLogger(__name__)
@@ -22,7 +22,7 @@ DEFAULT = key_of({})
 
 
 @dataclass(frozen=True)
-class Found:
+class RefitResult:
     """What a group of categories was searched for.
 
     Args:
@@ -67,7 +67,7 @@ class Found:
         }
 
 
-def find(order: Order, groups: Sequence[Sequence[str]]) -> list[Found]:
+def find(order: TrialTask, groups: Sequence[Sequence[str]]) -> list[RefitResult]:
     """Trains the best of each group and the default with other seeds, and tests the winners.
 
     Args:
@@ -97,7 +97,7 @@ def find(order: Order, groups: Sequence[Sequence[str]]) -> list[Found]:
         best = ranked(objectives(mine), categories)
         winner = best[0][0] if best else None
         own = values[winner] if winner else {}
-        found.append(Found(categories, best, own, winner, {}))
+        found.append(RefitResult(categories, best, own, winner, {}))
     tests = _test(order, found, refits)
     return [
         replace(one, tests={name: tests[name] for name in one.categories if name in tests})
@@ -105,7 +105,7 @@ def find(order: Order, groups: Sequence[Sequence[str]]) -> list[Found]:
     ]
 
 
-def _train(order: Order, wanted: Sequence[Trial]) -> list[Trial]:
+def _train(order: TrialTask, wanted: Sequence[Trial]) -> list[Trial]:
     """The trainings that are wanted, as they ended; those that stand are not made again."""
     search, fleet = order.search, order.config.fleet
     stored = [search.get(one.category, one.key, one.seed) for one in wanted]
@@ -139,7 +139,7 @@ def _train(order: Order, wanted: Sequence[Trial]) -> list[Trial]:
 
 
 def _test(
-    order: Order, found: Sequence[Found], refits: Sequence[Trial]
+    order: TrialTask, found: Sequence[RefitResult], refits: Sequence[Trial]
 ) -> dict[str, dict[str, Any]]:
     """What the winners and the default do on the images kept for the end, by category."""
     search = order.search

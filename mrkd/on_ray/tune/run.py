@@ -28,11 +28,11 @@ from mrkd.data.datasets import Sample
 from mrkd.errors import CategoryError, ConfigError
 from mrkd.nights.reviews.training_samples import load_samples
 from mrkd.on_ray import cluster, shared_features
-from mrkd.on_ray.recorded_run import Verdict
+from mrkd.on_ray.recorded_run import RecordedRun
 from mrkd.on_ray.tune import refit, spaces, trial
-from mrkd.on_ray.tune.refit import Found
+from mrkd.on_ray.tune.refit import RefitResult
 from mrkd.on_ray.tune.spaces import Space
-from mrkd.on_ray.tune.trial import Order
+from mrkd.on_ray.tune.trial import TrialTask
 from mrkd.run_summary import Summary
 from mrkd.training.category import inputs_of_all
 from mrkd.training.search import Search, Trial
@@ -62,7 +62,7 @@ def run(config: SearchConfig) -> Summary:
     spaces.check(space, config)
     _check(config, space, samples)
     search = Search(config)
-    with Verdict("tune", config.run, search.uri) as verdict, cluster.connect():
+    with RecordedRun("tune", config.run, search.uri) as verdict, cluster.connect():
         order = _order(config, samples)
         search.begin()
         try:
@@ -98,7 +98,7 @@ def _check(config: SearchConfig, space: Space, samples: Mapping[str, Sequence[Sa
             raise ConfigError(f"category {name}: {error}") from error
 
 
-def _order(config: SearchConfig, samples: Mapping[str, Sequence[Sample]]) -> Order:
+def _order(config: SearchConfig, samples: Mapping[str, Sequence[Sample]]) -> TrialTask:
     options = config.search
     ask = cluster.worker_ask(
         cluster.nodes(),
@@ -107,7 +107,7 @@ def _order(config: SearchConfig, samples: Mapping[str, Sequence[Sample]]) -> Ord
         device=config.train.device,
         num_workers=options.trials_at_once or options.trials,
     )
-    return Order(config, samples, ask, shared_features.folder_of(Search(config).uri))
+    return TrialTask(config, samples, ask, shared_features.folder_of(Search(config).uri))
 
 
 def _groups(config: SearchConfig, samples: Mapping[str, Sequence[Sample]]) -> dict[str, list[str]]:
@@ -117,7 +117,7 @@ def _groups(config: SearchConfig, samples: Mapping[str, Sequence[Sample]]) -> di
     return {name: [name] for name in samples}
 
 
-def _search(order: Order, name: str, categories: Sequence[str], space: Space) -> None:
+def _search(order: TrialTask, name: str, categories: Sequence[str], space: Space) -> None:
     """The trials of a group, each ended in the search's folder when this returns."""
     config, options, search = order.config, order.config.search, order.search
     seed = config.train.seed
@@ -163,7 +163,7 @@ def _num_tried(search: Search, categories: Sequence[str], seed: int) -> int:
     return sum(n == len(categories) for n in Counter(one.key for one in mine).values())
 
 
-def _trainable(values: Mapping[str, Any], order: Order) -> None:
+def _trainable(values: Mapping[str, Any], order: TrialTask) -> None:
     trial.try_all(order, values, order.config.train.seed, lambda row: tune.report(dict(row)))
 
 
@@ -237,7 +237,9 @@ class _Progress(tune.Callback):
         )
 
 
-def _close(order: Order, found: Sequence[Found], space: Space, verdict: Verdict) -> Summary:
+def _close(
+    order: TrialTask, found: Sequence[RefitResult], space: Space, verdict: RecordedRun
+) -> Summary:
     """Table, best config, page and verdict."""
     config, search = order.config, order.search
     trials = search.trials()

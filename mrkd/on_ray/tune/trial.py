@@ -21,12 +21,12 @@ from mrkd.model import artefact, device
 from mrkd.model.artefact import save_load
 from mrkd.model.detector import Detector
 from mrkd.on_ray import cluster
-from mrkd.on_ray.cluster import Ask
+from mrkd.on_ray.cluster import Resources
 from mrkd.storage.thread_map import in_threads
-from mrkd.training.category import CategoryResult, Probe, good_samples, train_category
+from mrkd.training.category import CategoryResult, TrialHook, good_samples, train_category
 from mrkd.training.search import Search, Trial
 from mrkd.training.search import objective as exam
-from mrkd.training.search.objective import Exam, Questions
+from mrkd.training.search.objective import EvalSet, Objective
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ _TEST_SEED = 2
 
 
 @dataclass(frozen=True)
-class Order:
+class TrialTask:
     """What every training of a search needs.
 
     Args:
@@ -49,7 +49,7 @@ class Order:
 
     config: SearchConfig
     samples: Mapping[str, Sequence[Sample]]
-    ask: Ask
+    ask: Resources
     features_folder: str
 
     @property
@@ -63,7 +63,7 @@ class Order:
         return replace(config, workspace=self.search.uri)
 
 
-def try_all(order: Order, values: Mapping[str, Any], seed: int, tell: Tell) -> None:
+def try_all(order: TrialTask, values: Mapping[str, Any], seed: int, tell: Tell) -> None:
     """Trains a config on every category of the order, unless it has been, and tells of it.
 
     Args:
@@ -83,7 +83,7 @@ def try_all(order: Order, values: Mapping[str, Any], seed: int, tell: Tell) -> N
         tell({"epoch": 1, "objective": sum(found) / len(found)})
 
 
-def try_one(order: Order, trial: Trial, tell: Tell = lambda row: None) -> Trial:
+def try_one(order: TrialTask, trial: Trial, tell: Tell = lambda row: None) -> Trial:
     """One training, or what is stored of it; a failure that a user can mend is its result."""
     cluster.enter_worker(order.ask)
     search = order.search
@@ -116,7 +116,7 @@ def try_one(order: Order, trial: Trial, tell: Tell = lambda row: None) -> Trial:
             order.samples[trial.category],
             report=report,
             checkpoints_uri=search.checkpoints_uri(trial),
-            probe=Probe(
+            probe=TrialHook(
                 examiner,
                 partial(_is_due, order.config),
                 order.features_folder,
@@ -174,9 +174,9 @@ def _is_due(config: SearchConfig, epochs: int) -> bool:
 class _Examiner:
     """Puts the questions of a category to a trial's model; they are read when first asked."""
 
-    def __init__(self, order: Order, category: str) -> None:
+    def __init__(self, order: TrialTask, category: str) -> None:
         self._order, self._samples = order, order.samples[category]
-        self._exam: Exam | None = None
+        self._exam: Objective | None = None
 
     def __call__(
         self, model: Detector, held_out: Sequence[Sample], threshold: float | None
@@ -184,7 +184,7 @@ class _Examiner:
         options = self._order.config.search
         if self._exam is None:
             asked = questions(self._order.config, self._samples, held_out, model)
-            self._exam = Exam(asked, model, folder=self._order.features_folder)
+            self._exam = Objective(asked, model, folder=self._order.features_folder)
         pixels = options.metric == "aupro" or threshold is not None
         marks = asdict(self._exam.marks(model, threshold=threshold, with_pixels=pixels))
         del marks["scores"]
@@ -213,7 +213,7 @@ def by(config: SearchConfig, samples: Sequence[Sample]) -> exam.By:
 
 def questions(
     config: SearchConfig, samples: Sequence[Sample], held_out: Sequence[Sample], model: Detector
-) -> Questions:
+) -> EvalSet:
     """What trials are asked."""
     most = config.search.max_images
     if by(config, samples) == "labels":
@@ -221,7 +221,7 @@ def questions(
     return exam.ask_synthetic(held_out, model, max_images=most)
 
 
-def test(order: Order, category: str, trials: Mapping[str, Sequence[Trial]]) -> dict[str, Any]:
+def test(order: TrialTask, category: str, trials: Mapping[str, Sequence[Trial]]) -> dict[str, Any]:
     """What the winner and the default do on images that decided nothing.
 
     Args:
@@ -237,7 +237,7 @@ def test(order: Order, category: str, trials: Mapping[str, Sequence[Trial]]) -> 
     samples = order.samples[category]
     found: dict[str, Any] = {"by": by(order.config, samples)}
     scores: dict[str, list[tuple[float, ...]]] = {}
-    asked: Questions | None = None
+    asked: EvalSet | None = None
     for name, some in trials.items():
         if not some:  # none of the default's trainings came to its end
             continue
@@ -245,7 +245,7 @@ def test(order: Order, category: str, trials: Mapping[str, Sequence[Trial]]) -> 
         for trial in some:
             model, threshold, held_out = _load(order, trial)
             asked = _test_questions(order, samples, model, held_out)
-            marks.append(Exam(asked, model).marks(model, threshold=threshold))
+            marks.append(Objective(asked, model).marks(model, threshold=threshold))
         assert asked is not None
         scores[name] = [one.scores for one in marks]
         overlaps = [one.aupro for one in marks if one.aupro is not None]
@@ -271,7 +271,7 @@ def test(order: Order, category: str, trials: Mapping[str, Sequence[Trial]]) -> 
     }
 
 
-def _load(order: Order, trial: Trial) -> tuple[Detector, float, set[str]]:
+def _load(order: TrialTask, trial: Trial) -> tuple[Detector, float, set[str]]:
     """The model of a training, its threshold, and the files of its calibration side by sha256."""
     place = order.search.uri, trial.category, trial.version
     loaded = save_load.load(*place)
@@ -282,8 +282,8 @@ def _load(order: Order, trial: Trial) -> tuple[Detector, float, set[str]]:
 
 
 def _test_questions(
-    order: Order, samples: Sequence[Sample], model: Detector, digests: set[str]
-) -> Questions:
+    order: TrialTask, samples: Sequence[Sample], model: Detector, digests: set[str]
+) -> EvalSet:
     """Other images than the trials'.
 
     The labelled half kept for the end or, without labels, the good images of the calibration side

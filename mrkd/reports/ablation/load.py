@@ -23,8 +23,8 @@ from mrkd.evaluation.ablation.variants import NEAREST, RD
 from mrkd.reports.ablation.values import (
     ArmData,
     Difference,
-    Shown,
     ShownMap,
+    ShownTable,
     StudyCategory,
     StudyData,
     TableData,
@@ -54,7 +54,7 @@ def load_study_data(study_uri: str) -> StudyData:
     )
     config = EvalConfig.from_dict(record["config"])
     runs = [Run.from_dict(raw) for raw in record["runs"]]
-    reader = _Reader(study_uri, config, record, [run for run in runs if not run.error])
+    reader = _AblationReader(study_uri, config, record, [run for run in runs if not run.error])
     names = {arm["key"]: arm["name"] for table in record["tables"] for arm in table["arms"]}
     return StudyData(
         run=record["run"],
@@ -75,7 +75,7 @@ def load_study_data(study_uri: str) -> StudyData:
     )
 
 
-class _Reader:
+class _AblationReader:
     """The folder of a study, its rows by what they are of."""
 
     def __init__(
@@ -176,7 +176,7 @@ class _Reader:
             num_leaks=len(found) if self.config.check_leaks else None,
         )
 
-    def _pictures(self, category: str) -> Iterator[Shown]:
+    def _pictures(self, category: str) -> Iterator[ShownTable]:
         """Of each kind of defect the best, the median and the worst by the base's own map."""
         runs = list(self._shown_runs(category))
         if not runs:
@@ -212,7 +212,7 @@ class _Reader:
         runs: Sequence[tuple[str, Run]],
         rows: Sequence[Mapping[str, Mapping[str, Any]]],
         usual: Sequence[float],
-    ) -> Shown:
+    ) -> ShownTable:
         model = runs[0][1].model
         picture = stored.picture(row, image_size=model["image_size"], resize=model["resize"])
         maps = []
@@ -230,7 +230,7 @@ class _Reader:
                         low,
                     )
                 )
-        return Shown(
+        return ShownTable(
             image_uri=row["image_uri"],
             defect=row["defect"],
             place=place,

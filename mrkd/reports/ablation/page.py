@@ -16,8 +16,8 @@ from mrkd.reports.ablation import charts
 from mrkd.reports.ablation.values import (
     ArmData,
     Place,
-    Shown,
     ShownMap,
+    ShownTable,
     StudyCategory,
     StudyData,
     TableData,
@@ -259,7 +259,7 @@ def _by_defect(table: TableData, category: str) -> dict[str, Any]:
     }
 
 
-def _picture(shown: Shown, name: str) -> dict[str, Any]:
+def _picture(shown: ShownTable, name: str) -> dict[str, Any]:
     size = {"height": shown.height, "width": shown.width}
     return size | {
         "id": f"picture-{name}",
@@ -274,7 +274,7 @@ def _picture(shown: Shown, name: str) -> dict[str, Any]:
     }
 
 
-def _map(one: ShownMap, shown: Shown) -> dict[str, Any]:
+def _map(one: ShownMap, shown: ShownTable) -> dict[str, Any]:
     return {
         "arm": one.arm,
         "score": page.score(one.image_score),
@@ -284,7 +284,7 @@ def _map(one: ShownMap, shown: Shown) -> dict[str, Any]:
     }
 
 
-def _contour(one: ShownMap, shown: Shown) -> str:
+def _contour(one: ShownMap, shown: ShownTable) -> str:
     """Where the map crosses the arm's pixel threshold, as a path over the original's pixels."""
     box = shown.map_box
     above = _at_size(one.anomaly_map, 256) > one.pixel_threshold

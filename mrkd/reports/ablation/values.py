@@ -104,7 +104,7 @@ class ShownMap:
 
 
 @dataclass(frozen=True)
-class Shown:
+class ShownTable:
     """A picture beside its ground truth and the maps of several arms.
 
     Args:
@@ -150,7 +150,7 @@ class StudyCategory:
     name: str
     num_train: int
     num_judged: int
-    shown: tuple[Shown, ...]
+    shown: tuple[ShownTable, ...]
     operating: tuple[Mapping[str, Any], ...]
     rare: tuple[Mapping[str, Any], ...] = ()
     leaks: tuple[LeakPair, ...] = ()

@@ -21,7 +21,7 @@ from mrkd.model.artefact import Calibration, ModelCard
 from mrkd.nights import drift
 from mrkd.nights.archive import UNMATCHED
 from mrkd.nights.archived_images import read_images
-from mrkd.nights.drift import Lights, Profile, Reference
+from mrkd.nights.drift import CalibrationImages, Lights, Profile
 from mrkd.nights.manifest import Manifest, open_night, read_manifests, readable
 from mrkd.nights.reviews.error_rates import Reviewed, estimate
 from mrkd.nights.shards import Pin
@@ -30,7 +30,7 @@ from mrkd.reports.night import records as night_records
 from mrkd.reports.night import rows as night_rows
 from mrkd.reports.night.picture import drawn
 from mrkd.reports.night.rows import Chosen, Row
-from mrkd.reports.night.values import NightData, Scoring, Shown
+from mrkd.reports.night.values import NightData, Scoring, ShownImage
 from mrkd.storage.thread_map import in_threads
 
 RECORD = "_MANIFEST.json"
@@ -49,10 +49,10 @@ class _Model:
     gap: str = ""
 
     @property
-    def reference(self) -> Reference | None:
+    def reference(self) -> CalibrationImages | None:
         """Its calibration images."""
         calibration = self.calibration
-        return Reference.of(calibration, self.sizes or {}) if calibration else None
+        return CalibrationImages.of(calibration, self.sizes or {}) if calibration else None
 
 
 def load_night_data(night_uri: str) -> NightData:
@@ -215,22 +215,22 @@ def _shown(
     chosen: Sequence[Chosen],
     models: Mapping[str, _Model],
     tars: Sequence[str],
-) -> dict[Chosen, Shown]:
+) -> dict[Chosen, ShownImage]:
     """The chosen rows as cards, with their pictures as far as these are what was scored."""
     rows = night_rows.read_rows(chosen, columns)
     data = dict(read_images(night_uri, rows.values(), tars))
 
-    def draw(one: Chosen) -> Shown:
+    def draw(one: Chosen) -> ShownImage:
         return _card(one, rows[one.image_uri], models.get(one.category), data)
 
     found = [one for one in dict.fromkeys(chosen) if one.image_uri in rows]
     return dict(zip(found, in_threads(draw, found), strict=True))
 
 
-def _card(one: Chosen, row: Row, model: _Model | None, data: Mapping[str, bytes]) -> Shown:
+def _card(one: Chosen, row: Row, model: _Model | None, data: Mapping[str, bytes]) -> ShownImage:
     card, calibration = (model.card, model.calibration) if model else (None, None)
     picture, pixel_threshold = drawn(row, card, calibration, data)
-    return Shown(
+    return ShownImage(
         picture,
         category=one.category,
         line=dict(row["attributes"] or ()).get("line", ""),

@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from mrkd.evaluation.threshold_rows import operating_row
-from mrkd.nights.drift import MIN_NIGHTS, NUM_NIGHTS, Band, Compared, Finding, Light, Lights
+from mrkd.nights.drift import MIN_NIGHTS, NUM_NIGHTS, Compared, Finding, Light, Lights, UsualRange
 from mrkd.nights.reviews.error_rates import Reviewed
 from mrkd.reports.kit import charts, page
 from mrkd.reports.night.texts import ASPECTS, ERROR_WORDS, MEASURES, STAGES
-from mrkd.reports.night.values import NightData, Shown, Start
+from mrkd.reports.night.values import NightData, ShownImage, Start
 
 # Past so many lines a table scrolls by itself, and charts are drawn when they are asked for.
 _MANY = 24
@@ -97,7 +97,7 @@ def _reviewed(one: Reviewed) -> dict[str, Any]:
     }
 
 
-def _measured(value: float | None, band: Band | None, words: Any) -> dict[str, Any]:
+def _measured(value: float | None, band: UsualRange | None, words: Any) -> dict[str, Any]:
     """A cell: the value, what is usual, and on which side of it the value lies."""
     side = band.side(value) if band and value is not None else 0
     return {
@@ -164,7 +164,7 @@ def _history(data: NightData, row: Compared) -> list[charts.Spec]:
     ]
 
 
-def _ends(band: Band | None) -> tuple[float, float, float] | None:
+def _ends(band: UsualRange | None) -> tuple[float, float, float] | None:
     return (band.low, band.median, band.high) if band else None
 
 
@@ -239,7 +239,7 @@ def _pictures(data: NightData, usual: dict[str, float]) -> list[dict[str, Any]]:
     ]
 
 
-def _card(one: Shown, usual: float) -> dict[str, Any]:
+def _card(one: ShownImage, usual: float) -> dict[str, Any]:
     picture = one.picture
     facts = {"category": one.category} | ({"line": one.line} if one.line else {})
     facts |= {

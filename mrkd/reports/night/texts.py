@@ -62,7 +62,7 @@ ASPECTS = {
 
 
 @dataclass(frozen=True)
-class Measure:
+class MeasureText:
     """How a measure is written.
 
     Args:
@@ -99,12 +99,12 @@ def _points(value: float) -> str:
 
 _QUALITY = (page.score, _spreads, _spreads)
 MEASURES = {
-    "brightness": Measure("Brightness", *_QUALITY, "darker", "brighter"),
-    "contrast": Measure("Contrast", *_QUALITY, "less contrast", "more contrast"),
-    "sharpness": Measure("Sharpness", *_QUALITY, "less sharp", "sharper"),
-    "size": Measure("Sizes", None, page.percent, page.percent, "other sizes", "other sizes"),
-    "image_score": Measure("Scores of OK parts", *_QUALITY, "lower scores", "higher scores"),
-    "nok_rate": Measure(
+    "brightness": MeasureText("Brightness", *_QUALITY, "darker", "brighter"),
+    "contrast": MeasureText("Contrast", *_QUALITY, "less contrast", "more contrast"),
+    "sharpness": MeasureText("Sharpness", *_QUALITY, "less sharp", "sharper"),
+    "size": MeasureText("Sizes", None, page.percent, page.percent, "other sizes", "other sizes"),
+    "image_score": MeasureText("Scores of OK parts", *_QUALITY, "lower scores", "higher scores"),
+    "nok_rate": MeasureText(
         "NOK rate", page.percent, _points, _points, "fewer defective", "more defective"
     ),
 }

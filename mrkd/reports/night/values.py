@@ -12,7 +12,7 @@ from mrkd.reports.kit.values import ImageError, Model, Picture
 
 
 @dataclass(frozen=True)
-class Shown:
+class ShownImage:
     """An image of the night as a card shows it.
 
     Args:
@@ -189,9 +189,9 @@ class NightData:
     nights: tuple[tuple[str, str], ...] = ()
     without_profile: tuple[str, ...] = ()
     scorings: tuple[Scoring, ...] = ()
-    highest: tuple[Shown, ...] = ()
-    borderline: tuple[Shown, ...] = ()
-    audit: tuple[Shown, ...] = ()
+    highest: tuple[ShownImage, ...] = ()
+    borderline: tuple[ShownImage, ...] = ()
+    audit: tuple[ShownImage, ...] = ()
     errors: tuple[ErrorKind, ...] = ()
     starts: tuple[Start, ...] = ()
     parts: Parts | None = None

@@ -11,7 +11,7 @@ from mrkd import storage
 from mrkd.errors import ArtefactError
 from mrkd.reports.kit import read as stored
 from mrkd.reports.kit.values import Measure
-from mrkd.reports.search.values import Candidate, Group, SearchData, Test
+from mrkd.reports.search.values import Candidate, SearchData, SearchGroup, Test
 from mrkd.storage.thread_map import in_threads
 from mrkd.training.search import SEARCH_VERSION, Trial, comparable, finished
 from mrkd.training.search.effects import effects
@@ -57,7 +57,9 @@ def load_search_data(search_uri: str) -> SearchData:
     )
 
 
-def _group(record: Mapping[str, Any], trials: Sequence[Trial], whole: Mapping[str, Any]) -> Group:
+def _group(
+    record: Mapping[str, Any], trials: Sequence[Trial], whole: Mapping[str, Any]
+) -> SearchGroup:
     config = whole["config"]
     categories, seed = record["categories"], config["train"]["seed"]
     mine = [one for one in trials if one.category in categories]
@@ -73,7 +75,7 @@ def _group(record: Mapping[str, Any], trials: Sequence[Trial], whole: Mapping[st
         name: [t.objective for t in refits if t.category == name and t.key == record["winner"]]
         for name in categories
     }
-    return Group(
+    return SearchGroup(
         categories=tuple(categories),
         trials=tuple(tried),
         configs=finished(tried, categories),

@@ -8,7 +8,7 @@ from typing import Any
 
 from mrkd.reports.kit import page
 from mrkd.reports.search import charts as search_charts
-from mrkd.reports.search.values import Candidate, Group, SearchData, Test
+from mrkd.reports.search.values import Candidate, SearchData, SearchGroup, Test
 from mrkd.training.search.effects import label
 
 _METRICS = {"image_auroc": "image AUROC", "aupro": "AUPRO"}
@@ -60,7 +60,7 @@ def _fixed(data: SearchData) -> dict[str, Any]:
     return {key: keys[key] for key in shown.split() if key not in data.space}
 
 
-def _group(group: Group, data: SearchData) -> dict[str, Any]:
+def _group(group: SearchGroup, data: SearchData) -> dict[str, Any]:
     metric = _METRICS[data.metric]
     values = {one.key: one.values for one in group.trials}
     keys = list(group.configs)
@@ -119,7 +119,7 @@ def _group(group: Group, data: SearchData) -> dict[str, Any]:
     }
 
 
-def _compared(group: Group) -> str:
+def _compared(group: SearchGroup) -> str:
     """Which trials charts and words of the keys are drawn from."""
     if group.compared_epochs is None:
         return "Of the trials that came to their end, at one seed each"
@@ -167,7 +167,7 @@ def _test(one: Test) -> Mapping[str, Any]:
     }
 
 
-def _verdict(group: Group, metric: str) -> str:
+def _verdict(group: SearchGroup, metric: str) -> str:
     """In one sentence, and no more than the test shows."""
     if not group.board:
         return "No training came to its end: see the errors below"

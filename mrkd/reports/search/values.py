@@ -66,7 +66,7 @@ class Test:
 
 
 @dataclass(frozen=True)
-class Group:
+class SearchGroup:
     """What was searched together: one category, or all of them.
 
     Args:
@@ -119,6 +119,6 @@ class SearchData:
     finished_at: str
     metric: str
     space: Mapping[str, str]
-    groups: tuple[Group, ...]
+    groups: tuple[SearchGroup, ...]
     best_toml: str
     config: Mapping[str, Any] = field(default_factory=dict)

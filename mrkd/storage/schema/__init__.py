@@ -4,7 +4,7 @@ The names, types and order of columns stand here and nowhere else. Any reader of
 files; `read_map` is all that it needs beside, and it needs numpy alone.
 """
 
-from mrkd.storage.schema.map_codec import MAP_COLUMNS, MapType, Row, encode_map, read_map
+from mrkd.storage.schema.map_codec import MAP_COLUMNS, MapRow, MapType, encode_map, read_map
 from mrkd.storage.schema.parquet import from_parquet, to_parquet
 from mrkd.storage.schema.tables import (
     ATTRIBUTES,
@@ -32,8 +32,8 @@ __all__ = [
     "REGION",
     "SCHEMA_VERSION",
     "SCORES",
+    "MapRow",
     "MapType",
-    "Row",
     "encode_map",
     "from_parquet",
     "read_map",

@@ -29,7 +29,7 @@ _WRITTEN = {"float16": "float16_packed", "float32": "float32", "uint8": "uint8_p
 _CODES = {1: ("u1", "i1"), 2: ("<u2", "<i2")}
 
 
-class Row(Protocol):
+class MapRow(Protocol):
     """A row by column name: a dict of pyarrow or DuckDB, a pandas Series, ..."""
 
     def __getitem__(self, key: str, /) -> Any:
@@ -69,7 +69,7 @@ def encode_map(anomaly_map: NDArray[np.float32], dtype: MapType) -> dict[str, An
     return dict(zip(MAP_COLUMNS, values, strict=True))
 
 
-def read_map(row: Row) -> NDArray[np.float32] | None:
+def read_map(row: MapRow) -> NDArray[np.float32] | None:
     """The anomaly map of a stored row, float32 `[H, W]`; None where none is stored.
 
     Args:

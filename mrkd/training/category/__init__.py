@@ -7,7 +7,7 @@ promote or hold
 from mrkd.training.category.baseline import fit_nearest
 from mrkd.training.category.result import CategoryResult
 from mrkd.training.category.train import assist, train_category
-from mrkd.training.category.trial_hook import Probe
+from mrkd.training.category.trial_hook import TrialHook
 from mrkd.training.category.up_to_date import (
     good_samples,
     inputs_of_all,
@@ -18,7 +18,7 @@ from mrkd.training.category.up_to_date import (
 
 __all__ = [
     "CategoryResult",
-    "Probe",
+    "TrialHook",
     "assist",
     "fit_nearest",
     "good_samples",

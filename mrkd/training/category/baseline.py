@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from mrkd.config import TrainConfig
 from mrkd.data.datasets import Sample
-from mrkd.data.preprocess import Decoder
+from mrkd.data.preprocess import Preprocessor
 from mrkd.model import device
 from mrkd.model.artefact import Calibration
 from mrkd.model.feature_cache import TeacherFeatures
@@ -34,7 +34,7 @@ def fit_nearest(
         MrkdError: what else a user can mend: storage, teacher.
     """
     network = replace(config.model, student=True, cells=False)
-    images = decode_good(read_good(good_samples(samples)), Decoder.of(network))
+    images = decode_good(read_good(good_samples(samples)), Preprocessor.of(network))
     check_count(images.good, images.skipped)
     teacher = teacher_of(network, seed=config.train.seed)
     teacher.to(device.choose(config.train.device, "float32").device)

@@ -102,7 +102,7 @@ def score_good(
     """
     note = ""
     if cross is not None and cross.has_folds and isinstance(model, Ensemble):
-        parts = Parts(
+        parts = FoldScorers(
             images, [(cross.without(n), np.flatnonzero(split.folds == n)) for n in cross.folds]
         )
         _set_map_scales(model, parts, split, cross.features)
@@ -119,7 +119,7 @@ def score_good(
     else:
         # In a search's trial the cells know the training side alone.
         numbers = split.held_out if cross else np.arange(len(images))
-        parts = Parts(images, [(model, numbers)])
+        parts = FoldScorers(images, [(model, numbers)])
         scores, peaks, _ = _scored(parts)
         calibrating = split.on("calibration")
     calibration = calibrate(
@@ -137,7 +137,7 @@ def score_good(
 
 
 @dataclass(frozen=True)
-class Parts:
+class FoldScorers:
     """Who scores which images.
 
     Args:
@@ -162,7 +162,7 @@ class Parts:
             yield from zip(chosen.tolist(), found, strict=True)
 
 
-def _scored(parts: Parts) -> tuple[Floats, Floats, Floats]:
+def _scored(parts: FoldScorers) -> tuple[Floats, Floats, Floats]:
     """Scores and peaks, `[N]`, and raw scores, `[N, S]`; NaN of what is not scored."""
     scores, peaks = np.full((2, len(parts.images)), np.nan, np.float32)
     raw: dict[int, Floats] = {}
@@ -174,13 +174,15 @@ def _scored(parts: Parts) -> tuple[Floats, Floats, Floats]:
     return scores, peaks, table
 
 
-def _maps(parts: Parts, numbers: Labels) -> dict[int, Floats]:
+def _maps(parts: FoldScorers, numbers: Labels) -> dict[int, Floats]:
     """The stored maps of a few images."""
     return {n: scored.reduced_map for n, scored in parts.scored(numbers)}
 
 
 @torch.inference_mode()
-def _set_map_scales(model: Ensemble, parts: Parts, split: Split, features: TeacherFeatures) -> None:
+def _set_map_scales(
+    model: Ensemble, parts: FoldScorers, split: Split, features: TeacherFeatures
+) -> None:
     """Mean and spread of each shown map over pixels of good images that its detector lacked."""
     images = parts.images
 
@@ -272,7 +274,7 @@ def _suspects(scores: Floats, scored: Labels) -> Labels:
 
 
 def _table(
-    parts: Parts,
+    parts: FoldScorers,
     split: Split,
     scores: Floats,
     threshold: float,

@@ -28,7 +28,7 @@ from mrkd.training.category.split_images import (
 )
 from mrkd.training.category.up_to_date import good_samples, inputs_of
 from mrkd.training.fit import Checkpoint
-from mrkd.training.fit.process_group import Group
+from mrkd.training.fit.process_group import ProcessGroup
 
 log = logging.getLogger(__name__)
 
@@ -72,11 +72,13 @@ class Job:
     inputs: str
     version: str
     stands: bool
-    group: Group
+    group: ProcessGroup
     clock: Clock
 
 
-def prepare(config: TrainConfig, category: str, samples: Sequence[Sample], group: Group) -> Job:
+def prepare(
+    config: TrainConfig, category: str, samples: Sequence[Sample], group: ProcessGroup
+) -> Job:
     """Reads and hashes the images: the version, and whether it stands."""
     config, clock = config.for_category(category), Clock()
     model, workspace = config.model, config.workspace

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mrkd.data import datasets, preprocess
 from mrkd.data.datasets import Sample
-from mrkd.data.preprocess import Decoded, Decoder
+from mrkd.data.preprocess import Decoded, Preprocessor
 from mrkd.errors import CategoryError
 from mrkd.storage.thread_map import in_threads
 
@@ -157,7 +157,7 @@ def check_count(good: Sequence[GoodImage], skipped: Sequence[str] = ()) -> None:
         )
 
 
-def decode_good(good: list[GoodImage], decoder: Decoder) -> DecodedImages:
+def decode_good(good: list[GoodImage], decoder: Preprocessor) -> DecodedImages:
     """The images at the model's size, in the order given.
 
     Raises:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from mrkd.config import RoiConfig, TrainConfig
 from mrkd.data.datasets import Sample, Side
-from mrkd.data.preprocess import Decoder, map_policy
+from mrkd.data.preprocess import Preprocessor, map_policy
 from mrkd.data.roi import Roi
 from mrkd.errors import ArtefactError, CategoryError, NightError, StandsError, StorageError
 from mrkd.model import artefact, device
@@ -33,10 +33,10 @@ from mrkd.training.category.groups import Groups, Split, groups_of, split_of, wh
 from mrkd.training.category.inputs import Checkpoints, Job, prepare
 from mrkd.training.category.result import CategoryResult
 from mrkd.training.category.split_images import DecodedImages, check_count, decode_good, fingerprint
-from mrkd.training.category.trial_hook import Probe, calibrate_by
+from mrkd.training.category.trial_hook import TrialHook, calibrate_by
 from mrkd.training.category.up_to_date import standing
 from mrkd.training.fit import CrossFit, FitResult, Report
-from mrkd.training.fit.process_group import Group
+from mrkd.training.fit.process_group import ProcessGroup
 
 log = logging.getLogger(__name__)
 
@@ -52,8 +52,8 @@ def train_category(
     *,
     report: Report | None = None,
     checkpoints_uri: str = "",
-    group: Group | None = None,
-    probe: Probe | None = None,
+    group: ProcessGroup | None = None,
+    probe: TrialHook | None = None,
 ) -> CategoryResult:
     """Trains, calibrates, stores and judges the model of one category.
 
@@ -76,7 +76,7 @@ def train_category(
         MrkdError: what else a user can mend: storage, teacher, a race for the promotion.
     """
     started_at = datetime.now(UTC).isoformat()
-    job = prepare(config, category, samples, group or Group())
+    job = prepare(config, category, samples, group or ProcessGroup())
     checkpoints = Checkpoints(checkpoints_uri, job.version)
     loaded = fitted = None
     if job.stands:
@@ -114,7 +114,7 @@ def assist(
     *,
     report: Report | None = None,
     checkpoints_uri: str = "",
-    group: Group,
+    group: ProcessGroup,
 ) -> None:
     """A further worker's share of `train_category`; arguments and errors as there."""
     job = prepare(config, category, samples, group)
@@ -125,7 +125,7 @@ def assist(
 def _decode(job: Job) -> DecodedImages:
     model = job.config.model
     with job.clock("decode"):
-        images = decode_good(job.good, Decoder.of(model))
+        images = decode_good(job.good, Preprocessor.of(model))
         check_count(images.good, images.skipped)
     return images
 
@@ -160,7 +160,7 @@ def _fit(
     images: DecodedImages,
     report: Report | None,
     checkpoints: Checkpoints,
-    probe: Probe | None = None,
+    probe: TrialHook | None = None,
 ) -> _Fitted:
     """The trained model, its student from the last checkpoint if there is one."""
     config = job.config.train
@@ -232,7 +232,7 @@ def _roi(config: RoiConfig, images: DecodedImages) -> Roi | None:
     return roi
 
 
-def _save(job: Job, fitted: _Fitted, probe: Probe | None) -> tuple[LoadedModel, CategoryResult]:
+def _save(job: Job, fitted: _Fitted, probe: TrialHook | None) -> tuple[LoadedModel, CategoryResult]:
     """The calibrated model, a version of the workspace if it is to be kept."""
     model, images, split = fitted.model, fitted.images, fitted.split
     with job.clock("calibrate"):
@@ -296,7 +296,7 @@ def _result(
 
 
 def _marks(
-    job: Job, loaded: LoadedModel | None, fitted: _Fitted | None, probe: Probe
+    job: Job, loaded: LoadedModel | None, fitted: _Fitted | None, probe: TrialHook
 ) -> Mapping[str, Any]:
     loaded = loaded or _load(job)
     if fitted is not None:

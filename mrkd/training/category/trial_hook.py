@@ -16,7 +16,7 @@ Marks = Callable[[Detector, Sequence[Sample], float | None], Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
-class Probe:
+class TrialHook:
     """What a search has of a training.
 
     Args:

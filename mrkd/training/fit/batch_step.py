@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from mrkd.config import FitConfig
 from mrkd.errors import CategoryError
-from mrkd.training.fit.process_group import Group
+from mrkd.training.fit.process_group import ProcessGroup
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class Batches:
         loss: Callable[[int, Rows], Tensor],
         *,
         num_micro_batches: int,
-        group: Group,
+        group: ProcessGroup,
     ) -> None:
         self._model, self._loss, self._group = model, loss, group
         self.num_micro_batches = num_micro_batches

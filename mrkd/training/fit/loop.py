@@ -20,7 +20,7 @@ from mrkd.model.feature_cache import TeacherFeatures
 from mrkd.model.mrkd import MRKD
 from mrkd.training.fit.batch_step import Batches, Rows, num_micro_batches
 from mrkd.training.fit.precision import place
-from mrkd.training.fit.process_group import Group
+from mrkd.training.fit.process_group import ProcessGroup
 from mrkd.training.fit.resume_state import Checkpoint, copy_of, digest, moments_of, put_moments
 from mrkd.training.fit.step_loss import TrainingLoss
 from mrkd.training.fit.validation import (
@@ -72,7 +72,7 @@ def fit(
     *,
     sample_ids: Sequence[str],
     report: Report | None = None,
-    group: Group | None = None,
+    group: ProcessGroup | None = None,
     resume: Checkpoint | None = None,
     save: Save | None = None,
     checkpoint_s: float = 0.0,
@@ -109,7 +109,7 @@ def fit(
         )
     if not all(_same(features.roi, model.pixel_roi) for features in (train, validation)):
         raise ValueError("the features are not of the model's region of interest")
-    group = group or Group()
+    group = group or ProcessGroup()
     _check_start(group, resume.step if resume else 0)
     one = _Fit(model, train, validation, config, sample_ids, group, resume)
     return one.run(report, save, checkpoint_s)
@@ -121,7 +121,7 @@ def _same(one: Tensor | None, other: Tensor | None) -> bool:
     return torch.equal(one.cpu(), other.cpu())
 
 
-def _check_start(group: Group, step: int) -> None:
+def _check_start(group: ProcessGroup, step: int) -> None:
     """Whoever starts a step apart would pair the others' messages with the wrong ones of its own.
 
     It happens: a first worker that outlives its killed driver may save once more while the next
@@ -145,7 +145,7 @@ class _Fit:
         validation: TeacherFeatures,
         config: FitConfig,
         sample_ids: Sequence[str],
-        group: Group,
+        group: ProcessGroup,
         resume: Checkpoint | None,
     ) -> None:
         self.started = time.perf_counter()

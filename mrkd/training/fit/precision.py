@@ -10,7 +10,7 @@ import torch
 from mrkd.config import FitConfig
 from mrkd.model import device
 from mrkd.model.mrkd import MRKD
-from mrkd.training.fit.process_group import Group
+from mrkd.training.fit.process_group import ProcessGroup
 from mrkd.training.fit.resume_state import Checkpoint, copy_of
 from mrkd.training.fit.step_loss import TrainingLoss
 
@@ -20,7 +20,7 @@ def place(
     loss: TrainingLoss,
     config: FitConfig,
     *,
-    group: Group,
+    group: ProcessGroup,
     resume: Checkpoint | None,
 ) -> device.Placement:
     """The placement of this worker; its precision is that of all of the group's.

@@ -19,7 +19,7 @@ from torch import Tensor, distributed
 
 
 @dataclass(frozen=True)
-class Group:
+class ProcessGroup:
     """Workers that share one training; every one of them makes the same calls in the same order.
 
     Args:

@@ -8,6 +8,6 @@ same for both. A category's first model has nobody to beat and is measured all t
 """
 
 from mrkd.training.gate.compare_models import MIN_SHARED
-from mrkd.training.gate.decision import MARGIN, Verdict, judge
+from mrkd.training.gate.decision import MARGIN, GateDecision, judge
 
-__all__ = ["MARGIN", "MIN_SHARED", "Verdict", "judge"]
+__all__ = ["MARGIN", "MIN_SHARED", "GateDecision", "judge"]

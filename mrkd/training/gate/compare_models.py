@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from mrkd.data import datasets, images, preprocess, synthetic_defects
 from mrkd.data.datasets import Sample
 from mrkd.data.datasets.sample import place_of
-from mrkd.data.preprocess import Decoded, Decoder
+from mrkd.data.preprocess import Decoded, Preprocessor
 from mrkd.errors import CategoryError, ImageDecodeError, StorageError
 from mrkd.evaluation import metrics
 from mrkd.evaluation.metrics import Metric
@@ -66,7 +66,7 @@ class Rival:
 
 
 @dataclass(frozen=True)
-class Trial:
+class GateTrial:
     """What one or two models say of the same images, the challenger first.
 
     Args:
@@ -136,7 +136,9 @@ class _View:
     decoded: tuple[Decoded, ...]
 
 
-def by_labels(rivals: Sequence[Rival], samples: Sequence[Sample], max_images: int) -> Trial | None:
+def by_labels(
+    rivals: Sequence[Rival], samples: Sequence[Sample], max_images: int
+) -> GateTrial | None:
     """The trial on a category's labelled images; None where there are none, or of one label alone.
 
     Args:
@@ -164,7 +166,7 @@ def by_labels(rivals: Sequence[Rival], samples: Sequence[Sample], max_images: in
 
 def by_defects(
     rivals: Sequence[Rival], good: Sequence[tuple[Sample, str]], max_images: int
-) -> Trial | None:
+) -> GateTrial | None:
     """The trial on good images and defects drawn on some of them; None where none is left.
 
     Args:
@@ -197,7 +199,7 @@ def _show(
     exhibits: Sequence[_Exhibit],
     part: Literal["val", "test", ""],
     num_shared: int | None = None,
-) -> Trial | None:
+) -> GateTrial | None:
     """Shows the images, some at a time.
 
     Images that the champion cannot score are left out for both, unless that leaves too few: the
@@ -206,7 +208,7 @@ def _show(
     scores: list[list[float]] = [[] for _ in rivals]
     views: list[_View] = []
     num_left_out = 0
-    ahead = min(preprocess.ahead_of(Decoder.of(rival.loaded.card.model)) for rival in rivals)
+    ahead = min(preprocess.ahead_of(Preprocessor.of(rival.loaded.card.model)) for rival in rivals)
     found = in_threads(lambda one: _look(rivals, one), exhibits, ahead=ahead)
     queue = zip(exhibits, found, strict=True)
     while chunk := list(islice(queue, min(_CHUNK, ahead))):
@@ -230,7 +232,7 @@ def _show(
         table, kept = table[:1], np.arange(len(views))
     num_left_out += len(views) - len(kept)
     groups = [views[n].group for n in kept]
-    return Trial(part, num_shared, table[:, kept], labels[kept], groups, num_left_out)
+    return GateTrial(part, num_shared, table[:, kept], labels[kept], groups, num_left_out)
 
 
 def _scored(
@@ -289,5 +291,5 @@ def _look(rivals: Sequence[Rival], exhibit: _Exhibit) -> list[_View]:
 
 def _view(rival: LoadedModel, uri: str, rgb: NDArray[np.uint8]) -> Decoded:
     """The picture as a model takes it."""
-    pixels, geometry = Decoder.of(rival.card.model).fit(rgb)
+    pixels, geometry = Preprocessor.of(rival.card.model).fit(rgb)
     return inference.within(rival.model.roi, Decoded(uri, pixels=pixels, geometry=geometry))

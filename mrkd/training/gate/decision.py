@@ -15,7 +15,7 @@ from mrkd.model import artefact
 from mrkd.model.artefact import save_load
 from mrkd.model.artefact.save_load import LoadedModel
 from mrkd.model.registry.promotions import Promotion
-from mrkd.training.gate.compare_models import MIN_SHARED, Rival, Trial, by_defects, by_labels
+from mrkd.training.gate.compare_models import MIN_SHARED, GateTrial, Rival, by_defects, by_labels
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ State = Literal["first", "passed", "held"]
 
 
 @dataclass(frozen=True)
-class Verdict:
+class GateDecision:
     """What the gate says of a new model.
 
     Args:
@@ -53,7 +53,7 @@ def judge(
     samples: Sequence[Sample],
     good: Sequence[tuple[Sample, str]],
     max_images: int,
-) -> Verdict:
+) -> GateDecision:
     """Measures a new model and the champion on the same images, and decides between them.
 
     Args:
@@ -89,7 +89,7 @@ def judge(
     record = _figures(trial, rivals, champion)
     state, reason = _decide(record, trouble, _described(trial))
     log.info("gate category=%s state=%s reason=%s", challenger.card.category, state, reason)
-    return Verdict(state, reason, {"state": state, "reason": reason, **record})
+    return GateDecision(state, reason, {"state": state, "reason": reason, **record})
 
 
 def _rival(workspace: str, loaded: LoadedModel) -> Rival:
@@ -111,7 +111,9 @@ def _load(workspace: str, challenger: LoadedModel, champion: Promotion) -> Loade
     return loaded
 
 
-def _figures(trial: Trial, rivals: Sequence[Rival], champion: Promotion | None) -> dict[str, Any]:
+def _figures(
+    trial: GateTrial, rivals: Sequence[Rival], champion: Promotion | None
+) -> dict[str, Any]:
     """What was measured, as plain values."""
     compared = len(trial.scores) == 2
     record: dict[str, Any] = {
@@ -132,7 +134,7 @@ def _figures(trial: Trial, rivals: Sequence[Rival], champion: Promotion | None) 
     return record
 
 
-def _false_calls(trial: Trial, rivals: Sequence[Rival]) -> dict[str, Any]:
+def _false_calls(trial: GateTrial, rivals: Sequence[Rival]) -> dict[str, Any]:
     calls = [
         trial.false_calls(n, rival.loaded.calibration.threshold)
         for n, rival in enumerate(rivals[: len(trial.scores)])
@@ -189,7 +191,7 @@ def _decide(record: dict[str, Any], trouble: str, where: str) -> tuple[State, st
     return "passed", figures + also if overcalls else figures
 
 
-def _described(trial: Trial) -> str:
+def _described(trial: GateTrial) -> str:
     """The images of a trial, in words."""
     if trial.part:
         return f"{trial.num_good} good and {trial.num_anomalous} defective images ({trial.part})"

@@ -20,7 +20,7 @@ from mrkd.data import datasets, images, preprocess, synthetic_defects
 from mrkd.data.datasets import Sample
 from mrkd.data.datasets.sample import place_of
 from mrkd.data.images import Geometry
-from mrkd.data.preprocess import Decoded, Decoder
+from mrkd.data.preprocess import Decoded, Preprocessor
 from mrkd.data.roi import Roi
 from mrkd.errors import CategoryError, ImageDecodeError
 from mrkd.evaluation import metrics
@@ -38,7 +38,7 @@ _BINS = 1024
 
 
 @dataclass(frozen=True)
-class Marks:
+class ObjectiveResult:
     """What an exam says of a model.
 
     Args:
@@ -55,7 +55,7 @@ class Marks:
 
 
 @dataclass(frozen=True)
-class Questions:
+class EvalSet:
     """Images with their answers.
 
     Args:
@@ -93,14 +93,14 @@ def labelled_parts(samples: Sequence[Sample]) -> tuple[list[Sample], list[Sample
     return (chosen, rest) if _has_both(chosen) and _has_both(rest) else ([], [])
 
 
-def ask_labelled(samples: Sequence[Sample], model: Detector, *, max_images: int) -> Questions:
+def ask_labelled(samples: Sequence[Sample], model: Detector, *, max_images: int) -> EvalSet:
     """Labelled images, at most `max_images` of each label, chosen by the hash of their URIs.
 
     Raises:
         CategoryError: those that can be read are of one label alone.
         StorageError: a place cannot be reached now.
     """
-    decoder = Decoder.of(model.config)
+    decoder = Preprocessor.of(model.config)
     ranked = sorted(samples, key=lambda one: (place_of(one.image_uri), one.image_uri))
     some = [one for label in (0, 1) for one in _of_label(ranked, label)[:max_images]]
     found = []
@@ -113,7 +113,7 @@ def ask_labelled(samples: Sequence[Sample], model: Detector, *, max_images: int)
 
 def ask_synthetic(
     good: Sequence[Sample], model: Detector, *, max_images: int, seed: int = _SEED
-) -> Questions:
+) -> EvalSet:
     """Good images, and each again with a defect of each kind; arguments and errors as there.
 
     Args:
@@ -151,15 +151,15 @@ def ask_synthetic(
             for label, pixels, geometry, mask in fitted
         ]
 
-    decoder = Decoder.of(model.config)
+    decoder = Preprocessor.of(model.config)
     numbers = range(min(len(ranked), max_images))
     looked = list(in_threads(look, numbers, ahead=preprocess.ahead_of(decoder)))
     found = [one for some in looked for one in some]
     return _questions(found, num_left_out=sum(not some for some in looked))
 
 
-class Exam:
-    """Questions put to models of one teacher, size and region of interest.
+class Objective:
+    """EvalSet put to models of one teacher, size and region of interest.
 
     Args:
         questions: for models of that kind.
@@ -168,7 +168,7 @@ class Exam:
             every model scores the pictures themselves, as a night does.
     """
 
-    def __init__(self, questions: Questions, model: Detector, *, folder: str = "") -> None:
+    def __init__(self, questions: EvalSet, model: Detector, *, folder: str = "") -> None:
         self.questions = questions
         self._features: TeacherFeatures | None = None
         if folder and not model.config.tiles:
@@ -179,7 +179,7 @@ class Exam:
 
     def marks(
         self, model: Detector, *, threshold: float | None = None, with_pixels: bool = True
-    ) -> Marks:
+    ) -> ObjectiveResult:
         """What it says of a model in eval mode.
 
         Args:
@@ -212,7 +212,7 @@ class Exam:
         if threshold is not None:
             above = float((scores[asked.labels == 0] > threshold).mean())
         aupro = pixels.aupro(0.3).value if len(pixels) else None
-        return Marks(image_auroc, aupro, above, tuple(scores.tolist()))
+        return ObjectiveResult(image_auroc, aupro, above, tuple(scores.tolist()))
 
     @torch.inference_mode()
     def _answers(self, model: Detector) -> Iterator[tuple[float, NDArray[np.float32]]]:
@@ -230,14 +230,14 @@ class Exam:
 
 def _questions(
     found: Sequence[tuple[Decoded, int, str | None, NDArray[np.bool_] | None]], *, num_left_out: int
-) -> Questions:
+) -> EvalSet:
     labels = np.array([label for _, label, _, _ in found], np.int64)
     if reason := metrics.one_class(labels):
         raise CategoryError(
             f"a search cannot measure it: {reason}, and {num_left_out} cannot be read"
         )
     decoded, _, groups, gt_masks = zip(*found, strict=True)
-    return Questions(decoded, labels, groups, gt_masks, num_left_out)
+    return EvalSet(decoded, labels, groups, gt_masks, num_left_out)
 
 
 def _gt_mask(sample: Sample, geometry: Geometry) -> NDArray[np.bool_] | None:

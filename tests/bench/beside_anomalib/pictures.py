@@ -14,7 +14,7 @@ from torch import Tensor
 from mrkd.config import DataConfig, TrainConfig
 from mrkd.data import datasets, images
 from mrkd.data.datasets import Sample
-from mrkd.data.preprocess import Decoded, Decoder, decode_samples
+from mrkd.data.preprocess import Decoded, Preprocessor, decode_samples
 from mrkd.model.teacher import Teacher
 from mrkd.training.category.groups import SIDES, Groups, split_of
 from mrkd.training.category.split_images import decode_good, read_good
@@ -22,7 +22,7 @@ from mrkd.training.category.split_images import decode_good, read_good
 T = TypeVar("T")
 
 SIZE = 256
-DECODER = Decoder(SIZE, "stretch")
+DECODER = Preprocessor(SIZE, "stretch")
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import pytest
 
 from mrkd.config import RoiConfig
 from mrkd.data.images import Geometry
-from mrkd.data.preprocess import Decoder
+from mrkd.data.preprocess import Preprocessor
 from mrkd.data.roi import Roi
 from mrkd.errors import ArtefactError, CategoryError, StorageError
 from mrkd.model.inference import find_regions, score_images
@@ -164,7 +164,7 @@ def picture(seed=0):
 
 
 def scored_of(model, rgb):
-    image = Decoder(64, model.config.resize)("a.png", cv2.imencode(".png", rgb)[1].tobytes())
+    image = Preprocessor(64, model.config.resize)("a.png", cv2.imencode(".png", rgb)[1].tobytes())
     return next(score_images(model, [image], batch_size=2))
 
 

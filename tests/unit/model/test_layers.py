@@ -5,10 +5,10 @@ import torch
 from torch import nn
 
 from mrkd.model.layers import (
-    BasicBlock,
     BottleneckBlock,
     ChannelReconstruction,
     Decoder,
+    DecoderBlock,
     FeatureMaskGeneration,
     MultiScaleFusion,
     SimAM,
@@ -104,7 +104,7 @@ def test_fusion_takes_the_shallow_level_through_the_middle_ones_channels():
 @pytest.mark.parametrize(
     ("block", "channels", "planes", "blocks", "width"),
     [
-        (BasicBlock, (64, 128, 256), 512, (2, 2, 2), 64),
+        (DecoderBlock, (64, 128, 256), 512, (2, 2, 2), 64),
         (BottleneckBlock, (256, 512, 1024), 512, (6, 4, 3), 128),
     ],
 )
@@ -122,7 +122,7 @@ def test_embedding_and_decoder_mirror_the_teacher(block, channels, planes, block
 
 
 def test_decoder_stops_at_the_shallowest_level_in_use():
-    decode = Decoder(BasicBlock, 64, (8, 16, 32), (8, 16, 32), (2, 2, 2), levels=(1,))
+    decode = Decoder(DecoderBlock, 64, (8, 16, 32), (8, 16, 32), (2, 2, 2), levels=(1,))
     outputs = decode(torch.randn(2, 64, 4, 4))
     assert [tuple(x.shape) for x in outputs] == [(2, 16, 16, 16)]
     assert len(decode.stages) == 2

@@ -13,7 +13,7 @@ from mrkd import cli, storage
 from mrkd.config import RowsConfig
 from mrkd.data import datasets
 from mrkd.data.images import Statistics
-from mrkd.data.preprocess import Decoder
+from mrkd.data.preprocess import Preprocessor
 from mrkd.errors import NightError
 from mrkd.model import artefact
 from mrkd.model.artefact import save_load
@@ -193,7 +193,7 @@ def plant(tmp_path_factory):
 def close_night(config, result, line):
     """Scores a folder by the champion, as night-1."""
     loaded = save_load.load(config.workspace, "plate", result.version)
-    decoder = Decoder.of(loaded.card.model)
+    decoder = Preprocessor.of(loaded.card.model)
     images = []
     for path in sorted(line.iterdir()):
         data, etag = storage.fetch(str(path))

@@ -7,7 +7,7 @@ import pytest
 
 from mrkd import storage
 from mrkd.config import ScoreConfig
-from mrkd.data.preprocess import Decoder
+from mrkd.data.preprocess import Preprocessor
 from mrkd.errors import ArtefactError, ConfigError, GoldenError, NightError
 from mrkd.model import artefact
 from mrkd.model.calibration import at_threshold
@@ -40,7 +40,7 @@ def made(tmp_path_factory):
     config = ScoreConfig.from_dict(
         {"workspace": workspace, "run": "night-0", "archive": {"uri": "unused"}}
     )
-    decoder = Decoder(64, "stretch")
+    decoder = Preprocessor(64, "stretch")
     decoded = [decoder(str(seed), pillow(picture(seed), "PNG")) for seed in range(NUM)]
     rows = Scorer(workspace, config.pool).score(
         decoded, category="plate", version=VERSION, rows=config.rows
@@ -233,7 +233,9 @@ def test_a_deleted_band_is_set_anew(config, root, made):
 
 
 def test_a_band_is_widened_by_spreads():
-    band = reference_parts.Band(low=1.0, high=2.0, spread=0.25, num_images=2, run="night-1", at="")
+    band = reference_parts.ScoreRange(
+        low=1.0, high=2.0, spread=0.25, num_images=2, run="night-1", at=""
+    )
     assert band.limits(2) == (0.5, 2.5)
 
 

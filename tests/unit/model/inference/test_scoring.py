@@ -9,7 +9,7 @@ from mrkd.config import PoolConfig, RoiConfig, RowsConfig
 from mrkd.data import preprocess
 from mrkd.data.datasets import Sample
 from mrkd.data.images import Geometry, Statistics
-from mrkd.data.preprocess import Decoded, Decoder
+from mrkd.data.preprocess import Decoded, Preprocessor
 from mrkd.data.roi import Roi
 from mrkd.errors import ArtefactError
 from mrkd.model import artefact
@@ -32,7 +32,7 @@ def png(seed, height=40, width=60):
 
 
 def decoded(seed, resize="stretch"):
-    return Decoder(64, resize)(f"file:///{seed}.png", png(seed), etag=f"e{seed}")
+    return Preprocessor(64, resize)(f"file:///{seed}.png", png(seed), etag=f"e{seed}")
 
 
 def save(workspace, version, seed=0, low=0.0, roi=None):
@@ -71,11 +71,11 @@ def score(scorer, images, version="aa", rows=ROWS):
     return scorer.score(images, category="plate", version=version, rows=rows)
 
 
-# Decoder
+# Preprocessor
 
 
 def test_an_image_is_decoded_to_the_models_size_with_what_its_row_needs():
-    image = Decoder(64, "stretch")("a.png", png(0), etag="e", attributes={"line": "3"})
+    image = Preprocessor(64, "stretch")("a.png", png(0), etag="e", attributes={"line": "3"})
     assert image.pixels.shape == (64, 64, 3)
     assert image.geometry.original == (40, 60)
     assert image.num_bytes == len(png(0))
@@ -87,7 +87,7 @@ def test_an_image_is_decoded_to_the_models_size_with_what_its_row_needs():
     ("data", "kind"), [(b"", "empty"), (b"text, no image", "decode"), (png(0)[:-40], "truncated")]
 )
 def test_bytes_that_are_no_image_become_an_error_and_never_raise(data, kind):
-    image = Decoder(64, "stretch")("a.png", data)
+    image = Preprocessor(64, "stretch")("a.png", data)
     assert (image.error_kind, image.pixels) == (kind, None)
     assert image.error_message
 
@@ -99,7 +99,7 @@ def test_samples_are_decoded_in_order_and_named_by_their_content(tmp_path):
         path.write_bytes(png(n, 8, 8))
         samples.append(Sample(str(path), "plate", "test", 0, "good"))
     (tmp_path / "03.png").unlink()
-    found = list(preprocess.decode_samples(samples, Decoder(32, "stretch")))
+    found = list(preprocess.decode_samples(samples, Preprocessor(32, "stretch")))
     assert [image.image_uri for image in found] == [sample.image_uri for sample in samples]
     assert (found[3].error_kind, found[3].etag) == ("missing", "")
     assert len({image.etag for image in found}) == 70
@@ -148,9 +148,9 @@ def test_float16_gives_nearly_the_scores_of_float32():
 
 def test_an_image_of_another_size_or_with_an_error_is_a_callers_fault():
     with pytest.raises(ValueError, match="another size"):
-        next(score_images(small_model(), [Decoder(32, "stretch")("a.png", png(0))]))
+        next(score_images(small_model(), [Preprocessor(32, "stretch")("a.png", png(0))]))
     with pytest.raises(ValueError, match="empty"):
-        next(score_images(small_model(), [Decoder(64, "stretch")("a.png", b"")]))
+        next(score_images(small_model(), [Preprocessor(64, "stretch")("a.png", b"")]))
 
 
 # regions
@@ -209,7 +209,7 @@ def test_regions_lie_in_the_region_of_interest_even_below_zero():
 
 def test_rows_fit_the_schema_one_for_each_image_in_order(scorer):
     images = [decoded(n) for n in range(6)]
-    images.insert(2, Decoder(64, "stretch")("file:///broken.png", b""))
+    images.insert(2, Preprocessor(64, "stretch")("file:///broken.png", b""))
     rows = score(scorer, images)
     assert [row["image_uri"] for row in rows] == [image.image_uri for image in images]
     table = schema.score_table(rows, category="plate", metadata={})
@@ -262,7 +262,7 @@ def test_what_a_row_says_is_of_the_region_of_interest(scorer):
 
 
 def test_an_image_of_another_size_than_the_region_of_interest_is_an_error_row(scorer):
-    other = Decoder(64, "stretch")("file:///other.png", png(1, 60, 40))
+    other = Preprocessor(64, "stretch")("file:///other.png", png(1, 60, 40))
     first, row, last = score(scorer, [decoded(0), other, decoded(1)], "roi")
     assert (row["image_uri"], row["error_kind"]) == ("file:///other.png", "unsupported")
     assert "40x60, its category's region of interest is drawn for 60x40" in row["error_message"]

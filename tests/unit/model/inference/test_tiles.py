@@ -8,7 +8,7 @@ import torch
 from mrkd.config import PoolConfig, RoiConfig, RowsConfig
 from mrkd.data import images
 from mrkd.data.images import Geometry, Statistics, Tiling
-from mrkd.data.preprocess import Decoder
+from mrkd.data.preprocess import Preprocessor
 from mrkd.data.roi import Roi
 from mrkd.errors import ConfigError
 from mrkd.model.artefact import save_load
@@ -34,7 +34,7 @@ def png(seed, height, width):
 
 
 def decoded(model, seed=0, height=100, width=150):
-    return Decoder.of(model.config)(f"{seed}.png", png(seed, height, width))
+    return Preprocessor.of(model.config)(f"{seed}.png", png(seed, height, width))
 
 
 # cutting
@@ -99,8 +99,8 @@ def test_the_map_is_that_of_the_tiles_and_score_and_peak_are_the_maps():
 def test_a_picture_of_one_tile_has_the_map_and_score_of_a_model_without_tiles():
     whole, tiled = small_model(), tiled_model()
     data = png(3, 64, 64)
-    (expected,) = score_images(whole, [Decoder(64, "stretch")("a.png", data)])
-    (found,) = score_images(tiled, [Decoder.of(tiled.config)("a.png", data)])
+    (expected,) = score_images(whole, [Preprocessor(64, "stretch")("a.png", data)])
+    (found,) = score_images(tiled, [Preprocessor.of(tiled.config)("a.png", data)])
     np.testing.assert_array_equal(found.anomaly_map, expected.anomaly_map)
     assert found.image_score == expected.image_score
 
@@ -148,7 +148,7 @@ def test_pixels_that_were_cut_for_another_model_are_a_callers_fault():
     with pytest.raises(ValueError, match="another size"):
         next(score_images(model, [decoded(tiled_model(overlap=32))]))
     with pytest.raises(ValueError, match="another size"):
-        next(score_images(model, [Decoder(64, "stretch")("a.png", png(0, 100, 150))]))
+        next(score_images(model, [Preprocessor(64, "stretch")("a.png", png(0, 100, 150))]))
 
 
 def test_a_region_of_interest_and_tiles_are_refused():

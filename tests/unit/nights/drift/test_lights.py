@@ -5,12 +5,12 @@ import pytest
 
 from mrkd.data import images
 from mrkd.nights import drift
-from mrkd.nights.drift import Group, Lights, Reference
+from mrkd.nights.drift import CalibrationImages, Lights, ProfileGroup
 from tests.support.closed_nights import scored, write_night
 from tests.support.night_pages import Plant, earlier_profile
 from tests.support.pictures import smooth
 
-REFERENCE = Reference(
+REFERENCE = CalibrationImages(
     num_images={"image_score": 100, "brightness": 100},
     quantiles={
         "image_score": np.linspace(0.2, 0.8, 21, dtype=np.float32),
@@ -35,7 +35,7 @@ def group(values=(), num_ok=100, num_nok=1, **changed):
         "model_version": "v1",
         "calibration": 1,
     }
-    return Group("plate", "L1", num_ok + num_nok, num_ok, num_nok, **fields | changed)
+    return ProfileGroup("plate", "L1", num_ok + num_nok, num_ok, num_nok, **fields | changed)
 
 
 def moved(name, by):
@@ -156,7 +156,7 @@ def lights_of(measure, against, number, make):
 def test_chance_against_few_calibration_images_is_never_red(draw, num_held_out):
     def make(rng):
         held_out = {"brightness": drift.quantiles(draw(rng, num_held_out))}
-        return drawn(rng, 300, draw), Reference({"brightness": num_held_out}, held_out), []
+        return drawn(rng, 300, draw), CalibrationImages({"brightness": num_held_out}, held_out), []
 
     seen = lights_of("brightness", "calibration", 300, make)
     assert seen.count("red") <= 1
@@ -164,14 +164,14 @@ def test_chance_against_few_calibration_images_is_never_red(draw, num_held_out):
 
 
 def test_scores_and_looks_are_judged_by_as_many_images_as_each_has():
-    reference = Reference({"image_score": 4000, "brightness": 7}, REFERENCE.quantiles)
+    reference = CalibrationImages({"image_score": 4000, "brightness": 7}, REFERENCE.quantiles)
     found = drift.judge(group(), reference, [])
     assert light(found.quality, "brightness", "calibration").light == "unknown"
     assert light(found.scores, "image_score", "calibration").light != "unknown"
 
 
 def test_fewer_than_eight_calibration_images_judge_nothing():
-    reference = Reference({"image_score": 100, "brightness": 7}, REFERENCE.quantiles)
+    reference = CalibrationImages({"image_score": 100, "brightness": 7}, REFERENCE.quantiles)
     found = light(drift.judge(group(), reference, []).quality, "brightness", "calibration")
     assert (found.light, found.reason) == (
         "unknown",

@@ -6,7 +6,7 @@ import pytest
 from mrkd import storage
 from mrkd.errors import ArtefactError, NightError, StorageError
 from mrkd.nights import drift
-from mrkd.nights.drift import Band, Profile
+from mrkd.nights.drift import Profile, UsualRange
 from mrkd.nights.night import Night
 from tests.support import nights
 from tests.support.closed_nights import failed, scored, write_night
@@ -141,16 +141,16 @@ def test_nights_that_try_models_out_or_left_no_profile_are_none_of_them(tmp_path
 
 
 def test_a_band_is_what_nine_of_ten_nights_keep_to():
-    band = Band.of(range(101))
+    band = UsualRange.of(range(101))
     assert (band.low, band.median, band.high, band.num_nights) == (5, 50, 95, 101)
     assert [band.side(value) for value in (4, 5, 95, 96)] == [-1, 0, 0, 1]
-    assert Band.of([1, 2, 3, 4]) is None
+    assert UsualRange.of([1, 2, 3, 4]) is None
 
 
 @pytest.mark.parametrize("count", range(5, 41))
 def test_nine_of_ten_nights_keep_to_the_band_of_however_few(count):
     nights = [n**2 for n in range(count)]
-    band = Band.of(nights)
+    band = UsualRange.of(nights)
     assert sum(band.side(night) == 0 for night in nights) >= 0.9 * count
     assert {band.low, band.high} <= set(nights)
 

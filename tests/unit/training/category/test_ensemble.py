@@ -10,13 +10,13 @@ import pytest
 
 from mrkd import storage
 from mrkd.data import datasets
-from mrkd.data.preprocess import Decoder, decode_samples
+from mrkd.data.preprocess import Preprocessor, decode_samples
 from mrkd.model import artefact
 from mrkd.model.artefact import save_load
 from mrkd.model.ensemble import Ensemble
 from mrkd.model.inference import score_images
 from mrkd.storage import schema
-from mrkd.training.category import Probe, train_category
+from mrkd.training.category import TrialHook, train_category
 from tests.support.models import small_config
 from tests.support.parts import make_parts
 
@@ -71,7 +71,7 @@ def test_all_good_images_calibrate_each_by_what_did_not_know_it(both):
     # The model itself knows them all: it finds them less odd than did those that lacked them.
     good = [datasets.Sample(row["image_uri"], "plate", "train", 0, "good") for row in rows]
     known = score_images(
-        loaded.model, decode_samples(good, Decoder.of(loaded.card.model)), map_size=None
+        loaded.model, decode_samples(good, Preprocessor.of(loaded.card.model)), map_size=None
     )
     assert np.mean([one.image_score for one in known]) < np.mean(loaded.calibration.scores)
 
@@ -160,7 +160,7 @@ def test_a_trial_judges_what_its_cells_do_not_know(parts, tmp_path):
         seen["images"] = len(samples)
         return {"objective": threshold}
 
-    asking = Probe(marks, lambda epochs: True)
+    asking = TrialHook(marks, lambda epochs: True)
     result = train(parts, tmp_path, probe=asking)
     loaded = save_load.load(str(tmp_path), "plate", result.version)
     assert isinstance(loaded.model, Ensemble)

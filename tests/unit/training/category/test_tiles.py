@@ -5,7 +5,7 @@ import pytest
 
 from mrkd.config import EvalConfig
 from mrkd.data import datasets, images, preprocess
-from mrkd.data.preprocess import Decoder
+from mrkd.data.preprocess import Preprocessor
 from mrkd.evaluation import metrics
 from mrkd.evaluation.evaluate_model import measure_category
 from mrkd.model import artefact
@@ -36,7 +36,7 @@ def good(category):
     """Its good images, read and decoded."""
     config, samples, _ = category
     found = read_good([one for one in samples if one.split == "train"])
-    return decode_good(found, Decoder.of(config.model))
+    return decode_good(found, Preprocessor.of(config.model))
 
 
 def test_every_tile_of_a_good_image_has_a_name_and_a_row(good):
@@ -52,7 +52,7 @@ def test_every_tile_of_a_good_image_has_a_name_and_a_row(good):
 
 
 def test_tiles_that_wait_on_disk_are_those_of_the_image(category, good):
-    decoder = Decoder.of(category[0].model)
+    decoder = Preprocessor.of(category[0].model)
     for one, image in zip(good.good[::7], good.decoded[::7], strict=True):
         again = decoder("a", datasets.read_image(one.sample))
         np.testing.assert_array_equal(image.pixels, again.pixels)
@@ -82,7 +82,9 @@ def test_large_pictures_are_evaluated_and_judged_as_they_are_scored(category):
     config, samples, result = category
     model = save_load.load(config.workspace, "plate", result.version).model
     test = [sample for sample in samples if sample.split == "test"]
-    scored = list(score_images(model, preprocess.decode_samples(test, Decoder.of(config.model))))
+    scored = list(
+        score_images(model, preprocess.decode_samples(test, Preprocessor.of(config.model)))
+    )
 
     evaluated = EvalConfig(config.workspace, "test", config.data, resamples=0)
     measured = measure_category(evaluated, "plate", samples)

@@ -82,7 +82,7 @@ def test_a_night_scores_the_held_out_images_as_the_calibration_did(trained, part
     workspace, result, _ = trained
     config = small_config(str(parts), str(workspace))
     samples = [s for s in datasets.load(config.data)["plate"] if s.split == "train"]
-    images = list(preprocess.decode_samples(samples, preprocess.Decoder(64, "stretch")))
+    images = list(preprocess.decode_samples(samples, preprocess.Preprocessor(64, "stretch")))
     scorer = inference.Scorer(str(workspace), PoolConfig(device="cpu"))
     rows = scorer.score(images, category="plate", version=result.version, rows=RowsConfig())
     scored = {row["image_uri"]: row["image_score"] for row in rows}

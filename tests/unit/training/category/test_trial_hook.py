@@ -5,7 +5,7 @@ import pytest
 from mrkd import storage
 from mrkd.data import datasets
 from mrkd.model.registry import promotions
-from mrkd.training.category import Probe, train_category
+from mrkd.training.category import TrialHook, train_category
 from tests.support.models import small_config
 from tests.support.parts import make_parts
 
@@ -41,7 +41,7 @@ def kept(folder):
 
 
 def test_a_training_that_is_measured_is_neither_promoted_nor_held(parts, tmp_path):
-    result = train(parts, tmp_path, Probe(marks, lambda epochs: False))
+    result = train(parts, tmp_path, TrialHook(marks, lambda epochs: False))
     assert (result.status, result.marks) == ("trained", {"objective": result.threshold})
     assert promotions.champion(str(tmp_path), "plate") is None
     assert kept(tmp_path) == {"models", "teachers"}
@@ -49,7 +49,7 @@ def test_a_training_that_is_measured_is_neither_promoted_nor_held(parts, tmp_pat
 
 def test_one_that_is_to_be_forgotten_says_the_same_and_leaves_no_version(parts, tmp_path):
     told = [
-        train(parts, tmp_path / name, Probe(marks, lambda epochs: False, forgets=forgets))
+        train(parts, tmp_path / name, TrialHook(marks, lambda epochs: False, forgets=forgets))
         for name, forgets in (("kept", False), ("forgotten", True), ("forgotten", True))
     ]
     assert len({(one.version, one.threshold, one.model_bytes) for one in told}) == 1
@@ -63,10 +63,10 @@ def test_one_that_died_while_it_was_measured_goes_on_from_its_checkpoint(parts, 
 
     rows = []
     with pytest.raises(RuntimeError, match="the worker died"):
-        train(parts, tmp_path, Probe(dies, lambda epochs: False, forgets=True), rows.append)
+        train(parts, tmp_path, TrialHook(dies, lambda epochs: False, forgets=True), rows.append)
     assert kept(tmp_path) == {"checkpoints", "teachers"}
     num_epochs = len(rows)
-    train(parts, tmp_path, Probe(marks, lambda epochs: False, forgets=True), rows.append)
+    train(parts, tmp_path, TrialHook(marks, lambda epochs: False, forgets=True), rows.append)
     assert num_epochs > 1
     assert [row["epoch"] for row in rows[num_epochs:]] == [num_epochs - 1]
     assert kept(tmp_path) == {"teachers"}

@@ -11,7 +11,7 @@ from mrkd.config import FitConfig
 from mrkd.errors import CategoryError
 from mrkd.training.fit import num_micro_batches
 from mrkd.training.fit.batch_step import Batches
-from mrkd.training.fit.process_group import Group
+from mrkd.training.fit.process_group import ProcessGroup
 from tests.support.models import small_model
 from tests.support.trainings import fit_small
 
@@ -63,7 +63,7 @@ def batches(net, number, group=None):
     def loss(step, rows):
         return net(DATA[torch.from_numpy(rows)]).square().mean() + net.conv.weight.sum()
 
-    return Batches(net.train(), loss, num_micro_batches=number, group=group or Group())
+    return Batches(net.train(), loss, num_micro_batches=number, group=group or ProcessGroup())
 
 
 def test_gradients_of_pieces_are_those_of_their_weighted_mean():
@@ -156,7 +156,7 @@ def failing_above_four(text):
             raise RuntimeError(text)
         return net(DATA[torch.from_numpy(rows)]).mean()
 
-    return Batches(net, loss, num_micro_batches=1, group=Group())
+    return Batches(net, loss, num_micro_batches=1, group=ProcessGroup())
 
 
 def test_a_fit_says_that_it_ran_out_of_memory_and_goes_on_so():

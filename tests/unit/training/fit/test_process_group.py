@@ -13,7 +13,7 @@ from torch import nn
 
 from mrkd.training.fit import Checkpoint
 from mrkd.training.fit.batch_step import Batches
-from mrkd.training.fit.process_group import Group
+from mrkd.training.fit.process_group import ProcessGroup
 from tests.support.trainings import fit_small
 
 TOP = Path(__file__).parents[4]
@@ -21,12 +21,12 @@ WORKER = """
 import json, sys
 import torch
 from torch import distributed
-from mrkd.training.fit.process_group import Group
+from mrkd.training.fit.process_group import ProcessGroup
 from tests.unit.training.fit import test_process_group
 place, rank = sys.argv[1], int(sys.argv[2])
 torch.set_num_threads(1)
 distributed.init_process_group("gloo", init_method=f"file://{place}", rank=rank, world_size=2)
-group = Group.current()
+group = ProcessGroup.current()
 print(json.dumps({f.__name__: f(group) for f in test_process_group.SHARED}))
 """
 
@@ -131,9 +131,9 @@ def pair(tmp_path_factory):
 
 
 def test_a_group_of_one_sends_nothing():
-    group, ones = Group.current(), [torch.ones(2)]
+    group, ones = ProcessGroup.current(), [torch.ones(2)]
     group.add(ones)
-    assert (group, ones[0].tolist()) == (Group(0, 1), [1, 1])
+    assert (group, ones[0].tolist()) == (ProcessGroup(0, 1), [1, 1])
     assert (group.broadcast(3.0), group.any(True), group.any(False)) == (3.0, True, False)
 
 
@@ -148,7 +148,7 @@ def test_workers_add_and_tell_each_other(pair):
 
 
 def test_two_workers_equal_one_that_accumulates_the_same_micro_batches(pair):
-    alone = train(Group())
+    alone = train(ProcessGroup())
     first, second = (one["train"] for one in pair)
     assert alone["micro_batches"] == first["micro_batches"] == 2
     assert len(alone["losses"]) == 20
@@ -165,7 +165,7 @@ def test_every_worker_reports_and_the_first_alone_saves(pair):
 
 
 def test_where_one_worker_lacks_memory_all_take_smaller_pieces(pair):
-    alone = run_out_of_memory(Group())
+    alone = run_out_of_memory(ProcessGroup())
     assert alone["micro_batches"] == 4
     for one in pair:
         found = one["run_out_of_memory"]

@@ -27,7 +27,9 @@ def test_labelled_images_are_scored_as_a_night_scores_them(parts):
     model = small_model()
     trial = by_labels([shown(rival(model))], parts, 500)
     test = [sample for sample in parts if sample.split == "test"]
-    decoded = preprocess.decode_samples(test, preprocess.Decoder(MODEL.image_size, MODEL.resize))
+    decoded = preprocess.decode_samples(
+        test, preprocess.Preprocessor(MODEL.image_size, MODEL.resize)
+    )
     found = zip((one.gt_label for one in test), inference.score_images(model, decoded), strict=True)
     expected = sorted((label, scored.image_score) for label, scored in found)
     assert sorted(zip(trial.labels, trial.scores[0], strict=True)) == expected
@@ -86,7 +88,9 @@ def test_made_defects_are_no_more_than_the_limit(good):
 def test_clean_held_out_images_score_as_in_their_calibration(good):
     model = small_model()
     samples = [sample for sample, _ in held_out(good)]
-    decoded = preprocess.decode_samples(samples, preprocess.Decoder(MODEL.image_size, MODEL.resize))
+    decoded = preprocess.decode_samples(
+        samples, preprocess.Preprocessor(MODEL.image_size, MODEL.resize)
+    )
     expected = [scored.image_score for scored in inference.score_images(model, decoded)]
     trial = by_defects([shown(rival(model), sides_of(good))], good, 500)
     assert sorted(trial.scores[0][trial.labels == 0]) == pytest.approx(sorted(expected), rel=1e-5)
@@ -108,7 +112,7 @@ def test_where_too_few_are_shared_the_challengers_own_are_shown(good):
 
 
 def test_cells_judge_an_image_as_if_they_had_not_been_fitted_to_it(good):
-    decoder = preprocess.Decoder(MODEL.image_size, MODEL.resize)
+    decoder = preprocess.Preprocessor(MODEL.image_size, MODEL.resize)
     images = list(preprocess.decode_samples([sample for sample, _ in good], decoder))
     model = small_cells(np.stack([image.pixels for image in images]))
     known = {digest: "calibration" for _, digest in good}

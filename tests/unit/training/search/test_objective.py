@@ -6,7 +6,7 @@ from mrkd.data import datasets
 from mrkd.data.datasets import Sample
 from mrkd.errors import CategoryError
 from mrkd.training.search import objective
-from mrkd.training.search.objective import Exam
+from mrkd.training.search.objective import Objective
 from tests.support.models import small_model
 from tests.support.parts import make_parts
 
@@ -55,8 +55,8 @@ def test_a_label_that_cannot_stand_on_both_sides_makes_no_part(num_good):
 def test_what_is_kept_of_the_teacher_gives_the_figures_that_the_pictures_give(samples, tmp_path):
     model = small_model()
     asked = objective.ask_labelled(objective.labelled_parts(samples)[0], model, max_images=100)
-    plain = Exam(asked, model).marks(model, threshold=0.5)
-    kept = Exam(asked, model, folder=str(tmp_path)).marks(model, threshold=0.5)
+    plain = Objective(asked, model).marks(model, threshold=0.5)
+    kept = Objective(asked, model, folder=str(tmp_path)).marks(model, threshold=0.5)
     np.testing.assert_allclose(kept.scores, plain.scores, rtol=2e-3)
     assert kept.aupro == pytest.approx(plain.aupro, abs=0.01)
     assert len(list(tmp_path.glob("*-[0-9]"))) == 2
@@ -68,9 +68,9 @@ def test_features_that_another_process_has_put_there_are_read_and_not_computed(
 ):
     model = small_model()
     asked = objective.ask_labelled(objective.labelled_parts(samples)[0], model, max_images=100)
-    first = Exam(asked, model, folder=str(tmp_path)).marks(model)
+    first = Objective(asked, model, folder=str(tmp_path)).marks(model)
     monkeypatch.setattr(type(model.teacher), "forward", None)
-    assert Exam(asked, model, folder=str(tmp_path)).marks(model) == first
+    assert Objective(asked, model, folder=str(tmp_path)).marks(model) == first
 
 
 def test_each_good_image_is_asked_again_with_a_defect_of_each_kind(good):
@@ -120,4 +120,4 @@ def test_a_model_that_diverged_is_refused_by_name(samples):
         for parameter in filter(lambda one: one.requires_grad, model.parameters()):
             parameter.data.fill_(float("nan"))  # the teacher is every test's
         with pytest.raises(CategoryError, match="is not finite: the training diverged"):
-            Exam(asked, model).marks(model)
+            Objective(asked, model).marks(model)
