@@ -1,10 +1,13 @@
 """What the tree promises as a whole: see the tables of the README."""
 
 import ast
+import io
 import re
 import subprocess
 import sys
+import tokenize
 import tomllib
+from collections import Counter
 from itertools import chain
 from pathlib import Path
 
@@ -122,3 +125,122 @@ def test_every_dependency_of_the_project_is_pinned():
     pinned = {line.partition("==")[0] for line in text.splitlines()}
     names = {re.split(r"[^a-z0-9-]", requirement)[0] for requirement in wanted}
     assert names - {"mrkd"} <= pinned
+
+
+# -- Prose (a docstring, comment or message is read by somebody who has never seen our words) --
+
+_TITLE = re.compile(
+    r"(what|how|whether|who|whose|whoever|from|where|when|why|which|of|to|by)\b", re.IGNORECASE
+)
+_ARGUMENT = re.compile(r"(of|likewise|the same|as)\b", re.IGNORECASE)
+_IS_NO = re.compile(r"\b(is|are) no\b(?! (longer|more))")
+_WORDS = re.compile(r"\b(places?|pictures?|people|stands?|stood|told|said)\b", re.IGNORECASE)
+_RIDDLE = re.compile(r"\b(likewise|whoever|hitherto|by and by|of it\b(?=[.;:]))", re.IGNORECASE)
+_ENTRY = re.compile(r" {4}\w+: (.*)")
+
+
+def strings(path):
+    """Every string constant of a module with a space in it, and every comment: line and text."""
+    text = path.read_text()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value:
+            yield node.lineno, node.value
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type == tokenize.COMMENT:
+            yield token.start[0], token.string
+
+
+def docstrings(path):
+    """Every docstring of a module: line and text."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+            text = ast.get_docstring(node)
+            if text:
+                yield getattr(node, "lineno", 1), text
+
+
+def found(lines, rule):
+    """Where a rule is broken: file, line and the words around."""
+    return [
+        f"{path.relative_to(TOP)}:{line}: {text[max(0, m.start() - 30) : m.end() + 30]!r}"
+        for path, line, text in lines
+        for m in rule.finditer(text)
+    ]
+
+
+def all_strings():
+    return [(path, *one) for path in CODE for one in strings(path)]
+
+
+def arguments(path):
+    """The texts of the entries below `Args:` and `Attributes:`."""
+    for line, text in docstrings(path):
+        section = ""
+        for row in text.splitlines():
+            if re.fullmatch(r"[A-Z]\w+:", row):
+                section = row
+            elif section in ("Args:", "Attributes:") and (entry := _ENTRY.match(row)):
+                yield line, entry[1]
+
+
+def test_a_modules_first_sentence_begins_with_what_it_is():
+    texts = [(path, 1, ast.get_docstring(ast.parse(path.read_text())) or "") for path in CODE]
+    assert [
+        f"{p.relative_to(TOP)}: {text[:60]}" for p, _, text in texts if _TITLE.match(text)
+    ] == []
+
+
+def test_an_arguments_text_is_a_noun_phrase_that_is_whole():
+    texts = [(path, *one) for path in CODE for one in arguments(path)]
+    assert len(texts) > 1000
+    assert [
+        f"{p.relative_to(TOP)}:{n}: {text}" for p, n, text in texts if _ARGUMENT.match(text)
+    ] == []
+
+
+def test_a_message_says_is_not_a_and_never_is_no():
+    assert found(all_strings(), _IS_NO) == []
+
+
+READMES = sorted(
+    path for path in TOP.glob("**/README.md") if not {".venv", "node_modules"} & set(path.parts)
+)
+PAGES = sorted((TOP / "mrkd" / "reports" / "templates").glob("*.j2"))
+
+
+def test_the_words_of_our_own_dialect_are_not_used():
+    lines = [
+        (p, n, row)
+        for p in (*READMES, *PAGES)
+        for n, row in enumerate(p.read_text().splitlines(), 1)
+    ]
+    assert found([*all_strings(), *lines], _WORDS) == []
+
+
+def test_the_glossary_has_at_most_twenty_words():
+    text = (TOP / "README.md").read_text()
+    glossary = text.partition("## Words")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| \*?\*?(\w[\w ]*)", glossary, re.MULTILINE)
+    assert 10 <= len(rows) <= 20
+
+
+def test_no_riddle_for_rhythm():
+    assert found(all_strings(), _RIDDLE) == []
+
+
+def test_one_class_name_is_one_class():
+    names = Counter(
+        node.name
+        for path in CODE
+        if path.is_relative_to(TOP / "mrkd")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef)
+    )
+    assert [name for name, count in names.items() if count > 1] == []
+
+
+def test_mrkd_has_ten_packages_and_at_most_four_modules():
+    folders = [p for p in (TOP / "mrkd").iterdir() if p.is_dir() and p.name != "__pycache__"]
+    modules = list((TOP / "mrkd").glob("*.py"))
+    assert len(folders) == 10
+    assert len(modules) <= 4
