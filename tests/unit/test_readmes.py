@@ -200,3 +200,10 @@ def test_a_readme_has_none_of_the_words_that_have_many_meanings(readme):
     # The tables of that section are being replaced elsewhere.
     text = (TOP / readme).read_text().partition("## What each part brings")[0]
     assert _UNCLEAR.findall(text) == []
+
+
+def test_the_folders_of_the_unit_tests_mirror_the_library():
+    unit = TOP / "tests" / "unit"
+    for folder in (path for path in unit.rglob("*") if path.is_dir() and path.name[0] not in "._"):
+        one = TOP / "mrkd" / folder.relative_to(unit)
+        assert one.is_dir() or one.with_suffix(".py").is_file(), folder
