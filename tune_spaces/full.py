@@ -1,4 +1,7 @@
-"""All that may decide between two models of a category: for a cluster, and some hundred trials."""
+"""Search space of every key that may decide between two models of a category, for a cluster.
+
+Allow some hundred trials.
+"""
 
 from ray import tune
 

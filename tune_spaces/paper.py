@@ -1,4 +1,4 @@
-"""The three that the paper fixes in one sentence, or never names: the mask rate."""
+"""Search space of learning rate, ResNet and mask rate; the paper does not state the last."""
 
 from ray import tune
 

@@ -1,4 +1,4 @@
-"""What two cores can search in an hour: mask rate, learning rate and the small backbones."""
+"""Search space for two cores and an hour: mask rate, learning rate and the small backbones."""
 
 from ray import tune
 

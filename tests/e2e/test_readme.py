@@ -106,22 +106,9 @@ def test_the_query_of_the_readme_gives_every_image_once(place, monkeypatch):
     assert night.count_rows() == len(images)
 
 
-def test_each_stage_of_the_datas_way_is_a_function_or_class_that_is_there():
-    table = README.partition("**The data's way**")[2].partition("**The config's way**")[0]
+def test_each_stage_of_an_images_way_is_a_function_or_class_that_is_there():
+    table = README.partition("**An image, step by step**")[2].partition("**A config")[0]
     names = re.findall(r"^\| \w+ \| `([\w.]+)` \|", table, re.MULTILINE)
     assert len(names) == 10
     for module, _, name in (name.rpartition(".") for name in names):
         assert callable(getattr(importlib.import_module(f"mrkd.{module}"), name))
-
-
-def test_the_tree_names_every_module_of_the_library():
-    tree = README.partition("## The tree")[2].partition("**The data's way**")[0]
-    modules = {path.name for path in (TOP / "mrkd").iterdir() if path.suffix == ".py"}
-    modules |= {f"{path.parent.name}/" for path in (TOP / "mrkd").glob("*/__init__.py")}
-    named = set(re.findall(r"[\w]+(?:\.py|/)(?!\*)", tree))
-    assert modules - {"__init__.py"} <= named
-
-
-def test_the_folders_that_the_readme_links_to_are_there():
-    for target in re.findall(r"\]\(([^)#:]+)\)", README):
-        assert (TOP / target).exists(), target
