@@ -1,4 +1,4 @@
-"""What a cluster runs for `mrkd evaluate`: `python -m jobs.evaluate EVAL.toml [FLAG ...]`."""
+"""Entry point of `mrkd evaluate` on a cluster: `python -m jobs.evaluate EVAL.toml [FLAG ...]`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""What a cluster runs for `mrkd score`: `python -m jobs.score SCORE.toml [FLAG ...]`."""
+"""Entry point of `mrkd score` on a cluster: `python -m jobs.score SCORE.toml [FLAG ...]`."""
 
 import sys
 

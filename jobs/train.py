@@ -1,4 +1,4 @@
-"""What a cluster runs for `mrkd train`: `python -m jobs.train FLEET.toml [FLAG ...]`."""
+"""Entry point of `mrkd train` on a cluster: `python -m jobs.train FLEET.toml [FLAG ...]`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""What a cluster runs for `mrkd tune`: `python -m jobs.tune SEARCH.toml [FLAG ...]`."""
+"""Entry point of `mrkd tune` on a cluster: `python -m jobs.tune SEARCH.toml [FLAG ...]`."""
 
 import sys
 

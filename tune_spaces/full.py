@@ -1,4 +1,4 @@
-"""All that may decide between two models of a category: for a cluster, and some hundred trials."""
+"""Every key that may decide between two models: for a cluster and some hundred trials."""
 
 from ray import tune
 

@@ -1,4 +1,4 @@
-"""The three that the paper fixes in one sentence, or never names: the mask rate."""
+"""Mask rate, learning rate and backbone, which the paper fixes in one sentence or never names."""
 
 from ray import tune
 

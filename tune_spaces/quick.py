@@ -1,4 +1,4 @@
-"""What two cores can search in an hour: mask rate, learning rate and the small backbones."""
+"""Mask rate, learning rate and the small backbones: for two cores and an hour."""
 
 from ray import tune
 
