@@ -20,7 +20,7 @@ import types
 import typing
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from mrkd.errors import ConfigError
 
@@ -63,7 +63,7 @@ UriOrName = Annotated[str, Location(or_name=True)]
 class Config:
     """Base of all configs; it has no field of its own."""
 
-    table: ClassVar[str]
+    table = ""
     """Name of its table in the file, for messages; empty: the top level."""
 
     def __init_subclass__(cls, table: str = "") -> None:

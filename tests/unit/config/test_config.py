@@ -10,6 +10,7 @@ from mrkd.config import (
     FleetConfig,
     ModelConfig,
     ScoreConfig,
+    SearchConfig,
     TrainConfig,
     check_name,
     presets,
@@ -227,3 +228,10 @@ def test_a_wrong_table_of_a_category_is_named(table, message):
 def test_a_pattern_that_fits_no_category_is_named():
     with pytest.raises(ConfigError, match=r"category\.'bolt' fits none; did you mean 'bolts'"):
         TrainConfig.from_toml(PLANT).for_categories(["cap", "can", "bolts"])
+
+
+def test_a_trial_of_a_search_is_a_fleet_with_its_values():
+    config = SearchConfig.from_dict(FLEET)
+    assert config.base() == TrainConfig.from_dict(FLEET)
+    trial = config.trial({"train.mask_rate": 0.25}, seed=7)
+    assert (type(trial), trial.train.mask_rate, trial.train.seed) == (TrainConfig, 0.25, 7)
