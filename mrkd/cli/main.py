@@ -15,6 +15,7 @@ import sys
 import tomllib
 import typing
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -71,7 +72,8 @@ class _Started:
     ) -> None:
         if isinstance(error, Exception):
             reason = f"a bug in mrkd, its traceback is on stderr: {type(error).__name__}: {error}"
-            print(self.ended(1, "failed", reason).to_json(), flush=True)
+            with suppress(BrokenPipeError):  # stdout may be the pipe that was closed
+                print(self.ended(1, "failed", reason).to_json(), flush=True)
 
     def ended(self, exit_code: int, state: str, reason: str) -> Summary:
         """The summary of what ends with a reason, which is on stderr too."""
@@ -89,7 +91,7 @@ class _Started:
 
 
 def _run(argv: Sequence[str], started: _Started) -> Summary | None:
-    """Runs a command line; None: what it printed is all that was wanted."""
+    """Runs a command line; None: its output ends without a summary, as that of a help."""
     _check_names(argv)
     options, unknown = _parser().parse_known_args(argv)
     started.command = options.command
@@ -208,9 +210,7 @@ def _add_config_flags(one: argparse.ArgumentParser, verb: Verb) -> None:
             help="short for --fleet.force true",
         )
     known = tables(verb.config)
-    found = sorted(
-        keys(verb.config), key=lambda key: [*known].index(key.table) if key.table else -1
-    )
+    found = sorted(keys(verb.config), key=lambda key: key.table != "")  # the top level first
     for table, some in groupby(found, key=lambda key: key.table):
         text = title(known[table]) if table else "Keys above all tables of the file."
         group = one.add_argument_group(f"[{table}]" if table else "keys of the top level", text)
@@ -239,9 +239,8 @@ def _metavar(hint: Any) -> str:
 
 def _unknown_flag(unknown: Sequence[str], command: str) -> str:
     flag = next((text for text in unknown if text.startswith("--")), unknown[0]).partition("=")[0]
-    if command in COMMANDS:
-        known = list(COMMANDS[command].arguments)
-    else:
+    known = list(COMMANDS[command].arguments) if command in COMMANDS else []
+    if command in VERBS:
         known = [f"--{key.name.replace('_', '-')}" for key in keys(VERBS[command].config)]
     near = difflib.get_close_matches(flag.replace("_", "-"), known, n=1)
     return f"unknown argument {flag!r}" + (f"; did you mean {near[0]!r}?" if near else "")

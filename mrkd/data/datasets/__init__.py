@@ -83,7 +83,7 @@ def load(config: DataConfig, *, reviewed: Iterable[str] = ()) -> dict[str, list[
 
 
 def excluded(uri: str, config: DataConfig) -> bool:
-    """Whether an entry of `config.exclude` is an image's URI, or the last path components of it.
+    """Whether an entry of `config.exclude` is an image's URI, or its last path components.
 
     The member of a container counts as a component: `0.png` fits `<tar>#0.png`.
     """

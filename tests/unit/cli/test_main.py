@@ -162,6 +162,8 @@ def test_a_bad_flag_is_exit_2_and_one_clear_line(verdict, fleet_toml, flags, wor
     ("argv", "words"),
     [
         (["inspect"], "unknown command 'inspect'; known: config, demo, evaluate, manifest, "),
+        (["--zzz"], "unknown argument '--zzz'"),
+        (["models", "--zzz"], "unknown argument '--zzz'"),
         (["trian"], "unknown command 'trian'; did you mean 'train'?"),
         (["model", "list"], "unknown command 'model'; did you mean 'models'?"),
         (["nights", "compar"], "unknown command 'nights compar'; did you mean 'compare'?"),
