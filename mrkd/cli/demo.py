@@ -1,8 +1,8 @@
-"""The whole way on real photographs: train, score an archive, evaluate, look at one page.
+"""Demo on real photographs: trains, scores an archive, evaluates and writes one page.
 
-Cells of solar panels (ELPV, the package elpv-dataset), a pretrained EfficientNet-Lite0 as teacher,
-a Ray of this machine, one folder. It goes the way of the commands, with their defaults. Started
-again in the same folder, it trains and scores only what is missing.
+It uses cells of solar panels (ELPV, the package elpv-dataset), a pretrained EfficientNet-Lite0 as
+teacher, a local Ray and one folder, and runs the commands with their defaults. Started again in the
+same folder, it trains and scores only what is missing.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def run(folder: str) -> Summary:
     """Trains two categories, scores an archive, evaluates, and leaves `<folder>/report.html`.
 
     Args:
-        folder: path or URI of all that it writes.
+        folder: path or URI of everything that it writes.
 
     Raises:
         ConfigError: the photographs are not installed; nothing was started.
@@ -44,7 +44,7 @@ def run(folder: str) -> Summary:
         storage.join(folder, name) for name in ("workspace", "archive", "report.html")
     )
     with RecordedRun(RUN, RUN, storage.join(folder)) as verdict, cluster.connect():
-        log.info("1/4 archive: solar cells, and three files that are no images, to %s", archive)
+        log.info("1/4 archive: solar cells, and three files that are not images, to %s", archive)
         _write_archive(archive, data)
         log.info("2/4 train: two categories on good cells alone, about three minutes")
         trained = train.run(_training(workspace, data))
@@ -93,9 +93,9 @@ def _write_archive(archive: str, data: DataConfig) -> None:
     for category, samples in datasets.load(data).items():
         unseen = [sample.image_uri for sample in samples if sample.split == "val"]
         for uri in unseen:
-            place = storage.join(archive, category, PurePosixPath(uri).name)
-            storage.write(place, storage.read(uri), if_absent=True)
-        # Three files that are no images: half a percent, less than the default allows.
+            copy_uri = storage.join(archive, category, PurePosixPath(uri).name)
+            storage.write(copy_uri, storage.read(uri), if_absent=True)
+        # Three files that are not images: half a percent, less than the default allows.
         cell = storage.read(unseen[0])
     for name, content in (
         ("broken.png", cell[: len(cell) // 2]),

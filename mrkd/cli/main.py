@@ -2,93 +2,142 @@
 
 Every key of a verb's config is a flag too: `--train.mask-rate 0.3`. Flags go into the file's tables
 before anything is checked, so that both pass the same checks and a preset stays below both.
-The last line on stdout is the run's summary as JSON; logs go to stderr, set up here alone.
-Nothing heavy is imported before a verb runs.
+The last line on stdout is the run's summary as JSON, also where Ctrl-C or a bug ends the run; logs
+go to stderr, set up here alone. Nothing heavy is imported before a verb runs.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import difflib
 import logging
 import sys
 import tomllib
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Literal, NoReturn
 
 from mrkd import __version__
-from mrkd.cli import model_commands, night_commands, review_commands
+from mrkd.cli import model_commands, night_commands, review_commands, run_commands
+from mrkd.cli.command import Command
 from mrkd.cli.run_commands import VERBS, RunConfig, Verb
 from mrkd.config import TrainConfig, night_dates
-from mrkd.config.toml import Config, flattened, put_values
+from mrkd.config.reference import RELATIVE, keys, tables, title
+from mrkd.config.toml import Location, flattened, nearest, put_values
 from mrkd.errors import ConfigError, MrkdError, StorageError
 from mrkd.run_summary import Summary, now
 
-COMMANDS = {**model_commands.COMMANDS, **night_commands.COMMANDS, **review_commands.COMMANDS}
-GROUPS = {**model_commands.GROUPS, **night_commands.GROUPS, **review_commands.GROUPS}
-
-PLACES = (
-    "workspace",
-    "data.root",
-    "data.split_csv",
-    "archive.uri",
-    "archive.manifest",
-    "golden.uri",
-    "models",
-    "model.weights",
-    "roi.mask",
-)
-"""Keys whose values are paths or URIs."""
+_MODULES = (model_commands, night_commands, review_commands, run_commands)
+COMMANDS: dict[str, Command] = {
+    name: one for module in _MODULES for name, one in module.COMMANDS.items()
+}
+GROUPS = {name: text for module in _MODULES for name, text in module.GROUPS.items()}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command line, `sys.argv` by default, and returns its exit code (see `Summary`)."""
     _log_to_stderr()
-    started_at, command, run = now(), "", None
-    try:
-        options, unknown = _parser().parse_known_args(argv)
-        command = options.command
-        if unknown:
-            raise ConfigError(_unknown_flag(unknown, command))
-        if command in COMMANDS:
-            summary = COMMANDS[command].work(options)
-        else:
-            verb = VERBS[command]
-            if verb.listing and getattr(options, verb.listing.name):
-                summary = verb.listing.work()
-            else:
-                config, *late = _configs(verb, options)
-                run = config.run
-                if options.show_config:
-                    print(config.to_toml(), end="")
-                    return 0
-                summary = verb.plan(config) if verb.plan and options.plan else verb.work(config)
-                if verb.late and late and not options.plan:
-                    summary = verb.late(summary, late)
-    except MrkdError as error:
-        reason = " ".join(str(error).split())
+    with _Started() as started:
+        try:
+            summary = _run(sys.argv[1:] if argv is None else argv, started)
+        except MrkdError as error:
+            state = "refused" if error.exit_code == ConfigError.exit_code else "failed"
+            summary = started.ended(error.exit_code, state, str(error))
+        except KeyboardInterrupt:
+            summary = started.ended(1, "failed", "stopped by Ctrl-C: start it again to go on")
+    if summary is None:
+        return 0
+    print(summary.to_json(), flush=True)
+    return summary.exit_code
+
+
+@dataclass
+class _Started:
+    """A command under way; a bug that ends it still prints a summary before its traceback."""
+
+    command: str = ""
+    run: str | None = None
+    started_at: str = field(default_factory=now)
+
+    def __enter__(self) -> _Started:
+        return self
+
+    def __exit__(
+        self, kind: object, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if isinstance(error, Exception):
+            reason = f"a bug in mrkd, its traceback is on stderr: {type(error).__name__}: {error}"
+            with suppress(BrokenPipeError):  # stdout may be the pipe that was closed
+                print(self.ended(1, "failed", reason).to_json(), flush=True)
+
+    def ended(self, exit_code: int, state: str, reason: str) -> Summary:
+        """The summary of what ends with a reason, which is on stderr too."""
+        reason = " ".join(reason.split())
         print(f"mrkd: {reason}", file=sys.stderr)
-        state = "refused" if error.exit_code == ConfigError.exit_code else "failed"
-        summary = Summary(
-            command=command,
-            run=run,
-            exit_code=error.exit_code,
+        return Summary(
+            command=self.command,
+            run=self.run,
+            exit_code=exit_code,
             state=state,
-            started_at=started_at,
+            started_at=self.started_at,
             finished_at=now(),
             reasons=[reason],
         )
-    print(summary.to_json(), flush=True)
-    return summary.exit_code
+
+
+def _run(argv: Sequence[str], started: _Started) -> Summary | None:
+    """Runs a command line; None: its output ends without a summary, as that of a help."""
+    _check_names(argv)
+    options, unknown = _parser().parse_known_args(argv)
+    started.command = options.command
+    if unknown:
+        raise ConfigError(_unknown_flag(unknown, options.command))
+    if command := COMMANDS.get(options.command):
+        return command.work(options)
+    if options.command not in VERBS:
+        options.print_help()
+        return None
+    verb = VERBS[options.command]
+    if verb.listing and getattr(options, verb.listing.name):
+        return verb.listing.work()
+    config, *late = _configs(verb, options)
+    started.run = config.run
+    if options.show_config:
+        print(config.to_toml(), end="")
+        return None
+    if verb.plan and options.plan:
+        return verb.plan(config)
+    summary = verb.work(config)
+    return verb.late(summary, late) if verb.late and late else summary
+
+
+def _check_names(argv: Sequence[str]) -> None:
+    """Refuses a command, or a command of a group, that does not exist, with the nearest name."""
+    known = {name.partition(" ")[0] for name in (*VERBS, *COMMANDS)}
+    given = ""
+    for word in argv[:2]:
+        if word.startswith("-") or not known:
+            return
+        if word not in known:
+            raise ConfigError(
+                f"unknown command {f'{given} {word}'.strip()!r}{nearest(word, sorted(known))} (see "
+                f"`{f'mrkd {given}'.strip()} --help`)"
+            )
+        given, known = word, {name.split()[1] for name in COMMANDS if name.startswith(f"{word} ")}
 
 
 def _log_to_stderr() -> None:
     form = "%(asctime)s %(levelname)s %(name)s %(message)s"
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format=form)
     logging.getLogger("mrkd").setLevel(logging.INFO)
+
+
+_LOCATIONS = f"Files and folders are given as path, file:///path or s3://bucket/key. {RELATIVE}"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -99,16 +148,23 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser("mrkd", description="Defects in product images.", allow_abbrev=False)
+    parser = _Parser(
+        "mrkd",
+        description="Finds defects in product images by masked reverse knowledge distillation.",
+        epilog=_LOCATIONS,
+        allow_abbrev=False,
+    )
     parser.add_argument("--version", action="version", version=f"mrkd {__version__}")
-    verbs = parser.add_subparsers(required=True, metavar="VERB")
+    parser.set_defaults(command="", print_help=parser.print_help)
+    verbs = parser.add_subparsers(metavar="COMMAND")
     for name, verb in VERBS.items():
-        usage = f"mrkd {name} FILE.toml [--section.key VALUE ...] [OPTION ...]"
+        usage = f"mrkd {name} FILE.toml [--table.key VALUE ...] [OPTION ...]"
         _add_config_flags(_add(verbs, name, verb.help, usage), verb)
     groups = {"": verbs}
     for name, text in GROUPS.items():
         group = verbs.add_parser(name, help=text, description=text, allow_abbrev=False)
-        groups[name] = group.add_subparsers(required=True, metavar="COMMAND")
+        group.set_defaults(command=name, print_help=group.print_help)
+        groups[name] = group.add_subparsers(metavar="COMMAND")
     for name, command in COMMANDS.items():
         one = _add(groups[name.rpartition(" ")[0]], name, command.help)
         choice = one.add_mutually_exclusive_group(required=True) if command.one_of else one
@@ -121,7 +177,9 @@ def _add(
     verbs: argparse._SubParsersAction[_Parser], name: str, text: str, usage: str | None = None
 ) -> _Parser:
     leaf = name.rpartition(" ")[2]
-    one = verbs.add_parser(leaf, help=text, description=text, usage=usage, allow_abbrev=False)
+    one = verbs.add_parser(
+        leaf, help=text, description=text, usage=usage, epilog=_LOCATIONS, allow_abbrev=False
+    )
     one.set_defaults(command=name)
     return one
 
@@ -131,41 +189,45 @@ def _add_config_flags(one: argparse.ArgumentParser, verb: Verb) -> None:
         flag, text = f"--{verb.listing.name}", verb.listing.help
         one.add_argument(flag, action="store_true", help=text)
     optional: dict[str, Any] = {"nargs": "?"} if verb.listing else {}
-    one.add_argument("file", metavar="FILE.toml", help="path or URI of the config", **optional)
-    one.add_argument("--show-config", action="store_true", help="print the whole config and stop")
+    one.add_argument("file", metavar="FILE.toml", help="path or URI of the config file", **optional)
+    text = "print the whole config that results, and stop"
+    one.add_argument("--show-config", action="store_true", help=text)
     if verb.plan:
-        one.add_argument("--plan", action="store_true", help="count images and bytes and stop")
+        text = "print the images, bytes, time and money that the run would take, and stop"
+        one.add_argument("--plan", action="store_true", help=text)
     if verb.late:
-        text = "of the night, put into {date} in its run and places"
+        text = "day of the night, which replaces {date} in its run and URIs"
         one.add_argument("--date", metavar="2026-11-23", help=text)
-        text = "days before it whose late images are scored as well, as in 3d"
+        text = "also score images that arrived late for the last days before --date, such as 3d"
         one.add_argument("--late-window", metavar="DAYS", help=text)
-    absent = argparse.SUPPRESS
     if issubclass(verb.config, TrainConfig):
         one.add_argument(
             "--force",
             dest="fleet.force",
             action="store_const",
             const="true",
-            default=absent,
-            help="the same as --fleet.force true",
+            default=argparse.SUPPRESS,
+            help="short for --fleet.force true",
         )
-    group = one.add_argument_group("keys of the config")
-    for key, hint in keys(verb.config):
-        spellings = dict.fromkeys([f"--{key.replace('_', '-')}", f"--{key}"])
-        switch: dict[str, Any] = {"nargs": "?", "const": "true"} if hint is bool else {}
-        group.add_argument(*spellings, dest=key, default=absent, metavar=_metavar(hint), **switch)
-
-
-def keys(config: type[Config], path: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted name and type of every value of a config, in the order of its fields."""
-    hints = typing.get_type_hints(config)
-    for name in (field.name for field in dataclasses.fields(config)):
-        hint = hints[name]
-        if isinstance(hint, type) and issubclass(hint, Config):
-            yield from keys(hint, f"{path}{name}.")
-        elif typing.get_origin(hint) is not Mapping:  # tables of the user's own names
-            yield path + name, hint
+    known = tables(verb.config)
+    found = sorted(keys(verb.config), key=lambda key: key.table != "")  # the top level first
+    for table, some in groupby(found, key=lambda key: key.table):
+        text = title(known[table]) if table else "Keys above all tables of the file."
+        group = one.add_argument_group(f"[{table}]" if table else "keys of the top level", text)
+        for key in some:
+            switch: dict[str, Any] = {"nargs": "?", "const": "true"} if key.type is bool else {}
+            # Underscores are accepted too, and not shown.
+            helps = {f"--{key.name}": argparse.SUPPRESS}
+            helps[f"--{key.name.replace('_', '-')}"] = key.described.replace("%", "%%")
+            for flag, text in helps.items():
+                group.add_argument(
+                    flag,
+                    dest=key.name,
+                    default=argparse.SUPPRESS,
+                    metavar="URI" if key.location else _metavar(key.type),
+                    help=text,
+                    **switch,
+                )
 
 
 def _metavar(hint: Any) -> str:
@@ -177,16 +239,15 @@ def _metavar(hint: Any) -> str:
 
 def _unknown_flag(unknown: Sequence[str], command: str) -> str:
     flag = next((text for text in unknown if text.startswith("--")), unknown[0]).partition("=")[0]
-    if command in COMMANDS:
-        known = list(COMMANDS[command].arguments)
-    else:
-        known = [f"--{key.replace('_', '-')}" for key, _ in keys(VERBS[command].config)]
+    known = list(COMMANDS[command].arguments) if command in COMMANDS else []
+    if command in VERBS:
+        known = [f"--{key.name.replace('_', '-')}" for key in keys(VERBS[command].config)]
     near = difflib.get_close_matches(flag.replace("_", "-"), known, n=1)
     return f"unknown argument {flag!r}" + (f"; did you mean {near[0]!r}?" if near else "")
 
 
 def _configs(verb: Verb, options: argparse.Namespace) -> list[RunConfig]:
-    """The config of a run, and, where a window is looked through, those of the days before."""
+    """The config of a run, and with `--late-window` those of the days before."""
     if options.file is None:
         raise ConfigError(f"name the TOML file of its config (see `mrkd {options.command} --help`)")
     text = _text(options.file)
@@ -195,7 +256,8 @@ def _configs(verb: Verb, options: argparse.Namespace) -> list[RunConfig]:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{options.file}: not a TOML file: {error}") from error
     given, kind = vars(options), verb.config
-    put_values(raw, {key: _value(given[key], hint) for key, hint in keys(kind) if key in given})
+    set_ = {key.name: _value(given[key.name], key.type) for key in keys(kind) if key.name in given}
+    put_values(raw, set_)
     if verb.late is None:
         return [_with_absolute_paths(kind.from_dict(raw))]
     day = None if options.date is None else night_dates.day_of(options.date)
@@ -207,17 +269,16 @@ def _configs(verb: Verb, options: argparse.Namespace) -> list[RunConfig]:
 def _with_absolute_paths(config: RunConfig) -> RunConfig:
     """The config for Ray's workers, whose working directory is another one."""
     raw = config.to_dict()
+    locations = {key.name: key.location for key in keys(type(config)) if key.location}
     for table in (raw, *raw.get("category", {}).values()):
-        places = {key: value for key, value in flattened(table).items() if key in PLACES}
-        put_values(table, {key: _absolute(key, value) for key, value in places.items()})
+        given = {name: uri for name, uri in flattened(table).items() if name in locations}
+        put_values(table, {name: _absolute(uri, locations[name]) for name, uri in given.items()})
     return type(config).from_dict(raw)
 
 
-def _absolute(key: str, place: str) -> str:
-    # `auto`, `random` and the table's names of weights are no paths; a file of such a name is
-    # written ./name.
-    is_name = key == "model.weights" and place.isidentifier()
-    return place if not place or "://" in place or is_name else str(Path(place).absolute())
+def _absolute(uri: str, location: Location) -> str:
+    is_name = location.or_name and uri.isidentifier()
+    return uri if not uri or "://" in uri or is_name else str(Path(uri).absolute())
 
 
 def _text(uri: str) -> str:
@@ -232,7 +293,7 @@ def _text(uri: str) -> str:
 
 
 def _value(text: str, hint: Any) -> object:
-    """A flag's text as the key's type has it; left as text where it fits none, to be refused."""
+    """The value of a flag's text by the key's type; the text itself if it does not fit."""
     if hint is str or typing.get_origin(hint) is Literal:
         return text
     try:

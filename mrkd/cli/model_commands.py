@@ -1,19 +1,17 @@
-"""The commands that need no config file: `mrkd demo`, `report`, `manifest` and `models ...`.
+"""The commands without a config file: `mrkd demo`, `report`, `manifest` and `models ...`.
 
-Each takes its parsed arguments and returns its verdict; what people asked to see is printed first,
-as a table. Nothing heavy is imported before one runs.
+Each takes its parsed arguments, prints its tables and returns its summary. Nothing heavy is
+imported before one runs.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
-import getpass
-import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
+from mrkd.cli.command import Arguments, Command, argument, done, print_table, user
 from mrkd.config import check_name
 from mrkd.config.toml import check_range
 from mrkd.errors import ConfigError
@@ -172,164 +170,8 @@ def _calibrate(options: argparse.Namespace) -> Summary:
     return done("models calibrate", started_at, counts, reasons=reasons)
 
 
-def _once_promoted(shelf: Shelf, version: str, number: int) -> str:
-    return (
-        f"version {version} is {shelf.state(version)}: it decides by calibration {number} once it "
-        "is promoted"
-    )
-
-
-_Arguments = Mapping[str, Mapping[str, Any]]
-
-
-@dataclass(frozen=True)
-class Command:
-    """One command: what it does, and its arguments by name as argparse takes them.
-
-    Args:
-        help: one line.
-        work: from the parsed arguments to a verdict.
-        arguments: keywords of `add_argument` by name.
-        one_of: names of arguments of which exactly one is needed.
-    """
-
-    help: str
-    work: Callable[[argparse.Namespace], Summary]
-    arguments: _Arguments
-    one_of: Sequence[str] = ()
-
-
-_WORKSPACE: _Arguments = {
-    "--workspace": {"required": True, "metavar": "URI", "help": "of the models"}
-}
-NIGHTS_WORKSPACE: _Arguments = {
-    "--workspace": {"required": True, "metavar": "URI", "help": "of the nights"}
-}
-_CATEGORY: _Arguments = {"category": {"metavar": "CATEGORY"}, **_WORKSPACE}
-_WHY: _Arguments = {"--why": {"required": True, "metavar": "TEXT", "help": "stored with your name"}}
-
-GROUPS = {"models": "the registry: versions, champions, thresholds"}
-"""First words of commands of two."""
-
-COMMANDS: Mapping[str, Command] = {
-    "demo": Command(
-        "real images end to end on this machine, with a page to look at",
-        _demo,
-        {"--out": {"default": "mrkd-demo", "metavar": "FOLDER", "help": "where it writes"}},
-    ),
-    "report": Command(
-        "the page of a run again, from what it stored",
-        _report,
-        {
-            "run_uri": {
-                "metavar": "RUN_URI",
-                "help": "folder of a night, a fleet, an evaluation or a comparison",
-            }
-        },
-    ),
-    "manifest": Command(
-        "lists an archive once, for nights that name the file as archive.manifest",
-        _manifest,
-        {
-            "uri": {"metavar": "URI", "help": "of the archive, or of a folder of it"},
-            "--out": {"required": True, "metavar": "FILE.parquet", "help": "where it is written"},
-            "--template": {
-                "default": "",
-                "metavar": "TEXT",
-                "help": "of the keys, for its categories; else the night's own template reads them",
-            },
-        },
-    ),
-    "models list": Command(
-        "all versions, each with its state and what its gate measured",
-        _list,
-        {
-            **_WORKSPACE,
-            "--category": {"default": "*", "metavar": "PATTERN", "help": "only those that fit"},
-        },
-    ),
-    "models show": Command(
-        "one version: what made it and how it decides",
-        _show,
-        {**_CATEGORY, "version": {"nargs": "?", "metavar": "VERSION", "help": "or the champion"}},
-    ),
-    "models compare": Command(
-        "what differs between two versions",
-        _compare,
-        {**_CATEGORY, "version": {"metavar": "A"}, "other": {"metavar": "B"}},
-    ),
-    "models promote": Command(
-        "makes a version the champion, also one that was held or superseded",
-        _promote,
-        {
-            **_CATEGORY,
-            "version": {"metavar": "VERSION"},
-            "--calibration": {
-                "type": int,
-                "metavar": "N",
-                "help": "to decide by; else as promoted last, or its newest",
-            },
-            **_WHY,
-        },
-    ),
-    "models set-threshold": Command(
-        "another threshold, from the stored scores of held-out good images; nothing is trained",
-        _set_threshold,
-        {
-            **_CATEGORY,
-            "--version": {
-                "metavar": "VERSION",
-                "help": "or the champion, which then decides by it",
-            },
-            "--threshold": {"type": float, "metavar": "X", "help": "defective strictly above it"},
-            "--false-call-rate": {
-                "type": float,
-                "metavar": "R",
-                "help": "share of good parts that it may call defective",
-            },
-            **_WHY,
-        },
-        one_of=("--threshold", "--false-call-rate"),
-    ),
-    "models calibrate": Command(
-        "threshold and scores from the first parts of the line, as a night scored them",
-        _calibrate,
-        {
-            **_CATEGORY,
-            "--night": {"required": True, "metavar": "RUN", "help": "that scored them"},
-            "--version": {
-                "metavar": "VERSION",
-                "help": "or the champion, which then decides by it",
-            },
-            "--by": {
-                "choices": ("auto", "verdicts", "median"),
-                "default": "auto",
-                "help": "verdicts: the images that people call good; median: median and spread of "
-                "all, as most are good; auto: by verdicts on at least half of the night",
-            },
-            "--defect-rate": {
-                "type": float,
-                "default": 0.02,
-                "metavar": "R",
-                "help": "for median, the share of the night taken for defective (default 0.02)",
-            },
-            "--false-call-rate": {
-                "type": float,
-                "metavar": "R",
-                "help": "share of good parts that it may call defective; else as asked before",
-            },
-            "--dry-run": {
-                "action": "store_true",
-                "help": "say what it would decide, store nothing",
-            },
-            **_WHY,
-        },
-    ),
-}
-
-
 def shelf_of(options: argparse.Namespace) -> Shelf:
-    """What the registry says of the category; nothing is looked for under a name that is none."""
+    """The registry's record of the category, after its name and the version's are checked."""
     from mrkd.model.registry import queries
 
     check_name("category", options.category)
@@ -338,50 +180,154 @@ def shelf_of(options: argparse.Namespace) -> Shelf:
     return queries.shelf(options.workspace, options.category)
 
 
-def user() -> str:
-    """Who runs this, for what is stored with a name."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's user needs no name
-        return f"uid {os.getuid()}"
-
-
 def _why(options: argparse.Namespace) -> str:
     why = " ".join(options.why.split())
     if not why:
-        raise ConfigError("--why is empty: say it for those who will read the registry")
+        raise ConfigError("--why is empty: give the reason for readers of the registry")
     return why
 
 
-def done(
-    command: str,
-    started_at: str,
-    counts: Mapping[str, int] | None = None,
-    *,
-    uris: Mapping[str, str] | None = None,
-    reasons: Sequence[str] = (),
-) -> Summary:
-    """The verdict of a command that did its work."""
-    return Summary(command, None, 0, "done", counts or {}, uris or {}, started_at, now(), reasons)
+def _once_promoted(shelf: Shelf, version: str, number: int) -> str:
+    return (
+        f"version {version} is {shelf.state(version)}: it decides by calibration {number} once it "
+        "is promoted"
+    )
 
 
-def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
-    """The rows below their names, in columns, and an empty line."""
-    if not rows:
-        return
-    lines = [list(rows[0]), *([_text(value) for value in row.values()] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
-        print("  ".join(cells).rstrip())
-    print()
+_WORKSPACE: Arguments = {"--workspace": argument("URI", "folder of the models", required=True)}
+_CATEGORY: Arguments = {
+    "category": argument("CATEGORY", "name of the category"),
+    **_WORKSPACE,
+}
+_VERSION: Arguments = {
+    "--version": argument(
+        "VERSION", "version of the model; default: the champion, which then decides by the result"
+    )
+}
+_RATE = "share of good parts that the threshold may call defective, 1e-6 to 0.5"
+_WHY: Arguments = {"--why": argument("TEXT", "reason, stored with your user name", required=True)}
 
+GROUPS = {"models": "the registry of models: versions, champions, thresholds"}
+"""First words of commands of two."""
 
-def _text(value: object) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    if isinstance(value, list | tuple):
-        value = ",".join(map(_text, value))
-    return "-" if value is None else " ".join(str(value).split()) or "-"
+COMMANDS: Mapping[str, Command] = {
+    "demo": Command(
+        "train, score and evaluate on real images on this machine; writes a report",
+        _demo,
+        {
+            "--out": argument(
+                "FOLDER", "folder to write to (default: mrkd-demo)", default="mrkd-demo"
+            )
+        },
+    ),
+    "report": Command(
+        "write the page of a run again, from what the run stored",
+        _report,
+        {
+            "run_uri": argument(
+                "RUN_URI", "folder of a night, a fleet, an evaluation or a comparison"
+            )
+        },
+    ),
+    "manifest": Command(
+        "list an archive once, for nights that name the file as archive.manifest",
+        _manifest,
+        {
+            "uri": argument("URI", "the archive, or a folder of it"),
+            "--out": argument("FILE.parquet", "file to write", required=True),
+            "--template": argument(
+                "TEXT",
+                "pattern of the keys, which gives the images' categories; default: each "
+                "night reads them by its own template",
+                default="",
+            ),
+        },
+    ),
+    "models list": Command(
+        "list all versions, each with its state and the metrics of its gate",
+        _list,
+        {
+            **_WORKSPACE,
+            "--category": argument(
+                "PATTERN", "only categories that fit this shell pattern (default: *)", default="*"
+            ),
+        },
+    ),
+    "models show": Command(
+        "show one version: what it was made of and how it decides",
+        _show,
+        {
+            **_CATEGORY,
+            "version": argument(
+                "VERSION", "version of the model; default: the champion", nargs="?"
+            ),
+        },
+    ),
+    "models compare": Command(
+        "show what differs between two versions",
+        _compare,
+        {
+            **_CATEGORY,
+            "version": argument("A", "the first version"),
+            "other": argument("B", "the second version"),
+        },
+    ),
+    "models promote": Command(
+        "make a version the champion, also one that was held or superseded",
+        _promote,
+        {
+            **_CATEGORY,
+            "version": argument("VERSION", "version of the model"),
+            "--calibration": argument(
+                "N",
+                "number of the calibration to decide by; default: that of its last "
+                "promotion, or its newest",
+                type=int,
+            ),
+            **_WHY,
+        },
+    ),
+    "models set-threshold": Command(
+        "set another threshold, from stored scores of held-out good images; nothing is trained",
+        _set_threshold,
+        {
+            **_CATEGORY,
+            **_VERSION,
+            "--threshold": argument("X", "score above which an image is defective", type=float),
+            "--false-call-rate": argument("R", _RATE, type=float),
+            **_WHY,
+        },
+        one_of=("--threshold", "--false-call-rate"),
+    ),
+    "models calibrate": Command(
+        "set threshold and score scale from the first parts of the line, as a night scored them",
+        _calibrate,
+        {
+            **_CATEGORY,
+            "--night": argument("RUN", "name of the night that scored the parts", required=True),
+            **_VERSION,
+            "--by": {
+                "choices": ("auto", "verdicts", "median"),
+                "default": "auto",
+                "help": "verdicts: from the images that reviewers call good; median: from median "
+                "and spread of all images, as most are good; auto: verdicts if they cover at least "
+                "half of the night (default: auto)",
+            },
+            "--defect-rate": argument(
+                "R",
+                "with median, the share of the night that is assumed defective, 0 to 0.5 "
+                "(default: 0.02)",
+                type=float,
+                default=0.02,
+            ),
+            "--false-call-rate": argument(
+                "R", f"{_RATE}; default: the earlier calibration's", type=float
+            ),
+            "--dry-run": {
+                "action": "store_true",
+                "help": "print what the threshold would decide, and store nothing",
+            },
+            **_WHY,
+        },
+    ),
+}

@@ -1,4 +1,4 @@
-"""`mrkd nights ...`: what stored nights say, nothing scored."""
+"""`mrkd nights ...`: commands that read stored nights and score nothing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from mrkd.cli.model_commands import NIGHTS_WORKSPACE, Command, done, print_table, user
+from mrkd.cli.command import NIGHTS_WORKSPACE, Command, argument, done, print_table, user
 from mrkd.config import check_name
 from mrkd.config.toml import check_range
 from mrkd.errors import MrkdError
@@ -108,7 +108,7 @@ def _prune(options: argparse.Namespace) -> Summary:
 def _pruned(
     options: argparse.Namespace, found: Sequence[Pruning]
 ) -> tuple[list[Pruning], list[str]]:
-    """What was done, and why it was not: a night that is at work keeps no other one's maps."""
+    """The nights pruned, and an error for each other: a busy night does not stop the rest."""
     from mrkd.nights import prune_maps
 
     pruned, reasons = [], []
@@ -124,47 +124,50 @@ def _pruned(
     return pruned, reasons
 
 
-GROUPS = {"nights": "stored nights: one image's way, what differs, what another threshold decides"}
+GROUPS = {"nights": "stored nights: compare, try another threshold, show an image, delete maps"}
 
 COMMANDS: Mapping[str, Command] = {
     "nights compare": Command(
-        "two nights over the same images: what their models say differently, with a page",
+        "compare how two nights over the same images decided; writes a report",
         _compare,
-        {"run_a": {"metavar": "RUN_A"}, "run_b": {"metavar": "RUN_B"}, **NIGHTS_WORKSPACE},
+        {
+            "run_a": argument("RUN_A", "name of the first night"),
+            "run_b": argument("RUN_B", "name of the second night"),
+            **NIGHTS_WORKSPACE,
+        },
     ),
     "nights show": Command(
-        "one image: its rows over all nights, the models that decided, who promoted these",
+        "show one image's rows in all nights, the models that decided and who promoted them",
         _show,
         {
-            "image_uri": {"metavar": "IMAGE_URI", "help": "as listed; of a tar <tar>#<member>"},
-            "--page": {
-                "metavar": "FILE.html",
-                "help": "a page with the maps, written here",
-            },
+            "image_uri": argument(
+                "IMAGE_URI", "URI of the image as listed; of a tar's member: <tar>#<member>"
+            ),
+            "--page": argument("FILE.html", "also write a page with the maps here"),
             **NIGHTS_WORKSPACE,
         },
     ),
     "nights prune": Command(
-        "takes the maps out of old nights for good; scores, regions and models stay",
+        "delete the maps of old nights for good; scores, regions and models stay",
         _prune,
         {
-            "--older-than": {"required": True, "metavar": "AGE", "help": "as in 90d"},
-            "--yes": {"action": "store_true", "help": "do it; without, it is only listed"},
+            "--older-than": argument("AGE", "least age of the nights, such as 90d", required=True),
+            "--yes": {
+                "action": "store_true",
+                "help": "delete them; without it they are only listed",
+            },
             **NIGHTS_WORKSPACE,
         },
     ),
     "nights try-threshold": Command(
-        "what another threshold would have decided, from the stored scores",
+        "show what another threshold would have decided, from the stored scores",
         _try_threshold,
         {
-            "run": {"metavar": "RUN"},
-            "--category": {"required": True, "metavar": "CATEGORY"},
-            "--threshold": {
-                "type": float,
-                "required": True,
-                "metavar": "X",
-                "help": "defective strictly above it",
-            },
+            "run": argument("RUN", "name of the night"),
+            "--category": argument("CATEGORY", "name of the category", required=True),
+            "--threshold": argument(
+                "X", "score above which an image is defective", type=float, required=True
+            ),
             **NIGHTS_WORKSPACE,
         },
     ),

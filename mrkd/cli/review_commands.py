@@ -1,4 +1,4 @@
-"""`mrkd review ...`: what people say of a night's calls comes back."""
+"""`mrkd review ...`: reviewers' verdicts on a night's images, and thresholds from them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from mrkd.cli.model_commands import NIGHTS_WORKSPACE, Command, done, print_table, shelf_of, user
+from mrkd.cli.command import NIGHTS_WORKSPACE, Command, argument, done, print_table, user
+from mrkd.cli.model_commands import shelf_of
 from mrkd.config import check_costs
 from mrkd.errors import ConfigError
 from mrkd.run_summary import Summary, now
@@ -75,8 +76,8 @@ def _propose(options: argparse.Namespace) -> Summary:
     )
     if not found:
         raise ConfigError(
-            f"people said nothing of what {options.category!r} version {shown} called: "
-            "`mrkd review import` brings their verdicts"
+            f"nobody has reviewed an image that {options.category!r} version {shown} decided: "
+            "import verdicts by `mrkd review import`"
         )
     (one,) = found
     print_table(
@@ -137,38 +138,38 @@ def _text(rate: Rate, factor: float = 1.0, unit: str = "") -> str:
     return f"{value:.1f}{unit} [{low:.1f}, {high:.1f}]"
 
 
-GROUPS = {"review": "people's verdicts: what they found, and where thresholds should be"}
+GROUPS = {"review": "reviewers' verdicts on images: import them, and propose thresholds"}
 
 COMMANDS: Mapping[str, Command] = {
     "review import": Command(
-        "what people say of images that nights have called, from a table",
+        "import reviewers' verdicts on the images of nights, from a table",
         _import,
         {
-            "labels": {
-                "metavar": "LABELS.csv",
-                "help": "columns uri, verdict (OK or NOK), who, when",
-            },
+            "labels": argument(
+                "LABELS.csv", "CSV file with columns uri, verdict (OK or NOK), who and when"
+            ),
             **NIGHTS_WORKSPACE,
         },
     ),
     "review propose": Command(
-        "how often a model is wrong by these verdicts, and what other thresholds would do",
+        "estimate a model's error rates from these verdicts, and those of other thresholds",
         _propose,
         {
-            "--category": {"required": True, "metavar": "CATEGORY"},
-            "--version": {"metavar": "VERSION", "help": "or the champion"},
-            "--cost-escape": {
-                "type": float,
-                "default": 0.0,
-                "metavar": "X",
-                "help": "of a defective part that is called good",
-            },
-            "--cost-false-call": {
-                "type": float,
-                "default": 0.0,
-                "metavar": "X",
-                "help": "of a good part that is called defective, in the same currency",
-            },
+            "--category": argument("CATEGORY", "name of the category", required=True),
+            "--version": argument("VERSION", "version of the model; default: the champion"),
+            "--cost-escape": argument(
+                "X",
+                "cost of a defective part that is called good (default: 0, not known)",
+                type=float,
+                default=0.0,
+            ),
+            "--cost-false-call": argument(
+                "X",
+                "cost of a good part that is called defective, in the same currency "
+                "(default: 0, not known)",
+                type=float,
+                default=0.0,
+            ),
             **NIGHTS_WORKSPACE,
         },
     ),

@@ -1,16 +1,20 @@
-"""The commands with a config: what each one does, and what else it can say of it.
+"""The commands with a config (train, tune, score, evaluate) and `mrkd config ...`.
 
 Nothing heavy is imported before one runs.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mrkd.cli import model_commands
-from mrkd.config import EvalConfig, ScoreConfig, SearchConfig, TrainConfig
+from mrkd.cli.command import Command, argument, done, print_table
+from mrkd.config import EvalConfig, ScoreConfig, SearchConfig, TrainConfig, reference
+from mrkd.config.toml import nearest
+from mrkd.errors import ConfigError
 from mrkd.run_summary import Summary, now
 
 RunConfig = TrainConfig | ScoreConfig | EvalConfig
@@ -71,8 +75,8 @@ def _spaces() -> Summary:
         for name in spaces.names()
         for key, domain in spaces.described(spaces.load(name)).items()
     ]
-    model_commands.print_table(rows)
-    return model_commands.done("tune --spaces", started_at, {"spaces": len(spaces.names())})
+    print_table(rows)
+    return done("tune --spaces", started_at, {"spaces": len(spaces.names())})
 
 
 def _plan_score(config: ScoreConfig) -> Summary:
@@ -85,7 +89,7 @@ def _plan_score(config: ScoreConfig) -> Summary:
 
 @dataclass(frozen=True)
 class Listing:
-    """A flag of a verb that needs no config: it lists what may stand in one."""
+    """A flag of a verb that lists values of a config and needs no config itself."""
 
     name: str
     help: str
@@ -94,7 +98,7 @@ class Listing:
 
 @dataclass(frozen=True)
 class Verb:
-    """A command with a config: what it does and, where it can say beforehand, what that takes."""
+    """A command with a config: its work and, where it can be estimated, the plan of that."""
 
     help: str
     config: type[RunConfig]
@@ -102,22 +106,55 @@ class Verb:
     plan: Callable[[Any], Summary] | None = None
     listing: Listing | None = None
     late: Callable[[Summary, Sequence[Any]], Summary] | None = None
-    """Of a verb with `--date`: adds to a day's verdict what came late for the days before it."""
+    """Adds to a day's summary the images that arrived late for earlier days (`--late-window`)."""
+
+
+def _print_reference(options: argparse.Namespace) -> None:
+    print(reference.markdown({name: verb.config for name, verb in VERBS.items()}), end="")
+
+
+def _print_schema(options: argparse.Namespace) -> None:
+    if options.verb not in VERBS:
+        raise ConfigError(f"unknown command {options.verb!r}{nearest(options.verb, list(VERBS))}")
+    print(json.dumps(reference.schema(VERBS[options.verb].config), indent=2))
 
 
 VERBS: Mapping[str, Verb] = {
-    "train": Verb("one model for each category of a data set", TrainConfig, _train, _plan_train),
+    "train": Verb(
+        "train one model for each category of a data set", TrainConfig, _train, _plan_train
+    ),
     "tune": Verb(
-        "the config that serves best, searched on Ray Tune, with a page",
+        "search hyperparameters with Ray Tune; writes best.toml and a report",
         SearchConfig,
         _tune,
         _plan_tune,
-        Listing("spaces", "list the search spaces with their keys and stop", _spaces),
+        Listing("spaces", "list the search spaces with their keys, and stop", _spaces),
     ),
     "score": Verb(
-        "an archive of images to rows in Parquet", ScoreConfig, _score, _plan_score, late=_late
+        "score an archive of images into Parquet, one row for each image",
+        ScoreConfig,
+        _score,
+        _plan_score,
+        late=_late,
     ),
     "evaluate": Verb(
-        "how good models are on labelled images, the champions or a table", EvalConfig, _evaluate
+        "measure models on labelled images: the champions, or those of a benchmark",
+        EvalConfig,
+        _evaluate,
+    ),
+}
+
+GROUPS = {"config": "the keys of the config files, for readers and editors"}
+
+COMMANDS: Mapping[str, Command] = {
+    "config reference": Command(
+        "print every key of every config as Markdown: meaning, default, range and choices",
+        _print_reference,
+        {},
+    ),
+    "config schema": Command(
+        "print the JSON schema of one command's config, for editors",
+        _print_schema,
+        {"verb": argument("COMMAND", "train, tune, score or evaluate")},
     ),
 }

@@ -1,12 +1,12 @@
-"""What images there are, what may stand in a path, and what an hour costs."""
+"""Tables `[data]` and `[price]`, and checks of names and costs."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from mrkd.config.toml import Config, check_range
+from mrkd.config.toml import Config, Range, Uri, check_range
 from mrkd.errors import ConfigError
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -15,7 +15,7 @@ Layout = Literal["mvtec", "folder", "elpv", "cifar10", "visa"]
 
 
 def check_name(kind: str, name: str) -> str:
-    """The name itself, if it may stand in a path.
+    """The name itself, if it may be part of a path.
 
     Raises:
         ConfigError: it does not match `[A-Za-z0-9][A-Za-z0-9._-]{0,99}`.
@@ -29,7 +29,7 @@ def check_name(kind: str, name: str) -> str:
 
 
 def check_costs(cost_escape: float, cost_false_call: float) -> None:
-    """Does nothing if these may be what wrong calls cost; 0 both: not known.
+    """Does nothing if these may be the costs of wrong calls; both 0: not known.
 
     Raises:
         ConfigError: one is out of range, or given without the other.
@@ -44,27 +44,31 @@ def check_costs(cost_escape: float, cost_false_call: float) -> None:
 
 
 @dataclass(frozen=True)
-class DataConfig(Config):
+class DataConfig(Config, table="data"):
     """Labelled or good images to train on or to evaluate with."""
 
-    root: str
-    """URI of the data set's folder."""
+    root: Uri
+    """Folder of the data set."""
     layout: Layout = "mvtec"
+    """How the folders and files of the data set are arranged."""
     categories: tuple[str, ...] = ("*",)
     """Shell patterns of the categories to use."""
-    split_csv: str = ""
-    """URI of a `path,group,part` file; empty: `split.csv` in or beside the category, if there."""
+    split_csv: Uri = ""
+    """CSV file with columns path, group and part; empty: `split.csv` in or beside the folder of the
+    category, if there is one."""
     group: str = ""
-    """How a file's name, without its ending, says which images belong together, as in
-    `{run}_{n}`: `{n}` is a number that counts within a group, all other fields name the group, `*`
-    is anything else. An image named otherwise is a group of its own. Empty: the layout's groups, or
-    else groups are found."""
+    """Pattern of file names, without their ending, that names the images that belong together, such
+    as `{run}_{n}`: `{n}` is a number that counts within a group, all other fields name the group,
+    `*` matches anything. An image named otherwise is a group by itself. Empty: the groups of the
+    layout, or groups that are found by similarity."""
     exclude: tuple[str, ...] = ()
-    """Image URIs, or their ends, to leave out of training."""
+    """Images to leave out of training: their URIs, or the last path components of these, such as
+    `good/003.png`."""
     false_calls: bool = False
-    """Whether what people confirmed as false calls (`mrkd review import`) trains as well."""
+    """Whether images that reviewers confirmed as false calls (`mrkd review import`) train."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.group:
             group_pattern(self.group)
 
@@ -73,7 +77,7 @@ def group_pattern(text: str) -> re.Pattern[str]:
     """The expression of `data.group`, whose named groups are the fields but `n`.
 
     Raises:
-        ConfigError: it is no such pattern, or has no field that names a group.
+        ConfigError: a field is not a name or occurs twice, or no field names a group.
     """
     pattern, names = "", set[str]()
     for part in re.split(r"(\{[^{}]*\}|\*)", text):
@@ -85,7 +89,7 @@ def group_pattern(text: str) -> re.Pattern[str]:
         elif part.startswith("{") and part.endswith("}"):
             if not name.isidentifier() or name in names:
                 raise ConfigError(
-                    f"data.group is {text!r}: {part} is not a field's name, or stands twice"
+                    f"data.group is {text!r}: {part} is not a field's name, or occurs twice"
                 )
             names.add(name)
             pattern += f"(?P<{name}>.+?)"
@@ -100,13 +104,12 @@ def group_pattern(text: str) -> re.Pattern[str]:
 
 
 @dataclass(frozen=True)
-class PriceConfig(Config):
-    """What an hour costs, for `--plan`."""
+class PriceConfig(Config, table="price"):
+    """Prices for the cost estimate of `--plan`."""
 
-    cpu_hour: float = 0.0
-    gpu_hour: float = 0.0
+    cpu_hour: Annotated[float, Range(0, 10**6)] = 0.0
+    """Price of one hour of one CPU core."""
+    gpu_hour: Annotated[float, Range(0, 10**6)] = 0.0
+    """Price of one hour of one GPU."""
     currency: str = "USD"
-
-    def __post_init__(self) -> None:
-        check_range("price.cpu_hour", self.cpu_hour, 0, 10**6)
-        check_range("price.gpu_hour", self.gpu_hour, 0, 10**6)
+    """Name of the currency, for the printed estimate."""

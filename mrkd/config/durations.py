@@ -1,4 +1,4 @@
-"""Spans of time as people write them: `90d`, `6h`, `45m`, `30s`."""
+"""Spans of time as keys and flags hold them: `90d`, `6h`, `45m`, `30s`."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ _MOST = 10**6
 
 
 def parse(name: str, text: str) -> timedelta:
-    """The span that a text says.
+    """The span of time that a text names.
 
     Args:
-        name: of the key or flag, for the error.
+        name: the key or flag, for the error.
         text: a whole number and its unit, `d`, `h`, `m` or `s`.
 
     Raises:
-        ConfigError: it is no such text.
+        ConfigError: the text has another form.
     """
     match = re.fullmatch(r"([0-9]{1,7})([dhms])", text)
     if match is None or int(match[1]) > _MOST:

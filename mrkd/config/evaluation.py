@@ -1,13 +1,13 @@
-"""EVAL.toml: how good models are; the champions of a workspace, or those of a protocol's table."""
+"""EVAL.toml: an evaluation of a workspace's champions, or of models trained for a protocol."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 from mrkd.config.data import check_costs
 from mrkd.config.score import PoolConfig
-from mrkd.config.toml import check_range
+from mrkd.config.toml import Range
 from mrkd.config.train import TrainConfig
 from mrkd.errors import ConfigError
 
@@ -20,46 +20,38 @@ _TRAINING = ("model", "train", "roi", "fleet", "category")
 
 @dataclass(frozen=True)
 class EvalConfig(TrainConfig):
-    """EVAL.toml: a fleet's config, trained and measured, or none and the champions are measured."""
+    """EVAL.toml: models on labelled images, champions or those that a protocol trains."""
 
     protocol: Protocol = "champions"
-    """What is measured: the champions of the workspace, or models that are trained for it and leave
-    the champions as they are."""
+    """Models that are measured: the champions of the workspace, or models trained for that
+    benchmark, which leave the champions as they are."""
     ablation: Ablation = "none"
-    """The parts that are taken off, put in or varied, a table each; `all`: every table."""
-    baselines: tuple[Baseline, ...] = (
-        "student",
-        "plain_rd",
-        "cell_gaussian",
-        "nearest_neighbour",
-    )
-    """What the model is set against where there is no ablation."""
-    num_seeds: int = 1
-    """Trainings of everything, with seeds from `train.seed` on."""
+    """Parts that are removed, added or varied, one table each; `all`: every table."""
+    baselines: tuple[Baseline, ...] = ("student", "plain_rd", "cell_gaussian", "nearest_neighbour")
+    """Methods that the model is compared with, unless there is an ablation."""
+    num_seeds: Annotated[int, Range(1, 100)] = 1
+    """Trainings of each variant, with seeds from `train.seed` on."""
     part: Literal["test", "val", "all"] = "test"
-    """Which part of the labelled images is evaluated."""
-    resamples: int = 1000
+    """Part of the labelled images that is evaluated."""
+    resamples: Annotated[int, Range(0, 10**6)] = 1000
     """Bootstrap resamples behind each 95 % interval."""
     check_leaks: bool = False
-    """Whether to look for pictures of one part among those that train and those that judge."""
-    seed: int = 0
-    """Of the resamples."""
-    cost_escape: float = 0.0
-    """What a defective part that is called good costs, in any currency; 0: not known."""
-    cost_false_call: float = 0.0
-    """What a good part that is called defective costs, in the same; 0: not known."""
-    defect_rate: float = 0.02
+    """Whether to look for images of one part in both the training and the test images."""
+    seed: Annotated[int, Range(0, 2**63 - 1)] = 0
+    """Seed of the bootstrap resamples."""
+    cost_escape: Annotated[float, Range(0, 10**12)] = 0.0
+    """Cost of a defective part that is called good, in any currency; 0: not known."""
+    cost_false_call: Annotated[float, Range(0, 10**12)] = 0.0
+    """Cost of a good part that is called defective, in the same currency; 0: not known."""
+    defect_rate: Annotated[float, Range(1e-6, 0.5)] = 0.02
     """Share of a line's parts that are defective; test sets hold far more."""
     pool: PoolConfig = field(default_factory=PoolConfig)
-    max_failed_share: float = 0.0
+    max_failed_share: Annotated[float, Range(0, 1)] = 0.0
+    """Share of failed categories or runs above which the exit code is 3."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_range("num_seeds", self.num_seeds, 1, 100)
-        check_range("resamples", self.resamples, 0, 10**6)
-        check_range("max_failed_share", self.max_failed_share, 0, 1)
         check_costs(self.cost_escape, self.cost_false_call)
-        check_range("defect_rate", self.defect_rate, 1e-6, 0.5)
         if self.data.false_calls:
             raise ConfigError(
                 "data.false_calls is true, and an evaluation measures on the data as they are: set "
@@ -81,9 +73,9 @@ class EvalConfig(TrainConfig):
             )
 
     def _check_trains_nothing(self) -> None:
-        place = {"workspace": self.workspace, "run": self.run, "data": self.data.to_dict()}
-        # As a file without the table has it, and as code without it.
-        usual = TrainConfig.from_dict(place), TrainConfig(self.workspace, self.run, self.data)
+        needed = {"workspace": self.workspace, "run": self.run, "data": self.data.to_dict()}
+        # What a file without the table has, and what code without it has.
+        usual = TrainConfig.from_dict(needed), TrainConfig(self.workspace, self.run, self.data)
         for table in _TRAINING:
             if getattr(self, table) not in [getattr(one, table) for one in usual]:
                 raise ConfigError(

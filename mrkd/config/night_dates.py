@@ -1,6 +1,6 @@
-"""Nights by date: `{date}` in a night's run and places, and the days before whose images come late.
+"""Nights by date: `{date}` in a night's run and URIs, and earlier days whose images arrived late.
 
-`{date}` stands for 2026-11-23, `{date:%Y/%m/%d}` for the same in strftime's words. In
+`{date}` becomes 2026-11-23, and `{date:%Y/%m/%d}` the day in that format of strftime. In
 `archive.template` it is a field of the images' keys like any other, and is left as it is.
 """
 
@@ -17,17 +17,17 @@ from mrkd.config.toml import flattened, put_values
 from mrkd.errors import ConfigError
 
 KEYS = ("run", "archive.uri", "archive.manifest", "golden.uri")
-"""Of a night's config, whose values may hold a date."""
+"""Keys of a night's config whose values may hold a date."""
 
-_PLACE = re.compile(r"\{date(?::([^{}]*))?\}")
+_DATE = re.compile(r"\{date(?::([^{}]*))?\}")
 _MOST_DAYS = 366
 
 
 def day_of(text: str) -> date:
-    """The day that `--date` says, as in 2026-11-23.
+    """The day of a `--date`, as in 2026-11-23.
 
     Raises:
-        ConfigError: it says none.
+        ConfigError: the text is not a day.
     """
     try:
         return date.fromisoformat(text)
@@ -39,18 +39,18 @@ def fill(raw: Mapping[str, Any], day: date | None) -> dict[str, Any]:
     """A night's tables with its date put in.
 
     Args:
-        raw: as in the file, with the flags.
-        day: of the night; None: none was given.
+        raw: the tables of the file, with the flags set.
+        day: the night's day; None: no day was given.
 
     Raises:
-        ConfigError: a date is wanted and none was given, or given and the run's name holds none,
-            so that all days would be one night.
+        ConfigError: a value holds `{date}` and no day was given, or a day was given and the run's
+            name holds no `{date}`, so that all days would be one night.
     """
     values = flattened(raw)
     dated = {
         key: values[key]
         for key in KEYS
-        if isinstance(values.get(key), str) and _PLACE.search(values[key])
+        if isinstance(values.get(key), str) and _DATE.search(values[key])
     }
     if day is None:
         for key, value in dated.items():
@@ -71,11 +71,12 @@ def days_before(raw: Mapping[str, Any], day: date | None, window: str) -> list[d
 
     Args:
         raw: tables of the night, not filled.
-        day: of the night.
-        window: as in 3d.
+        day: the night's day; None: no day was given.
+        window: a span of whole days, such as 3d.
 
     Raises:
-        ConfigError: there is no day, the window is none, or the archive's place holds no date.
+        ConfigError: no day was given, the window is not such a span, or neither URI of the archive
+            holds a date.
     """
     if day is None:
         raise ConfigError("--late-window counts back from --date, which is not given")
@@ -83,8 +84,8 @@ def days_before(raw: Mapping[str, Any], day: date | None, window: str) -> list[d
     if span % timedelta(days=1) or not 1 <= span.days <= _MOST_DAYS:
         raise ConfigError(f"--late-window is {window!r}: write 1 to {_MOST_DAYS} whole days, as 3d")
     values = flattened(raw)
-    places = [values.get(key) for key in ("archive.uri", "archive.manifest")]
-    if not any(isinstance(place, str) and _PLACE.search(place) for place in places):
+    uris = [values.get(key) for key in ("archive.uri", "archive.manifest")]
+    if not any(isinstance(uri, str) and _DATE.search(uri) for uri in uris):
         raise ConfigError(
             "--late-window looks through the days before, and neither archive.uri nor "
             "archive.manifest holds a {date}: every day would be the whole archive"
@@ -93,4 +94,4 @@ def days_before(raw: Mapping[str, Any], day: date | None, window: str) -> list[d
 
 
 def _filled(text: str, day: date) -> str:
-    return _PLACE.sub(lambda match: day.strftime(match[1]) if match[1] else day.isoformat(), text)
+    return _DATE.sub(lambda match: day.strftime(match[1]) if match[1] else day.isoformat(), text)

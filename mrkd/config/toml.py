@@ -2,13 +2,15 @@
 
 A dataclass below `Config` is a table, each of its fields a key, the field's type what is allowed:
 bool, int, float, str, Literal, a tuple of one of these, another `Config`, or a mapping of tables
-whose keys are the user's.
+whose keys are the user's. A number's type carries its `Range`, the docstring below a field is its
+help; `mrkd.config.reference` makes the flags' help, the reference and the JSON schemas of them.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import hashlib
 import json
 import math
@@ -16,18 +18,62 @@ import re
 import tomllib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from mrkd.errors import ConfigError
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
+_MOST_KNOWN = 30
+
+
+@dataclass(frozen=True)
+class Range:
+    """The numbers that a key allows.
+
+    Args:
+        low: the least one, inclusive.
+        high: the greatest one, inclusive.
+        unit: their unit.
+    """
+
+    low: float
+    high: float
+    unit: str = ""
+
+
+@dataclass(frozen=True)
+class Location:
+    """Marks the type of a key that holds a path or URI; `mrkd.cli` makes its paths absolute.
+
+    Args:
+        or_name: whether a word without a dot or slash is a name instead; a file of such a name is
+            written ./name.
+    """
+
+    or_name: bool = False
+
+
+Uri = Annotated[str, Location()]
+UriOrName = Annotated[str, Location(or_name=True)]
 
 
 @dataclass(frozen=True)
 class Config:
-    """What every config can do; holds no field itself."""
+    """Base of all configs; it has no field of its own."""
+
+    table = ""
+    """Name of its table in the file, for messages; empty: the top level."""
+
+    def __init_subclass__(cls, table: str = "") -> None:
+        cls.table = table
+
+    def __post_init__(self) -> None:
+        """Refuses values outside their key's range; a subclass checks what several keys decide."""
+        for name, hint in hints_of(type(self)).items():
+            if limits := mark_of(hint, Range):
+                check_range(_join(self.table, name), getattr(self, name), limits.low, limits.high)
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Self:
@@ -41,7 +87,7 @@ class Config:
 
     @classmethod
     def from_toml(cls, text: str) -> Self:
-        """The config of a TOML file's text; errors as `from_dict`, and for text that is no TOML."""
+        """The config of a TOML file's text; raises as `from_dict`, and where it is not TOML."""
         try:
             return cls.from_dict(tomllib.loads(text))
         except tomllib.TOMLDecodeError as error:
@@ -72,13 +118,31 @@ class Config:
 
 
 T = TypeVar("T", bound=Config)
+M = TypeVar("M", Range, Location)
+
+
+def hints_of(config: type[Config]) -> dict[str, Any]:
+    """The type of each field, with its `Range` or `Location`."""
+    return _hints(typing.cast(Hashable, config))  # mypy misses that a class has a hash
+
+
+@functools.cache
+def _hints(config: Any) -> dict[str, Any]:
+    hints = typing.get_type_hints(config, include_extras=True)
+    return {field.name: hints[field.name] for field in dataclasses.fields(config)}
+
+
+def mark_of(hint: Any, kind: type[M]) -> M | None:
+    """The `Range` or `Location` of a field's type, if it has one."""
+    marks = getattr(hint, "__metadata__", ())
+    return next((mark for mark in marks if isinstance(mark, kind)), None)
 
 
 def put_values(raw: dict[str, Any], values: Mapping[str, Any]) -> None:
-    """Sets keys of nested tables in place, named by dotted paths; absent tables are made.
+    """Sets keys of nested tables themselves, named by dotted paths; absent tables are added.
 
     Raises:
-        ConfigError: a path leads through a value that is no table.
+        ConfigError: a path leads through a value that is not a table.
     """
     for dotted, value in values.items():
         table = raw
@@ -115,35 +179,40 @@ def check_range(path: str, value: float, low: float, high: float) -> None:
 
 
 def nearest(name: object, known: list[str]) -> str:
-    """The end of a message on an unknown name: the known one that is meant, or all of them."""
+    """The end of a message on an unknown name: the nearest known name, or the first 30 of all."""
     near = difflib.get_close_matches(str(name), known, n=1)
-    return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    more = len(known) - _MOST_KNOWN
+    return f"; known: {', '.join(known[:_MOST_KNOWN])}" + (f" and {more} more" if more > 0 else "")
 
 
 def _build(cls: type[T], raw: object, path: str) -> T:
     if not isinstance(raw, Mapping):
         raise ConfigError(f"{path or 'the config'} must be a table, found {type(raw).__name__}")
-    hints = typing.get_type_hints(cls)
+    hints = hints_of(cls)
     known = {f.name: f for f in dataclasses.fields(cls)}
-    for key in raw:
-        if key not in known:
-            raise ConfigError(
-                f"unknown key {_join(path, key)!r} in {cls.__name__}{nearest(key, list(known))}"
-            )
+    where = f" in [{path}]" if path else ""
+    for name in raw:
+        if name not in known:
+            raise ConfigError(f"unknown key {name!r}{where}{nearest(name, list(known))}")
     for name, spec in known.items():
-        if (
-            name not in raw
-            and spec.default is dataclasses.MISSING
-            and spec.default_factory is dataclasses.MISSING
-        ):
-            raise ConfigError(f"missing key {_join(path, name)!r} in {cls.__name__}")
-    return cls(**{key: _value(hints[key], raw[key], _join(path, key)) for key in raw})
+        if name not in raw and is_required(spec):
+            raise ConfigError(f"missing key {name!r}{where}")
+    return cls(**{name: _value(hints[name], raw[name], _join(path, name)) for name in raw})
+
+
+def is_required(field: dataclasses.Field[Any]) -> bool:
+    """Whether a field of a config has neither a default nor a factory of one."""
+    return (field.default, field.default_factory) == (dataclasses.MISSING,) * 2
 
 
 def _value(hint: Any, raw: object, path: str) -> Any:
     if isinstance(hint, type) and issubclass(hint, Config):
         return _build(hint, raw, path)
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        return _value(arguments[0], raw, path)
     if origin is Literal:
         if raw not in arguments:
             choices = ", ".join(map(repr, arguments))
@@ -179,15 +248,16 @@ def _plain(value: Any) -> Any:
 
 
 def _toml_lines(table: Mapping[str, Any], path: str) -> list[str]:
-    lines = [f"{k} = {_toml_value(v)}" for k, v in table.items() if not isinstance(v, dict)]
+    lines = [f"{k} = {toml_value(v)}" for k, v in table.items() if not isinstance(v, dict)]
     for key, value in table.items():
         if isinstance(value, dict):
-            below = _join(path, key if _BARE.fullmatch(key) else _toml_value(key))
+            below = _join(path, key if _BARE.fullmatch(key) else toml_value(key))
             lines += ["", f"[{below}]", *_toml_lines(value, below)]
     return lines
 
 
-def _toml_value(value: object) -> str:
+def toml_value(value: object) -> str:
+    """A string, number, boolean or list as TOML writes it."""
     # JSON's strings, numbers, booleans and lists are TOML's; json writes control characters as
     # \u escapes, which TOML reads too.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -7,26 +7,29 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from importlib import resources
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from mrkd.config.data import DataConfig, PriceConfig, check_name
 from mrkd.config.model import FitConfig, ModelConfig
-from mrkd.config.toml import Config, check_range, flattened, merged, nearest
+from mrkd.config.toml import Config, Range, Uri, flattened, merged, nearest
 from mrkd.errors import ConfigError
 
-_PER_CATEGORY = ("model", "train", "roi")
+PER_CATEGORY = ("model", "train", "roi")
+"""Tables that may differ for single categories."""
 
 
 @dataclass(frozen=True)
-class RoiConfig(Config):
-    """Where a part is inspected; what lies outside is neither learnt nor scored."""
+class RoiConfig(Config, table="roi"):
+    """The region of a part that is inspected; the rest is neither learnt nor scored."""
 
-    mask: str = ""
-    """URI of an image of the originals' size, brighter than half where the part is inspected."""
+    mask: Uri = ""
+    """Image of the originals' size, brighter than half where the part is inspected."""
     polygons: tuple[tuple[tuple[float, ...], ...], ...] = ()
-    """Or outlines, each a list of `[x, y]` in original pixels; what lies in one is inspected."""
+    """Outlines instead of a mask, each a list of three or more points `[x, y]` in original pixels;
+    what lies inside one of them is inspected."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.mask and self.polygons:
             raise ConfigError("roi.mask and roi.polygons exclude each other: keep one")
         for number, polygon in enumerate(self.polygons):
@@ -38,39 +41,33 @@ class RoiConfig(Config):
 
 
 @dataclass(frozen=True)
-class FleetConfig(Config):
+class FleetConfig(Config, table="fleet"):
     """How a fleet of categories shares the cluster (system section 6)."""
 
-    workers_per_category: int = 1
+    workers_per_category: Annotated[int, Range(1, 1024)] = 1
     """Workers that share each batch of one training (data parallel)."""
-    cpus_per_worker: float = 0.0
-    """0: all of a node's, shared by the workers that run at once on it."""
-    gpus_per_worker: float = 0.0
-    """A fraction shares a GPU between categories; 0: one, where the cluster has GPUs."""
-    max_failures: int = 1
-    """Times that a category is started again after its worker died or its storage did."""
-    backoff_s: float = 5.0
-    """Seconds before a category is started again; doubled with each further time."""
-    checkpoint_s: float = 60.0
-    """Seconds between two checkpoints of a training, taken at the end of an epoch."""
-    progress_s: float = 30.0
-    """Seconds between two lines on the fleet as a whole."""
-    gate_images: int = 200
-    """Labelled images of each kind, at most, that a new model is measured by."""
-    max_failed_share: float = 0.0
+    cpus_per_worker: Annotated[float, Range(0, 4096)] = 0.0
+    """CPU cores of one worker; 0: all of its node, shared by the workers that run on it at once."""
+    gpus_per_worker: Annotated[float, Range(0, 1024)] = 0.0
+    """GPUs of one worker; a fraction shares a GPU between categories; 0: one, where the cluster has
+    GPUs."""
+    max_failures: Annotated[int, Range(0, 100)] = 1
+    """Times that a category is started again after its worker died or its storage failed."""
+    backoff_s: Annotated[float, Range(0, 3600, "seconds")] = 5.0
+    """Time before a category is started again; doubled each further time."""
+    checkpoint_s: Annotated[float, Range(0, 86400, "seconds")] = 60.0
+    """Least time between two checkpoints of a training, taken at the end of an epoch."""
+    progress_s: Annotated[float, Range(0.1, 86400, "seconds")] = 30.0
+    """Time between two log lines on the fleet as a whole."""
+    gate_images: Annotated[int, Range(8, 10**6, "images")] = 200
+    """Most labelled images of each kind that the gate measures a new model on."""
+    max_failed_share: Annotated[float, Range(0, 1)] = 0.0
+    """Share of failed categories above which the exit code is 3."""
     force: bool = False
-    """Train again although an equal version stands, into a suffixed version."""
+    """Whether to train again although an equal version exists, as a suffixed version."""
 
     def __post_init__(self) -> None:
-        check_range("fleet.workers_per_category", self.workers_per_category, 1, 1024)
-        check_range("fleet.cpus_per_worker", self.cpus_per_worker, 0, 4096)
-        check_range("fleet.gpus_per_worker", self.gpus_per_worker, 0, 1024)
-        check_range("fleet.max_failures", self.max_failures, 0, 100)
-        check_range("fleet.backoff_s", self.backoff_s, 0, 3600)
-        check_range("fleet.checkpoint_s", self.checkpoint_s, 0, 86400)
-        check_range("fleet.progress_s", self.progress_s, 0.1, 86400)
-        check_range("fleet.gate_images", self.gate_images, 8, 10**6)
-        check_range("fleet.max_failed_share", self.max_failed_share, 0, 1)
+        super().__post_init__()
         gpus, workers = self.gpus_per_worker, self.workers_per_category
         if gpus % 1 and gpus > 1:
             raise ConfigError(f"fleet.gpus_per_worker is {gpus:g}: a fraction, or whole GPUs")
@@ -86,8 +83,10 @@ class FleetConfig(Config):
 class TrainConfig(Config):
     """FLEET.toml: one training for each category of a data set."""
 
-    workspace: str
+    workspace: Uri
+    """Folder of the models and of all that is stored about runs."""
     run: str
+    """Name of the run; the same name resumes it."""
     data: DataConfig
     model: ModelConfig = field(default_factory=ModelConfig)
     train: FitConfig = field(default_factory=FitConfig)
@@ -95,10 +94,11 @@ class TrainConfig(Config):
     fleet: FleetConfig = field(default_factory=FleetConfig)
     price: PriceConfig = field(default_factory=PriceConfig)
     category: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Tables `[category."pattern".model]`, `.train` and `.roi` with what differs for the categories
+    """Tables `[category."pattern".model]`, `.train` and `.roi` of what differs for the categories
     whose name fits the shell pattern; where several fit, the later one wins."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_name("run", self.run)
         if self.train.augment == "flips" and (self.roi.mask or self.roi.polygons):
             raise ConfigError(
@@ -109,10 +109,10 @@ class TrainConfig(Config):
             raise ConfigError("model.tiles and roi exclude each other: crop the images, or set one")
         for pattern, table in self.category.items():
             for section in table:
-                if section not in _PER_CATEGORY:
+                if section not in PER_CATEGORY:
                     raise ConfigError(
                         f"unknown table category.{pattern!r}.{section}"
-                        f"{nearest(section, list(_PER_CATEGORY))}"
+                        f"{nearest(section, list(PER_CATEGORY))}"
                     )
             try:
                 replace(self, category={}).with_values(flattened(table))
@@ -121,34 +121,34 @@ class TrainConfig(Config):
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Self:
-        """As every config's, above the preset that `model.preset` names."""
+        """The config of `raw` above the preset that its `model.preset` names."""
         model = raw.get("model", {})
         if isinstance(model, Mapping):
-            raw = merged(_preset(model.get("preset", ModelConfig.preset)), raw)
+            raw = merged(preset_values(model.get("preset", ModelConfig.preset)), raw)
         return super().from_dict(raw)
 
     def with_values(self, values: Mapping[str, Any]) -> Self:
-        """As every config's; a `model.preset` takes the place of the one before.
+        """A copy with some fields changed; a new `model.preset` replaces the earlier one.
 
-        What the one before had set falls back to the default, unless it was changed since; the
-        other values given lie above the new preset's.
+        Values of the earlier preset fall back to the defaults, unless they were changed since; the
+        other values given take precedence over the new preset's.
         """
         if "model.preset" in values:
             defaults = {"model": ModelConfig().to_dict(), "train": FitConfig().to_dict()}
-            before = flattened(_preset(self.model.preset))
+            before = flattened(preset_values(self.model.preset))
             now = flattened(self.to_dict())
             kept = {key for key, value in before.items() if now[key] != value}
             fallen = {k: v for k, v in flattened(defaults).items() if k in before.keys() - kept}
-            values = fallen | flattened(_preset(values["model.preset"])) | dict(values)
+            values = fallen | flattened(preset_values(values["model.preset"])) | dict(values)
         return super().with_values(values)
 
     def base(self) -> TrainConfig:
-        """The fleet alone, of a config that holds more."""
+        """The part of a config that is a fleet's."""
         raw = self.to_dict()
         return TrainConfig.from_dict({name: raw[name] for name in TrainConfig.__dataclass_fields__})
 
     def for_category(self, name: str) -> Self:
-        """The config of one category: what its patterns change is changed, and no pattern left."""
+        """The config of one category, with the tables of its patterns applied and removed."""
         config = replace(self, category={})
         for pattern, table in self.category.items():
             if fnmatchcase(name, pattern):
@@ -175,7 +175,12 @@ def presets() -> list[str]:
     )
 
 
-def _preset(name: object) -> dict[str, Any]:
+def preset_values(name: object) -> dict[str, Any]:
+    """The tables of a preset.
+
+    Raises:
+        ConfigError: there is not a preset of that name.
+    """
     if name not in presets():
         raise ConfigError(f"model.preset is {name!r}{nearest(name, presets())}")
     text = (resources.files("mrkd.config") / "presets" / f"{name}.toml").read_text(encoding="utf-8")

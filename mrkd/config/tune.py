@@ -1,56 +1,51 @@
-"""SEARCH.toml: which config serves best, a fleet's config and what varies of it."""
+"""SEARCH.toml: a fleet's config, and the hyperparameter search over it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from mrkd.config.toml import Config, check_range
+from mrkd.config.toml import Config, Range
 from mrkd.config.train import TrainConfig
 
 
 @dataclass(frozen=True)
-class SearchOptions(Config):
-    """What is tried, and what it is judged by."""
+class SearchOptions(Config, table="search"):
+    """What a search tries, and the objective that compares its trials."""
 
+    # Not a Uri: a search that is resumed is compared with what was written when it began.
     space: str = "quick"
-    """A module of `tune_spaces`, or a Python file of your own with such a `SPACE`."""
+    """Search space: a module of `tune_spaces`, or a Python file with such a `SPACE`."""
     scope: Literal["category", "joint"] = "category"
-    """A search for each category, or one for all: the best mean rank over the categories wins."""
-    trials: int = 24
+    """Whether each category has its own search, or all share one, where the best mean rank over the
+    categories wins."""
+    trials: Annotated[int, Range(1, 10**5)] = 24
     """Configs that each search tries."""
-    trials_at_once: int = 0
-    """At most; 0: as many as the cluster has room for."""
+    trials_at_once: Annotated[int, Range(0, 10**4)] = 0
+    """Most trials that run at one time; 0: as many as the cluster has room for."""
     searcher: Literal["random", "tpe"] = "random"
-    """`tpe` learns from the trials before (Optuna, an extra)."""
+    """How configs are drawn; `tpe` learns from earlier trials (Optuna, an extra)."""
     scheduler: Literal["none", "asha"] = "none"
-    """`asha` ends, at each rung, the trials that are not among the best so far."""
-    grace_epochs: int = 1
-    """Epochs before the first rung; the next lies `reduction` times later, and so on."""
-    reduction: int = 2
-    """Of so many trials at a rung one goes on."""
+    """Which trials end early; `asha` ends, at each rung, those not among the best so far."""
+    grace_epochs: Annotated[int, Range(1, 10**5, "epochs")] = 1
+    """Epochs before the first rung; each further rung is `reduction` times later."""
+    reduction: Annotated[int, Range(2, 100)] = 2
+    """Number of trials at a rung of which one continues."""
     objective: Literal["auto", "labels", "synthetic"] = "auto"
-    """`auto`: labelled images where a category has some, else made defects."""
+    """Images that trials are measured on; `auto`: labelled ones where a category has some, else
+    synthetic defects."""
     metric: Literal["image_auroc", "aupro"] = "image_auroc"
-    max_images: int = 400
-    """Good and defective images, each, that a trial is measured by at most."""
-    refit_best: int = 5
-    """Of the best configs so many are trained again, and the one that the search began with."""
-    refit_seeds: int = 3
-    """Seeds that each of these is trained with anew; the best mean wins."""
-    seed: int = 0
-    """Of what is drawn from the space."""
-
-    def __post_init__(self) -> None:
-        check_range("search.trials", self.trials, 1, 10**5)
-        check_range("search.trials_at_once", self.trials_at_once, 0, 10**4)
-        check_range("search.grace_epochs", self.grace_epochs, 1, 10**5)
-        check_range("search.reduction", self.reduction, 2, 100)
-        check_range("search.max_images", self.max_images, 8, 10**6)
-        check_range("search.refit_best", self.refit_best, 1, 100)
-        check_range("search.refit_seeds", self.refit_seeds, 1, 100)
-        check_range("search.seed", self.seed, 0, 2**31 - 1)
+    """Metric that the objective maximises."""
+    max_images: Annotated[int, Range(8, 10**6, "images")] = 400
+    """Most good images, and most defective ones, that a trial is measured on."""
+    refit_best: Annotated[int, Range(1, 100)] = 5
+    """Number of the best configs that are trained again, together with the config that the search
+    began with."""
+    refit_seeds: Annotated[int, Range(1, 100)] = 3
+    """Seeds that each of these is trained with; the best mean wins."""
+    seed: Annotated[int, Range(0, 2**31 - 1)] = 0
+    """Seed of the draws from the space."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +58,8 @@ class SearchConfig(TrainConfig):
         """The fleet with a trial's values, trained with a seed.
 
         Args:
-            values: of the space, by dotted key.
-            seed: takes the place of `train.seed`.
+            values: values of the space, by dotted key.
+            seed: the trial's `train.seed`.
 
         Raises:
             ConfigError: a value is refused.

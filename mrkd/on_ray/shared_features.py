@@ -14,10 +14,15 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 _FORGET_S = 60.0
 
 
-def folder_of(uri: str) -> str:
-    """The folder, on each machine, of the trainings of what writes to a URI."""
+def folder_of(uri: str, *below: str) -> str:
+    """Path of the folder, on each machine, of the trainings of a run.
+
+    Args:
+        uri: the URI that the run writes to.
+        below: names of folders in it. They are joined as a path: `storage.join` would make a URI.
+    """
     name = hashlib.sha256(uri.encode()).hexdigest()[:12]
-    return str(Path(tempfile.gettempdir()) / f"mrkd-features-{name}")
+    return str(Path(tempfile.gettempdir(), f"mrkd-features-{name}", *below))
 
 
 def forget(folder: str, *, wait_s: float = _FORGET_S) -> None:

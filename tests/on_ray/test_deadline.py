@@ -97,7 +97,7 @@ def test_it_is_looked_at_more_often_where_it_is_near(plant, tmp_path, span, ever
     [
         ({"deadline.within": "soon"}, r"deadline\.within is 'soon'"),
         ({"deadline.within": "0h"}, "no night ends at once"),
-        ({"deadline.degraded": "scores_only"}, r"no deadline\.within to be late for"),
+        ({"deadline.degraded": "scores_only"}, r"deadline\.within is not set"),
     ],
 )
 def test_a_deadline_that_is_none_is_refused(plant, tmp_path, values, message):

@@ -13,7 +13,7 @@ A new layout is a function from DataConfig to samples by category, and a row in 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from mrkd import storage
 from mrkd.config import DataConfig
 from mrkd.config.data import group_pattern
+from mrkd.config.toml import nearest
 from mrkd.data import images
 from mrkd.data.datasets.cifar10 import cifar10, read_member
 from mrkd.data.datasets.elpv import elpv
@@ -40,6 +41,7 @@ __all__ = [
     "Part",
     "Sample",
     "Side",
+    "excluded",
     "load",
     "read_gt_mask",
     "read_image",
@@ -54,25 +56,70 @@ LAYOUTS: dict[str, Callable[[DataConfig], dict[str, list[Sample]]]] = {
 }
 
 
-def load(config: DataConfig) -> dict[str, list[Sample]]:
+def load(config: DataConfig, *, reviewed: Iterable[str] = ()) -> dict[str, list[Sample]]:
     """The samples of each category that `config.categories` selects, categories sorted by name.
 
     A category whose folder holds no image is there with an empty list.
 
+    Args:
+        config: the data set.
+        reviewed: URIs of further images that `config.exclude` may name.
+
     Raises:
         ConfigError: the root is missing or of another layout, a pattern fits no category, a
-            category's name cannot stand in a path, or a split file does not fit its images.
+            category's name cannot be part of a path, a split file does not fit its images, or an
+            entry of `config.exclude` fits no training image.
     """
-    try:
-        found = LAYOUTS[config.layout](config)
-    except (StorageError, ImageDecodeError) as error:
-        raise ConfigError(f"data.root {config.root!r} cannot be loaded: {error}") from error
-    ends = tuple(config.exclude)
+    found = _listed(config)
+    if config.exclude:
+        _check_exclude(config, found, reviewed)
     kept = {
-        category: [s for s in samples if s.split != "train" or not s.image_uri.endswith(ends)]
+        category: [
+            one for one in samples if one.split != "train" or not excluded(one.image_uri, config)
+        ]
         for category, samples in found.items()
     }
     return _in_groups(kept, config.group) if config.group else kept
+
+
+def excluded(uri: str, config: DataConfig) -> bool:
+    """Whether an entry of `config.exclude` is an image's URI, or its last path components.
+
+    The member of a container counts as a component: `0.png` fits `<tar>#0.png`.
+    """
+    return any(_fits(uri, entry) for entry in config.exclude)
+
+
+def _fits(uri: str, entry: str) -> bool:
+    return uri == entry or (entry != "" and uri.endswith((f"/{entry.lstrip('/')}", f"#{entry}")))
+
+
+def _listed(config: DataConfig) -> dict[str, list[Sample]]:
+    try:
+        return LAYOUTS[config.layout](config)
+    except (StorageError, ImageDecodeError) as error:
+        raise ConfigError(f"data.root {config.root!r} cannot be loaded: {error}") from error
+
+
+def _check_exclude(
+    config: DataConfig, found: Mapping[str, Sequence[Sample]], reviewed: Iterable[str]
+) -> None:
+    uris = [*_training_uris(found), *reviewed]
+    missing = [entry for entry in config.exclude if not any(_fits(uri, entry) for uri in uris)]
+    if missing and config.categories != ("*",):
+        # An entry may name an image of a category that is not selected this time.
+        uris += _training_uris(_listed(replace(config, categories=("*",))))
+        missing = [entry for entry in missing if not any(_fits(uri, entry) for uri in uris)]
+    if missing:
+        ends = {"/".join(uri.split("/")[-len(missing[0].split("/")) :]) for uri in uris}
+        raise ConfigError(
+            f"data.exclude names {missing[0]!r}, which fits no training image"
+            f"{nearest(missing[0], sorted(ends))}"
+        )
+
+
+def _training_uris(found: Mapping[str, Sequence[Sample]]) -> list[str]:
+    return [one.image_uri for some in found.values() for one in some if one.split == "train"]
 
 
 def _in_groups(found: dict[str, list[Sample]], pattern: str) -> dict[str, list[Sample]]:

@@ -28,10 +28,11 @@ def load_samples(config: TrainConfig) -> dict[str, list[Sample]]:
         ArtefactError: an import is damaged.
         StorageError: the workspace cannot be read.
     """
-    found = datasets.load(config.data)
     own: dict[str, list[Review]] = defaultdict(list)
     for review in record.read(config.workspace):
         own[review.category].append(review)
+    reviewed = [review.image_uri for some in own.values() for review in some]
+    found = datasets.load(config.data, reviewed=reviewed)
     return {
         category: _joined(config, of_category, own[category]) if own[category] else of_category
         for category, of_category in found.items()
@@ -47,7 +48,7 @@ def _joined(config: TrainConfig, given: list[Sample], reviews: list[Review]) -> 
         if one.sha256
     ]
     if config.data.false_calls:
-        folder, ends = record.folder_of(config.workspace), tuple(config.data.exclude)
+        folder = record.folder_of(config.workspace)
         copies = {one.copy: one for one in reviews if one.verdict == "OK" and one.copy}
         kept += [
             Sample(
@@ -61,6 +62,6 @@ def _joined(config: TrainConfig, given: list[Sample], reviews: list[Review]) -> 
                 sha256=one.sha256,
             )
             for copy, one in sorted(copies.items())
-            if not one.image_uri.endswith(ends)
+            if not datasets.excluded(one.image_uri, config.data)
         ]
     return kept

@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from mrkd import cli
-from mrkd.cli.main import PLACES, keys
 from mrkd.cli.run_commands import VERBS, Verb
-from mrkd.config import EvalConfig, ScoreConfig, TrainConfig
+from mrkd.config import TrainConfig
 from mrkd.errors import ArtefactError
 from mrkd.model.teacher import WEIGHTS
 from mrkd.run_summary import Summary
@@ -109,6 +108,7 @@ def test_local_paths_are_made_absolute_and_uris_are_left(shown, tmp_path, monkey
     assert config.workspace == "s3://plant/mrkd"
     assert config.model.weights == "auto"
     assert shown("--model.weights", "w.pth").model.weights == str(tmp_path / "w.pth")
+    assert shown("--data.split-csv", "s.csv").data.split_csv == str(tmp_path / "s.csv")
     for name in (*WEIGHTS, "random"):
         assert shown("--model.weights", name).model.weights == name
 
@@ -161,9 +161,13 @@ def test_a_bad_flag_is_exit_2_and_one_clear_line(verdict, fleet_toml, flags, wor
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        ([], "the following arguments are required: VERB"),
-        (["inspect"], "invalid choice: 'inspect' (choose from 'train', 'tune', 'score', "),
-        (["review"], "the following arguments are required: COMMAND"),
+        (["inspect"], "unknown command 'inspect'; known: config, demo, evaluate, manifest, "),
+        (["--zzz"], "unknown argument '--zzz'"),
+        (["models", "--zzz"], "unknown argument '--zzz'"),
+        (["trian"], "unknown command 'trian'; did you mean 'train'?"),
+        (["model", "list"], "unknown command 'model'; did you mean 'models'?"),
+        (["nights", "compar"], "unknown command 'nights compar'; did you mean 'compare'?"),
+        (["config", "schema", "trian"], "unknown command 'trian'; did you mean 'train'?"),
         (["train"], "the following arguments are required: FILE.toml"),
         (["train", "absent.toml"], "cannot read the config 'absent.toml'"),
         (["demo", "--ou", "x"], "unknown argument '--ou'; did you mean '--out'?"),
@@ -180,7 +184,12 @@ def test_bad_usage_is_exit_2_and_one_clear_line(verdict, argv, words):
     ("text", "words"),
     [
         ("run = ", "not a TOML file"),
-        (FLEET.replace("preset", "prest"), "unknown key 'model.prest'"),
+        (
+            FLEET.replace("preset", "prest"),
+            "unknown key 'prest' in [model]; did you mean 'preset'?",
+        ),
+        (FLEET.replace("root", "folder"), "unknown key 'folder' in [data]"),
+        (FLEET.replace('root = "parts"', ""), "missing key 'root' in [data]"),
         (FLEET.replace('run = "fleet-1"', ""), "missing key 'run'"),
     ],
 )
@@ -245,20 +254,29 @@ def test_what_a_run_says_is_the_exit_code(verdict, fleet_toml, monkeypatch, work
     assert len(err.splitlines()) == (1 if work is fails else 0)
 
 
-@pytest.mark.parametrize("config", [TrainConfig, ScoreConfig, EvalConfig])
-def test_every_key_of_a_config_is_a_flag_that_its_help_names(config, capsys):
-    verb = next(name for name, verb in VERBS.items() if verb.config is config)
-    with pytest.raises(SystemExit) as stop:
-        cli.main([verb, "--help"])
-    assert stop.value.code == 0
-    text = capsys.readouterr().out
-    assert "--workspace" in text
-    assert ("--train.mask-rate" in text) == issubclass(config, TrainConfig)
+def is_interrupted(config):
+    raise KeyboardInterrupt
 
 
-def test_the_places_are_keys_of_the_configs():
-    known = {key for verb in VERBS.values() if verb.config for key, _ in keys(verb.config)}
-    assert set(PLACES) <= known
+def test_ctrl_c_ends_with_a_summary(verdict, fleet_toml, monkeypatch):
+    monkeypatch.setitem(VERBS, "train", Verb("", TrainConfig, is_interrupted))
+    exit_code, summary, err = verdict("train", fleet_toml)
+    assert (exit_code, summary["state"], summary["run"]) == (1, "failed", "fleet-1")
+    assert "Ctrl-C" in summary["reasons"][0]
+    assert err == f"mrkd: {summary['reasons'][0]}\n"
+
+
+def has_a_bug(config):
+    raise ZeroDivisionError("by nothing")
+
+
+def test_a_bug_prints_a_summary_and_its_traceback(fleet_toml, monkeypatch, capsys):
+    monkeypatch.setitem(VERBS, "train", Verb("", TrainConfig, has_a_bug))
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["train", fleet_toml])
+    summary = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (summary["exit_code"], summary["state"], summary["run"]) == (1, "failed", "fleet-1")
+    assert "ZeroDivisionError: by nothing" in summary["reasons"][0]
 
 
 def test_help_comes_within_half_a_second():

@@ -146,7 +146,7 @@ def test_what_is_not_there_is_exit_1_and_says_what_is(models, workspace, argv, w
         (["set-threshold", "plate", "--threshold", "nan", "--why", "w"], "--threshold is nan"),
         (["set-threshold", "plate", "--threshold", "high", "--why", "w"], "invalid float value"),
         (["set-threshold", "plate", "--false-call-rate", "1", "--why", "w"], "between 1e-06 and"),
-        (["lst"], "invalid choice: 'lst' (choose from 'list', 'show',"),
+        (["lst"], "unknown command 'models lst'; did you mean 'list'?"),
     ],
 )
 def test_bad_usage_is_exit_2_and_nothing_is_written(models, workspace, argv, words):

@@ -79,7 +79,7 @@ def test_thresholds_are_proposed_with_what_they_cost(review, tmp_path):
     promotions.promote(workspace, "ring", "v1", by="test", why="first")
     exit_code, _, summary = run("propose", "--category", "ring")
     assert exit_code == 2
-    assert "people said nothing of what 'ring' version v1 called" in summary["reasons"][0]
+    assert "nobody has reviewed an image that 'ring' version v1 decided" in summary["reasons"][0]
     lines = labels(tmp_path, rows, True, "NOK", 1) + labels(tmp_path, rows, False, "OK", 9)
     run("import", write(tmp_path, lines))
     exit_code, table, summary = run(

@@ -55,7 +55,7 @@ def test_a_config_without_cells_is_a_student_alone():
     assert isinstance(model_of(MODEL, teacher), MRKD)
     with pytest.raises(ConfigError, match="nothing would judge"):
         MODEL.with_values({"student": False})
-    with pytest.raises(ConfigError, match="stands beside a student alone"):
+    with pytest.raises(ConfigError, match="works beside a student alone"):
         MODEL.with_values({"cells": True, "gaussian": 1.0})
 
 

@@ -77,6 +77,36 @@ def test_excluded_images_are_left_out_of_training_alone(parts):
     assert counts(found["plate"])["test", "good", 0] == 2
 
 
+def test_an_image_is_excluded_by_its_uri_or_whole_path_components(parts):
+    good = parts / "ring" / "train" / "good"
+    (good / "000.png").rename(good / "1.png")
+    (good / "002.png").rename(good / "11.png")
+    for entry in ("1.png", "good/1.png", str(good / "1.png"), f"file://{good}/1.png"):
+        left = [Path(one.image_uri).name for one in load(parts, exclude=(entry,))["ring"]]
+        assert "1.png" not in left
+        assert "11.png" in left
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        ("ring/train/good/01.png", "'ring/train/good/01.png', which fits no training image; did "),
+        ("00.png", "'00.png', which fits no training image; did you mean '00"),
+        ("test/good/000.png", "'test/good/000.png', which fits no training image"),
+        ("", "'', which fits no training image"),
+    ],
+)
+def test_an_exclusion_that_fits_no_training_image_is_refused(parts, entry, words):
+    with pytest.raises(ConfigError, match=f"^data.exclude names {words}"):
+        load(parts, exclude=(entry,))
+
+
+def test_an_exclusion_may_be_of_a_category_that_is_not_selected(parts):
+    load(parts, categories=("plate",), exclude=("ring/train/good/001.png",))
+    with pytest.raises(ConfigError, match=r"^data.exclude names 'ring/train/good/9.png'"):
+        load(parts, categories=("plate",), exclude=("ring/train/good/9.png",))
+
+
 @pytest.mark.parametrize(
     ("pattern", "name", "group"),
     [
@@ -108,7 +138,7 @@ def test_images_named_otherwise_are_told_of_and_a_pattern_that_fits_none_is_refu
     [
         ("{n}", "must hold a field that names the group"),
         ("part*", "must hold a field that names the group"),
-        ("{a}_{a}", "stands twice"),
+        ("{a}_{a}", "occurs twice"),
         ("{1}_{n}", "is not a field's name"),
     ],
 )

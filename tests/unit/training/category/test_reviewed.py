@@ -77,6 +77,9 @@ def test_confirmed_false_calls_join_the_training_side_and_outlive_their_archive(
     excluding = wanted.with_values({"data.exclude": [uris[0].rpartition("/")[2]]})
     excluded = training_samples.load_samples(excluding)["plate"]
     assert len([one for one in good(excluded) if one.side == "train"]) == 1
+    # An entry names whole path components, and an image that exists.
+    with pytest.raises(ConfigError, match=r"data.exclude names '.png', which fits no training"):
+        training_samples.load_samples(wanted.with_values({"data.exclude": [".png"]}))
 
 
 def test_a_confirmed_defect_trains_under_no_name(plant):
