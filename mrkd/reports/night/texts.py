@@ -1,7 +1,8 @@
-"""Words of the night's page: what is measured, what a light means, what to do about an error."""
+"""Texts of the night's page: measures, meanings of the lights, advice on errors."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -9,15 +10,36 @@ from mrkd.reports.kit import page
 
 STAGES = ("list", "read", "decode", "score", "commit", "close")
 
+IMAGE_KINDS = (
+    (
+        "highest",
+        "Called defective",
+        "The images furthest above their threshold, each category's furthest first.",
+    ),
+    (
+        "borderline",
+        "Borderline",
+        "The closest calls, good or defective: look here first when you think of moving a "
+        "threshold.",
+    ),
+    (
+        "audit",
+        "Called good, drawn at random",
+        "For audit: a person who looks at these every night learns what slips through. The draw "
+        "hangs on the night's name alone.",
+    ),
+)
+"""Fields of `NightData` and anchors of the page, with title and meaning."""
+
 
 @dataclass(frozen=True)
 class Aspect:
     """One of the lights.
 
     Args:
-        title: of it.
-        rule: what makes it amber or red.
-        means: what to look at when it is.
+        title: title of the light.
+        rule: rule that makes it amber or red.
+        means: advice when it is.
     """
 
     title: str
@@ -66,12 +88,12 @@ class MeasureText:
     """How a measure is written.
 
     Args:
-        title: of it.
-        value: the median or rate itself; None where there is none to show.
-        figure: how far it moved.
-        limit: above which a light changes.
-        down: which way it moved, in a word.
-        up: likewise.
+        title: title of the measure.
+        value: writes the median or the rate itself; None where there is none to show.
+        figure: writes the size of a change.
+        limit: writes the change above which a light changes.
+        down: word for a change below 0.
+        up: word for a change above 0.
     """
 
     title: str
@@ -82,10 +104,18 @@ class MeasureText:
     up: str
 
     def moved(self, figure: float) -> str:
-        """Which way, in a word; none where it did not move."""
+        """The direction of a change in a word; empty without a change."""
         if not figure:
             return ""
         return self.down if figure < 0 else self.up
+
+    def change(self, figure: float) -> str:
+        """Size and direction of a change."""
+        return f"{self.figure(figure)} {self.moved(figure)}".strip()
+
+    def bound(self, limit: float) -> str:
+        """A limit; `never` for an infinite one."""
+        return self.limit(limit) if math.isfinite(limit) else "never"
 
 
 def _spreads(value: float) -> str:

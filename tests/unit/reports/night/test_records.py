@@ -95,7 +95,7 @@ def test_an_image_that_was_overwritten_since_leaves_its_card_without_a_picture(t
     changed = tmp_path / "archive" / "plate" / "L1" / "good-0001.png"
     changed.write_bytes((tmp_path / "archive" / "ring" / "L1" / "good-0001.png").read_bytes())
     data = load_night_data(uri)
-    shown = {one.picture.image_uri: one.picture for one in (*data.borderline, *data.audit)}
+    shown = {one.image.uri: one.image for one in (*data.borderline, *data.audit)}
     assert shown[changed.as_uri()].pixels is None
     assert shown[changed.as_uri()].anomaly_map is not None
     assert [uri for uri, one in shown.items() if one.pixels is None] == [changed.as_uri()]
@@ -104,7 +104,7 @@ def test_an_image_that_was_overwritten_since_leaves_its_card_without_a_picture(t
 def test_pictures_of_a_tar_are_its_members(tmp_path):
     uri = write_plant(tmp_path, Plant(num_nights=0, num_images=8, tars=(("plate", "L1"),)))
     data = load_night_data(uri)
-    shown = {one.picture.image_uri: one.picture for one in (*data.borderline, *data.audit)}
+    shown = {one.image.uri: one.image for one in (*data.borderline, *data.audit)}
     members = {uri: one for uri, one in shown.items() if ".tar#" in uri}
     assert len(members) >= 4
     for member, one in members.items():
