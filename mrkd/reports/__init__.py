@@ -1,8 +1,9 @@
-"""Stored rows to pages: self-contained HTML that asks no network for anything.
+"""Pages of stored runs: self-contained HTML that uses no network.
 
-`evaluation_page`, `study_page`, `fleet_page`, `night_page`, `comparison_page` and `search_page`
-render values (`PageData`, `FleetData`, `NightData`, ...), `load_page_data`, `load_fleet_data` and
-their like read them from a run's folder; `write_page` does both and stores the page.
+`load_page_data`, `load_fleet_data`, `load_night_data`, ... read a run's folder into `PageData`,
+`FleetData`, `NightData`, ...: stored rows and records, and the library's own dataclasses.
+`evaluation_page`, `fleet_page`, `night_page`, ... render these; `write_page` does both and stores
+the page.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ class Category:
 
     @property
     def failure(self) -> str:
-        """The reason why there are no figures, one line; empty where there are."""
+        """The reason why figures are missing, one line; empty otherwise."""
         return str(self.facts["reason"]) if self.facts["status"] == "failed" else ""
 
     @property

@@ -1,4 +1,4 @@
-"""The page of an evaluation: what the models said, set against what people had said."""
+"""The page of an evaluation: verdicts of the models on labelled images, and their figures."""
 
 from __future__ import annotations
 
@@ -14,10 +14,14 @@ from mrkd.reports.evaluation.load import ERRORS_SHOWN, Category, PageData
 from mrkd.reports.kit import charts, page
 from mrkd.reports.kit.values import Row, ScoredImage
 
+_RARE = (
+    "On test sets drawn with as many defects as `defect_rate` states: mean, and the range that 19 "
+    "of 20 draws lie in."
+)
 # In the order of the page: metric -> title, explanation.
 METRIC_WORDS = {
     "image_auroc": (
-        "Good and defective told apart (image AUROC)",
+        "Separation of good and defective (image AUROC)",
         "Chance that a defective image scores above a good one. 1 is perfect, 0.5 a coin toss.",
     ),
     "average_precision": (
@@ -26,7 +30,7 @@ METRIC_WORDS = {
     ),
     "average_precision_at_2_percent": (
         "Average precision if 2\u00a0% were defective",
-        "The same for a line on which defects are rare.",
+        "Average precision of a line on which defects are rare.",
     ),
     "f1_max": (
         "Best F1",
@@ -39,18 +43,18 @@ METRIC_WORDS = {
     ),
     "fpr_at_100_recall": (
         "False calls when every defect must be found",
-        "The same for 100 %: one odd defect decides it. Lower is better.",
+        "Share of good parts that would be called defective. One odd defect decides it. Lower is "
+        "better.",
     ),
     "image_auroc_rare": (
         "Image AUROC with few defects",
-        "On test sets drawn with as many defects as `defect_rate` states: mean, and the range that "
-        "19 of 20 draws lie in.",
+        _RARE,
     ),
-    "average_precision_rare": ("Average precision with few defects", "The same."),
-    "f1_max_rare": ("Best F1 with few defects", "The same."),
+    "average_precision_rare": ("Average precision with few defects", _RARE),
+    "f1_max_rare": ("Best F1 with few defects", _RARE),
     "pixel_auroc": (
-        "Defective spots told apart (pixel AUROC)",
-        "As the first figure, for pixels; large defects outweigh small ones.",
+        "Separation of defective spots (pixel AUROC)",
+        "The first figure for pixels; large defects outweigh small ones.",
     ),
     "aupro": (
         "Defects covered by the heat map (AUPRO)",

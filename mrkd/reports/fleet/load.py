@@ -35,7 +35,7 @@ class Training:
     """The training of one category, and what its model's folder holds.
 
     Args:
-        record: `categories/<c>.json`: `CategoryResult`, or why there is no new model.
+        record: `categories/<c>.json`: `CategoryResult`, or the reason of a failure.
         teacher: name of the teacher; empty where the model's card cannot be read.
         pixel_threshold: pixel threshold of its first calibration; 0 where that cannot be read.
         losses: the columns `LOSSES` of its epochs; None where they are not stored.

@@ -14,7 +14,7 @@ from mrkd.reports.kit import charts, page
 from mrkd.reports.kit.values import Row
 from mrkd.training.fleet_store import doubts_of
 
-# In the order in which they ask for a reader: state -> title, explanation.
+# In the order in which they need attention: state -> title, explanation.
 STATE_WORDS = {
     "failed": ("failed", "no new model"),
     "not_started": ("not started", "to be done"),

@@ -22,7 +22,7 @@ from mrkd.reports.kit.values import ScoredImage
 def render(
     template: str, *, teachers: Iterable[str], config: Mapping[str, Any], **values: Any
 ) -> str:
-    """A whole page as self-contained HTML: it reads no other file and asks no network.
+    """A whole page as self-contained HTML: it reads no other file and uses no network.
 
     Args:
         template: a name of `mrkd/reports/templates`.

@@ -145,7 +145,7 @@ def _ends(band: UsualRange | None) -> tuple[float, float, float] | None:
 def _open_items(
     data: NightData, lines: Sequence[Row], error_rate: float
 ) -> Iterator[tuple[str, str]]:
-    """Items that need attention, the most urgent first: a text, and an anchor with more of it."""
+    """Items that need attention, the most urgent first: a text and an anchor."""
     golden, parts = data.golden, data.parts
     if golden and golden["state"] != "passed":
         off = sum(bool(image["problem"]) for image in golden["images"])

@@ -1,4 +1,4 @@
-"""The page of a search: which config to take, and what the trials can and cannot show."""
+"""The page of a search: the best config, and what the trials can and cannot show."""
 
 from __future__ import annotations
 
@@ -110,14 +110,14 @@ def _group(group: SearchGroup, metric: str) -> dict[str, Any]:
 
 
 def _compared(group: SearchGroup) -> str:
-    """Which trials charts and words of the keys are drawn from."""
+    """The trials behind the charts and texts of the keys."""
     if group.compared_epochs is None:
         return "Of the trials that came to their end, at one seed each"
     after = f"{group.compared_epochs} epoch" + ("s" if group.compared_epochs > 1 else "")
     return (
         f"Of all {len(group.compared)} trials, as they were measured after {after}: only "
-        f"{len(group.configs)} came to their end, and those the scheduler had chosen. What learns "
-        "fast looks better here than what learns long"
+        f"{len(group.configs)} came to their end, and those the scheduler had chosen. A "
+        "config that learns fast looks better here than one that learns long"
     )
 
 
@@ -126,7 +126,7 @@ def _short(value: Any) -> str:
 
 
 def _verdict(group: SearchGroup, metric: str) -> str:
-    """In one sentence, and no more than the test shows."""
+    """The result in one sentence, no more than the test shows."""
     if not group.board:
         return "No training came to its end: see the errors below"
     if group.board[0]["is_default"]:

@@ -180,7 +180,7 @@ def test_a_picture_that_is_gone_leaves_its_row(tmp_path):
     for path in (tmp_path / "parts" / "plate" / "test").rglob("*.png"):
         path.unlink()
     data = load_study_data(uri)
-    assert "cannot be read any more" in study_page(data)
+    assert "can no longer be read" in study_page(data)
 
 
 def test_how_much_the_loss_still_fell_is_read_off_the_last_tenth():

@@ -78,7 +78,7 @@ def test_a_night_that_is_gone_leaves_its_figures_and_a_line(written):
     assert data.worst[0].row["image_score_b"] == pytest.approx(0.9)
     assert data.worst[0].a.pixels is not None
     html = comparison_page(data)
-    assert html.count("cannot be read any more") == NUM
+    assert html.count("can no longer be read") == NUM
     assert "Not shown: " in html
 
 

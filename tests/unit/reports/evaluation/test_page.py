@@ -82,7 +82,7 @@ def test_an_image_that_is_gone_leaves_its_card(tmp_path):
         path.unlink()
     data = load_page_data(uri)
     assert all(image.pixels is None for image in data.categories[2].highest)
-    assert "cannot be read any more" in evaluation_page(data)
+    assert "can no longer be read" in evaluation_page(data)
 
 
 def test_many_categories_share_the_room_for_pictures(written, monkeypatch):
@@ -177,7 +177,7 @@ def test_the_rows_of_a_night_stand_beside_the_evaluation():
     counts = {"plate": (5, 2, 0), "ring": (4, 1, 1)}
     night = Archive("night-1", counts, (error,), {"empty": 1})
     html = evaluation_page(replace(data_of(plate()), archive=night))
-    assert "nobody labelled: 9 OK, 3 NOK, 1 ERROR." in html
+    assert "</a> without labels: 9 OK, 3 NOK, 1 ERROR." in html
     assert "file:///archive/plate/a.png" in html
 
 

@@ -272,7 +272,7 @@ def test_losses_that_are_no_numbers_leave_a_page_that_can_be_drawn(tmp_path):
 
 def test_a_fleet_that_is_running_says_so():
     html = page_of(model(), state="running", finished_at="")
-    assert "This fleet has not come to its end." in html
+    assert "This fleet has not ended." in html
     assert "took" not in html.partition("<ul")[0]
 
 

@@ -15,7 +15,7 @@ from mrkd.reports.night.rows import ErrorKind
 from mrkd.reports.night.texts import MEASURES
 from tests.support.closed_nights import failed, scored, write_night
 from tests.support.night_pages import RUN, Plant, write_plant
-from tests.support.page_text import asks, section, text_of
+from tests.support.page_text import open_items, section, text_of
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def test_large_figures_are_written_out(data):
     finding = Finding("nok_rate", "nights", "red", figure=1.0, amber=0.1, red=0.2, now=1.0)
     lights = replace(data.lights["plate", "L1"], nok_rate=(finding,))
     page = night_page(replace(data, lights={**data.lights, ("plate", "L1"): lights}))
-    assert "plate, line L1: NOK rate red, 100 points more defective" in asks(page)
+    assert "plate, line L1: NOK rate red, 100 points more defective" in open_items(page)
     far = replace(data, highest=(replace(data.highest[0], margin=1234.5),))
     assert "apart +1234 " in text_of(section(night_page(far), "highest"))
 

@@ -8,7 +8,7 @@ from mrkd.nights.part_verdicts import PARTS
 from mrkd.reports import load_night_data, night_page
 from mrkd.storage import schema
 from tests.support.night_pages import RUN, Plant, write_plant
-from tests.support.page_text import asks, section, text_of
+from tests.support.page_text import open_items, section, text_of
 
 
 def test_a_night_without_a_record_says_so(tmp_path):
@@ -86,8 +86,10 @@ def test_parts_and_reference_parts_are_shown_where_there_are_any(tmp_path):
         golden_shown
     )
     assert "plate good 1.2 1 0.3 to 0.6 scores 1.2, above g/1.png" in golden_shown
-    assert asks(page)[0] == "1 reference part does not score as it should: the night was forced"
-    assert "1 part lacks a view" in asks(page)
+    assert (
+        open_items(page)[0] == "1 reference part does not score as it should: the night was forced"
+    )
+    assert "1 part lacks a view" in open_items(page)
 
 
 def test_an_image_that_was_overwritten_since_leaves_its_card_without_a_picture(tmp_path):
