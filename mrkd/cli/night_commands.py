@@ -27,7 +27,7 @@ def _compare(options: argparse.Namespace) -> Summary:
     found = compare_nights.compare(options.workspace, options.run_a, options.run_b)
     print_table(found.table())
     uri = storage.join(found.uri, "summary.json")
-    uris = {"comparison": found.store(), "report": reports.write_comparison_page(found.uri)}
+    uris = {"comparison": found.store(), "report": reports.write_page(found.uri)}
     counts = found.counts
     reasons = []
     if counts["images"] == counts["only_a"] + counts["only_b"]:

@@ -1,7 +1,7 @@
 """Two nights over the same images, by two sets of models: what they say differently.
 
     comparisons/<A>--<B>/comparison.parquet   one row for each image of either night
-                         report.html          the page (`reports.write_comparison_page`)
+                         report.html          the page (`reports.write_page`)
                          summary.json         the verdict of the command
 
 Nothing is scored: both nights' rows are joined by the images' URIs, category by category. An image

@@ -1,42 +1,38 @@
-"""Stored rows to pages: self-contained HTML that asks no network for anything.
+"""Pages of stored runs: self-contained HTML that uses no network.
 
-`evaluation_page`, `study_page`, `fleet_page`, `night_page`, `comparison_page` and `search_page`
-render values (`PageData`, `FleetData`, `NightData`, ...), `load_page_data`, `load_fleet_data` and
-their like read them from a run's folder; `write_page` does both and stores the page.
+`load_page_data`, `load_fleet_data`, `load_night_data`, ... read a run's folder into `PageData`,
+`FleetData`, `NightData`, ...: stored rows and records, and the library's own dataclasses.
+`evaluation_page`, `fleet_page`, `night_page`, ... render these; `write_page` does both and stores
+the page.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from mrkd import storage
 from mrkd.errors import StorageError
 from mrkd.reports.ablation import load as load_study
-from mrkd.reports.ablation.load import load_study_data
+from mrkd.reports.ablation.load import StudyData, load_study_data
 from mrkd.reports.ablation.markdown import study_markdown
 from mrkd.reports.ablation.page import study_page
-from mrkd.reports.ablation.values import StudyData
 from mrkd.reports.comparison import load as load_comparison
-from mrkd.reports.comparison.load import load_comparison_data
+from mrkd.reports.comparison.load import ComparisonData, load_comparison_data
 from mrkd.reports.comparison.page import comparison_page
-from mrkd.reports.comparison.values import ComparisonData
 from mrkd.reports.evaluation import load as load_evaluation
-from mrkd.reports.evaluation.load import load_page_data
+from mrkd.reports.evaluation.load import PageData, load_page_data
 from mrkd.reports.evaluation.page import evaluation_page
-from mrkd.reports.evaluation.values import PageData
 from mrkd.reports.fleet import load as load_fleet
-from mrkd.reports.fleet.load import load_fleet_data
+from mrkd.reports.fleet.load import FleetData, load_fleet_data
 from mrkd.reports.fleet.page import fleet_page
-from mrkd.reports.fleet.values import FleetData
 from mrkd.reports.image_history.page import history_page
 from mrkd.reports.night import load as load_night
-from mrkd.reports.night.load import load_night_data
+from mrkd.reports.night.load import NightData, load_night_data
 from mrkd.reports.night.page import night_page
-from mrkd.reports.night.values import NightData
 from mrkd.reports.search import load as load_search
-from mrkd.reports.search.load import load_search_data
+from mrkd.reports.search.load import SearchData, load_search_data
 from mrkd.reports.search.page import search_page
-from mrkd.reports.search.values import SearchData
 
 __all__ = [
     "ComparisonData",
@@ -59,146 +55,52 @@ __all__ = [
     "search_page",
     "study_markdown",
     "study_page",
-    "write_comparison_page",
-    "write_evaluation_page",
-    "write_fleet_page",
-    "write_night_page",
     "write_page",
-    "write_search_page",
-    "write_study_page",
 ]
 
 
-def write_page(run_uri: str) -> str:
+_PAGES: dict[str, tuple[Callable[[str], Any], Callable[[Any], str]]] = {
+    load_evaluation.RECORD: (load_page_data, evaluation_page),
+    load_fleet.RECORD: (load_fleet_data, fleet_page),
+    load_comparison.RECORD: (load_comparison_data, comparison_page),
+    load_night.RECORD: (load_night_data, night_page),
+    load_search.RECORD: (load_search_data, search_page),
+    load_study.RECORD: (load_study_data, study_page),
+}
+"""By the record that a run's folder holds: the reader of its data, and its page."""
+
+
+def write_page(run_uri: str, data: NightData | None = None) -> str:
     """Writes `report.html` into the folder of a run, from what is stored there.
+
+    An evaluation that trained gets `tables.md` too. A night gets its profile, where none of its
+    newest revision is stored.
 
     Args:
         run_uri: `<workspace>/evaluations/<run>`, `<workspace>/fleets/<run>`,
             `<workspace>/nights/<run>`, `<workspace>/searches/<run>` or
             `<workspace>/comparisons/<A>--<B>`.
+        data: result of `load_night_data` for this night; None: the folder is read.
 
     Returns:
         URI of the page.
 
     Raises:
-        StorageError: there is no record of any of these in the folder.
-        MrkdError: as `load_page_data` and its like, or the page cannot be written.
+        StorageError: the folder holds no record of any of these.
+        MrkdError: the data cannot be loaded (see `load_page_data` and the other readers), or the
+            page cannot be written.
     """
-    writers: dict[str, Callable[[str], str]] = {
-        load_evaluation.RECORD: write_evaluation_page,
-        load_fleet.RECORD: write_fleet_page,
-        load_comparison.RECORD: write_comparison_page,
-        load_night.RECORD: write_night_page,
-        load_search.RECORD: write_search_page,
-        load_study.RECORD: write_study_page,
-    }
-    for name, write in writers.items():
-        if storage.stat(storage.join(run_uri, name)):
-            return write(run_uri)
-    raise StorageError(
-        f"{run_uri} holds neither {' nor '.join(writers)}: give the folder of an evaluation, a "
-        "fleet, a search, a comparison or a closed night",
-        "missing",
-    )
-
-
-def write_evaluation_page(evaluation_uri: str, *, night_uri: str = "") -> str:
-    """Writes `report.html` into an evaluation's folder.
-
-    Args:
-        evaluation_uri: `<workspace>/evaluations/<run>`.
-        night_uri: `<workspace>/nights/<run>` of a night to show beside it; empty: none.
-
-    Returns:
-        URI of the page.
-
-    Raises:
-        MrkdError: as `load_page_data`, or the page cannot be written.
-    """
-    return _write(
-        evaluation_uri, evaluation_page(load_page_data(evaluation_uri, night_uri=night_uri))
-    )
-
-
-def write_fleet_page(fleet_uri: str) -> str:
-    """Writes `report.html` into a fleet's folder.
-
-    Args:
-        fleet_uri: `<workspace>/fleets/<run>`.
-
-    Returns:
-        URI of the page.
-
-    Raises:
-        MrkdError: as `load_fleet_data`, or the page cannot be written.
-    """
-    return _write(fleet_uri, fleet_page(load_fleet_data(fleet_uri)))
-
-
-def write_night_page(night_uri: str, data: NightData | None = None) -> str:
-    """Writes `report.html` into a night's folder, and its profile, if none of today stands there.
-
-    Args:
-        night_uri: `<workspace>/nights/<run>`.
-        data: what `load_night_data` found there; None: it is read.
-
-    Returns:
-        URI of the page.
-
-    Raises:
-        MrkdError: as `load_night_data`, or the page cannot be written.
-    """
-    return _write(night_uri, night_page(data or load_night_data(night_uri)))
-
-
-def write_comparison_page(comparison_uri: str) -> str:
-    """Writes `report.html` into a comparison's folder.
-
-    Args:
-        comparison_uri: `<workspace>/comparisons/<A>--<B>`.
-
-    Returns:
-        URI of the page.
-
-    Raises:
-        MrkdError: as `load_comparison_data`, or the page cannot be written.
-    """
-    return _write(comparison_uri, comparison_page(load_comparison_data(comparison_uri)))
-
-
-def write_search_page(search_uri: str) -> str:
-    """Writes `report.html` into a search's folder.
-
-    Args:
-        search_uri: `<workspace>/searches/<run>`.
-
-    Returns:
-        URI of the page.
-
-    Raises:
-        MrkdError: as `load_search_data`, or the page cannot be written.
-    """
-    return _write(search_uri, search_page(load_search_data(search_uri)))
-
-
-def write_study_page(study_uri: str) -> str:
-    """Writes `report.html` and `tables.md` into the folder of an evaluation that trained.
-
-    Args:
-        study_uri: `<workspace>/evaluations/<run>`.
-
-    Returns:
-        URI of the page.
-
-    Raises:
-        MrkdError: as `load_study_data`, or the page cannot be written.
-    """
-    data = load_study_data(study_uri)
-    storage.write(storage.join(study_uri, "tables.md"), study_markdown(data).encode())
-    return _write(study_uri, study_page(data))
-
-
-def _write(run_uri: str, page: str) -> str:
+    name = next((name for name in _PAGES if storage.stat(storage.join(run_uri, name))), None)
+    if name is None:
+        raise StorageError(
+            f"{run_uri} holds neither {' nor '.join(_PAGES)}: give the folder of an evaluation, a "
+            "fleet, a search, a comparison or a closed night",
+            "missing",
+        )
+    load, render = _PAGES[name]
+    shown = data or load(run_uri)
+    if isinstance(shown, StudyData):
+        storage.write(storage.join(run_uri, "tables.md"), study_markdown(shown).encode())
     page_uri = storage.join(run_uri, "report.html")
-    storage.write(page_uri, page.encode())
+    storage.write(page_uri, render(shown).encode())
     return page_uri

@@ -5,7 +5,7 @@
                  categories/<c>.json     how the category ended, written the moment it does
                  checkpoints/<c>/        of a training under way; empty once it has ended
                  tracebacks/<c>-<n>.txt  of its n-th attempt, where that failed
-                 report.html             the page (`reports.write_fleet_page`)
+                 report.html             the page (`reports.write_page`)
                  summary.json            the verdict
 
 A fleet without a verdict runs, or was killed; the next start goes on with it.

@@ -23,8 +23,7 @@ from mrkd.config import DataConfig, SearchConfig
 from mrkd.data import datasets
 from mrkd.on_ray.tune import run as tune
 from mrkd.reports import load_search_data
-from mrkd.reports.kit.values import Measure
-from mrkd.reports.search.values import SearchData
+from mrkd.reports.search.load import SearchData
 from tests.bench.real_sets import elpv_root
 from tests.support.folders import put
 
@@ -65,7 +64,7 @@ def search_config(folder: Path, trials: int) -> SearchConfig:
 
 def lines(data: SearchData, seconds: Mapping[str, float]) -> Iterator[str]:
     """The table; `seconds`: of the trials and of the refits, each by itself, added up."""
-    yield f"# A search on {os.cpu_count()} cores, {data.finished_at[:7]}"
+    yield f"# A search on {os.cpu_count()} cores, {data.record['finished_at'][:7]}"
     yield ""
     yield "`python -m tests.bench.search`: quick space, ASHA, preset `masked`, labels, image AUROC."
     took = ", ".join(f"{stage} {added / 60:.0f} min" for stage, added in seconds.items())
@@ -73,7 +72,7 @@ def lines(data: SearchData, seconds: Mapping[str, float]) -> Iterator[str]:
     for group in data.groups:
         states = [one.state for one in group.trials]
         yield ""
-        yield f"## {group.categories[0]}"
+        yield f"## {group.record['categories'][0]}"
         yield ""
         counted = ", ".join(f"{states.count(s)} {s}" for s in sorted(set(states)))
         yield f"{len(states)} trials: {counted}."
@@ -83,30 +82,32 @@ def lines(data: SearchData, seconds: Mapping[str, float]) -> Iterator[str]:
         for place, one in enumerate(group.board, start=1):
             words = ", ".join(
                 f"{key.rpartition('.')[2]} {value:.3g}" if isinstance(value, float) else str(value)
-                for key, value in one.values.items()
+                for key, value in one["values"].items()
             )
-            mean = sum(one.objectives) / len(one.objectives)
-            seeds = " ".join(f"{value:.3f}" for value in one.objectives)
+            seeds = " ".join(f"{value:.3f}" for value in one["objectives"])
             yield (
-                f"| {place} | {words or 'the default'} | {mean:.3f} | {seeds} "
-                f"| {one.seconds:.0f} | {one.model_bytes / 1e6:.1f} |"
+                f"| {place} | {words or 'the default'} | {one['mean']:.3f} | {seeds} "
+                f"| {one['seconds']:.0f} | {one['model_bytes'] / 1e6:.1f} |"
             )
         yield ""
         for test in group.tests:
             yield (
-                f"Test ({test.num_good} good, {test.num_defective} defective): winner "
-                f"{_interval(test.winner)}, default {_interval(test.default)}, difference "
-                f"{_interval(test.difference, sign='+')}; optimism {test.optimism or 0:+.3f}."
+                f"Test ({test['num_good']} good, {test['num_defective']} defective): winner "
+                f"{_interval(test['winner']['image_auroc'])}, default "
+                f"{_interval(test['default']['image_auroc'])}, difference "
+                f"{_interval(test['difference'], sign='+')}; optimism {test['optimism'] or 0:+.3f}."
             )
         yield ""
         for effect in group.effects:
             yield f"- {effect.words}"
-        shares = ", ".join(f"{key} {share:.0%}" for key, share in group.importance.items())
-        yield f"- importance: {shares or group.no_importance}"
+        shares = ", ".join(
+            f"{key} {share:.0%}" for key, share in group.record["importance"].items()
+        )
+        yield f"- importance: {shares or group.record['no_importance']}"
 
 
-def _interval(one: Measure, sign: str = "") -> str:
-    return f"{one.value:{sign}.3f} [{one.low:{sign}.3f}, {one.high:{sign}.3f}]"
+def _interval(one: Mapping[str, float], sign: str = "") -> str:
+    return f"{one['value']:{sign}.3f} [{one['low']:{sign}.3f}, {one['high']:{sign}.3f}]"
 
 
 def main() -> None:

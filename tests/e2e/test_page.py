@@ -154,7 +154,7 @@ def test_a_heading_sorts_its_table_and_what_has_no_value_stands_last(browser, fl
         heading.get_by_role("button").click()
         assert names(page)[3:] == ["plate", "cap", "nut"]
         page.locator("table.sortable thead th", has_text="State").get_by_role("button").click()
-        assert names(page)[:3] == ["cap", "nut", "ring"], "what asks for a reader comes first"
+        assert names(page)[:3] == ["cap", "nut", "ring"], "what needs attention comes first"
 
 
 def test_a_difference_below_zero_sorts_below_one_above(browser, fleet_uri):
@@ -192,9 +192,11 @@ def test_without_scripts_the_page_of_a_fleet_still_tells_all(browser, fleet_uri)
     context.close()
 
 
-def test_what_asks_for_people_leads_to_where_the_page_says_more(browser, night_uri):
+def test_what_needs_attention_leads_to_where_the_page_says_more(browser, night_uri):
     with opened(browser, night_uri, 1280) as (page, _, _):
-        page.locator(".asks").get_by_role("link", name="plate, line L2: Pictures red").click()
+        page.locator(".open-items").get_by_role(
+            "link", name="plate, line L2: Image quality red"
+        ).click()
         place = page.locator("[id='line-plate/L2']")
         assert place.get_by_role("row", name="Brightness earlier nights").is_visible()
         top = place.bounding_box()["y"]
@@ -213,7 +215,9 @@ def test_every_link_of_the_page_of_a_night_leads_somewhere(browser, night_uri):
 
 def test_the_reddest_light_sorts_first_and_a_word_leaves_its_lines(browser, night_uri):
     with opened(browser, night_uri, 1280) as (page, _, _):
-        page.locator("table.sortable thead th", has_text="Pictures").get_by_role("button").click()
+        page.locator("table.sortable thead th", has_text="Image quality").get_by_role(
+            "button"
+        ).click()
         first = page.locator("table.sortable tbody tr").first
         assert "plate" in first.inner_text()
         assert "L2" in first.inner_text()

@@ -44,7 +44,7 @@ def test_the_page_reads_what_an_evaluation_stores(plant):
     page = load_page_data(str(plant.workspace / "evaluations" / "page"))
     by_name = {category.name: category for category in page.categories}
     assert by_name["broken"].failure
-    assert len(by_name["plate"].scores) == 12
+    assert by_name["plate"].scored.num_rows == 12
     assert by_name["plate"].highest[0].anomaly_map.shape == (64, 64)
 
 
@@ -70,7 +70,7 @@ def test_images_of_parts_that_training_saw_are_named_with_their_twins(plant, tmp
     assert row["training_uri"].endswith("train/good/003.png")
     plate, ring = load_page_data(str(folder)).categories
     assert (plate.num_leaks, ring.num_leaks) == (1, 0)
-    assert (plate.leaks[0].pixels == plate.leaks[0].training_pixels).all()
+    assert (plate.leaks[0]["pixels"] == plate.leaks[0]["training_pixels"]).all()
     html = (folder / "report.html").read_text()
     assert "Parts that training saw" in html
     assert "No image was found that shows a part that training saw" in html

@@ -112,9 +112,9 @@ def test_the_page_and_the_tables_can_be_read(studied):
     assert summary.uris["report"].endswith("report.html")
     data = reports.load_study_data(str(folder))
     assert [one.name for one in data.categories] == ["plate", "ring"]
-    kinds = {(one.defect, one.place) for one in data.categories[0].shown}
+    kinds = {(one.image.row["defect"], one.rank) for one in data.categories[0].shown}
     assert kinds == {(k, p) for k in ("scratch", "spot") for p in ("best", "median", "worst")}
-    assert [one.arm for one in data.categories[0].shown[0].maps] == [
+    assert [one.variant for one in data.categories[0].shown[0].maps] == [
         "MRKD",
         "plain RD",
         "nearest neighbour",

@@ -15,6 +15,6 @@ def section(html, anchor):
     return re.search(rf'<section id="{anchor}">(.*?)</section>', html, re.DOTALL)[1]
 
 
-def asks(html):
-    found = re.search(r'<ul class="asks">(.*?)</ul>', html, re.DOTALL)
+def open_items(html):
+    found = re.search(r'<ul class="open-items">(.*?)</ul>', html, re.DOTALL)
     return [text_of(item) for item in re.findall("<li>(.*?)</li>", found[1], re.DOTALL)]

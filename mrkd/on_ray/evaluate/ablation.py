@@ -168,7 +168,7 @@ def _close(
             "metrics": storage.join(study.uri, "metrics.parquet"),
             "differences": storage.join(study.uri, "differences.parquet"),
             "tables": storage.join(study.uri, "tables.md"),
-            "report": reports.write_study_page(study.uri),
+            "report": reports.write_page(study.uri),
         },
         reasons=[
             *(

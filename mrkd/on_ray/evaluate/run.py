@@ -102,7 +102,7 @@ def run(config: EvalConfig) -> Summary:
             uris={
                 "metrics": storage.join(folder, "metrics.parquet"),
                 "scores": storage.join(folder, "scores.parquet"),
-                "report": reports.write_evaluation_page(folder),
+                "report": reports.write_page(folder),
             },
             reasons=[
                 *(f"category {name}: {error}" for name, error in sorted(failed.items())),

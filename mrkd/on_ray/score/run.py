@@ -238,7 +238,7 @@ def _tell(night: Night, config: ScoreConfig) -> tuple[dict[str, str], int, list[
             uris = part_verdicts.store(night.uri, config.parts)
             data = reports.load_night_data(night.uri)
             found = alerts.find(data.compared, data.lights, config.alerts)
-            uris["report"] = reports.write_night_page(night.uri, data)
+            uris["report"] = reports.write_page(night.uri, data)
     except MrkdError as error:
         log.warning("night_not_told run=%s reason=%s", night.run, error)
         reason = f"the rows stand, but their page does not ({error}): mrkd report {night.uri}"

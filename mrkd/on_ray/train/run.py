@@ -180,7 +180,7 @@ def _close(fleet: Fleet, verdict: RecordedRun) -> Summary:
         uris={
             "models": storage.join(fleet.config.workspace, "models"),
             "categories": storage.join(fleet.uri, "categories"),
-            "report": reports.write_fleet_page(fleet.uri),
+            "report": reports.write_page(fleet.uri),
         },
         reasons=reasons,
     )

@@ -262,7 +262,7 @@ def _close(
         }
     )
     search.clear()
-    uris["report"] = reports.write_search_page(search.uri)
+    uris["report"] = reports.write_page(search.uri)
     states = Counter(one.state for one in trials)
     num_search = sum(one.seed == config.train.seed for one in trials)
     counts = {

@@ -1,10 +1,10 @@
-"""The charts of a study's page, as `charts.py` has them."""
+"""Charts of an ablation's page as plain plotly specs, see `kit/charts.py`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mrkd.reports.ablation.values import TableData
+from mrkd.reports.ablation.load import TableData
 from mrkd.reports.kit.charts import (
     APART_COLOUR,
     DEFECTIVE_COLOUR,
@@ -21,15 +21,16 @@ _DASHES = ("solid", "dot", "dash")
 
 
 def curve(table: TableData, categories: Sequence[str]) -> Spec:
-    """Image AUROC over the number that names each arm, with 95 % intervals, a line a category."""
+    """Image AUROC over the number that names each variant, with 95 % intervals, by category."""
     data: list[Spec] = []
     for n, category in enumerate(categories):
         found: list[tuple[float, float, float, float]] = []
-        for arm in table.arms:
-            row = arm.figures.get(category, {}).get(("image_auroc", None))
-            if row is not None and row.value is not None:
-                low, high = row.low or row.value, row.high or row.value
-                found.append((float(arm.name), row.value, low, high))
+        for one in table.variants:
+            row = one.figures.get(category, {}).get(("image_auroc", None))
+            if row is not None and row["value"] is not None:
+                value = row["value"]
+                low, high = row["low"] or value, row["high"] or value
+                found.append((float(one.name), value, low, high))
         data.append(
             {
                 "type": "scatter",
@@ -51,27 +52,28 @@ def curve(table: TableData, categories: Sequence[str]) -> Spec:
 
 
 def losses(table: TableData, category: str) -> Spec:
-    """The training loss of each arm by step, mean over seeds; small."""
+    """The training loss of each variant by step, mean over seeds; small."""
     data: list[Spec] = []
-    for n, arm in enumerate(arm for arm in table.arms if category in arm.losses):
+    for n, one in enumerate(one for one in table.variants if category in one.losses):
+        steps, values = one.losses[category]
         data.append(
             {
                 "type": "scatter",
                 "mode": "lines",
-                "name": arm.name,
-                "x": list(arm.steps[category]),
-                "y": [short(value) for value in arm.losses[category]],
+                "name": one.name,
+                "x": steps,
+                "y": [short(value) for value in values],
                 "line": {
                     "color": _COLOURS[n % len(_COLOURS)],
                     "dash": _DASHES[n // len(_COLOURS) % len(_DASHES)],
                     "width": 2,
                 },
-                "hovertemplate": f"{arm.name}, step %{{x}}: %{{y:.4g}}<extra></extra>",
+                "hovertemplate": f"{one.name}, step %{{x}}: %{{y:.4g}}<extra></extra>",
             }
         )
     spec = layout_of("step", "training loss", small=True)
-    values = [y for trace in data for y in trace["y"]]
-    if values and min(values) > 0:
-        every = "D1" if max(values) < 5 * min(values) else "D2"
+    shown = [y for trace in data for y in trace["y"]]
+    if shown and min(shown) > 0:
+        every = "D1" if max(shown) < 5 * min(shown) else "D2"
         spec["yaxis"] |= {"type": "log", "dtick": every, "tickformat": ".2~g"}
     return {"data": data, "layout": spec}

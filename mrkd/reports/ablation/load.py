@@ -1,18 +1,16 @@
-"""What the page of a study shows, read from its folder: rows, and the images they name.
+"""Reader of an ablation's folder for its page: rows, and the images they name.
 
-Nothing is trained or scored again. Maps are read for the pictures that are shown alone.
+Nothing is trained or scored again. Maps are read for the shown images alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from mrkd import storage
 from mrkd.config import EvalConfig
@@ -20,33 +18,158 @@ from mrkd.data import images
 from mrkd.evaluation import metrics, published_results
 from mrkd.evaluation.ablation import STUDY_VERSION, Run, Study
 from mrkd.evaluation.ablation.variants import NEAREST, RD
-from mrkd.reports.ablation.values import (
-    ArmData,
-    Difference,
-    ShownMap,
-    ShownTable,
-    StudyCategory,
-    StudyData,
-    TableData,
-)
+from mrkd.evaluation.published_results import Figure
+from mrkd.reports.kit import page
 from mrkd.reports.kit import read as stored
-from mrkd.reports.kit.values import Box, LeakPair, Measure, MetricRow
+from mrkd.reports.kit.values import Row, ScoredImage
 from mrkd.storage import schema
 
 RECORD = "study.json"
 
-_PLACES = ("best", "median", "worst")
-_METRIC = tuple(MetricRow.__dataclass_fields__)
+_RANKS = ("best", "median", "worst")
+
+Scope = str | None
+"""A category, or None: the mean over all."""
+
+Name = tuple[str, str | None]
+"""Metric and defect of a figure."""
+
+
+@dataclass(frozen=True)
+class VariantData:
+    """A row of a table.
+
+    Args:
+        name: name of the variant.
+        figures: rows of `schema.METRICS` by scope, then by name; means over seeds.
+        differences: rows of `schema.DIFFERENCES` by scope, then by name.
+        seconds: mean time of a run on a category.
+        model_bytes: mean size of a model without its teacher.
+        losses: by category, the steps at which the loss is known and its mean over seeds there.
+        plateau: share by which the loss fell over the last tenth of the steps, mean; None where
+            nothing is trained by steps.
+        published: published figures of the same variant by scope and metric.
+        differs: reasons why these are not comparable; empty: they are.
+    """
+
+    name: str
+    figures: Mapping[Scope, Mapping[Name, Row]]
+    differences: Mapping[Scope, Mapping[Name, Row]]
+    seconds: float
+    model_bytes: float
+    losses: Mapping[str, tuple[list[float], list[float]]]
+    plateau: float | None
+    published: Mapping[Scope, Mapping[str, Figure]] = field(default_factory=dict)
+    differs: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class TableData:
+    """A table of variants.
+
+    Args:
+        name: name of the ablation, or `results`.
+        title: title for readers.
+        paper: table of the paper that it repeats; empty: none.
+        base: name of the variant that others are compared with.
+        variants: its rows.
+        quoted: published figures of variants that the table has not.
+    """
+
+    name: str
+    title: str
+    paper: str
+    base: str
+    variants: Sequence[VariantData]
+    quoted: Sequence[Figure] = ()
+
+
+@dataclass(frozen=True)
+class ShownMap:
+    """The map of one variant over an image.
+
+    Args:
+        variant: name of the variant.
+        image: its row of the image, its map and its pixel threshold.
+        usual: the usual value of its maps, at which heat begins.
+    """
+
+    variant: str
+    image: ScoredImage
+    usual: float
+
+
+@dataclass(frozen=True)
+class ShownImage:
+    """An image beside its ground truth and the maps of several variants.
+
+    Args:
+        image: the image with its ground truth, as the base scored it.
+        rank: best, median or worst of its kind of defect.
+        aupro: AUPRO of the base's map on this image alone; None without a mask.
+        maps: maps of the variants.
+    """
+
+    image: ScoredImage
+    rank: str
+    aupro: float | None
+    maps: Sequence[ShownMap]
+
+
+@dataclass(frozen=True)
+class CategoryData:
+    """One category of the page.
+
+    Args:
+        name: name of the category.
+        num_train: images of its training part.
+        num_judged: images that judge.
+        shown: shown images, by kind of defect.
+        operating: rows of `schema.OPERATING`.
+        rare: rows of `schema.METRICS`, of test sets with as few defects as the line has.
+        leaks: `stored.leak_pairs`, the most alike first.
+        num_leaks: number of all pairs; None without a leak check.
+    """
+
+    name: str
+    num_train: int
+    num_judged: int
+    shown: Sequence[ShownImage]
+    operating: Sequence[Row]
+    rare: Sequence[Row] = ()
+    leaks: Sequence[Row] = ()
+    num_leaks: int | None = None
+
+
+@dataclass(frozen=True)
+class StudyData:
+    """Everything that the page of an ablation shows.
+
+    Args:
+        record: `study.json`.
+        config: the resolved config.
+        teachers: names of the models' teachers.
+        tables: the tables in order.
+        categories: the categories, sorted by name.
+        failures: runs without figures: category, variant, seed and reason.
+    """
+
+    record: Row
+    config: EvalConfig
+    teachers: Sequence[str]
+    tables: Sequence[TableData]
+    categories: Sequence[CategoryData]
+    failures: Sequence[tuple[str, str, int, str]]
 
 
 def load_study_data(study_uri: str) -> StudyData:
-    """Everything that the page of a study shows.
+    """Everything that the page of an ablation shows.
 
     Args:
         study_uri: `<workspace>/evaluations/<run>`.
 
     Raises:
-        StorageError: a file of the study cannot be read.
+        StorageError: a file of the ablation cannot be read.
         ArtefactError: one is damaged, or of a newer mrkd.
     """
     record = stored.record(
@@ -57,93 +180,72 @@ def load_study_data(study_uri: str) -> StudyData:
     reader = _AblationReader(study_uri, config, record, [run for run in runs if not run.error])
     names = {arm["key"]: arm["name"] for table in record["tables"] for arm in table["arms"]}
     return StudyData(
-        run=record["run"],
-        protocol=config.protocol,
-        root=config.data.root,
-        part=config.part,
-        num_seeds=config.num_seeds,
-        finished_at=record["finished_at"],
-        teachers=tuple(sorted({run.model["teacher"] for run in reader.runs})),
-        tables=tuple(reader.table(table) for table in record["tables"]),
-        categories=tuple(reader.category(name) for name in sorted(record["counts"])),
-        failures=tuple(
+        record,
+        config,
+        teachers=sorted({run.model["teacher"] for run in reader.runs}),
+        tables=[reader.table(table) for table in record["tables"]],
+        categories=[reader.category(name) for name in sorted(record["counts"])],
+        failures=[
             (run.category, names.get(run.key, run.key), run.seed, run.error)
             for run in runs
             if run.error
-        ),
-        config=record["config"],
+        ],
     )
 
 
 class _AblationReader:
-    """The folder of a study, its rows by what they are of."""
+    """The folder of an ablation, and the rows of its tables."""
 
-    def __init__(
-        self, uri: str, config: EvalConfig, record: Mapping[str, Any], runs: Sequence[Run]
-    ) -> None:
-        self.uri, self.config, self.record, self.runs = uri, config, record, runs
+    def __init__(self, uri: str, config: EvalConfig, record: Row, runs: Sequence[Run]) -> None:
+        self.config, self.record, self.runs = config, record, runs
         # The folder that the page is built in: a moved one is read where it is.
         self.study = Study(config, uri)
-        self.metrics = self._rows("metrics")
-        self.differences = self._rows("differences")
-        self.operating = self._rows("operating")
+        self.metrics, self.differences, self.operating = (
+            stored.parquet(uri, name).to_pylist()
+            for name in ("metrics", "differences", "operating")
+        )
         self.counts = {
             name: (parts["train"], parts["val"] + parts["test"])
             for name, parts in record["counts"].items()
         }
 
-    def table(self, raw: Mapping[str, Any]) -> TableData:
-        arms = tuple(self._arm(raw["name"], arm) for arm in raw["arms"])
-        named = {arm.name for arm in arms}
+    def table(self, raw: Row) -> TableData:
+        variants = [self._variant(raw["name"], arm) for arm in raw["arms"]]
+        named = {one.name for one in variants}
         found = published_results.figures(self.config.protocol, raw["name"])
         return TableData(
-            name=raw["name"],
-            title=raw["title"],
-            paper=raw["paper"],
-            base=raw["base"],
-            arms=arms,
-            quoted=tuple(one for one in found if one.arm not in named and one.category is None),
+            **{name: raw[name] for name in ("name", "title", "paper", "base")},
+            variants=variants,
+            quoted=[one for one in found if one.arm not in named and one.category is None],
         )
 
-    def _arm(self, table: str, raw: Mapping[str, Any]) -> ArmData:
+    def _variant(self, table: str, raw: Row) -> VariantData:
         name = raw["name"]
-        figures: dict[str | None, dict[tuple[str, str | None], MetricRow]] = {}
-        for row in self.metrics:
-            if (row["study"], row["arm"], row["seed"]) == (table, name, None):
-                one = MetricRow(**{key: row[key] for key in _METRIC})
-                figures.setdefault(row["category"], {})[row["metric"], row["defect"]] = one
-        differences: dict[str | None, dict[tuple[str, str | None], Difference]] = {}
-        for row in self.differences:
-            if (row["study"], row["arm"]) == (table, name):
-                measure = Measure(row["value"], row["low"], row["high"])
-                gap = Difference(measure, tuple(row["by_seed"]), row["words"])
-                differences.setdefault(row["category"], {})[row["metric"], row["defect"]] = gap
+        own = [row for row in self.metrics if (row["study"], row["arm"]) == (table, name)]
+        gaps = [row for row in self.differences if (row["study"], row["arm"]) == (table, name)]
         runs = [run for run in self.runs if run.key == raw["key"]]
-        steps, losses, falls = _losses(runs)
+        losses, falls = _losses(runs)
         beside = [
             one
             for one in published_results.figures(self.config.protocol, table)
             if one.arm == name and (one.category is None or one.category in self.counts)
         ]
-        of_place: dict[str | None, dict[str, published_results.Figure]] = {}
+        published: dict[Scope, dict[str, Figure]] = {}
         for figure in beside:
-            of_place.setdefault(figure.category, {})[figure.metric] = figure
-        return ArmData(
+            published.setdefault(figure.category, {})[figure.metric] = figure
+        return VariantData(
             name=name,
-            figures=figures,
-            differences=differences,
+            figures=_by_scope(row for row in own if row["seed"] is None),
+            differences=_by_scope(gaps),
             seconds=_mean([run.seconds for run in runs]),
             model_bytes=_mean([float(run.model_bytes) for run in runs]),
-            steps=steps,
             losses=losses,
             plateau=_mean(falls) if falls else None,
-            published=of_place,
-            differs=self._differs(beside, runs, table),
+            published=published,
+            differs=self._differs(beside, runs),
         )
 
-    def _differs(
-        self, beside: Sequence[published_results.Figure], runs: Sequence[Run], table: str
-    ) -> tuple[str, ...]:
+    def _differs(self, beside: Sequence[Figure], runs: Sequence[Run]) -> tuple[str, ...]:
         if not beside or not runs:
             return ()
         teacher = runs[0].model["teacher"]
@@ -157,41 +259,52 @@ class _AblationReader:
             published_backbone=beside[0].backbone,
         )
 
-    def category(self, name: str) -> StudyCategory:
+    def category(self, name: str) -> CategoryData:
         train, judged = self.counts[name]
-        own = [run for run in self.runs if run.category == name]
-        found = next((run.leaks for run in own if run.leaks), ())
-        return StudyCategory(
+        found = next((run.leaks for run in self.runs if run.category == name and run.leaks), ())
+        return CategoryData(
             name=name,
             num_train=train,
             num_judged=judged,
-            shown=tuple(self._pictures(name)),
-            operating=tuple(row for row in self.operating if row["category"] == name),
-            rare=tuple(
+            shown=list(self._images(name)),
+            operating=[row for row in self.operating if row["category"] == name],
+            rare=[
                 row
                 for row in self.metrics
                 if row["category"] == name and row["metric"].endswith("_rare")
-            ),
-            leaks=tuple(_leak(pair) for pair in found[: stored.PICTURES_PER_CATEGORY]),
+            ],
+            leaks=stored.leak_pairs(found[: stored.PICTURES_PER_CATEGORY]),
             num_leaks=len(found) if self.config.check_leaks else None,
         )
 
-    def _pictures(self, category: str) -> Iterator[ShownTable]:
-        """Of each kind of defect the best, the median and the worst by the base's own map."""
+    def _images(self, category: str) -> Iterator[ShownImage]:
+        """The best, the median and the worst of each kind of defect by the base's own map."""
         runs = list(self._shown_runs(category))
         if not runs:
             return
         tables = [
-            self.study.scores(run).filter(pc.field("image_score").is_valid()) for _, run in runs
+            self.study.scores(run).filter(pc.field("image_score").is_valid()).to_pylist()
+            for _, run in runs
         ]
-        usual = [_usual(table) for table in tables]
-        rows = [{row["image_uri"]: row for row in table.to_pylist()} for table in tables]
-        bad = [row for row in rows[0].values() if row["gt_label"] and row["headline"]]
-        kinds = sorted({row["defect"] for row in bad})
-        most = max(1, stored.PICTURES_IN_ALL // (len(self.counts) * len(_PLACES)))
-        for kind in kinds[:most]:
-            for place, row, overlap in _chosen([row for row in bad if row["defect"] == kind]):
-                yield self._shown(row, place, overlap, runs, rows, usual)
+        good = [[row for row in rows if row["gt_label"] == 0][:50] for rows in tables]
+        usual = [page.median(map(schema.read_map, rows)) for rows in good]
+        by_uri = [{row["image_uri"]: row for row in rows} for rows in tables]
+        bad = [row for row in tables[0] if row["gt_label"] and row["headline"]]
+        most = max(1, stored.PICTURES_IN_ALL // (len(self.counts) * len(_RANKS)))
+        model = runs[0][1].model
+        for kind in sorted({row["defect"] for row in bad})[:most]:
+            for rank, row, overlap in _chosen([row for row in bad if row["defect"] == kind]):
+                maps = []
+                for (name, run), rows, low in zip(runs, by_uri, usual, strict=True):
+                    its = rows.get(row["image_uri"])
+                    anomaly_map = schema.read_map(its) if its else None
+                    if its and anomaly_map is not None:
+                        threshold = run.model["pixel_threshold"]
+                        one = ScoredImage(its, anomaly_map=anomaly_map, pixel_threshold=threshold)
+                        maps.append(ShownMap(name, one, low))
+                size, resize = model["image_size"], model["resize"]
+                image = stored.scored_image(row, image_size=size, resize=resize)
+                yield ShownImage(image, rank, overlap, maps)
 
     def _shown_runs(self, category: str) -> Iterator[tuple[str, Run]]:
         """The first table's base, plain RD and the nearest neighbour, each with the first seed."""
@@ -204,72 +317,34 @@ class _AblationReader:
             if own:
                 yield name, min(own, key=lambda run: run.seed)
 
-    def _shown(
-        self,
-        row: Mapping[str, Any],
-        place: str,
-        overlap: float | None,
-        runs: Sequence[tuple[str, Run]],
-        rows: Sequence[Mapping[str, Mapping[str, Any]]],
-        usual: Sequence[float],
-    ) -> ShownTable:
-        model = runs[0][1].model
-        picture = stored.picture(row, image_size=model["image_size"], resize=model["resize"])
-        maps = []
-        for (name, run), own, low in zip(runs, rows, usual, strict=True):
-            its = own.get(row["image_uri"])
-            anomaly_map = schema.read_map(its) if its else None
-            if its is not None and anomaly_map is not None:
-                maps.append(
-                    ShownMap(
-                        name,
-                        its["image_score"],
-                        its["is_anomalous"],
-                        anomaly_map,
-                        run.model["pixel_threshold"],
-                        low,
-                    )
-                )
-        return ShownTable(
-            image_uri=row["image_uri"],
-            defect=row["defect"],
-            place=place,
-            aupro=overlap,
-            height=picture.height,
-            width=picture.width,
-            pixels=picture.pixels,
-            gt_mask=picture.gt_mask,
-            map_box=cast(Box, picture.map_box),
-            maps=tuple(maps),
-        )
 
-    def _rows(self, name: str) -> list[dict[str, Any]]:
-        uri = storage.join(self.uri, f"{name}.parquet")
-        rows: list[dict[str, Any]] = schema.from_parquet(storage.read(uri), name=uri).to_pylist()
-        return rows
+def _by_scope(rows: Iterable[Row]) -> dict[Scope, dict[Name, Row]]:
+    found: dict[Scope, dict[Name, Row]] = {}
+    for row in rows:
+        found.setdefault(row["category"], {})[row["metric"], row["defect"]] = row
+    return found
 
 
 def _losses(
     runs: Sequence[Run],
-) -> tuple[dict[str, list[float]], dict[str, list[float]], list[float]]:
-    """Steps and mean loss of each category, and by what share each run's fell at its end.
+) -> tuple[dict[str, tuple[list[float], list[float]]], list[float]]:
+    """Steps and mean loss by category, and the share by which each run's loss fell at its end.
 
-    Of runs with one epoch there is no curve.
+    Runs of one epoch have no curve.
     """
-    steps: dict[str, list[float]] = {}
-    losses: dict[str, list[float]] = {}
+    losses: dict[str, tuple[list[float], list[float]]] = {}
     falls = []
     for category in sorted({run.category for run in runs}):
         histories = [run.history for run in runs if run.category == category]
         epochs = min(map(len, histories), default=0)
         if epochs < 2:
             continue
-        steps[category] = [row["step"] for row in histories[0][:epochs]]
-        losses[category] = [
-            _mean([history[n]["loss"] for history in histories]) for n in range(epochs)
-        ]
+        losses[category] = (
+            [row["step"] for row in histories[0][:epochs]],
+            [_mean([history[n]["loss"] for history in histories]) for n in range(epochs)],
+        )
         falls += [_fall(history) for history in histories]
-    return steps, losses, falls
+    return losses, falls
 
 
 def _fall(history: Sequence[Mapping[str, float]]) -> float:
@@ -280,53 +355,28 @@ def _fall(history: Sequence[Mapping[str, float]]) -> float:
     return (before - float(loss[-1])) / before if before else 0.0
 
 
-def _chosen(
-    rows: Sequence[Mapping[str, Any]],
-) -> list[tuple[str, Mapping[str, Any], float | None]]:
-    """Rows with their place, and the overlap they were ranked by."""
-    ranked: list[tuple[float, Mapping[str, Any]]] = []
-    for row in rows:
-        overlap = _overlap(row)
-        if overlap is not None:
-            ranked.append((overlap, row))
+def _chosen(rows: Sequence[Row]) -> list[tuple[str, Row, float | None]]:
+    """The best, the median and the worst row with its rank and overlap, each once."""
+    overlaps = [(overlap, row) for row in rows if (overlap := _overlap(row)) is not None]
+    ranked: list[tuple[float | None, Row]] = [*sorted(overlaps, key=lambda one: -one[0])]
     if not ranked:  # no masks: by the score
-        by_score = sorted(rows, key=lambda row: -row["image_score"])
-        return [(place, row, None) for place, row in _picked(by_score)]
-    ranked.sort(key=lambda one: -one[0])
-    return [(place, row, overlap) for place, (overlap, row) in _picked(ranked)]
+        ranked = [(None, row) for row in sorted(rows, key=lambda row: -row["image_score"])]
+    ranks = dict(zip((0, len(ranked) // 2, len(ranked) - 1), _RANKS, strict=True))
+    return [(rank, ranked[n][1], ranked[n][0]) for n, rank in ranks.items()]
 
 
-def _picked(ranked: Sequence[Any]) -> list[tuple[str, Any]]:
-    """The first, the middle and the last, each once."""
-    places = dict(zip((0, len(ranked) // 2, len(ranked) - 1), _PLACES, strict=True))
-    return [(place, ranked[n]) for n, place in places.items()]
-
-
-def _overlap(row: Mapping[str, Any]) -> float | None:
-    """AUPRO of a picture's stored map against its own mask; None where it has none."""
+def _overlap(row: Row) -> float | None:
+    """AUPRO of an image's stored map against its own mask; None without either."""
     anomaly_map = schema.read_map(row)
     gt_mask = stored.read_pixels(row["gt_mask_uri"])
     if anomaly_map is None or gt_mask is None:
         return None
-    # Its place on the map is the picture's own where the map covers it and nothing more.
+    # The mask is resized to the whole map: right where the map covers the image and nothing more.
     height, width = anomaly_map.shape
     mask = cv2.resize(
         images.to_mask(gt_mask).astype(np.uint8), (width, height), None, 0, 0, cv2.INTER_AREA
     )
     return metrics.aupro([anomaly_map], [mask > 0]).value
-
-
-def _usual(table: pa.Table) -> float:
-    """The median over the maps of good pictures."""
-    rows = table.filter(pc.field("gt_label") == 0).slice(0, 50).to_pylist()
-    maps = [schema.read_map(row) for row in rows]
-    pixels: list[NDArray[np.float32]] = [one.ravel() for one in maps if one is not None]
-    return float(np.median(np.concatenate(pixels))) if pixels else 0.0
-
-
-def _leak(pair: Mapping[str, Any]) -> LeakPair:
-    sides = (pair["image_uri"], pair["training_uri"])
-    return LeakPair(*sides, pair["similarity"], *(stored.thumbnail(uri) for uri in sides))
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -1,9 +1,10 @@
-"""The tables of a study as Markdown, for a paper or a wiki."""
+"""The tables of an ablation as Markdown, for a paper or a wiki."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+from mrkd.reports.ablation.load import Scope, StudyData, TableData
 from mrkd.reports.ablation.page import (
     MANY,
     PROTOCOLS,
@@ -12,27 +13,27 @@ from mrkd.reports.ablation.page import (
     columns_of,
     compared_in,
     footnotes,
-    places_of,
     published_text,
     quoted,
+    scopes_of,
 )
-from mrkd.reports.ablation.values import Place, StudyData, TableData
 from mrkd.reports.kit import page
-from mrkd.reports.kit.values import Measure, MetricRow
+from mrkd.reports.kit.values import Row
 
 
 def study_markdown(data: StudyData) -> str:
-    """Every table, with what it was measured on."""
+    """Every table, with the protocol and the images that it was measured on."""
     return "\n".join(_lines(data)) + "\n"
 
 
 def _lines(data: StudyData) -> Iterator[str]:
-    yield f"# {data.run}"
+    config = data.config
+    yield f"# {data.record['run']}"
     yield ""
-    seeds = "1 seed" if data.num_seeds == 1 else f"{data.num_seeds} seeds"
+    seeds = "1 seed" if config.num_seeds == 1 else f"{config.num_seeds} seeds"
     yield (
-        f"Protocol `{data.protocol}`: {PROTOCOLS[data.protocol]}. Part `{data.part}`, {seeds}, "
-        f"teacher {', '.join(data.teachers)}; ended {data.finished_at}."
+        f"Protocol `{config.protocol}`: {PROTOCOLS[config.protocol]}. Part `{config.part}`, "
+        f"{seeds}, teacher {', '.join(data.teachers)}; ended {data.record['finished_at']}."
     )
     yield ""
     for category in data.categories:
@@ -41,42 +42,42 @@ def _lines(data: StudyData) -> Iterator[str]:
         yield ""
         yield f"## {table.title}{f' (the paper: {table.paper})' if table.paper else ''}"
         names = [one.name for one in data.categories]
-        for place in places_of(table, names if len(names) < MANY else []):
+        for scope in scopes_of(table, names if len(names) < MANY else []):
             yield ""
-            yield from _place(table, place, len(names))
+            yield from _scope(table, scope, len(names))
         if len(names) >= MANY:
             for column, title in columns_of(table, *names).items():
                 yield ""
-                yield "| " + " | ".join([title, *(arm.name for arm in table.arms)]) + " |"
-                yield "|" + "---|" * (1 + len(table.arms))
+                yield "| " + " | ".join([title, *(one.name for one in table.variants)]) + " |"
+                yield "|" + "---|" * (1 + len(table.variants))
                 for name, cells in by_category(table, column, names):
                     yield "| " + " | ".join([name, *map(_figure, cells)]) + " |"
         yield ""
-        yield from _notes(table, data.num_seeds)
-    for category_name, arm, seed, error in data.failures:
+        yield from _notes(table, config.num_seeds)
+    for category_name, variant, seed, error in data.failures:
         yield ""
-        yield f"Failed: {category_name}, {arm}, seed {seed}: {error}"
+        yield f"Failed: {category_name}, {variant}, seed {seed}: {error}"
 
 
-def _place(table: TableData, place: Place, num_categories: int) -> Iterator[str]:
-    columns, compared = columns_of(table, place), compared_in(table, place)
-    has_published = any(arm.published for arm in table.arms)
-    heads = [place or f"mean of {num_categories}", *columns.values()]
+def _scope(table: TableData, scope: Scope, num_categories: int) -> Iterator[str]:
+    columns, compared = columns_of(table, scope), compared_in(table, scope)
+    has_published = any(one.published for one in table.variants)
+    heads = [scope or f"mean of {num_categories}", *columns.values()]
     heads += [head for title in compared.values() for head in (title, "says")]
     heads += ["loss fell at the end", "s a run"]
     heads += ["published, %"] if has_published else []
     yield "| " + " | ".join(heads) + " |"
     yield "|" + "---|" * len(heads)
-    for arm in table.arms:
-        cells = [arm.name, *(_figure(arm.figures.get(place, {}).get(name)) for name in columns)]
+    for one in table.variants:
+        cells = [one.name, *(_figure(one.figures.get(scope, {}).get(name)) for name in columns)]
         for name in compared:
-            gap = arm.differences.get(place, {}).get(name)
-            cells += [_change(gap.measure), gap.words] if gap else ["", ""]
-        cells.append("" if arm.plateau is None else page.percent(arm.plateau))
-        cells.append(f"{arm.seconds:.0f}")
+            gap = one.differences.get(scope, {}).get(name)
+            cells += [_figure(gap, "+"), gap["words"]] if gap else ["", ""]
+        cells.append("" if one.plateau is None else page.percent(one.plateau))
+        cells.append(f"{one.seconds:.0f}")
         if has_published:
-            text = published_text(arm.published.get(place, {}))
-            cells.append(f"~~{text}~~" if text and arm.differs else text)
+            text = published_text(one.published.get(scope, {}))
+            cells.append(f"~~{text}~~" if text and one.differs else text)
         yield "| " + " | ".join(cells) + " |"
 
 
@@ -87,22 +88,15 @@ def _notes(table: TableData, num_seeds: int) -> Iterator[str]:
     )
     if different := footnotes(table):
         yield f"Struck out, as not comparable: {'; '.join(different)}."
-    for one in quoted(table.quoted):
-        network = one["backbone"] or "another network"
-        yield f"Published besides: {one['arm']} ({network}) {one['text']}."
+    for variant, backbone, text in quoted(table.quoted):
+        yield f"Published besides: {variant} ({backbone or 'another network'}) {text}."
     if sources := sorted({one.source for one in all_published(table)}):
         yield f"Published by: {'; '.join(sources)}."
 
 
-def _figure(row: MetricRow | None) -> str:
-    if row is None or row.value is None:
+def _figure(row: Row | None, sign: str = "") -> str:
+    if row is None or row["value"] is None:
         return ""
-    interval = "" if row.low is None else f" [{row.low:.3f}, {row.high:.3f}]"
-    return f"{row.value:.3f}{interval}"
-
-
-def _change(measure: Measure) -> str:
-    if measure.value is None:
-        return ""
-    interval = "" if measure.low is None else f" [{measure.low:+.3f}, {measure.high:+.3f}]"
-    return f"{measure.value:+.3f}{interval}"
+    low, high = row["low"], row["high"]
+    interval = "" if low is None else f" [{low:{sign}.3f}, {high:{sign}.3f}]"
+    return f"{row['value']:{sign}.3f}{interval}"

@@ -1,6 +1,6 @@
-"""What the page of a comparison shows, read from its folder, both nights and their models.
+"""Reader of a comparison's folder, both nights and their models for the comparison's page.
 
-Nothing is scored again. What cannot be read any more leaves a line in its place.
+Nothing is scored again. A file that can no longer be read is named in a line on the page.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ from mrkd.nights import compare_nights
 from mrkd.nights.archived_images import read_images
 from mrkd.nights.compare_nights import CategoryChange, Comparison
 from mrkd.nights.manifest import open_night, read_manifests, readable
-from mrkd.reports.comparison.values import ComparisonData, Pair, Seen
-from mrkd.reports.kit.values import Picture
+from mrkd.reports.kit.values import Row, ScoredImage
 from mrkd.reports.night.picture import drawn
 from mrkd.storage import schema
 from mrkd.storage.thread_map import in_threads
@@ -34,9 +33,42 @@ NUM_SHOWN = 50
 _COLUMNS = ["image_uri", "revision", "image_etag", "image_bytes", "image_score", "p_value"]
 _COLUMNS += ["image_height", "image_width", "is_anomalous", "regions", *schema.MAP_COLUMNS]
 
-Row = Mapping[str, Any]
 Model = tuple[ModelCard, Calibration]
 _UNREADABLE = (StorageError, ArtefactError, NightError)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An image as both nights scored it.
+
+    Args:
+        row: row of `compare_nights.COMPARISON`.
+        a: the image with the first night's map and regions.
+        b: the image with the second night's.
+    """
+
+    row: Row
+    a: ScoredImage
+    b: ScoredImage
+
+
+@dataclass(frozen=True)
+class ComparisonData:
+    """Everything the page of a comparison shows.
+
+    Args:
+        found: the comparison.
+        worst: images that are judged most differently, the most different first.
+        teachers: names of the teachers of both nights' models.
+        gaps: one line for each thing that could not be read.
+        config: the resolved config of each night, by its name.
+    """
+
+    found: Comparison
+    worst: Sequence[Pair] = ()
+    teachers: Sequence[str] = ()
+    gaps: Sequence[str] = ()
+    config: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -66,23 +98,10 @@ def load_comparison_data(comparison_uri: str) -> ComparisonData:
     b = _night(found.workspace, found.run_b, worst, gaps)
     _read_images(found, worst, a, b)
     return ComparisonData(
-        run_a=found.run_a,
-        run_b=found.run_b,
-        counts=found.counts,
-        categories=found.categories,
-        worst=tuple(
-            Pair(
-                image_uri=row["image_uri"],
-                category=row["category"],
-                rank_a=row["rank_a"],
-                rank_b=row["rank_b"],
-                a=_seen(row, "a", a, models),
-                b=_seen(row, "b", b, models),
-            )
-            for row in worst
-        ),
-        teachers=tuple(sorted({card.teacher.name for card, _ in models.values()})),
-        gaps=tuple(gaps),
+        found,
+        worst=[Pair(row, _seen(row, "a", a, models), _seen(row, "b", b, models)) for row in worst],
+        teachers=sorted({card.teacher.name for card, _ in models.values()}),
+        gaps=gaps,
         config={found.run_a: a.config, found.run_b: b.config},
     )
 
@@ -95,10 +114,10 @@ def _models(
 
     def read(name: tuple[str, str]) -> Model | str:
         version, _, number = name[1].rpartition("/")
-        place = workspace, name[0], version
+        model = workspace, name[0], version
         try:
-            calibration = artefact.read_calibration(*place, int(number))
-            return artefact.read_card(*place), calibration
+            calibration = artefact.read_calibration(*model, int(number))
+            return artefact.read_card(*model), calibration
         except _UNREADABLE as error:
             return str(error)
 
@@ -137,16 +156,13 @@ def _read_images(found: Comparison, worst: Sequence[Row], a: _Night, b: _Night) 
             b.data |= {name: data for name, data in a.data.items() if name in same}
 
 
-def _seen(compared: Row, side: str, night: _Night, models: Mapping[tuple[str, str], Model]) -> Seen:
-    """An image as one night saw it; of a night that is gone, what the comparison holds."""
-    of = {name: compared[f"{name}_{side}"] for name in ("image_score", "p_value", "threshold")}
-    verdict, uri = compared[f"verdict_{side}"], compared["image_uri"]
-    row = night.rows.get(uri)
+def _seen(
+    compared: Row, side: str, night: _Night, models: Mapping[tuple[str, str], Model]
+) -> ScoredImage:
+    """An image as one night scored it; without pixels and map where the night is gone."""
+    row = night.rows.get(compared["image_uri"])
     if row is None:
-        gone = Picture(uri, of["image_score"], of["p_value"], verdict == "NOK", height=1, width=1)
-        return Seen(gone, verdict, of["threshold"], 0.0)
-
+        return ScoredImage(compared)
     name = f"{compared[f'model_version_{side}']}/{compared[f'calibration_{side}']}"
     card, calibration = models.get((compared["category"], name), (None, None))
-    picture, pixel_threshold = drawn(row, card, calibration, night.data)
-    return Seen(picture, verdict, of["threshold"], pixel_threshold)
+    return drawn(row, card, calibration, night.data)

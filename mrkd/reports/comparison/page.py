@@ -1,15 +1,13 @@
-"""The page of a comparison: what two nights say differently of the same images."""
+"""The page of a comparison: images that two nights judge differently."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
-from pathlib import PurePosixPath
 from typing import Any
 
-from mrkd.nights.compare_nights import CategoryChange
-from mrkd.reports.comparison.values import ComparisonData, Pair, Seen
+from mrkd.reports.comparison.load import ComparisonData
 from mrkd.reports.kit import page
+from mrkd.reports.kit.values import Row
 
 _ARROW = "\N{RIGHTWARDS ARROW}"
 # In the order of the page: change -> title.
@@ -25,79 +23,75 @@ _VERDICTS = ("ok_to_nok", "nok_to_ok", "to_error", "from_error")
 
 
 def comparison_page(data: ComparisonData) -> str:
-    """The whole page as HTML that stands alone: it reads no other file and asks no network."""
-    usual = {side: _usual(data, side) for side in ("a", "b")}
+    """The page of a comparison, see `page.render`."""
+    found = data.found
+    counts = found.counts
     return page.render(
         "comparison.html.j2",
         teachers=data.teachers,
         config=data.config,
-        run_a=data.run_a,
-        run_b=data.run_b,
-        verdict=_verdict(data.counts),
-        counts=data.counts,
+        found=found,
+        verdict=_verdict(counts),
+        counts=counts,
         changes=CHANGE_WORDS,
-        categories=[_category(one) for one in data.categories],
-        pairs=[_pair(one, data, usual) for one in data.worst],
+        categories=[
+            (one, sum(one.changes[name] for name in _VERDICTS)) for one in found.categories
+        ],
+        pairs=_pairs(data),
         gaps=data.gaps,
     )
 
 
 def _verdict(counts: Mapping[str, int]) -> str:
-    """What it comes to, in one sentence."""
+    """The result in one sentence."""
     common = counts["images"] - counts["only_a"] - counts["only_b"]
     differ = sum(counts[name] for name in _VERDICTS)
     if not common:
         return "The nights have no image in common"
     if not differ:
         return f"Both nights judge all images that they have in common alike, {common} in all"
-    told = ", ".join(f"{counts[name]} {CHANGE_WORDS[name]}" for name in _VERDICTS if counts[name])
-    return f"{differ} of {common} images in common are judged differently: {told}"
+    changes = ", ".join(
+        f"{counts[name]} {CHANGE_WORDS[name]}" for name in _VERDICTS if counts[name]
+    )
+    return f"{differ} of {common} images in common are judged differently: {changes}"
 
 
-def _category(one: CategoryChange) -> dict[str, Any]:
-    return {spec.name: getattr(one, spec.name) for spec in fields(one)} | {
-        "differ": sum(one.changes[name] for name in _VERDICTS),
-        "same_models": one.models_a == one.models_b,
-    }
-
-
-def _usual(data: ComparisonData, side: str) -> dict[str, float]:
-    """What is usual in each category's maps: two models' maps have scales of their own."""
-    return {
-        one.category: page.usual(
-            getattr(pair, side).picture for pair in data.worst if pair.category == one.category
+def _pairs(data: ComparisonData) -> list[dict[str, Any]]:
+    """Values of the template for each pair: its row, and a card for each night."""
+    found = data.found
+    sides = (("a", f"A: {found.run_a}"), ("b", f"B: {found.run_b}"))
+    # The usual value in each category's maps: two models' maps have scales of their own.
+    usual = {
+        (category, side): page.usual(
+            getattr(pair, side) for pair in data.worst if pair.row["category"] == category
         )
-        for one in data.categories
+        for category in {pair.row["category"] for pair in data.worst}
+        for side, _ in sides
     }
+    return [
+        {
+            "row": pair.row,
+            "name": pair.a.name,
+            "cards": [
+                page.card(
+                    getattr(pair, side),
+                    _facts(pair.row, side),
+                    usual=usual[pair.row["category"], side],
+                    verdict=pair.row[f"verdict_{side}"],
+                    name=name,
+                )
+                for side, name in sides
+            ],
+        }
+        for pair in data.worst
+    ]
 
 
-def _pair(pair: Pair, data: ComparisonData, usual: Mapping[str, Mapping[str, float]]) -> Any:
-    runs = {"a": data.run_a, "b": data.run_b}
-    flipped = pair.a.verdict != pair.b.verdict
+def _facts(row: Row, side: str) -> dict[str, str]:
+    p_value = row[f"p_value_{side}"]
     return {
-        "name": PurePosixPath(pair.image_uri).name,
-        "uri": pair.image_uri,
-        "category": pair.category,
-        "flipped": flipped,
-        "cards": [
-            _card(
-                getattr(pair, side),
-                rank,
-                f"{side.upper()}: {runs[side]}",
-                usual[side][pair.category],
-            )
-            for side, rank in (("a", pair.rank_a), ("b", pair.rank_b))
-        ],
+        "score": page.score(row[f"image_score_{side}"]),
+        "threshold": page.score(row[f"threshold_{side}"]),
+        "p-value": "unknown" if p_value is None else page.figure(p_value),
+        "rank": page.percent(row[f"rank_{side}"]),
     }
-
-
-def _card(seen: Seen, rank: float, name: str, usual: float) -> dict[str, Any]:
-    picture = seen.picture
-    facts = {
-        "score": page.score(picture.image_score),
-        "threshold": page.score(seen.threshold),
-        "p-value": "unknown" if picture.p_value is None else page.figure(picture.p_value),
-        "rank": page.percent(rank),
-    }
-    card = page.card(picture, facts, usual=usual, pixel_threshold=seen.pixel_threshold)
-    return card | {"name": name, "verdict": seen.verdict}

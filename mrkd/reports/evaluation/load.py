@@ -1,13 +1,13 @@
-"""What the page of an evaluation shows, read from its folder: rows, and the images they name.
+"""Reader of an evaluation's folder for its page: records, rows, and the images they name.
 
-Nothing is scored again. Maps and regions are read for the rows that become pictures alone.
+Nothing is scored again. Maps and regions are read for the shown images alone.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -16,19 +16,94 @@ import pyarrow.dataset as ds
 
 from mrkd import storage
 from mrkd.nights.manifest import open_night, readable
-from mrkd.reports.evaluation.values import Archive, Category, PageData
 from mrkd.reports.kit import read as stored
-from mrkd.reports.kit.values import ImageError, LeakPair, MetricRow, Model, Picture
+from mrkd.reports.kit.values import Row, ScoredImage
 from mrkd.storage import schema
 
 RECORD = "evaluation.json"
 EVALUATION_VERSION = 2
 
-_ERRORS_SHOWN = 50
+ERRORS_SHOWN = 50
 
 _ROW = ["image_uri", "image_score", "error_kind", "error_message"]
 _LABELS = ["category", "gt_label", "defect", "headline"]
 _DRAWN = ["p_value", "is_anomalous", "image_height", "image_width", "regions", "gt_mask_uri"]
+
+
+@dataclass(frozen=True)
+class Category:
+    """One category of the page.
+
+    Args:
+        name: name of the category.
+        facts: its entry of `evaluation.json`: the model that scored it, or its failure.
+        rows: its images, with the columns `_ROW` and `_LABELS` of `scores.parquet`.
+        metrics: rows of `schema.METRICS`.
+        operating: rows of `schema.OPERATING`.
+        highest: the highest-scored images, the highest first.
+        nearest: the images nearest the threshold, the nearest first.
+        leaks: `stored.leak_pairs`, the most alike first.
+        num_leaks: number of all pairs; None without a leak check.
+    """
+
+    name: str
+    facts: Row
+    rows: pa.Table
+    metrics: Sequence[Row] = ()
+    operating: Sequence[Row] = ()
+    highest: Sequence[ScoredImage] = ()
+    nearest: Sequence[ScoredImage] = ()
+    leaks: Sequence[Row] = ()
+    num_leaks: int | None = None
+
+    @property
+    def failure(self) -> str:
+        """The reason why figures are missing, one line; empty otherwise."""
+        return str(self.facts["reason"]) if self.facts["status"] == "failed" else ""
+
+    @property
+    def scored(self) -> pa.Table:
+        """Its rows with a score."""
+        return self.rows.filter(pc.field("error_kind").is_null())
+
+    @property
+    def errors(self) -> pa.Table:
+        """Its rows without a score."""
+        return self.rows.filter(pc.field("error_kind").is_valid())
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A night's calls on an archive without labels.
+
+    Args:
+        run: name of the night.
+        counts: by category the numbers of OK, NOK and ERROR images.
+        errors: rows of the first images that could not be scored.
+        num_errors: number of errors by kind.
+    """
+
+    run: str
+    counts: Mapping[str, tuple[int, int, int]]
+    errors: Sequence[Row]
+    num_errors: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class PageData:
+    """Everything the page of an evaluation shows.
+
+    Args:
+        record: `evaluation.json`.
+        categories: sorted by name.
+        scored_at: time at which the images were scored, as stored; empty where unknown.
+        archive: a night's rows beside the evaluation, if any.
+    """
+
+    record: Row
+    categories: Sequence[Category]
+    scored_at: str = ""
+    archive: Archive | None = None
 
 
 def load_page_data(evaluation_uri: str, *, night_uri: str = "") -> PageData:
@@ -46,113 +121,63 @@ def load_page_data(evaluation_uri: str, *, night_uri: str = "") -> PageData:
     record = stored.record(
         storage.join(evaluation_uri, RECORD), version=EVALUATION_VERSION, advice="evaluate again"
     )
-    metrics_uri = storage.join(evaluation_uri, "metrics.parquet")
-    metrics = schema.from_parquet(storage.read(metrics_uri), name=metrics_uri)
+    names = ["metrics", "operating"] + ["leaks"] * bool(record["config"].get("check_leaks"))
+    tables = {name: stored.parquet(evaluation_uri, name) for name in names}
     filesystem, path = storage.open_uri(storage.join(evaluation_uri, "scores.parquet"))
     scores = ds.dataset(path, filesystem=filesystem, format="parquet")
-    rows = scores.to_table(columns=_ROW + _LABELS)
+    tables["rows"] = scores.to_table(columns=_ROW + _LABELS)
     facts = record["categories"]
-    leaks = None
-    if record["config"].get("check_leaks"):
-        leaks_uri = storage.join(evaluation_uri, "leaks.parquet")
-        leaks = schema.from_parquet(storage.read(leaks_uri), name=leaks_uri)
-    operating_uri = storage.join(evaluation_uri, "operating.parquet")
-    operating = schema.from_parquet(storage.read(operating_uri), name=operating_uri)
-    # Of each kind, the highest and the nearest: more categories than pictures have figures alone.
-    in_all = stored.PICTURES_IN_ALL // max(len(facts), 1)
-    num_pictures = min(stored.PICTURES_PER_CATEGORY, in_all)
     return PageData(
-        run=record["run"],
-        scored_at=(scores.schema.metadata or {}).get(b"scored_at", b"").decode(),
-        part=record["config"]["part"],
-        root=record["config"]["data"]["root"],
-        categories=tuple(
-            _category(name, facts[name], metrics, operating, rows, scores, leaks, num_pictures)
+        record=record,
+        categories=[
+            _category(
+                name,
+                facts[name],
+                {key: table.filter(pc.field("category") == name) for key, table in tables.items()},
+                scores,
+                # With more categories than there is room for images, figures alone are shown.
+                min(stored.PICTURES_PER_CATEGORY, stored.PICTURES_IN_ALL // len(facts)),
+            )
             for name in sorted(facts)
-        ),
-        config=record["config"],
+        ],
+        scored_at=(scores.schema.metadata or {}).get(b"scored_at", b"").decode(),
         archive=_archive(night_uri) if night_uri else None,
     )
 
 
 def _category(
-    name: str,
-    facts: Mapping[str, Any],
-    metrics: pa.Table,
-    operating: pa.Table,
-    rows: pa.Table,
-    scores: ds.Dataset,
-    leaks: pa.Table | None,
-    num_pictures: int,
+    name: str, facts: Row, tables: Mapping[str, pa.Table], scores: ds.Dataset, num_shown: int
 ) -> Category:
+    rows, leaks = tables["rows"], tables.get("leaks")
     if facts["status"] == "failed":
-        return Category(name, failure=facts["reason"])
-    model = Model(**{key: facts[key] for key in _MODEL})
-    own = rows.filter(pc.field("category") == name)
-    scored = own.filter(pc.field("error_kind").is_null())
-    image_scores = scored["image_score"].to_numpy()
-    highest = np.argsort(-image_scores, kind="stable")[:num_pictures]
-    distance = np.abs(image_scores - np.float32(model.threshold))
-    nearest = np.argsort(distance, kind="stable")[:num_pictures]
-    uris = scored["image_uri"].to_pylist()
-    pairs = None if leaks is None else leaks.filter(pc.field("category") == name)
-    drawn = _pictures(name, facts, scores, [uris[n] for n in {*highest, *nearest}])
+        return Category(name, facts, rows)
+    scored = rows.filter(pc.field("error_kind").is_null())
+    image_scores, uris = scored["image_score"].to_numpy(), scored["image_uri"].to_pylist()
+    distance = np.abs(image_scores - np.float32(facts["threshold"]))
+    chosen = [np.argsort(by, kind="stable")[:num_shown] for by in (-image_scores, distance)]
+    shown = _images(name, facts, scores, [uris[n] for n in {*chosen[0], *chosen[1]}])
+    highest, nearest = ([shown[uris[n]] for n in some] for some in chosen)
     return Category(
         name,
-        model=model,
-        metrics=tuple(
-            MetricRow(**{key: row[key] for key in _METRIC})
-            for row in metrics.filter(pc.field("category") == name).to_pylist()
-        ),
-        scores=image_scores,
-        gt_labels=scored["gt_label"].to_numpy(),
-        headline=scored["headline"].to_numpy(zero_copy_only=False),
-        defects=np.array(scored["defect"].to_pylist(), dtype=np.object_),
-        errors=_errors(own.filter(pc.field("error_kind").is_valid())),
-        highest=tuple(drawn[uris[n]] for n in highest),
-        nearest=tuple(drawn[uris[n]] for n in nearest),
-        leaks=() if pairs is None else _leaks(pairs.slice(0, num_pictures)),
-        num_leaks=None if pairs is None else pairs.num_rows,
-        operating=tuple(operating.filter(pc.field("category") == name).to_pylist()),
+        facts,
+        rows,
+        metrics=tables["metrics"].to_pylist(),
+        operating=tables["operating"].to_pylist(),
+        highest=highest,
+        nearest=nearest,
+        leaks=stored.leak_pairs(leaks.slice(0, num_shown).to_pylist()) if leaks else (),
+        num_leaks=None if leaks is None else leaks.num_rows,
     )
 
 
-_MODEL = tuple(Model.__dataclass_fields__)
-_METRIC = tuple(MetricRow.__dataclass_fields__)
-
-
-def _pictures(
-    category: str, facts: Mapping[str, Any], scores: ds.Dataset, uris: list[str]
-) -> dict[str, Picture]:
+def _images(
+    category: str, facts: Row, scores: ds.Dataset, uris: Sequence[str]
+) -> dict[str, ScoredImage]:
     chosen = (pc.field("category") == category) & pc.field("image_uri").isin(uris)
     columns = _ROW[:2] + _LABELS[1:] + _DRAWN + [*schema.MAP_COLUMNS]
     table = scores.to_table(columns=columns, filter=chosen)
-    size, resize = facts["image_size"], facts["resize"]
-    return {
-        row["image_uri"]: stored.picture(row, image_size=size, resize=resize)
-        for row in table.to_pylist()
-    }
-
-
-def _leaks(rows: pa.Table) -> tuple[LeakPair, ...]:
-    return tuple(
-        LeakPair(
-            row["image_uri"],
-            row["training_uri"],
-            row["similarity"],
-            stored.thumbnail(row["image_uri"]),
-            stored.thumbnail(row["training_uri"]),
-        )
-        for row in rows.to_pylist()
-    )
-
-
-def _errors(rows: pa.Table) -> tuple[ImageError, ...]:
-    first = rows.select(["image_uri", "error_kind", "error_message"]).slice(0, _ERRORS_SHOWN)
-    return tuple(
-        ImageError(row["image_uri"], row["error_kind"], row["error_message"])
-        for row in first.to_pylist()
-    )
+    model = {name: facts[name] for name in ("image_size", "resize", "pixel_threshold")}
+    return {row["image_uri"]: stored.scored_image(row, **model) for row in table.to_pylist()}
 
 
 def _archive(night_uri: str) -> Archive:
@@ -169,6 +194,6 @@ def _archive(night_uri: str) -> Archive:
             name: (calls[name, False], calls[name, True], calls[name, None])
             for name in sorted({category for category, _ in calls})
         },
-        errors=_errors(errors),
+        errors=errors.slice(0, ERRORS_SHOWN).to_pylist(),
         num_errors=dict(sorted(Counter(errors["error_kind"].to_pylist()).items())),
     )

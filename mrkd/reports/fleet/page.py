@@ -1,19 +1,20 @@
-"""The page of a fleet: which categories have a model, how good it is, and what asks for people."""
+"""The page of a fleet: the state and quality of each category's model, and open items."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import fields
-from datetime import UTC, datetime
+from collections.abc import Sequence
 from typing import Any
 
-from mrkd.reports.fleet.values import FleetData, Gate, Training
-from mrkd.reports.kit import charts, page
-from mrkd.reports.kit.values import Measure, Picture
+import numpy as np
 
-# In the order in which they ask for a reader: state -> title, explanation.
+from mrkd.reports.fleet.load import LOSSES, FleetData, Training
+from mrkd.reports.kit import charts, page
+from mrkd.reports.kit.values import Row
+from mrkd.training.fleet_store import doubts_of
+
+# In the order in which they need attention: state -> title, explanation.
 STATE_WORDS = {
     "failed": ("failed", "no new model"),
     "not_started": ("not started", "to be done"),
@@ -23,6 +24,8 @@ STATE_WORDS = {
 }
 # Past so many categories a table scrolls by itself, and charts are drawn when they are asked for.
 _MANY = 24
+# The groups of a training that are shown, and the names of each.
+_GROUPS, _NAMES = 12, 4
 _SIDES = (
     ("trained on", charts.GOOD_COLOUR, "", "train"),
     ("validation", charts.APART_COLOUR, ".", "validation"),
@@ -31,110 +34,128 @@ _SIDES = (
 
 
 def fleet_page(data: FleetData) -> str:
-    """The whole page as HTML that stands alone: it reads no other file and asks no network."""
-    trainings = [_view(training) for training in data.trainings]
-    shown = [view for view in trainings if view["version"]]
+    """The page of a fleet, see `page.render`."""
+    record = data.record
+    views = [_view(training) for training in data.trainings]
     return page.render(
         "fleet.html.j2",
         teachers=sorted({training.teacher for training in data.trainings}),
-        config=data.config,
-        run=data.run,
+        config=record["config"],
+        record=record,
         workspace=data.workspace,
-        root=data.root,
-        state=data.state,
-        **_times(data),
+        took=page.took(record["started_at"], record["finished_at"]),
         **_counts(data.trainings),
-        trainings=trainings,
-        failed=[view for view in trainings if view["status"] == "failed"],
+        trainings=views,
+        failed=[view for view in views if view["state"] == "failed"],
         not_started=_by_reason(data.trainings),
-        held=[view for view in trainings if view["state"] == "held"],
-        odd=[view for view in trainings if view["num_suspects"]],
-        doubtful=[view for view in trainings if view["doubts"]],
-        shown=shown,
+        held=[view for view in views if view["state"] == "held"],
+        odd=[view for view in views if view["data"].suspect_uris],
+        doubtful=[view for view in views if view["doubts"]],
+        shown=[view for view in views if view["version"]],
         many=_MANY,
     )
 
 
-def _times(data: FleetData) -> dict[str, Any]:
-    began = datetime.fromisoformat(data.started_at)
-    took = None
-    if data.finished_at:
-        took = (datetime.fromisoformat(data.finished_at) - began).total_seconds()
-    return {"began": f"{began.astimezone(UTC):%Y-%m-%d %H:%M} UTC", "took": took}
-
-
 def _counts(trainings: Sequence[Training]) -> dict[str, Any]:
-    """The numbers at the top, each with its words, and what they come to in one sentence."""
-    counts = Counter(training.status for training in trainings)
-    counts["held"] = sum(training.gate.holds for training in trainings)
+    """The numbers at the top, each with its words, and their sum in one sentence."""
+    counts = Counter(training.record["status"] for training in trainings)
+    counts["held"] = sum(training.is_held for training in trainings)
     done = counts["trained"] + counts["up_to_date"]
     verdict = f"{done} of {len(trainings)} categories have a model of today's images"
     if counts["held"]:
         verdict += f", {counts['held']} of them held back, where the model before goes on scoring"
     states = ("trained", "up_to_date", "held", "failed", "not_started")
     totals = [(state, counts[state], *STATE_WORDS[state]) for state in states]
-    names = ("state", "count", "title", "words")
-    return {
-        "verdict": verdict,
-        "totals": [dict(zip(names, total, strict=True)) for total in totals],
-    }
+    return {"verdict": verdict, "totals": totals}
 
 
 def _by_reason(trainings: Sequence[Training]) -> dict[str, list[str]]:
-    """The names of those that were not started, by why."""
+    """The names of the categories that were not started, by reason."""
     names = defaultdict(list)
     for training in trainings:
-        if training.status == "not_started":
-            names[training.reason].append(training.category)
+        if training.record["status"] == "not_started":
+            names[training.record["reason"]].append(training.record["category"])
     return dict(names)
 
 
 def _view(training: Training) -> dict[str, Any]:
-    """What the template shows of a category: its values, and what follows from them."""
-    gate = training.gate
-    state = "held" if gate.holds else training.status
-    usual = page.usual(training.suspects)
-    return {spec.name: getattr(training, spec.name) for spec in fields(training)} | {
-        "name": training.category,
-        "anchor": f"category-{training.category}",
-        "look_anchor": f"look-{training.category}",
+    """Values of the template for a category: its training, and what follows from it."""
+    record, gate = training.record, training.gate
+    state = "held" if training.is_held else record["status"]
+    version = record.get("version", "")
+    view: dict[str, Any] = {
+        "data": training,
+        "record": record,
+        "gate": gate,
+        "name": record["category"],
+        "anchor": f"category-{record['category']}",
+        "look_anchor": f"look-{record['category']}",
+        "version": version,
         "state": state,
         "rank": list(STATE_WORDS).index(state),
         "state_words": STATE_WORDS[state][0],
-        "image_auroc": _known(gate.image_auroc),
-        "champion_auroc": _known(gate.champion_auroc),
-        "difference": _known(gate.difference),
+        "reason": record.get("error") or record.get("reason", ""),
+        "doubts": doubts_of(record) if version else [],
+    }
+    if not version:
+        return view
+    usual = page.usual(training.suspects)
+    losses = training.losses
+    champion = gate.get("champion") or {}
+    return view | {
+        "image_auroc": _known(gate.get("image_auroc")),
+        "champion": champion.get("version"),
+        "champion_auroc": _known(champion.get("image_auroc")),
+        "difference": _known(gate.get("difference")),
         "measured": _measured(gate),
-        "total_images": sum(training.num_images.values()),
-        "total_s": sum(training.seconds.values()),
-        "num_suspects": len(training.suspect_uris),
+        "total_images": sum(record["num_images"].values()),
+        "total_s": sum(record["seconds"].values()),
+        "groups": _groups(training),
         # A JSON string is a TOML string too.
         "suspect_uris": [json.dumps(uri, ensure_ascii=False) for uri in training.suspect_uris],
-        "cards": [_card(picture, training, usual) for picture in training.suspects],
-        "losses": charts.losses(training.losses) if training.losses else None,
-        "histogram": _histogram(training) if len(training.scores) else None,
+        "cards": [
+            page.card(image, {"score": page.score(image.row["image_score"])}, usual=usual)
+            for image in training.suspects
+        ],
+        "losses": charts.losses(*(losses[name].to_numpy() for name in LOSSES)) if losses else None,
+        "histogram": _histogram(training),
     }
 
 
-def _known(measure: Measure) -> Measure | None:
-    return None if measure.value is None else measure
+def _known(measure: Row | None) -> Row | None:
+    return measure if measure and measure["value"] is not None else None
 
 
-def _measured(gate: Gate) -> str:
-    """By which images, in a few words."""
-    if gate.by == "labels":
-        return f"{gate.num_good} good, {gate.num_defective} defective"
-    return f"{gate.num_defective} painted defects" if gate.by == "synthetic" else ""
+def _measured(gate: Row) -> str:
+    """The images that measured a model, in a few words."""
+    if gate.get("by") == "labels":
+        return f"{gate['num_good']} good, {gate['num_defective']} defective"
+    return f"{gate['num_defective']} painted defects" if gate.get("by") == "synthetic" else ""
 
 
-def _card(picture: Picture, training: Training, usual: float) -> Mapping[str, Any]:
-    facts = {"score": page.score(picture.image_score)}
-    return page.card(picture, facts, usual=usual, pixel_threshold=training.pixel_threshold)
+def _groups(training: Training) -> dict[str, Any]:
+    """The number of groups of the good images, and the largest with some names of each."""
+    scores = training.scores
+    members: dict[int, list[str]] = defaultdict(list)
+    if scores is not None and "group" in scores.column_names:
+        for group, uri in zip(
+            scores["group"].to_pylist(), scores["image_uri"].to_pylist(), strict=True
+        ):
+            members[group].append(uri.rpartition("/")[2])
+    shared = sorted(sorted(some) for some in members.values() if len(some) > 1)
+    shared.sort(key=len, reverse=True)
+    largest = [(len(some), some[:_NAMES]) for some in shared[:_GROUPS]]
+    return {"number": len(members), "largest": largest}
 
 
-def _histogram(training: Training) -> charts.Spec:
+def _histogram(training: Training) -> charts.Spec | None:
+    if not training.scores:
+        return None
+    scores = training.scores["image_score"].to_numpy()
+    sides = np.array(training.scores["side"].to_pylist(), dtype=np.object_)
     series = [
-        charts.Series(name, colour, hatch, training.scores[training.sides == side])
+        charts.Series(name, colour, hatch, scores[sides == side])
         for name, colour, hatch, side in _SIDES
     ]
-    return charts.histogram(series, threshold=training.threshold, share=True, small=True)
+    threshold = training.record["threshold"]
+    return charts.histogram(series, threshold=threshold, share=True, small=True)

@@ -1,4 +1,4 @@
-"""The page of one image: what each night made of it, from the rows that `audit.history` found."""
+"""The page of one image: its verdict in each night, from rows of `image_history.history`."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from mrkd.reports.kit import page
 from mrkd.reports.night.picture import drawn
 
 NUM_SHOWN = 60
-"""The newest rows that the page has a picture of, each some 12 KB; its table has all."""
+"""Newest rows that are shown as images, each some 12 KB; the table has all rows."""
 
 
 def history_page(workspace: str, image_uri: str, found: Sequence[Sighting]) -> str:
-    """The whole page as HTML that stands alone: it reads no other file and asks no network.
+    """The page of one image, see `page.render`.
 
     Args:
-        workspace: of the nights.
-        image_uri: of the image.
+        workspace: URI of the nights' workspace.
+        image_uri: URI of the image.
         found: its rows, the oldest first.
     """
     models = {
@@ -61,7 +61,7 @@ def _read(workspace: str, category: str, version: str, calibration: int, gaps: l
 
 
 def _card(workspace: str, one: Sighting, known: dict[Any, _Model]) -> dict[str, Any]:
-    """A row as a card: the picture if it still is what was scored, under the row's own map."""
+    """A row as a card: the image, if it is still what was scored, under the row's own map."""
     row, line = one.row, one.line()
     model = known.get((one.category, row["model_version"], row["calibration"]), (None, None))
     facts = {"night": line["night"], "closed": line["closed_at"]}
@@ -76,6 +76,5 @@ def _card(workspace: str, one: Sighting, known: dict[Any, _Model]) -> dict[str, 
     night_uri = storage.join(workspace, "nights", one.run)
     data = dict(read_images(night_uri, [row], one.tars)) if row["image_etag"] else {}
     size = {name: row[name] or 1 for name in ("image_height", "image_width")}
-    picture, full = drawn({**row, **size}, *model, data)
-    card = page.card(picture, facts, usual=page.usual([picture]), pixel_threshold=full)
-    return card | {"verdict": one.verdict}
+    image = drawn({**row, **size}, *model, data)
+    return page.card(image, facts, usual=page.usual([image]), verdict=one.verdict)

@@ -1,1 +1,1 @@
-"""Parts that every page shares: layout, charts, pictures, readers of stored records."""
+"""Parts that every page shares: layout, charts, images, readers of stored records."""

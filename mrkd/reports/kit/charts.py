@@ -14,8 +14,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mrkd.reports.kit.values import Losses
-
 Spec = dict[str, Any]
 
 # Blue and orange differ in brightness too, and defective bars are hatched: hue is not needed.
@@ -47,10 +45,10 @@ def histogram(
     """Numbers of images by score, with the threshold as a line.
 
     Args:
-        series: kinds of images, those without any left out; one has some.
-        threshold: of the calibration.
-        share: each bar is a share of its series, so that few are seen beside many.
-        small: for one of many charts beside each other.
+        series: kinds of images; those without any are left out, one at least has some.
+        threshold: threshold of the calibration.
+        share: whether each bar is a share of its series, so that few are seen beside many.
+        small: whether it is one of many charts beside each other.
     """
     series = [one for one in series if len(one.scores)]
     scores = np.concatenate([one.scores for one in series])
@@ -73,20 +71,28 @@ def histogram(
     return {"data": [*bars, line], "layout": layout | {"barmode": "overlay", "bargap": 0.04}}
 
 
-def losses(values: Losses) -> Spec:
-    """The two losses by epoch, and the epoch whose weights were kept; small."""
-    kept = int(np.argmin(np.where(np.isfinite(values.validation), values.validation, np.inf)))
-    shown = _spread(len(values.epochs), _MAX_EPOCHS)
+def losses(
+    epochs: NDArray[np.int64], training: NDArray[np.float64], validation: NDArray[np.float64]
+) -> Spec:
+    """The two losses by epoch, and the epoch whose weights were kept; small.
+
+    Args:
+        epochs: `[n]`, n >= 1, rising.
+        training: `[n]`; NaN where it was not a number.
+        validation: `[n]`, on good images that no step used; the epoch with the least was kept.
+    """
+    kept = int(np.argmin(np.where(np.isfinite(validation), validation, np.inf)))
+    shown = _spread(len(epochs), _MAX_EPOCHS)
     lines = [
-        ("training", GOOD_COLOUR, "solid", values.training),
-        ("validation", HELD_OUT_COLOUR, "dot", values.validation),
+        ("training", GOOD_COLOUR, "solid", training),
+        ("validation", HELD_OUT_COLOUR, "dot", validation),
     ]
     data: list[Spec] = [
         {
             "type": "scatter",
             "mode": "lines" if len(shown) > 1 else "markers",
             "name": name,
-            "x": values.epochs[shown].tolist(),
+            "x": epochs[shown].tolist(),
             "y": [short(value) for value in loss[shown]],
             "line": {"color": colour, "width": 2, "dash": dash},
             "hovertemplate": f"epoch %{{x}}, {name} %{{y:.4g}}<extra></extra>",
@@ -98,8 +104,8 @@ def losses(values: Losses) -> Spec:
             "type": "scatter",
             "mode": "markers",
             "name": "kept",
-            "x": [int(values.epochs[kept])],
-            "y": [short(values.validation[kept])],
+            "x": [int(epochs[kept])],
+            "y": [short(validation[kept])],
             "marker": {"color": THRESHOLD_COLOUR, "size": 9, "symbol": "diamond"},
             "hovertemplate": "epoch %{x} was kept, %{y:.4g}<extra></extra>",
         }
@@ -120,14 +126,14 @@ def history(
     band: tuple[float, float, float] | None,
     share: bool = False,
 ) -> Spec:
-    """A value night by night, the last one marked, over what nine of ten nights keep to; small.
+    """A value night by night, the last one marked, over the range of nine nights in ten; small.
 
     Args:
-        times: of the nights, ISO 8601, rising; the last is the page's own.
-        values: of each; None, a gap, where there is none.
-        title: of the value.
-        band: low end, median and high end; None where too few nights tell.
-        share: values are shares.
+        times: times of the nights, ISO 8601, rising; the last is the page's own night.
+        values: a value for each night; None, a gap, where it is not known.
+        title: title of the value.
+        band: low end, median and high end; None with too few nights.
+        share: whether the values are shares.
     """
     shown = [short(value) if share and value is not None else value for value in values]
     text = "%{y:.2~%}" if share else "%{y:,}"
@@ -177,7 +183,7 @@ def roc(
     Args:
         scores: float32 `[n]`.
         gt_labels: int8 `[n]`, 0 good, 1 anomalous.
-        threshold: of the calibration, marked on the curve.
+        threshold: threshold of the calibration, marked on the curve.
 
     Returns:
         The chart; None where one of the two kinds is missing.
@@ -269,10 +275,10 @@ def _share_above(values: NDArray[np.float32], cuts: ArrayLike) -> list[float]:
 
 
 def _spread(count: int, most: int) -> NDArray[np.int64]:
-    """Places of at most so many of `count` things, evenly spread, the first and last among them."""
+    """At most `most` indices of `count` things, evenly spread, with the first and the last."""
     return np.linspace(0, count - 1, min(count, most)).round().astype(np.int64)
 
 
 def short(value: float) -> float | None:
-    """Four digits, which is more than a chart shows; None, a gap, for what is no number."""
+    """Four digits, which is more than a chart shows; None, a gap, for NaN and infinity."""
     return float(f"{value:.4g}") if np.isfinite(value) else None

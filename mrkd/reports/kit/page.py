@@ -1,4 +1,4 @@
-"""What all pages show in one way: numbers, cards of pictures, and the frame around it all."""
+"""Numbers, cards of images and the frame around them, as all pages show them."""
 
 from __future__ import annotations
 
@@ -6,28 +6,29 @@ import base64
 import gzip
 import json
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from functools import cache
-from pathlib import PurePosixPath
 from typing import Any
 
 import jinja2
 import numpy as np
+from numpy.typing import NDArray
 from plotly.offline import get_plotlyjs
 
 from mrkd.reports.kit import pictures
-from mrkd.reports.kit.values import Picture
+from mrkd.reports.kit.values import ScoredImage
 
 
 def render(
     template: str, *, teachers: Iterable[str], config: Mapping[str, Any], **values: Any
 ) -> str:
-    """The whole page as HTML that stands alone: it reads no other file and asks no network.
+    """A whole page as self-contained HTML: it reads no other file and uses no network.
 
     Args:
         template: a name of `mrkd/reports/templates`.
-        teachers: names of those behind the page's models; of a random one the page warns.
+        teachers: names of the teachers of the page's models; of a random one the page warns.
         config: the resolved config, shown at the page's end.
-        values: by the template's names.
+        values: variables of the template by name.
     """
     return (
         _environment()
@@ -42,38 +43,42 @@ def render(
 
 
 def card(
-    picture: Picture, facts: Mapping[str, str], *, usual: float, pixel_threshold: float
+    image: ScoredImage,
+    facts: Mapping[str, str],
+    *,
+    usual: float,
+    verdict: str = "",
+    wrong: str = "",
+    name: str = "",
 ) -> dict[str, Any]:
-    """What the template `card` shows of a picture.
+    """Values of the template `card`.
 
     Args:
-        picture: with its map, regions and ground truth, as far as there are any.
+        image: the image with its map, regions and ground truth, as far as they are stored.
         facts: words and values below it.
-        usual: of pixels, where heat begins.
-        pixel_threshold: where heat is full.
+        usual: value of most pixels, at which heat begins.
+        verdict: OK, NOK or ERROR; empty: none is shown.
+        wrong: remark on a wrong verdict.
+        name: title of the card; empty: the image's name.
     """
-    size = {"height": picture.height, "width": picture.width}
-    gt_mask, anomaly_map = picture.gt_mask, picture.anomaly_map
-    heat = None
-    if anomaly_map is not None:
-        heat = pictures.heat_uri(anomaly_map, low=usual, high=pixel_threshold)
-    return size | {
-        "uri": picture.image_uri,
-        "name": PurePosixPath(picture.image_uri).name,
-        "jpeg": None if picture.pixels is None else pictures.jpeg_uri(picture.pixels),
-        "heat": heat,
-        "map_box": picture.map_box,
-        "regions": picture.regions,
-        "truth": "" if gt_mask is None else pictures.outline(gt_mask, **size),
-        "verdict": "",
-        "wrong": "",
+    return {
+        "image": image,
         "facts": facts,
+        "usual": usual,
+        "verdict": verdict,
+        "wrong": wrong,
+        "name": name or image.name,
     }
 
 
-def usual(shown: Iterable[Picture]) -> float:
+def usual(shown: Iterable[ScoredImage]) -> float:
     """The median of the maps shown: most pixels, even of defective parts, are sound."""
-    pixels = [one.anomaly_map.ravel() for one in shown if one.anomaly_map is not None]
+    return median(one.anomaly_map for one in shown)
+
+
+def median(maps: Iterable[NDArray[np.float32] | None]) -> float:
+    """The median over all pixels of these maps; 0 without any."""
+    pixels = [one.ravel() for one in maps if one is not None]
     return float(np.median(np.concatenate(pixels))) if pixels else 0.0
 
 
@@ -125,6 +130,19 @@ def megabytes(num_bytes: int) -> str:
     return f"{num_bytes / 1e6:.1f}"
 
 
+def minute(at: str) -> str:
+    """A stored time, ISO 8601, to the minute."""
+    return f"{datetime.fromisoformat(at).astimezone(UTC):%Y-%m-%d %H:%M} UTC" if at else "unknown"
+
+
+def took(started_at: str, finished_at: str | None) -> float | None:
+    """Seconds between two stored times; None where the second is not known."""
+    if not finished_at:
+        return None
+    begun, ended = map(datetime.fromisoformat, (started_at, finished_at))
+    return (ended - begun).total_seconds()
+
+
 @cache
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
@@ -134,8 +152,13 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters = (figure, change, score, count, percent, duration, megabytes)
+    filters = (figure, change, score, signed, count, percent, duration, megabytes, minute)
     environment.filters |= {one.__name__: one for one in filters}
+    environment.filters |= {
+        "jpeg": pictures.jpeg_uri,
+        "heat": pictures.heat_uri,
+        "outline": pictures.outline,
+    }
     return environment
 
 

@@ -13,8 +13,8 @@ THUMBNAIL_SIDE = 220
 _JPEG_QUALITY = 80
 _STEPS = 24
 
-# Amber and magenta are told apart by all common kinds of colour blindness, and stand out from grey,
-# dark and bright pictures alike. (place on the scale, red, green, blue, opacity)
+# Amber and magenta differ for all common kinds of colour blindness, and differ from grey, dark and
+# bright images. (position on the scale, red, green, blue, opacity)
 _RAMP = np.array(
     [
         (0.0, 255, 176, 0, 0.0),
@@ -36,25 +36,27 @@ def thumbnail(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def jpeg_uri(rgb: NDArray[np.uint8]) -> str:
-    """The picture as a data URI."""
+    """The image as a data URI of a JPEG."""
     done, data = cv2.imencode(".jpg", rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
     assert done
     return _data_uri("image/jpeg", data.tobytes())
 
 
 def heat_uri(anomaly_map: NDArray[np.float32], *, low: float, high: float) -> str:
-    """The map as a see-through picture.
+    """The map as a data URI of a transparent PNG.
 
     Args:
         anomaly_map: float32 `[h, w]`.
-        low: what is usual; clear up to well above it.
-        high: the pixel threshold, where amber is full; magenta from as far above it again.
+        low: the usual value; the PNG is clear up to well above it.
+        high: the pixel threshold, where amber is full; magenta begins as far above it again.
     """
     span = max(high - low, 1e-12)
     steps = np.clip((anomaly_map - low) / span / _RAMP[-1, 0] * _STEPS, 0, _STEPS)
     # Few steps compress to a third; the browser smooths between the map's pixels anyway.
-    place = np.round(np.nan_to_num(steps, nan=_STEPS)) / _STEPS * _RAMP[-1, 0]
-    red, green, blue, opacity = (np.interp(place, _RAMP[:, 0], _RAMP[:, c]) for c in (1, 2, 3, 4))
+    position = np.round(np.nan_to_num(steps, nan=_STEPS)) / _STEPS * _RAMP[-1, 0]
+    red, green, blue, opacity = (
+        np.interp(position, _RAMP[:, 0], _RAMP[:, c]) for c in (1, 2, 3, 4)
+    )
     bgra = np.stack([blue, green, red, opacity * 255], axis=-1).round().astype(np.uint8)
     done, data = cv2.imencode(".png", bgra, [cv2.IMWRITE_PNG_COMPRESSION, 9])
     assert done

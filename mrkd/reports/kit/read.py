@@ -1,8 +1,8 @@
-"""What all pages read in one way: records, tables, and the images that rows name."""
+"""Readers that all pages share: records, tables, and the images that rows name."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from mrkd.data import datasets, images
 from mrkd.data.images import Geometry, Policy
 from mrkd.errors import ArtefactError, ImageDecodeError, StorageError
 from mrkd.reports.kit import pictures
-from mrkd.reports.kit.values import Box, Picture
+from mrkd.reports.kit.values import Box, Row, ScoredImage
 from mrkd.storage import schema
 
 PICTURES_PER_CATEGORY = 12
@@ -26,9 +26,9 @@ def record(uri: str, *, version: int, advice: str) -> dict[str, Any]:
     """The JSON record that a page begins with.
 
     Args:
-        uri: of its file.
+        uri: URI of its file.
         version: the schema that this version of mrkd reads.
-        advice: what to do where it is another.
+        advice: what to do about another schema.
 
     Raises:
         StorageError: it cannot be read.
@@ -58,45 +58,60 @@ def table(uri: str, columns: Sequence[str], optional: Sequence[str] = ()) -> pa.
     return found.select([*columns, *(name for name in optional if name in found.column_names)])
 
 
+def parquet(folder_uri: str, name: str) -> pa.Table:
+    """All of a run's `<name>.parquet`.
+
+    Raises:
+        StorageError: it cannot be read.
+        ArtefactError: it is damaged.
+    """
+    uri = storage.join(folder_uri, f"{name}.parquet")
+    return schema.from_parquet(storage.read(uri), name=uri)
+
+
 Read = Callable[[str], bytes]
-"""The bytes of an image's file by its URI; a StorageError where it cannot be read."""
+"""Reads the bytes of an image's file by its URI; a StorageError where it cannot."""
 
 
-def picture(
-    row: Mapping[str, Any],
+def scored_image(
+    row: Row,
     *,
     image_size: int,
     resize: Policy,
+    pixel_threshold: float = 0.0,
     read: Read = datasets.read_image,
-) -> Picture:
-    """A scored row as a card shows it, with its image and its map.
+) -> ScoredImage:
+    """A scored row with its image and its map.
 
     Args:
-        row: by column name; of the labels and the regions, what there is.
+        row: columns of `schema.SCORES`, and the ground truth where it is known.
         image_size: side of the model's input in pixels.
-        resize: how an image became that size.
-        read: where images are read from.
+        resize: policy by which an image became that size.
+        pixel_threshold: value of the map at which heat is full.
+        read: source of the images' bytes.
     """
     original = (row["image_height"], row["image_width"])
-    rgb, gt_mask = thumbnail(row["image_uri"], read), read_pixels(row.get("gt_mask_uri"), read)
-    return Picture(
-        image_uri=row["image_uri"],
-        image_score=row["image_score"],
-        p_value=row.get("p_value"),
-        is_anomalous=row["is_anomalous"],
-        height=original[0],
-        width=original[1],
-        gt_label=row.get("gt_label"),
-        defect=row.get("defect", ""),
-        headline=row.get("headline", True),
-        pixels=rgb,
+    gt_mask = read_pixels(row.get("gt_mask_uri"), read)
+    return ScoredImage(
+        row,
+        pixels=thumbnail(row["image_uri"], read),
         anomaly_map=schema.read_map(row),
         map_box=map_box(Geometry(original, (image_size, image_size), resize)),
-        regions=tuple(
-            Box(r["x"], r["y"], r["width"], r["height"]) for r in row.get("regions") or ()
-        ),
         gt_mask=None if gt_mask is None else images.to_mask(gt_mask),
+        pixel_threshold=pixel_threshold,
     )
+
+
+def leak_pairs(rows: Sequence[Row]) -> list[Row]:
+    """Rows of `leaks.parquet` with the thumbnails `pixels` and `training_pixels`, or None."""
+    return [
+        {
+            **row,
+            "pixels": thumbnail(row["image_uri"]),
+            "training_pixels": thumbnail(row["training_uri"]),
+        }
+        for row in rows
+    ]
 
 
 def thumbnail(uri: str, read: Read = datasets.read_image) -> NDArray[np.uint8] | None:
@@ -106,14 +121,14 @@ def thumbnail(uri: str, read: Read = datasets.read_image) -> NDArray[np.uint8] |
 
 
 def map_box(geometry: Geometry) -> Box:
-    """Where the whole map lies over the original: past its edges where borders were added."""
+    """Position of the whole map over the original: past its edges where borders were added."""
     x, y, width, height = geometry.valid
     scale_y, scale_x = geometry.original[0] / height, geometry.original[1] / width
     return Box(-x * scale_x, -y * scale_y, geometry.size[1] * scale_x, geometry.size[0] * scale_y)
 
 
 def read_pixels(uri: str | None, read: Read = datasets.read_image) -> NDArray[np.uint8] | None:
-    """The image's pixels; None where there is none, or it is gone or damaged by now."""
+    """The image's pixels; None without a URI, or where the image is gone or damaged by now."""
     if not uri:
         return None
     try:

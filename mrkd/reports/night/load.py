@@ -1,6 +1,6 @@
-"""What the page of a night shows, read from its folder, its models and the nights before.
+"""Reader of a night's folder, its models and the nights before for the night's page.
 
-Nothing is scored again. A file that cannot be read leaves a line in its place.
+Nothing is scored again. A file that cannot be read is named in a line on the page.
 """
 
 from __future__ import annotations
@@ -21,16 +21,15 @@ from mrkd.model.artefact import Calibration, ModelCard
 from mrkd.nights import drift
 from mrkd.nights.archive import UNMATCHED
 from mrkd.nights.archived_images import read_images
-from mrkd.nights.drift import CalibrationImages, Lights, Profile
-from mrkd.nights.manifest import Manifest, open_night, read_manifests, readable
+from mrkd.nights.drift import CalibrationImages, Compared, Earlier, Lights, Profile
+from mrkd.nights.manifest import open_night, read_manifests, readable
 from mrkd.nights.reviews.error_rates import Reviewed, estimate
 from mrkd.nights.shards import Pin
-from mrkd.reports.kit.values import Model
+from mrkd.reports.kit.values import Row, ScoredImage
 from mrkd.reports.night import records as night_records
 from mrkd.reports.night import rows as night_rows
 from mrkd.reports.night.picture import drawn
-from mrkd.reports.night.rows import Chosen, Row
-from mrkd.reports.night.values import NightData, Scoring, ShownImage
+from mrkd.reports.night.rows import Chosen, ErrorKind
 from mrkd.storage.thread_map import in_threads
 
 RECORD = "_MANIFEST.json"
@@ -39,10 +38,18 @@ _UNREADABLE = (StorageError, ArtefactError, ConfigError)
 
 
 @dataclass(frozen=True)
-class _Model:
-    """A model that scored a category, as far as its files can be read."""
+class ScoringModel:
+    """The model that scored a category, as far as its files can be read.
 
-    pin: Pin | None
+    Args:
+        pin: version and calibration; None without a model.
+        card: its card; None with a `gap`.
+        calibration: its calibration; None with a `gap`.
+        sizes: number of its calibration images by "HxW"; empty where they are not stored.
+        gap: the reason why card and calibration are None, one line; else empty.
+    """
+
+    pin: Pin | None = None
     card: ModelCard | None = None
     calibration: Calibration | None = None
     sizes: Mapping[str, int] | None = None
@@ -55,10 +62,74 @@ class _Model:
         return CalibrationImages.of(calibration, self.sizes or {}) if calibration else None
 
 
+@dataclass(frozen=True)
+class ShownImage:
+    """An image of the night as a card shows it.
+
+    Args:
+        image: the scored image.
+        category: its category.
+        margin: score less threshold, in spreads of the category's good parts.
+    """
+
+    image: ScoredImage
+    category: str
+    margin: float
+
+    @property
+    def line(self) -> str:
+        """The line that it came from; empty where there are none."""
+        return str(dict(self.image.row["attributes"] or ()).get("line", ""))
+
+
+@dataclass(frozen=True)
+class NightData:
+    """Everything the page of a night shows.
+
+    Args:
+        profile: profile of its newest revision.
+        before: the nights before it, as far as they left a profile.
+        config: the resolved config.
+        compared: every category and line, against the nights before.
+        lights: lights of the categories and lines that sent images.
+        models: the model of every category, sorted by name.
+        highest: called defective, each category's furthest above its threshold first.
+        borderline: the nearest to their threshold.
+        audit: good ones drawn at random.
+        errors: errors by kind, the most frequent first.
+        starts: entries of `night.json`; empty where the night left no record.
+        parts: `counts` of OK, NOK and ERROR parts by category, the number of parts that lack a view
+            (`missing`), and the first that are not good (`shown`, rows of `part_verdicts.PARTS`);
+            None where images name no parts.
+        golden: state, force, images and categories `without` of `golden.json`; None without
+            reference parts.
+        num_degraded: scored images without a map, as the night was late.
+        reviewed: verdicts of persons on its images, by category; empty: nothing yet.
+        gaps: one line for each file that could not be read.
+    """
+
+    profile: Profile
+    before: Earlier
+    config: Row
+    compared: Sequence[Compared]
+    lights: Mapping[tuple[str, str], Lights]
+    models: Mapping[str, ScoringModel]
+    highest: Sequence[ShownImage]
+    borderline: Sequence[ShownImage]
+    audit: Sequence[ShownImage]
+    errors: Sequence[ErrorKind]
+    starts: Sequence[Row] = ()
+    parts: Row | None = None
+    golden: Row | None = None
+    num_degraded: int = 0
+    reviewed: Sequence[Reviewed] = ()
+    gaps: Sequence[str] = ()
+
+
 def load_night_data(night_uri: str) -> NightData:
     """Everything that the page of a night shows, of its closed revisions.
 
-    A profile is stored in the night's folder if none of its newest revision stands there.
+    A profile is stored in the night's folder if it holds none of its newest revision.
 
     Args:
         night_uri: `<workspace>/nights/<run>`.
@@ -75,7 +146,6 @@ def load_night_data(night_uri: str) -> NightData:
         rows = open_night(night_uri)
     manifests = read_manifests(night_uri)
     config = manifests[-1].config
-    archive = config.get("archive", {})
     profile = drift.current(night_uri)
     before = drift.earlier(workspace, profile)
     pins: dict[str, Pin | None] = {}
@@ -85,7 +155,7 @@ def load_night_data(night_uri: str) -> NightData:
         zip(sorted(pins), in_threads(partial(_model, workspace), sorted(pins.items())), strict=True)
     )
     compared = drift.compare(profile, before.profiles)
-    tars = tuple(archive.get("tars", ()))
+    tars = tuple(config.get("archive", {}).get("tars", ()))
     with readable(night_uri):
         choice = night_rows.choose(
             rows,
@@ -96,59 +166,46 @@ def load_night_data(night_uri: str) -> NightData:
         kinds = (choice.highest, choice.borderline, choice.audit)
         chosen = [one for kind in kinds for one in kind]
         shown = _shown(night_uri, rows.schema, chosen, models, tars)
-    pictures = [tuple(shown[one] for one in kind if one in shown) for kind in kinds]
-    records = night_records.load(night_uri)
+    highest, borderline, audit = ([shown[one] for one in kind if one in shown] for kind in kinds)
+    gaps: list[str] = []
+    records = night_records.load(night_uri, gaps)
     versions = {name: pin.version for name, pin in pins.items() if pin}
-    reviewed, more_gaps = _reviewed(workspace, profile.run, manifests, versions)
+    reviewed: list[Reviewed] = []
+    try:
+        reviewed = estimate(workspace, {profile.run: manifests}, versions)
+    except _UNREADABLE as error:
+        gaps.append(str(error))
     return NightData(
-        run=profile.run,
-        workspace=workspace,
-        archive=archive.get("manifest") or archive.get("uri", ""),
-        closed_at=profile.closed_at,
-        revisions=profile.revision,
-        max_error_share=config.get("max_error_share", 0.0),
-        compared=tuple(compared),
+        profile,
+        before,
+        config,
+        compared,
         lights=_lights(compared, models),
-        nights=tuple((night.run, night.began_at) for night in before.profiles),
-        without_profile=before.without,
-        scorings=tuple(_scoring(name, model) for name, model in models.items()),
-        highest=pictures[0],
-        borderline=pictures[1],
-        audit=pictures[2],
+        models=models,
+        highest=highest,
+        borderline=borderline,
+        audit=audit,
         errors=choice.errors,
-        starts=records.starts,
-        parts=records.parts,
-        golden=records.golden,
-        gaps=records.gaps + more_gaps,
-        reviewed=reviewed,
+        **records,
         num_degraded=sum(manifest.num_degraded for manifest in manifests),
-        config=config,
+        reviewed=reviewed,
+        gaps=gaps,
     )
 
 
-def _reviewed(
-    workspace: str, run: str, manifests: Sequence[Manifest], versions: Mapping[str, str]
-) -> tuple[tuple[Reviewed, ...], tuple[str, ...]]:
-    """What people say of the night, and why that cannot be told."""
-    try:
-        return tuple(estimate(workspace, {run: manifests}, versions)), ()
-    except _UNREADABLE as error:
-        return (), (str(error),)
-
-
-def _model(workspace: str, pinned: tuple[str, Pin | None]) -> _Model:
+def _model(workspace: str, pinned: tuple[str, Pin | None]) -> ScoringModel:
     category, pin = pinned
     if pin is None:
         reason = "it had no model: its images were not scored"
         if category == UNMATCHED:
             reason = "archive.template finds no category in the keys of its images"
-        return _Model(None, gap=reason)
+        return ScoringModel(gap=reason)
     try:
         card = artefact.read_card(workspace, category, pin.version)
         calibration = artefact.read_calibration(workspace, category, pin.version, pin.calibration)
     except _UNREADABLE as error:
-        return _Model(pin, gap=str(error))
-    return _Model(pin, card, calibration, _held_out_sizes(workspace, category, pin.version))
+        return ScoringModel(pin, gap=str(error))
+    return ScoringModel(pin, card, calibration, _held_out_sizes(workspace, category, pin.version))
 
 
 def _held_out_sizes(workspace: str, category: str, version: str) -> dict[str, int]:
@@ -166,8 +223,8 @@ def _held_out_sizes(workspace: str, category: str, version: str) -> dict[str, in
     return Counter(f"{h}x{w}" for h, w in zip(height, width, strict=True))
 
 
-def _spreads(models: Mapping[str, _Model], profile: Profile) -> dict[str, float]:
-    """How far the scores of each category's good parts lie apart; held-out ones, or tonight's."""
+def _spreads(models: Mapping[str, ScoringModel], profile: Profile) -> dict[str, float]:
+    """Spread of the scores of each category's good parts; of held-out ones, or tonight's."""
     found: dict[str, float] = {}
     for group in profile.groups:
         model = models.get(group.category)
@@ -179,7 +236,7 @@ def _spreads(models: Mapping[str, _Model], profile: Profile) -> dict[str, float]
 
 
 def _lights(
-    compared: Iterable[drift.Compared], models: Mapping[str, _Model]
+    compared: Iterable[drift.Compared], models: Mapping[str, ScoringModel]
 ) -> dict[tuple[str, str], Lights]:
     references = {name: model.reference for name, model in models.items()}
     return {
@@ -189,52 +246,21 @@ def _lights(
     }
 
 
-def _scoring(category: str, model: _Model) -> Scoring:
-    pin, card, calibration = model.pin, model.card, model.calibration
-    if pin is None or card is None or calibration is None:
-        return Scoring(category, None, model.gap)
-    return Scoring(
-        category,
-        Model(
-            model_version=pin.version,
-            calibration=pin.calibration,
-            teacher=card.teacher.name,
-            threshold=calibration.threshold,
-            pixel_threshold=calibration.pixel_threshold,
-            false_call_rate=calibration.false_call_rate,
-            supported_false_call_rate=calibration.supported_false_call_rate,
-            num_held_out=len(calibration.scores),
-            warning=calibration.warning,
-        ),
-    )
-
-
 def _shown(
     night_uri: str,
     columns: pa.Schema,
     chosen: Sequence[Chosen],
-    models: Mapping[str, _Model],
+    models: Mapping[str, ScoringModel],
     tars: Sequence[str],
 ) -> dict[Chosen, ShownImage]:
-    """The chosen rows as cards, with their pictures as far as these are what was scored."""
+    """The chosen rows as cards, with their images as far as these are what was scored."""
     rows = night_rows.read_rows(chosen, columns)
     data = dict(read_images(night_uri, rows.values(), tars))
 
     def draw(one: Chosen) -> ShownImage:
-        return _card(one, rows[one.image_uri], models.get(one.category), data)
+        model = models.get(one.category) or ScoringModel()
+        image = drawn(rows[one.image_uri], model.card, model.calibration, data)
+        return ShownImage(image, one.category, one.margin)
 
     found = [one for one in dict.fromkeys(chosen) if one.image_uri in rows]
     return dict(zip(found, in_threads(draw, found), strict=True))
-
-
-def _card(one: Chosen, row: Row, model: _Model | None, data: Mapping[str, bytes]) -> ShownImage:
-    card, calibration = (model.card, model.calibration) if model else (None, None)
-    picture, pixel_threshold = drawn(row, card, calibration, data)
-    return ShownImage(
-        picture,
-        category=one.category,
-        line=dict(row["attributes"] or ()).get("line", ""),
-        threshold=row["threshold"],
-        pixel_threshold=pixel_threshold,
-        margin=one.margin,
-    )

@@ -1,29 +1,28 @@
-"""A night's row as a picture, by the model that scored it."""
+"""Scored rows of a night as images, by the model that scored them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from mrkd.errors import StorageError
 from mrkd.model.artefact import Calibration, ModelCard
 from mrkd.reports.kit import read as stored
-from mrkd.reports.kit.values import Picture
+from mrkd.reports.kit.values import Row, ScoredImage
 
 
 def drawn(
-    row: Mapping[str, Any],
+    row: Row,
     card: ModelCard | None,
     calibration: Calibration | None,
     data: Mapping[str, bytes],
-) -> tuple[Picture, float]:
-    """The picture of a scored row, and where its heat is full.
+) -> ScoredImage:
+    """The image of a scored row.
 
     Args:
-        row: of `schema.SCORES`, with its map.
-        card: of the model; None where it is gone: the map is laid over the whole picture.
-        calibration: None where it is gone: heat is full at the map's own peak.
-        data: images by URI; of one that is not there the picture is left out.
+        row: columns of `schema.SCORES`, with the map.
+        card: card of the model; None where it is gone: the map covers the whole image.
+        calibration: its calibration; None where it is gone: heat is full at the map's peak.
+        data: bytes of the images by URI; an image that is not there is shown without pixels.
     """
 
     def read(uri: str) -> bytes:
@@ -32,8 +31,11 @@ def drawn(
         return data[uri]
 
     model = card.model if card else None
-    # A map of tiles lies over the whole picture, as one of a stretched picture does.
-    resize = "stretch" if model is None or model.tiles else model.resize
-    image_size = model.image_size if model else row["map_height"] or 1
-    picture = stored.picture(row, image_size=image_size, resize=resize, read=read)
-    return picture, calibration.pixel_threshold if calibration else row["map_max"] or 0.0
+    return stored.scored_image(
+        row,
+        image_size=model.image_size if model else row["map_height"] or 1,
+        # A map of tiles covers the whole image, as that of a stretched image does.
+        resize="stretch" if model is None or model.tiles else model.resize,
+        pixel_threshold=calibration.pixel_threshold if calibration else row["map_max"] or 0.0,
+        read=read,
+    )

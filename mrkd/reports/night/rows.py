@@ -18,8 +18,7 @@ import pyarrow.dataset as ds
 from numpy.typing import NDArray
 
 from mrkd import seeds
-from mrkd.reports.kit.values import ImageError
-from mrkd.reports.night.values import ErrorKind
+from mrkd.reports.kit.values import Row
 from mrkd.storage import schema
 from mrkd.storage.thread_map import in_threads
 
@@ -31,8 +30,6 @@ _SCANNED += ["error_message"]
 _DRAWN = ["image_uri", "revision", "attributes", "image_etag", "image_bytes", "image_score"]
 _DRAWN += ["image_height", "image_width", "p_value", "threshold", "is_anomalous", "regions"]
 _DRAWN += schema.MAP_COLUMNS
-
-Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -46,31 +43,55 @@ class Chosen:
 
 
 @dataclass(frozen=True)
-class Choice:
-    """The rows that a page shows; see `night_content.NightData`."""
+class ErrorKind:
+    """Images without a score, for one reason.
 
-    highest: tuple[Chosen, ...]
-    borderline: tuple[Chosen, ...]
-    audit: tuple[Chosen, ...]
-    errors: tuple[ErrorKind, ...]
+    Args:
+        kind: one of `schema.ERROR_KINDS`.
+        count: number of images.
+        categories: number of images by category, the most first.
+        examples: rows of the first of them.
+    """
+
+    kind: str
+    count: int
+    categories: Mapping[str, int]
+    examples: Sequence[Row]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The rows that a page shows.
+
+    Args:
+        highest: called defective, each category's furthest above its threshold first.
+        borderline: the nearest to their threshold.
+        audit: good ones drawn at random.
+        errors: errors by kind, the most frequent first.
+    """
+
+    highest: Sequence[Chosen]
+    borderline: Sequence[Chosen]
+    audit: Sequence[Chosen]
+    errors: Sequence[ErrorKind]
 
 
 def choose(rows: ds.Dataset, *, spreads: Mapping[str, float], num_ok: int, run: str) -> Choice:
     """Chooses what to show of a night.
 
     Args:
-        rows: of `open_night`.
-        spreads: of each category, how far its good parts' scores lie apart; in them a distance
-            from a threshold means the same in all categories.
-        num_ok: good images in all, of which those for audit are drawn.
+        rows: dataset of `open_night`.
+        spreads: spread of the good parts' scores by category; in spreads a distance from a
+            threshold means the same in all categories.
+        num_ok: number of good images, of which those for audit are drawn.
         run: name of the night, which seeds the draw.
     """
     draw = seeds.stream(0, "audit", run)
-    places = np.sort(draw.choice(num_ok, min(NUM_SHOWN, num_ok), replace=False))
+    drawn = np.sort(draw.choice(num_ok, min(NUM_SHOWN, num_ok), replace=False))
     highest: dict[str, list[Chosen]] = {}
     borderline: list[Chosen] = []
     audit: list[Chosen] = []
-    errors: dict[str, list[ImageError]] = {}
+    errors: dict[str, list[Row]] = {}
     counts: Counter[tuple[str, str]] = Counter()
     num_seen = 0
     # Uncached: pyarrow would keep 100 KB of each file's footer.
@@ -91,16 +112,16 @@ def choose(rows: ds.Dataset, *, spreads: Mapping[str, float], num_ok: int, run: 
         near = np.argsort(np.abs(margins), kind="stable")[:NUM_SHOWN]
         borderline = _best([*borderline, *take(near)], _nearest)
         fine = np.flatnonzero(~calls)
-        inside = (places >= num_seen) & (places < num_seen + len(fine))
-        audit += take(fine[places[inside] - num_seen])
+        inside = (drawn >= num_seen) & (drawn < num_seen + len(fine))
+        audit += take(fine[drawn[inside] - num_seen])
         num_seen += len(fine)
     ranked = sorted(
         (rank, *_furthest(one), one) for own in highest.values() for rank, one in enumerate(own)
     )
     return Choice(
-        tuple(one for *_, one in ranked[:NUM_SHOWN]),
-        tuple(borderline),
-        tuple(sorted(audit, key=lambda one: (one.category, one.image_uri))),
+        [one for *_, one in ranked[:NUM_SHOWN]],
+        borderline,
+        sorted(audit, key=lambda one: (one.category, one.image_uri)),
         _kinds(errors, counts),
     )
 
@@ -109,7 +130,7 @@ def read_rows(chosen: Iterable[Chosen], columns: pa.Schema) -> dict[str, Row]:
     """Whole rows by URI, with their maps.
 
     Args:
-        chosen: any number of times each.
+        chosen: chosen rows, any number of times each.
         columns: schema of the night's rows.
     """
     wanted: dict[str, tuple[ds.Fragment, list[str]]] = {}
@@ -130,10 +151,10 @@ def _take(
     margins: NDArray[np.float64],
     category: str,
     file: ds.Fragment,
-    places: NDArray[np.intp],
+    numbers: NDArray[np.intp],
 ) -> list[Chosen]:
     uris = rows["image_uri"]
-    return [Chosen(float(margins[n]), category, uris[int(n)].as_py(), file) for n in places]
+    return [Chosen(float(margins[n]), category, uris[int(n)].as_py(), file) for n in numbers]
 
 
 def _furthest(one: Chosen) -> tuple[float, str]:
@@ -155,7 +176,7 @@ def _floats(column: pa.Array) -> NDArray[np.float64]:
 def _add_errors(
     batch: pa.RecordBatch,
     category: str,
-    errors: dict[str, list[ImageError]],
+    errors: dict[str, list[Row]],
     counts: Counter[tuple[str, str]],
 ) -> None:
     kinds = batch["error_kind"].cast(pa.string())
@@ -165,22 +186,21 @@ def _add_errors(
         failed = batch.filter(pc.equal(kinds, kind)).select(["image_uri", "error_message"])
         counts[kind, category] += failed.num_rows
         own = errors.setdefault(kind, [])
-        for row in failed.slice(0, _EXAMPLES - len(own)).to_pylist():
-            own.append(ImageError(row["image_uri"], kind, row["error_message"]))
+        own += [{"error_kind": kind, **row} for row in failed[: _EXAMPLES - len(own)].to_pylist()]
 
 
 def _kinds(
-    errors: Mapping[str, Sequence[ImageError]], counts: Counter[tuple[str, str]]
-) -> tuple[ErrorKind, ...]:
+    errors: Mapping[str, Sequence[Row]], counts: Counter[tuple[str, str]]
+) -> list[ErrorKind]:
     totals: Counter[str] = Counter()
     for (kind, _), count in counts.items():
         totals[kind] += count
-    return tuple(
+    return [
         ErrorKind(
             kind,
             total,
             {category: n for (k, category), n in counts.most_common() if k == kind},
-            tuple(errors.get(kind, ())),
+            errors.get(kind, ()),
         )
         for kind, total in totals.most_common()
-    )
+    ]

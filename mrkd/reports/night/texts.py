@@ -1,7 +1,8 @@
-"""Words of the night's page: what is measured, what a light means, what to do about an error."""
+"""Texts of the night's page: measures, meanings of the lights, advice on errors."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -9,15 +10,36 @@ from mrkd.reports.kit import page
 
 STAGES = ("list", "read", "decode", "score", "commit", "close")
 
+IMAGE_KINDS = (
+    (
+        "highest",
+        "Called defective",
+        "The images furthest above their threshold, each category's furthest first.",
+    ),
+    (
+        "borderline",
+        "Borderline",
+        "The closest calls, good or defective: look here first when you think of moving a "
+        "threshold.",
+    ),
+    (
+        "audit",
+        "Called good, drawn at random",
+        "For audit: a person who looks at these every night learns what slips through. The draw "
+        "hangs on the night's name alone.",
+    ),
+)
+"""Fields of `NightData` and anchors of the page, with title and meaning."""
+
 
 @dataclass(frozen=True)
 class Aspect:
     """One of the lights.
 
     Args:
-        title: of it.
-        rule: what makes it amber or red.
-        means: what to look at when it is.
+        title: title of the light.
+        rule: rule that makes it amber or red.
+        means: advice when it is.
     """
 
     title: str
@@ -33,18 +55,18 @@ _SPREADS = (
 )
 ASPECTS = {
     "quality": Aspect(
-        "Pictures",
+        "Image quality",
         f"Brightness, contrast and sharpness of all images. {_SPREADS} Sizes: the share of images, "
         "at least, that are of another size or shape; amber above 10\u00a0%, red above 30\u00a0%, "
-        "on top of the same.",
+        "on top of the same chance and differences.",
         "Look at lamps, lens, focus and camera settings, not at the product.",
     ),
     "scores": Aspect(
         "Scores of OK parts",
         f"Scores of the images called good, up to the threshold. {_SPREADS} Of earlier nights only "
         "those count that the same model and calibration scored.",
-        "If the pictures are green, the product changed: another batch, material or setting. The "
-        "threshold promises its false-call rate for the old one.",
+        "If the image quality is green, the product changed: another batch, material or setting. "
+        "The threshold promises its false-call rate for the old one.",
     ),
     "nok_rate": Aspect(
         "NOK rate",
@@ -52,13 +74,13 @@ ASPECTS = {
         "amber when it moved by more than three, red by more than six of its usual changes "
         "(between nights and by chance), and by a quarter, a half of the usual rate at least. "
         "Against the calibration: amber when neither false calls at the rate that it supports nor "
-        "what is usual by the nights explain it; never red, as real defects are no drift.",
+        "what is usual by the nights explain it; never red, as real defects are not drift.",
         "If the other two are green, there are more, or fewer, defects than usual; on a line's "
-        "first nights its good parts may look otherwise than those of the training: then set the "
+        "first nights its good parts may look unlike those of the training: then set the "
         "threshold by one of them (mrkd models calibrate).",
     ),
 }
-"""By the names of `profiles.Lights`, in the page's order."""
+"""By the names of `drift.Lights`, in the page's order."""
 
 
 @dataclass(frozen=True)
@@ -66,12 +88,12 @@ class MeasureText:
     """How a measure is written.
 
     Args:
-        title: of it.
-        value: the median or rate itself; None where there is none to show.
-        figure: how far it moved.
-        limit: above which a light changes.
-        down: which way it moved, in a word.
-        up: likewise.
+        title: title of the measure.
+        value: writes the median or the rate itself; None where there is none to show.
+        figure: writes the size of a change.
+        limit: writes the change above which a light changes.
+        down: word for a change below 0.
+        up: word for a change above 0.
     """
 
     title: str
@@ -82,10 +104,18 @@ class MeasureText:
     up: str
 
     def moved(self, figure: float) -> str:
-        """Which way, in a word; none where it did not move."""
+        """The direction of a change in a word; empty without a change."""
         if not figure:
             return ""
         return self.down if figure < 0 else self.up
+
+    def change(self, figure: float) -> str:
+        """Size and direction of a change."""
+        return f"{self.figure(figure)} {self.moved(figure)}".strip()
+
+    def bound(self, limit: float) -> str:
+        """A limit; `never` for an infinite one."""
+        return self.limit(limit) if math.isfinite(limit) else "never"
 
 
 def _spreads(value: float) -> str:
@@ -108,13 +138,13 @@ MEASURES = {
         "NOK rate", page.percent, _points, _points, "fewer defective", "more defective"
     ),
 }
-"""By `profiles.Finding.measure`."""
+"""By `drift.Finding.measure`."""
 
 ERROR_WORDS = {
     "missing": (
         "gone when they were read",
         "They were listed, and deleted or moved before the night read them. If they are back, "
-        "start the night again with --retry-errors missing; make whoever cleans up wait.",
+        "start the night again with --retry-errors missing; make the job that deletes them wait.",
     ),
     "forbidden": (
         "not allowed to be read",
@@ -129,7 +159,7 @@ ERROR_WORDS = {
     "empty": ("empty files", "They hold 0 bytes: a camera or a copy was cut off. Send them again."),
     "decode": (
         "damaged",
-        "They are no pictures that can be read: look at one of them at its source. Copy them again "
+        "They are not readable images: look at one of them at its source. Copy them again "
         "if it is whole there.",
     ),
     "truncated": (
@@ -144,7 +174,7 @@ ERROR_WORDS = {
     ),
     "unsupported": (
         "of a format that is not read",
-        "Save them as PNG, JPEG, TIFF, BMP or WebP with 8 or 16 bits, one picture a file.",
+        "Save them as PNG, JPEG, TIFF, BMP or WebP with 8 or 16 bits, one image a file.",
     ),
     "no_model": (
         "of a category without a model",
@@ -157,7 +187,7 @@ ERROR_WORDS = {
         "there now.",
     ),
     "internal": (
-        "deadly to the processes that had them in hand",
+        "crashing the processes that read them",
         "They crash what works on them, or ask for more memory than there is. Keep one of them and "
         "report it.",
     ),

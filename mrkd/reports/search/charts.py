@@ -25,7 +25,7 @@ from mrkd.training.search import Trial
 from mrkd.training.search.effects import Effect, Part, label
 
 MOST_LINES = 150
-"""Configs that parallel coordinates and learning curves show, the best first."""
+"""Configs in parallel coordinates and learning curves, the best first."""
 
 
 def parallel(
@@ -35,13 +35,13 @@ def parallel(
     log_keys: Collection[str],
     metric: str,
 ) -> Spec:
-    """A line a config through its values to its objective; the best fifth stands out.
+    """A line a config through its values to its objective; the best fifth is highlighted.
 
     Args:
         configs: values by key, all with the same keys.
-        objectives: of these.
-        log_keys: that are drawn on a log scale.
-        metric: what the objectives are.
+        objectives: objective of each config.
+        log_keys: keys that are drawn on a log scale.
+        metric: name of the objective.
     """
     keys = [*configs[0], metric]
     columns = [[one[key] for one in configs] for key in configs[0]] + [list(objectives)]
@@ -60,7 +60,7 @@ def parallel(
                 "name": "best fifth" if n in best else "others",
                 "showlegend": n in (order[0], order[-1]),
                 "x": list(range(len(keys))),
-                "y": [short(axis.place(c[n])) for axis, c in zip(axes, columns, strict=True)],
+                "y": [short(axis.position(c[n])) for axis, c in zip(axes, columns, strict=True)],
                 "line": {
                     "color": THRESHOLD_COLOUR if n in best else APART_COLOUR,
                     "width": 2 if n in best else 1,
@@ -78,10 +78,10 @@ def parallel(
     spec["yaxis"] |= {"visible": False, "range": [-0.06, 1.06]}
     spec["annotations"] = [
         # Above the lines that end there.
-        {"x": n, "y": place, "text": text, "showarrow": False, "xanchor": "left"}
+        {"x": n, "y": position, "text": text, "showarrow": False, "xanchor": "left"}
         | {"xshift": 4, "yshift": 8}
         for n, axis in enumerate(axes)
-        for place, text in axis.ticks()
+        for position, text in axis.ticks()
     ]
     spec["shapes"] = [
         {"type": "line", "x0": n, "x1": n, "y0": 0, "y1": 1, "line": {"color": APART_COLOUR}}
@@ -96,10 +96,10 @@ def response(
     """The objective over a key: each trial, the mean of each part and its 95 % band; small.
 
     Args:
-        effect: of the key.
-        column: its value in each trial.
-        objectives: of the trials.
-        metric: what they are.
+        effect: effect of the key.
+        column: value of the key in each trial.
+        objectives: objective of each trial.
+        metric: name of the objective.
     """
     title = effect.key.rpartition(".")[2].replace("_", " ")
     ranges = effect.parts[0].low is not None
@@ -178,8 +178,8 @@ def learning(trials: Sequence[Trial], objectives: Mapping[str, float]) -> Spec:
     """The validation loss of each trial by epoch; those that were ended at a rung are grey.
 
     Args:
-        trials: of one category.
-        objectives: by config, of those that came to their end.
+        trials: trials of one category.
+        objectives: objective by config of those that came to their end.
     """
     shown = sorted(trials, key=lambda one: objectives.get(one.key, -1.0))[-MOST_LINES:]
     best = shown[-1].key if shown and shown[-1].key in objectives else ""
@@ -220,14 +220,14 @@ def pareto(
     title: str,
     metric: str,
 ) -> Spec:
-    """Objective against what it costs, with the line of those that none beats in both; small.
+    """Objective against cost, with the line of the configs that none beats in both; small.
 
     Args:
-        costs: of each config; less is better.
-        objectives: of these.
-        names: of these.
-        title: of the cost.
-        metric: what the objectives are.
+        costs: cost of each config; less is better.
+        objectives: objective of each config.
+        names: name of each config.
+        title: title of the cost.
+        metric: name of the objective.
     """
     front, best = [], -math.inf
     for n in sorted(range(len(costs)), key=lambda n: (costs[n], -objectives[n])):
@@ -261,7 +261,7 @@ def pareto(
 
 
 class _Axis:
-    """Places of a column's values between 0 and 1."""
+    """Positions of a column's values between 0 and 1."""
 
     def __init__(self, column: Sequence[Any], *, is_log: bool) -> None:
         self._log = is_log
@@ -271,19 +271,19 @@ class _Axis:
         else:
             self._names = sorted({label(value) for value in column})
 
-    def place(self, value: Any) -> float:
-        """Of a value."""
+    def position(self, value: Any) -> float:
+        """The position of a value."""
         if not self._numeric:
             return self._names.index(label(value)) / max(1, len(self._names) - 1)
         low, high = self._scaled(self._low), self._scaled(self._high)
         return (self._scaled(value) - low) / (high - low) if high > low else 0.5
 
     def ticks(self) -> list[tuple[float, str]]:
-        """Places with their words."""
+        """Positions with their labels."""
         if self._numeric:
             ends = [self._low, self._high] if self._low < self._high else [self._low]
-            return [(self.place(value), _text(value)) for value in ends]
-        return [(self.place(name), name) for name in self._names]
+            return [(self.position(value), _text(value)) for value in ends]
+        return [(self.position(name), name) for name in self._names]
 
     def _scaled(self, value: float) -> float:
         return math.log10(value) if self._log else value

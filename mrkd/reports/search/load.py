@@ -1,8 +1,9 @@
-"""What the page of a search shows, read from its folder; nothing is trained or scored again."""
+"""Reader of a search's folder for its page; nothing is trained or scored again."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,13 +11,57 @@ import numpy as np
 from mrkd import storage
 from mrkd.errors import ArtefactError
 from mrkd.reports.kit import read as stored
-from mrkd.reports.kit.values import Measure
-from mrkd.reports.search.values import Candidate, SearchData, SearchGroup, Test
+from mrkd.reports.kit.values import Row
 from mrkd.storage.thread_map import in_threads
 from mrkd.training.search import SEARCH_VERSION, Trial, comparable, finished
-from mrkd.training.search.effects import effects
+from mrkd.training.search.effects import Effect, effects
 
 RECORD = "search.json"
+
+
+@dataclass(frozen=True)
+class SearchGroup:
+    """Categories that were searched together: one, or all of them.
+
+    Args:
+        record: its entry of `search.json`: categories, importance of the keys.
+        trials: trials of the search itself, of every category.
+        configs: objective by config of those that came to their end, a mean over the categories.
+        compared: objective by config where all were measured alike, `searches.comparable`.
+        compared_epochs: epochs after which they were measured; None: at the end.
+        board: refitted configs, the best first: `config`, `values` by dotted key, `is_default`,
+            `objectives` by seed and their `mean`, `mean_rank`, and the means `seconds`,
+            `model_bytes` and `false_call_rate` (None where unknown).
+        tests: winner and default on the images of each `category` that decided nothing, as stored,
+            and the `optimism`: the winner's objective less its test, where both are image AUROC.
+        effects: effect of each key.
+    """
+
+    record: Row
+    trials: Sequence[Trial]
+    configs: Mapping[str, float]
+    compared: Mapping[str, float]
+    compared_epochs: int | None
+    board: Sequence[Row]
+    tests: Sequence[Row]
+    effects: Sequence[Effect]
+
+
+@dataclass(frozen=True)
+class SearchData:
+    """Everything the page of a search shows.
+
+    Args:
+        record: `search.json`.
+        workspace: URI of the workspace that holds it.
+        groups: groups that were searched by themselves.
+        best_toml: config for `mrkd train`; empty where nothing won.
+    """
+
+    record: Row
+    workspace: str
+    groups: Sequence[SearchGroup]
+    best_toml: str
 
 
 def load_search_data(search_uri: str) -> SearchData:
@@ -40,26 +85,16 @@ def load_search_data(search_uri: str) -> SearchData:
     files = storage.list_files(storage.join(search_uri, "trials"), suffixes=(".json",))
     read = in_threads(storage.read_json, [file.uri for file in files])
     trials = [Trial.from_dict(one) for one in read]
-    config = record["config"]
     best_uri = storage.join(search_uri, "best.toml")
-    has_best = storage.stat(best_uri) is not None
     return SearchData(
-        run=record["run"],
+        record,
         workspace=search_uri.rsplit("/", 2)[0],
-        root=record["root"],
-        started_at=record["started_at"],
-        finished_at=record["finished_at"],
-        metric=config["search"]["metric"],
-        space=record["space"],
-        groups=tuple(_group(one, trials, record) for one in record["groups"]),
-        best_toml=storage.read(best_uri).decode() if has_best else "",
-        config=config,
+        groups=[_group(one, trials, record) for one in record["groups"]],
+        best_toml=storage.read(best_uri).decode() if storage.stat(best_uri) else "",
     )
 
 
-def _group(
-    record: Mapping[str, Any], trials: Sequence[Trial], whole: Mapping[str, Any]
-) -> SearchGroup:
+def _group(record: Row, trials: Sequence[Trial], whole: Row) -> SearchGroup:
     config = whole["config"]
     categories, seed = record["categories"], config["train"]["seed"]
     mine = [one for one in trials if one.category in categories]
@@ -67,68 +102,54 @@ def _group(
     compared, epochs = comparable(tried, categories)
     values = {one.key: one.values for one in tried}
     refits = [one for one in mine if one.seed != seed and one.state == "done"]
-    board = tuple(
-        _candidate(one, record["default"], [t for t in refits if t.key == one["config"]])
-        for one in record["best"]
-    )
-    won = {
-        name: [t.objective for t in refits if t.category == name and t.key == record["winner"]]
-        for name in categories
-    }
+    won = [one for one in refits if one.key == record["winner"]]
+    by_auroc = config["search"]["metric"] == "image_auroc"
     return SearchGroup(
-        categories=tuple(categories),
-        trials=tuple(tried),
+        record,
+        trials=tried,
         configs=finished(tried, categories),
         compared=compared,
         compared_epochs=epochs,
-        board=board,
-        tests=tuple(
-            _test(name, test, won[name], config["search"]["metric"])
+        board=[
+            _candidate(one, record["default"], [t for t in refits if t.key == one["config"]])
+            for one in record["best"]
+        ],
+        tests=[
+            {
+                "category": name,
+                "default": {},
+                **test,
+                "optimism": _optimism(test, [t for t in won if t.category == name])
+                if by_auroc
+                else None,
+            }
             for name, test in record["tests"].items()
-        ),
-        importance=record["importance"],
-        no_importance=record["no_importance"],
-        effects=tuple(
-            effects([values[key] for key in compared], list(compared.values()), whole["log_keys"])
+        ],
+        effects=effects(
+            [values[key] for key in compared], list(compared.values()), whole["log_keys"]
         ),
     )
 
 
-def _candidate(row: Mapping[str, Any], default: str, refits: Sequence[Trial]) -> Candidate:
+def _candidate(row: Row, default: str, refits: Sequence[Trial]) -> dict[str, Any]:
     seeds = sorted({one.seed for one in refits})
     by_seed = [[one.objective or 0.0 for one in refits if one.seed == seed] for seed in seeds]
+    objectives = [float(np.mean(some)) for some in by_seed]
     rates = [one.marks.get("false_call_rate") for one in refits]
     known = [rate for rate in rates if rate is not None]
-    return Candidate(
-        config=row["config"],
-        values=refits[0].values,
-        is_default=row["config"] == default,
-        objectives=tuple(float(np.mean(some)) for some in by_seed),
-        mean_rank=row["mean_rank"],
-        false_call_rate=float(np.mean(known)) if known else None,
-        seconds=float(np.mean([one.seconds for one in refits])),
-        model_bytes=int(np.mean([one.model_bytes for one in refits])),
-    )
+    return {
+        **row,
+        "values": refits[0].values,
+        "is_default": row["config"] == default,
+        "objectives": objectives,
+        "mean": sum(objectives) / len(objectives),
+        "false_call_rate": float(np.mean(known)) if known else None,
+        "seconds": float(np.mean([one.seconds for one in refits])),
+        "model_bytes": int(np.mean([one.model_bytes for one in refits])),
+    }
 
 
-def _test(
-    category: str, record: Mapping[str, Any], won: Sequence[float | None], metric: str
-) -> Test:
-    winner, default = record["winner"], record.get("default", {})
-    tested = winner["image_auroc"]["value"]
-    objective = [one for one in won if one is not None]
-    optimism = None
-    if objective and metric == "image_auroc":
-        optimism = float(np.mean(objective)) - tested
-    return Test(
-        category=category,
-        by=record["by"],
-        winner=Measure(**winner["image_auroc"]),
-        default=Measure(**default.get("image_auroc", {})),
-        difference=Measure(**record["difference"]),
-        aupro=(winner["aupro"], default.get("aupro")),
-        false_call_rate=(winner["false_call_rate"], default.get("false_call_rate")),
-        num_good=record["num_good"],
-        num_defective=record["num_defective"],
-        optimism=optimism,
-    )
+def _optimism(test: Row, won: Sequence[Trial]) -> float | None:
+    objectives = [one.objective for one in won if one.objective is not None]
+    tested: float = test["winner"]["image_auroc"]["value"]
+    return float(np.mean(objectives)) - tested if objectives else None

@@ -15,7 +15,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
       const order = heading.ariaSort === first ? other : first;
       headings.forEach((each) => { each.ariaSort = each === heading ? order : null; });
       const sign = order === "ascending" ? 1 : -1;
-      // What has no value stands last in either order; sorting is stable.
+      // Cells without a value come last in either order; sorting is stable.
       const known = rows.filter((row) => valueOf(row, column) !== "");
       const unknown = rows.filter((row) => valueOf(row, column) === "");
       known.sort((a, b) => sign * compare(valueOf(a, column), valueOf(b, column)));
@@ -33,8 +33,8 @@ for (const field of document.querySelectorAll("input[type=search]")) {
   });
 }
 const reveal = () => {
-  const place = document.getElementById(decodeURIComponent(location.hash.slice(1)));
-  if (place instanceof HTMLDetailsElement) place.open = true;
+  const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  if (target instanceof HTMLDetailsElement) target.open = true;
 };
 addEventListener("hashchange", reveal);
 reveal();

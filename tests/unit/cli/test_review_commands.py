@@ -53,7 +53,7 @@ def test_an_import_prints_what_came_and_makes_the_pages_again(review, tmp_path):
     assert (counts["labels"], counts["imported"], counts["known"]) == (3, 3, 0)
     assert summary["uris"]["reviews"].endswith("/reviews/imports/1.parquet")
     page = storage.read(summary["uris"][f"report {RUN}"]).decode()
-    assert "What people say" in page
+    assert "<h2>Reviews</h2>" in page
     exit_code, _, summary = run("import", write(tmp_path, lines))
     assert (exit_code, summary["counts"]["known"], summary["uris"]) == (0, 3, {})
 

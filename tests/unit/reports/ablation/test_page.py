@@ -36,30 +36,32 @@ def test_the_stored_rows_become_tables_with_their_arms(written):
         "mask_rate",
         "detectors",
     ]
-    arms = {arm.name: arm for arm in table(data, "fmm").arms}
+    arms = {arm.name: arm for arm in table(data, "fmm").variants}
     assert list(arms) == ["with FMM", "without FMM"]
     # Mean of two categories, each, and what the one less the other is.
     assert set(arms["with FMM"].figures) == {None, "plate", "ring"}
     assert arms["with FMM"].differences == {}
     gap = arms["without FMM"].differences["plate"]["image_auroc", None]
-    values = [arm.figures["plate"]["image_auroc", None].value for arm in arms.values()]
-    assert gap.measure.value == pytest.approx(values[1] - values[0])
-    assert len(gap.by_seed) == 2
+    values = [arm.figures["plate"]["image_auroc", None]["value"] for arm in arms.values()]
+    assert gap["value"] == pytest.approx(values[1] - values[0])
+    assert len(gap["by_seed"]) == 2
 
 
 def test_pictures_are_the_best_the_middle_and_the_worst_of_each_kind(written):
     for category in written[1].categories:
         for kind in ("scratch", "spot"):
-            shown = [one for one in category.shown if one.defect == kind]
-            assert [one.place for one in shown] == ["best", "median", "worst"]
+            shown = [one for one in category.shown if one.image.row["defect"] == kind]
+            assert [one.rank for one in shown] == ["best", "median", "worst"]
             overlaps = [one.aupro for one in shown]
             assert overlaps == sorted(overlaps, reverse=True)
-            assert all(one.pixels is not None and one.gt_mask is not None for one in shown)
-            assert [one.arm for one in shown[0].maps] == ["resnet18", "plain RD"]
+            assert all(
+                one.image.pixels is not None and one.image.gt_mask is not None for one in shown
+            )
+            assert [one.variant for one in shown[0].maps] == ["resnet18", "plain RD"]
 
 
 def test_published_figures_stand_struck_out_beside_ours_with_the_reason(written, html):
-    (own,) = [arm for arm in table(written[1], "backbone").arms if arm.name == "resnet18"]
+    (own,) = [arm for arm in table(written[1], "backbone").variants if arm.name == "resnet18"]
     assert own.published[None]["image_auroc"].value == pytest.approx(0.982)
     assert any("weights are random" in text for text in own.differs)
     assert "<s>98.2 / 97.3 / 94.4</s>" in html
@@ -75,8 +77,10 @@ def test_a_run_that_failed_is_told_and_keeps_no_other_from_the_page(written, htm
 
 def test_the_page_says_what_a_reader_must_know(written, html):
     assert "RANDOM WEIGHTS" in html
-    gaps = [gap for t in written[1].tables for arm in t.arms for gap in arm.differences.values()]
-    for said in {gap["image_auroc", None].words for gap in gaps}:
+    gaps = [
+        gap for t in written[1].tables for arm in t.variants for gap in arm.differences.values()
+    ]
+    for said in {gap["image_auroc", None]["words"] for gap in gaps}:
         assert f'<span class="soft">{said}</span>' in html
     assert "Was it trained to its end?" in html
     assert "Cost<br>of 10,000 parts" in html
@@ -84,8 +88,8 @@ def test_the_page_says_what_a_reader_must_know(written, html):
 
 
 def test_each_kind_of_defect_has_its_figures_by_arm(written, html):
-    arm = written[1].tables[0].arms[0]
-    values = [arm.figures["plate"][metric, "spot"].value for metric in ("image_auroc", "aupro")]
+    arm = written[1].tables[0].variants[0]
+    values = [arm.figures["plate"][metric, "spot"]["value"] for metric in ("image_auroc", "aupro")]
     assert all(f"{value:.3f}" in html for value in values)
     assert "image AUROC / pixel AUROC / AUPRO" in html
 
@@ -106,10 +110,11 @@ def test_figures_with_few_defects_stand_below_the_thresholds(written, html):
 def test_the_markdown_has_every_table_with_the_figures_of_the_page(written, html):
     text = study_markdown(written[1])
     assert len(re.findall(r"^## ", text, re.MULTILINE)) == 6
-    for arm in table(written[1], "levels").arms:
+    for arm in table(written[1], "levels").variants:
         figure = arm.figures[None]["image_auroc", None]
-        assert f"| {arm.name} | {figure.value:.3f} [{figure.low:.3f}, {figure.high:.3f}] |" in text
-        assert f"{figure.value:.3f}" in html
+        value, low, high = (figure[name] for name in ("value", "low", "high"))
+        assert f"| {arm.name} | {value:.3f} [{low:.3f}, {high:.3f}] |" in text
+        assert f"{value:.3f}" in html
     # Every row of a table has as many cells as its head.
     for block in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
         assert len({line.count("|") for line in block.splitlines()}) == 1
@@ -130,9 +135,9 @@ def test_a_category_without_masks_has_no_columns_of_pixels(written):
                 for place, rows in arm.differences.items()
             },
         )
-        for arm in one.arms
+        for arm in one.variants
     )
-    text = study_markdown(replace(written[1], tables=(replace(one, arms=arms),)))
+    text = study_markdown(replace(written[1], tables=(replace(one, variants=arms),)))
     (plate,), (ring,) = (re.findall(rf"^\| {name} .*", text, re.M) for name in ("plate", "ring"))
     pixels = "| pixel AUROC | AUPRO | pixel AUROC, mean of kinds | AUPRO, mean of kinds |"
     image, aupro = (
@@ -147,13 +152,13 @@ def test_many_categories_are_the_rows_of_one_table(written):
     one = table(data, "fmm")
     arms = tuple(
         replace(arm, figures={None: arm.figures[None]} | dict.fromkeys(names, arm.figures["plate"]))
-        for arm in one.arms
+        for arm in one.variants
     )
     categories = tuple(replace(data.categories[0], name=name) for name in names)
-    many = replace(data, tables=(replace(one, arms=arms),), categories=categories)
+    many = replace(data, tables=(replace(one, variants=arms),), categories=categories)
     text, html = study_markdown(many), study_page(many)
     cells = [arm.figures["a"]["image_auroc", None] for arm in arms]
-    figures = " | ".join(f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]" for row in cells)
+    figures = " | ".join("{value:.3f} [{low:.3f}, {high:.3f}]".format_map(row) for row in cells)
     for name in names:
         assert f"| {name} | {figures} |" in text
         assert f'<a href="#category-{name}">{name}</a>' in html
@@ -175,7 +180,7 @@ def test_a_picture_that_is_gone_leaves_its_row(tmp_path):
     for path in (tmp_path / "parts" / "plate" / "test").rglob("*.png"):
         path.unlink()
     data = load_study_data(uri)
-    assert "cannot be read any more" in study_page(data)
+    assert "can no longer be read" in study_page(data)
 
 
 def test_how_much_the_loss_still_fell_is_read_off_the_last_tenth():

@@ -2,6 +2,7 @@
 
 import base64
 import re
+from typing import Any
 
 import cv2
 import numpy as np
@@ -10,12 +11,11 @@ import pytest
 
 from mrkd import storage
 from mrkd.errors import ArtefactError
-from mrkd.nights.compare_nights import CHANGES, CategoryChange, compare
+from mrkd.nights.compare_nights import CHANGES, COMPARISON, CategoryChange, Comparison, compare
 from mrkd.reports.comparison import load as load_comparison
-from mrkd.reports.comparison.load import load_comparison_data
+from mrkd.reports.comparison.load import ComparisonData, Pair, load_comparison_data
 from mrkd.reports.comparison.page import comparison_page
-from mrkd.reports.comparison.values import ComparisonData, Pair, Seen
-from mrkd.reports.kit.values import Box, Picture
+from mrkd.reports.kit.values import Box, ScoredImage
 from mrkd.storage import schema
 from tests.support.closed_nights import scored, write_night
 from tests.support.comparisons import NUM, write_comparison
@@ -34,18 +34,20 @@ def pictures(html):
 def test_each_image_is_loaded_as_both_nights_saw_it(written):
     data = load_comparison_data(written.uri)
     first = data.worst[0]
-    assert [pair.image_uri for pair in data.worst] == [r["image_uri"] for r in written.worst(NUM)]
-    assert first.image_uri.endswith("/0.png")
-    assert (first.a.verdict, first.b.verdict) == ("OK", "NOK")
-    assert [seen.picture.anomaly_map.max() for seen in (first.a, first.b)] == [
+    assert [pair.row["image_uri"] for pair in data.worst] == [
+        r["image_uri"] for r in written.worst(NUM)
+    ]
+    assert first.row["image_uri"].endswith("/0.png")
+    assert (first.row["verdict_a"], first.row["verdict_b"]) == ("OK", "NOK")
+    assert [seen.anomaly_map.max() for seen in (first.a, first.b)] == [
         pytest.approx(0.2, abs=1e-3),
         2.5,
     ]
-    assert [len(seen.picture.regions) for seen in (first.a, first.b)] == [0, 1]
+    assert [len(seen.row["regions"]) for seen in (first.a, first.b)] == [0, 1]
     assert first.a.pixel_threshold == first.b.pixel_threshold == 2.25  # of the calibration
-    assert all(seen.picture.pixels.shape == (64, 64, 3) for p in data.worst for seen in (p.a, p.b))
+    assert all(seen.pixels.shape == (64, 64, 3) for p in data.worst for seen in (p.a, p.b))
     assert data.teachers[0].startswith("random:")
-    assert data.gaps == ()
+    assert data.gaps == []
 
 
 def test_the_page_shows_pairs_with_both_maps_and_says_what_differs(written):
@@ -72,11 +74,11 @@ def test_a_night_that_is_gone_leaves_its_figures_and_a_line(written):
     data = load_comparison_data(written.uri)
     assert len(data.gaps) == 1
     assert "night-2 has no closed revision" in data.gaps[0]
-    assert data.worst[0].b.picture.anomaly_map is None
-    assert data.worst[0].b.picture.image_score == pytest.approx(0.9)
-    assert data.worst[0].a.picture.pixels is not None
+    assert data.worst[0].b.anomaly_map is None
+    assert data.worst[0].row["image_score_b"] == pytest.approx(0.9)
+    assert data.worst[0].a.pixels is not None
     html = comparison_page(data)
-    assert html.count("cannot be read any more") == NUM
+    assert html.count("can no longer be read") == NUM
     assert "Not shown: " in html
 
 
@@ -84,7 +86,7 @@ def test_a_model_that_is_gone_leaves_its_maps_and_a_line(written):
     storage.delete(f"{written.workspace}/models/plate/v1/model.json")
     data = load_comparison_data(written.uri)
     assert len(data.gaps) == 1
-    assert data.worst[0].b.picture.anomaly_map is not None
+    assert data.worst[0].b.anomaly_map is not None
     assert data.worst[0].b.pixel_threshold == 2.5
     assert pictures(comparison_page(data)).count("png") == 2 * NUM
 
@@ -92,8 +94,8 @@ def test_a_model_that_is_gone_leaves_its_maps_and_a_line(written):
 def test_an_image_that_was_overwritten_since_is_not_shown_as_what_was_scored(written):
     storage.write(written.worst(1)[0]["image_uri"], pillow(smooth(64, 64, 99), "PNG") + b"x")
     data = load_comparison_data(written.uri)
-    assert (data.worst[0].a.picture.pixels, data.worst[0].b.picture.pixels) == (None, None)
-    assert data.worst[1].a.picture.pixels is not None
+    assert (data.worst[0].a.pixels, data.worst[0].b.pixels) == (None, None)
+    assert data.worst[1].a.pixels is not None
 
 
 def test_an_image_is_shown_of_the_night_that_scored_these_bytes_alone(written):
@@ -106,31 +108,25 @@ def test_an_image_is_shown_of_the_night_that_scored_these_bytes_alone(written):
     storage.write(shard.uri, schema.to_parquet(table))
     compare(written.workspace, "night-1", "night-2").store()
     pair = load_comparison_data(written.uri).worst[0]
-    assert pair.a.picture.pixels is not None
-    assert pair.b.picture.pixels is None
+    assert pair.a.pixels is not None
+    assert pair.b.pixels is None
 
 
 def test_heat_begins_at_what_is_usual_in_each_night_s_own_maps():
     def seen(low, high):
         anomaly_map = np.full((8, 8), low, np.float32)
         anomaly_map[2:4, 2:4] = high
-        picture = Picture(
-            "x.png",
-            1.0,
-            0.5,
-            False,
-            height=8,
-            width=8,
-            pixels=smooth(8, 8),
-            anomaly_map=anomaly_map,
-            map_box=Box(0, 0, 8, 8),
-        )
-        return Seen(picture, "OK", 1.0, high)
+        row = {"image_uri": "x.png", "image_height": 8, "image_width": 8}
+        return ScoredImage(row, smooth(8, 8), anomaly_map, Box(0, 0, 8, 8), pixel_threshold=high)
 
     change = CategoryChange("plate", (), (), 1, 1, dict.fromkeys(CHANGES, 0), 0, None)
-    counts = {"images": 1, "both": 1, **change.changes, "other_images": 0}
-    pair = Pair("x.png", "plate", 0.5, 0.5, seen(0.1, 0.2), seen(100, 200))
-    html = comparison_page(ComparisonData("a", "b", counts, (change,), (pair,)))
+    found = Comparison("workspace", "a", "b", (change,), COMPARISON.empty_table())
+    row: dict[str, Any] = {"image_uri": "x.png", "category": "plate"}
+    for side in ("a", "b"):
+        row |= {f"verdict_{side}": "OK", f"rank_{side}": 0.5, f"p_value_{side}": 0.5}
+        row |= {f"image_score_{side}": 1.0, f"threshold_{side}": 1.0}
+    pair = Pair(row, seen(0.1, 0.2), seen(100, 200))
+    html = comparison_page(ComparisonData(found, (pair,)))
     heats = re.findall(r'class="heat" href="data:image/png;base64,(.*?)"', html)
     for heat in heats:
         bgra = cv2.imdecode(np.frombuffer(base64.b64decode(heat), np.uint8), cv2.IMREAD_UNCHANGED)
@@ -154,7 +150,7 @@ def test_nights_without_an_image_in_common_say_so(tmp_path):
     found = compare(str(tmp_path), "x", "y")
     found.store()
     data = load_comparison_data(found.uri)
-    assert data.worst == ()
+    assert data.worst == []
     assert "The nights have no image in common." in comparison_page(data)
 
 

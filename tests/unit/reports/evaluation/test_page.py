@@ -11,14 +11,15 @@ from plotly.offline import get_plotlyjs
 from mrkd import storage
 from mrkd.data.images import Geometry
 from mrkd.errors import ArtefactError, StorageError
+from mrkd.evaluation.evaluate_model import LABELLED
 from mrkd.nights.night import Night
 from mrkd.reports import evaluation_page, load_page_data, write_page
-from mrkd.reports.evaluation.values import Archive, Category, PageData
+from mrkd.reports.evaluation.load import Archive, Category, PageData
 from mrkd.reports.kit import page
 from mrkd.reports.kit import read as stored
-from mrkd.reports.kit.values import ImageError, MetricRow, Model, Picture
+from mrkd.reports.kit.values import ScoredImage
 from tests.support import nights
-from tests.support.evaluations import write_evaluation
+from tests.support.evaluations import MODEL, write_evaluation
 
 
 @pytest.fixture(scope="module")
@@ -33,13 +34,21 @@ def html(written):
     return evaluation_page(written[1])
 
 
-def data_of(category):
-    return PageData("eval-1", "", "test", "file:///parts", (category,))
+def data_of(category, root="file:///parts"):
+    config = {"part": "test", "data": {"root": root}}
+    return PageData({"run": "eval-1", "config": config}, (category,))
 
 
-def model(**changed):
-    facts = Model("v1", 1, "resnet18-0123456789ab", 1.0, 1.0, 0.01, 0.01, 200)
-    return replace(facts, **changed)
+def plate(**values):
+    """A category of a trained teacher, without rows."""
+    facts = {"status": "done", **MODEL, "teacher": "resnet18-0123456789ab", "warning": ""}
+    return Category("plate", facts, LABELLED.empty_table(), **values)
+
+
+def metric(name, value, reason=None):
+    """A row of `schema.METRICS` over all defects."""
+    figures = {"value": value, "low": None, "high": None, "reason": reason}
+    return {"metric": name, "defect": None, **figures}
 
 
 def test_the_stored_rows_become_categories_in_order_of_name(written):
@@ -47,23 +56,24 @@ def test_the_stored_rows_become_categories_in_order_of_name(written):
     assert [category.name for category in data.categories] == ["0012", "plate", "ring"]
     assert data.categories[0].failure == "it has no champion: train it"
     plate = data.categories[1]
-    assert len(plate.scores) == len(plate.gt_labels) == len(plate.defects) == 15
-    assert {row.metric for row in plate.metrics} >= {"image_auroc", "f1_max", "fpr_at_95_recall"}
-    assert [error.kind for error in plate.errors] == ["empty"]
+    assert plate.scored.num_rows == 15
+    assert {row["metric"] for row in plate.metrics} >= {"image_auroc", "f1_max", "fpr_at_95_recall"}
+    assert plate.errors["error_kind"].to_pylist() == ["empty"]
     assert data.scored_at == "2026-11-23T04:12:00+00:00"
 
 
 def test_the_pictures_are_the_highest_and_the_nearest_in_order(written):
     plate = written[1].categories[1]
-    high = [picture.image_score for picture in plate.highest]
-    near = [abs(picture.image_score - 1) for picture in plate.nearest]
-    assert high == sorted(plate.scores.tolist(), reverse=True)[:12]
-    assert near == sorted(abs(float(score) - 1) for score in plate.scores)[:12]
-    scratch = next(picture for picture in plate.highest if picture.defect == "scratch")
+    scores = plate.scored["image_score"].to_pylist()
+    high = [image.row["image_score"] for image in plate.highest]
+    near = [abs(image.row["image_score"] - 1) for image in plate.nearest]
+    assert high == sorted(scores, reverse=True)[:12]
+    assert near == sorted(abs(score - 1) for score in scores)[:12]
+    scratch = next(image for image in plate.highest if image.row["defect"] == "scratch")
     assert scratch.gt_mask.shape == (64, 64)
     assert scratch.gt_mask.any()
     assert scratch.anomaly_map.shape == (64, 64)
-    assert len(scratch.regions) == 1
+    assert len(scratch.row["regions"]) == 1
 
 
 def test_an_image_that_is_gone_leaves_its_card(tmp_path):
@@ -71,8 +81,8 @@ def test_an_image_that_is_gone_leaves_its_card(tmp_path):
     for path in (tmp_path / "parts" / "ring" / "test").rglob("*.png"):
         path.unlink()
     data = load_page_data(uri)
-    assert all(picture.pixels is None for picture in data.categories[2].highest)
-    assert "cannot be read any more" in evaluation_page(data)
+    assert all(image.pixels is None for image in data.categories[2].highest)
+    assert "can no longer be read" in evaluation_page(data)
 
 
 def test_many_categories_share_the_room_for_pictures(written, monkeypatch):
@@ -106,7 +116,7 @@ def test_a_night_beside_the_evaluation_is_counted_by_category(tmp_path, written)
     ok, nok, errors = archive.counts["plate"]
     assert (archive.run, ok + nok, errors, archive.counts["new"]) == ("night-1", 2, 1, (0, 0, 1))
     assert archive.num_errors == {"empty": 1, "no_model": 1}
-    assert sorted(error.kind for error in archive.errors) == ["empty", "no_model"]
+    assert sorted(error["error_kind"] for error in archive.errors) == ["empty", "no_model"]
 
 
 def test_a_map_with_borders_lies_past_the_edges_of_its_picture():
@@ -130,14 +140,16 @@ def test_the_page_says_what_a_reader_must_know(html):
 
 
 def test_an_image_whose_label_is_unsure_is_neither_missed_nor_a_false_call():
-    sure = Picture("a.png", 0.5, 0.1, False, 64, 64, gt_label=1, defect="p33")
-    for picture, remark in ((sure, True), (replace(sure, headline=False), False)):
-        html = evaluation_page(data_of(Category("plate", model=model(), highest=(picture,))))
+    row = {"image_uri": "a.png", "image_score": 0.5, "p_value": 0.1, "is_anomalous": False}
+    row |= {"gt_label": 1, "defect": "p33"}
+    for headline, remark in ((True, True), (False, False)):
+        image = ScoredImage(row | {"headline": headline})
+        html = evaluation_page(data_of(plate(highest=(image,))))
         assert ("missed</strong>" in html) == remark
 
 
 def test_a_trained_teacher_raises_no_alarm():
-    html = evaluation_page(data_of(Category("plate", model=model())))
+    html = evaluation_page(data_of(plate()))
     assert "RANDOM" not in html
 
 
@@ -160,31 +172,32 @@ def test_equal_rows_give_the_same_page(written, html):
 
 
 def test_the_rows_of_a_night_stand_beside_the_evaluation():
-    error = ImageError("file:///archive/plate/a.png", "empty", "it holds 0 bytes")
+    error = {"image_uri": "file:///archive/plate/a.png", "error_kind": "empty"}
+    error |= {"error_message": "it holds 0 bytes"}
     counts = {"plate": (5, 2, 0), "ring": (4, 1, 1)}
     night = Archive("night-1", counts, (error,), {"empty": 1})
-    html = evaluation_page(replace(data_of(Category("plate", model=model())), archive=night))
-    assert "nobody labelled: 9 OK, 3 NOK, 1 ERROR." in html
+    html = evaluation_page(replace(data_of(plate()), archive=night))
+    assert "</a> without labels: 9 OK, 3 NOK, 1 ERROR." in html
     assert "file:///archive/plate/a.png" in html
 
 
 def test_names_from_outside_are_text_and_not_markup():
     hostile = "<script>alert(1)</script>"
-    data = PageData("eval-1", "", "test", hostile, (Category("plate", failure=hostile),))
-    html = evaluation_page(replace(data, config={"root": hostile}))
+    facts = {"status": "failed", "reason": hostile}
+    html = evaluation_page(data_of(Category("plate", facts, LABELLED.empty_table()), hostile))
     assert hostile not in html
     assert "&lt;script&gt;alert(1)" in html
 
 
 def test_a_metric_without_a_value_shows_its_reason():
-    rows = (MetricRow("pixel_auroc", None, None, reason="no image has a mask"),)
-    html = evaluation_page(data_of(Category("plate", model=model(), metrics=rows)))
+    rows = (metric("pixel_auroc", None, "no image has a mask"),)
+    html = evaluation_page(data_of(plate(metrics=rows)))
     assert "no image has a mask" in html
 
 
 def test_a_metric_without_words_is_shown_under_its_own_name_and_last():
-    rows = (MetricRow("furlongs", None, 2.0), MetricRow("image_auroc", None, 0.9))
-    html = evaluation_page(data_of(Category("plate", model=model(), metrics=rows)))
+    rows = (metric("furlongs", 2.0), metric("image_auroc", 0.9))
+    html = evaluation_page(data_of(plate(metrics=rows)))
     assert 0 < html.index("(image AUROC)<br>") < html.index("<td>furlongs")
 
 

@@ -1,6 +1,5 @@
 import json
 import re
-from dataclasses import replace
 
 import numpy as np
 import plotly.graph_objects as go
@@ -11,10 +10,11 @@ from mrkd import storage
 from mrkd.errors import ArtefactError
 from mrkd.model.registry import promotions
 from mrkd.reports import fleet_page, load_fleet_data, write_page
-from mrkd.reports.fleet.values import FleetData, Gate, Training
+from mrkd.reports.fleet.load import FleetData, Training
 from mrkd.reports.kit import read as stored
-from mrkd.reports.kit.values import Box, Losses, Measure, Picture
+from mrkd.reports.kit.values import Box, ScoredImage
 from mrkd.storage import schema
+from mrkd.training.category.result import CategoryResult
 from tests.support.fleets import (
     CHAMPION,
     FAILURE,
@@ -32,7 +32,7 @@ from tests.support.pictures import smooth
 def written(tmp_path_factory):
     """URI of a fleet's folder, and what is loaded of it by category."""
     uri = write_fleet(tmp_path_factory.mktemp("fleet"))
-    return uri, {one.category: one for one in load_fleet_data(uri).trainings}
+    return uri, {one.record["category"]: one for one in load_fleet_data(uri).trainings}
 
 
 @pytest.fixture(scope="module")
@@ -42,12 +42,23 @@ def html(written):
 
 def page_of(*trainings, **changed):
     start = "2026-11-23T02:00:00+00:00"
-    data = FleetData("fleet-1", "file:///w", "parts", "done", start, start, trainings)
-    return fleet_page(replace(data, **changed))
+    record = {"run": "fleet-1", "root": "parts", "state": "done", "config": {}}
+    record |= {"started_at": start, "finished_at": start, **changed}
+    return fleet_page(FleetData(record, "file:///w", trainings))
 
 
-def model(category="plate", **values):
-    return Training(category, "trained", 1, version=VERSION, num_images=NUM_IMAGES, **values)
+def model(category="plate", *, gate=None, warnings=(), **values):
+    """A trained category; `values` are those of `Training`."""
+    result = CategoryResult(
+        category, "trained", VERSION, NUM_IMAGES, 64, "stretch", 0, 1.0, 0.04, 600, gate or {}
+    )
+    record = {**result.to_dict(), "warnings": list(warnings), "attempts": 1}
+    return Training(record, **values)
+
+
+def ended(category, status, **values):
+    """A category without a new model."""
+    return Training({"category": category, "status": status, "attempts": 1, **values})
 
 
 def table_rows(html):
@@ -64,21 +75,23 @@ def table_rows(html):
 def test_every_category_is_loaded_with_how_it_ended(written):
     trainings = written[1]
     assert list(trainings) == ["0012", "cap", "gear", "nut", "plate", "ring"]
-    assert (trainings["cap"].reason, trainings["cap"].attempts) == (FAILURE, 2)
-    assert trainings["nut"].reason.endswith("start the fleet again to go on")
-    assert trainings["ring"].gate.holds
-    assert trainings["ring"].gate.champion == CHAMPION
-    assert trainings["0012"].images_per_s is None
-    assert len(trainings["0012"].losses.epochs) == 60
+    cap = trainings["cap"].record
+    assert (cap["error"], cap["attempts"]) == (FAILURE, 2)
+    assert trainings["nut"].record["reason"].endswith("start the fleet again to go on")
+    assert trainings["ring"].is_held
+    assert trainings["ring"].gate["champion"]["version"] == CHAMPION
+    assert trainings["0012"].record["images_per_s"] is None
+    assert trainings["0012"].losses.num_rows == 60
     assert not any(one.gaps for one in trainings.values())
 
 
 def test_suspects_are_what_was_trained_on_and_lies_above_the_threshold(written):
     plate = written[1]["plate"]
-    assert [picture.image_score for picture in plate.suspects] == pytest.approx([1.6, 1.4, 1.2])
-    assert [picture.image_uri for picture in plate.suspects] == list(plate.suspect_uris)
-    assert all(picture.anomaly_map.shape == (64, 64) for picture in plate.suspects)
-    assert all(picture.pixels.shape == (64, 64, 3) for picture in plate.suspects)
+    scores = [image.row["image_score"] for image in plate.suspects]
+    assert scores == pytest.approx([1.6, 1.4, 1.2])
+    assert [image.uri for image in plate.suspects] == list(plate.suspect_uris)
+    assert all(image.anomaly_map.shape == (64, 64) for image in plate.suspects)
+    assert all(image.pixels.shape == (64, 64, 3) for image in plate.suspects)
     assert not written[1]["gear"].suspects
 
 
@@ -91,7 +104,7 @@ def test_a_held_out_image_above_the_threshold_is_no_suspect(tmp_path):
     for dropped in ((), ("is_suspect", "group", "fold")):  # as before there were folds
         table = pa.Table.from_pylist(rows).drop_columns(list(dropped))
         storage.write(scores_uri, schema.to_parquet(table))
-        assert load_fleet_data(uri).trainings[0].suspect_uris == ()
+        assert load_fleet_data(uri).trainings[0].suspect_uris == []
 
 
 def test_no_category_has_a_second_picture_before_each_has_its_first(tmp_path, monkeypatch):
@@ -107,11 +120,11 @@ def test_no_category_has_a_second_picture_before_each_has_its_first(tmp_path, mo
 
 def test_a_model_that_a_person_promoted_since_is_held_no_more(tmp_path):
     uri = write_fleet(tmp_path, {"ring": "held"})
-    assert load_fleet_data(uri).trainings[0].gate.holds
+    assert load_fleet_data(uri).trainings[0].is_held
     workspace = uri.rsplit("/", 2)[0]
     promotions.promote(workspace, "ring", VERSION, by="Ada", why="new lamps")
-    gate = load_fleet_data(uri).trainings[0].gate
-    assert (gate.holds, gate.promoted_since) == (False, "Ada: new lamps")
+    ring = load_fleet_data(uri).trainings[0]
+    assert (ring.is_held, ring.promoted_since) == (False, "Ada: new lamps")
     assert 'id="held"' not in fleet_page(load_fleet_data(uri))
 
 
@@ -128,8 +141,8 @@ def test_a_file_that_is_gone_leaves_its_part_out_with_a_word(tmp_path, name, lef
     storage.delete(storage.join(folder_of(uri, "plate"), name))
     data = load_fleet_data(uri)
     plate, ring = data.trainings
-    found = getattr(plate, left_out)
-    assert found is None or len(found) == 0
+    assert not getattr(plate, left_out)
+    assert getattr(ring, left_out)
     assert len(plate.gaps) == 1
     assert name in plate.gaps[0]
     assert not ring.gaps
@@ -155,7 +168,7 @@ def test_a_workspace_that_was_moved_is_read_where_it_is_now(tmp_path):
     write_fleet(tmp_path / "old", {"plate": "first"})
     (tmp_path / "old" / "workspace").rename(tmp_path / "new")
     plate = load_fleet_data(str(tmp_path / "new" / "fleets" / "fleet-1")).trainings[0]
-    assert plate.gaps == ()
+    assert plate.gaps == []
 
 
 def test_the_page_of_a_fleet_is_told_by_its_record(tmp_path):
@@ -212,8 +225,8 @@ def test_what_the_models_promise_stands_on_top_by_category(html):
 
 def test_a_training_says_what_groups_it_found_and_why_it_has_no_student(html, written):
     gear = written[1]["gear"]
-    assert (gear.num_groups, gear.no_student) == (32, NO_STUDENT)
-    assert gear.groups[0] == (3, ("0000.png", "0001.png", "0002.png"))
+    assert len(set(gear.scores["group"].to_pylist())) == 32
+    assert gear.record["no_student"] == NO_STUDENT
     text = " ".join(re.sub("<.*?>", " ", html).split())
     assert f"Student none: {NO_STUDENT}" in text
     assert "Groups 32 of images that belong together, the largest: 3: 0000.png, 0001.png" in text
@@ -259,7 +272,7 @@ def test_losses_that_are_no_numbers_leave_a_page_that_can_be_drawn(tmp_path):
 
 def test_a_fleet_that_is_running_says_so():
     html = page_of(model(), state="running", finished_at="")
-    assert "This fleet has not come to its end." in html
+    assert "This fleet has not ended." in html
     assert "took" not in html.partition("<ul")[0]
 
 
@@ -268,26 +281,27 @@ def test_a_fleet_without_categories_has_a_page():
 
 
 def test_a_model_that_nothing_measured_has_no_figure():
-    cells = table_rows(page_of(model(gate=Gate("first"))))["plate"]
+    cells = table_rows(page_of(model(gate={"state": "first"})))["plate"]
     assert cells[1:3] == ["-", "first model"]
 
 
 def test_the_figure_says_by_which_images():
-    labels = Gate("first", "", "labels", 40, 30, Measure(0.9))
-    painted = Gate("first", "", "synthetic", 40, 120, Measure(0.9))
+    auroc = {"image_auroc": {"value": 0.9, "low": None, "high": None}}
+    labels = {"state": "first", "by": "labels", "num_good": 40, "num_defective": 30, **auroc}
+    painted = labels | {"by": "synthetic", "num_defective": 120}
     for gate, words in ((labels, "40 good, 30 defective"), (painted, "120 painted defects")):
         assert table_rows(page_of(model(gate=gate)))["plate"][1] == f"0.900 {words}"
 
 
 def test_what_was_not_started_is_told_by_reason():
     names = ("a", "b", "c")
-    html = page_of(*(Training(n, "not_started", 0, reason="it was stopped") for n in names))
+    html = page_of(*(ended(n, "not_started", reason="it was stopped") for n in names))
     assert "3 categories:</strong> it was stopped.<br>a, b, c" in html
 
 
 def test_names_from_outside_are_text_and_not_markup():
     hostile = "<script>alert(1)</script>"
-    failed = Training("plate", "failed", 1, reason=hostile, traceback_uri=hostile)
+    failed = ended("plate", "failed", error=hostile, traceback=hostile)
     odd = model("ring", suspect_uris=(hostile,), warnings=(hostile,), gaps=(hostile,))
     html = page_of(failed, odd, root=hostile, config={"root": hostile})
     assert hostile not in html
@@ -309,15 +323,15 @@ def test_the_page_of_hundreds_of_categories_stays_below_15_mb():
     rng = np.random.default_rng(0)
     heat = rng.random((64, 64)).astype(np.float32)
     pixels = smooth(220, 220) // 2 + rng.integers(0, 24, (220, 220, 3), np.uint8)
-    picture = Picture(
-        "a.png", 2.0, None, True, 220, 220, None, "", True, pixels, heat, Box(0, 0, 1, 1)
-    )
+    row = {"image_uri": "a.png", "image_score": 2.0, "image_height": 220, "image_width": 220}
+    image = ScoredImage(row, pixels, heat, Box(0, 0, 1, 1))
+    losses = {"loss": rng.random(1000), "validation_loss": rng.random(1000)}
+    sides = ["train", "validation", "calibration"] * 200
     full = {
-        "losses": Losses(np.arange(1000), *rng.random((2, 1000))),
-        "scores": rng.random(600).astype(np.float32),
-        "sides": np.array(["train", "validation", "calibration"] * 200, np.object_),
+        "losses": pa.table({"epoch": np.arange(1000), **losses}),
+        "scores": pa.table({"image_score": rng.random(600).astype(np.float32), "side": sides}),
         "warnings": ("24 held-out images support a false-call rate of 4.00%, not 1.00%",) * 3,
     }
-    odd = {"suspect_uris": ("s3://plant/parts/a.png",) * 48, "suspects": (picture,)}
+    odd = {"suspect_uris": ("s3://plant/parts/a.png",) * 48, "suspects": (image,)}
     trainings = [model(f"part-{n}", **full, **(odd if n < 240 else {})) for n in range(300)]
     assert 5_000_000 < len(page_of(*trainings)) < 15_000_000

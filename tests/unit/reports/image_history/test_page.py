@@ -49,5 +49,5 @@ def test_an_image_that_was_overwritten_and_a_model_that_is_gone_leave_their_plac
     storage.delete(f"{workspace}/models/plate/v1/model.json")
     html = history_page(workspace, uri, history(workspace, uri))
     assert pictures(html) == []
-    assert html.count("The picture cannot be read any more") == 3
+    assert html.count("The image can no longer be read") == 3
     assert html.count('class="note">Not shown:') == 1

@@ -8,7 +8,6 @@ import pytest
 
 from mrkd.reports.kit import charts, pictures
 from mrkd.reports.kit.charts import Series
-from mrkd.reports.kit.values import Losses
 
 
 def series(name, *scores):
@@ -59,18 +58,18 @@ def test_there_is_no_roc_of_one_kind_alone():
 
 def losses(*validation):
     values = np.array(validation, float)
-    return Losses(np.arange(len(values)), values * 2, values)
+    return charts.losses(np.arange(len(values)), values * 2, values)
 
 
 def test_the_losses_mark_the_epoch_that_was_kept():
-    training, validation, kept = charts.losses(losses(0.4, 0.2, 0.3))["data"]
+    training, validation, kept = losses(0.4, 0.2, 0.3)["data"]
     assert training["y"] == [0.8, 0.4, 0.6]
     assert validation["y"] == [0.4, 0.2, 0.3]
     assert (kept["x"], kept["y"]) == ([1], [0.2])
 
 
 def test_a_loss_that_was_no_number_leaves_a_gap():
-    spec = charts.losses(losses(0.4, np.nan, np.inf, 0.2))
+    spec = losses(0.4, np.nan, np.inf, 0.2)
     _, validation, kept = spec["data"]
     assert validation["y"] == [0.4, None, None, 0.2]
     assert kept["x"] == [3]
@@ -78,14 +77,14 @@ def test_a_loss_that_was_no_number_leaves_a_gap():
 
 
 def test_the_losses_of_many_epochs_are_thinned_and_keep_their_ends():
-    line = charts.losses(losses(*np.linspace(1, 0.1, 5000)))["data"][1]
+    line = losses(*np.linspace(1, 0.1, 5000))["data"][1]
     assert len(line["x"]) <= 200
     assert (line["x"][0], line["x"][-1]) == (0, 4999)
 
 
 def test_only_losses_above_zero_are_drawn_by_their_magnitude():
-    assert charts.losses(losses(1.0, 0.1))["layout"]["yaxis"]["type"] == "log"
-    assert "type" not in charts.losses(losses(0.1, 0.0))["layout"]["yaxis"]
+    assert losses(1.0, 0.1)["layout"]["yaxis"]["type"] == "log"
+    assert "type" not in losses(0.1, 0.0)["layout"]["yaxis"]
 
 
 def decode(uri):

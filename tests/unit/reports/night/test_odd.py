@@ -2,20 +2,20 @@
 
 import re
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from mrkd import storage
 from mrkd.errors import StorageError
 from mrkd.nights import drift
-from mrkd.nights.drift import Finding
+from mrkd.nights.drift import Earlier, Finding
 from mrkd.reports import load_night_data, night_page
-from mrkd.reports.kit.values import ImageError
+from mrkd.reports.night.rows import ErrorKind
 from mrkd.reports.night.texts import MEASURES
-from mrkd.reports.night.values import ErrorKind, Golden, GoldenImage, Parts, PartVerdict
 from tests.support.closed_nights import failed, scored, write_night
 from tests.support.night_pages import RUN, Plant, write_plant
-from tests.support.page_text import asks, section, text_of
+from tests.support.page_text import open_items, section, text_of
 
 
 @pytest.fixture(scope="module")
@@ -30,24 +30,31 @@ def test_hostile_names_and_messages_are_only_text(data):
         data.compared[0], line=odd, tonight=replace(data.compared[0].tonight, line=odd), runs=(odd,)
     )
     shown = data.highest[0]
-    shown = replace(shown, line=odd, picture=replace(shown.picture, image_uri=f"file:///{odd}"))
-    part = PartVerdict("plate", odd, "NOK", odd, odd, (odd,))
+    scored = {**shown.image.row, "attributes": [("line", odd)], "image_uri": f"file:///{odd}"}
+    shown = replace(shown, image=replace(shown.image, row=scored))
+    part: dict[str, Any] = {
+        "category": "plate",
+        "part": odd,
+        "verdict": "NOK",
+        "reason": odd,
+        "image_uri": odd,
+    }
+    part |= {"missing_views": [odd]}
+    golden: dict[str, Any] = {"category": "a", "label": odd, "image_uri": odd, "problem": odd}
+    golden |= {"image_score": 1.0, "threshold": 1.0, "low": None, "high": None}
+    error = {"image_uri": odd, "error_kind": "decode", "error_message": odd}
     page = night_page(
         replace(
             data,
             compared=(row,),
             lights={(row.category, odd): data.lights["0012", ""]},
-            nights=((odd, data.closed_at),),
+            before=Earlier((replace(data.profile, run=odd),), (odd,)),
             highest=(shown,),
-            errors=(ErrorKind("decode", 1, {odd: 1}, (ImageError(odd, "decode", odd),)),),
-            parts=Parts({odd: (0, 1, 0)}, 1, (part,)),
-            golden=Golden(
-                "failed", True, (GoldenImage("a", odd, odd, 1.0, 1.0, None, None, odd),), (odd,)
-            ),
-            archive=odd,
+            errors=(ErrorKind("decode", 1, {odd: 1}, (error,)),),
+            parts={"counts": {odd: (0, 1, 0)}, "missing": 1, "shown": [part]},
+            golden={"state": "failed", "forced": True, "images": [golden], "without": [odd]},
             gaps=(odd,),
-            without_profile=(odd,),
-            config={odd: odd},
+            config={odd: odd, "archive": {"uri": odd}},
         )
     )
     assert "<img" not in page
@@ -72,7 +79,7 @@ def test_large_figures_are_written_out(data):
     finding = Finding("nok_rate", "nights", "red", figure=1.0, amber=0.1, red=0.2, now=1.0)
     lights = replace(data.lights["plate", "L1"], nok_rate=(finding,))
     page = night_page(replace(data, lights={**data.lights, ("plate", "L1"): lights}))
-    assert "plate, line L1: NOK rate red, 100 points more defective" in asks(page)
+    assert "plate, line L1: NOK rate red, 100 points more defective" in open_items(page)
     far = replace(data, highest=(replace(data.highest[0], margin=1234.5),))
     assert "apart +1234 " in text_of(section(night_page(far), "highest"))
 

@@ -19,7 +19,7 @@ from mrkd.reports.night import rows as night_rows
 from mrkd.reports.night.texts import ERROR_WORDS
 from mrkd.storage import schema
 from tests.support.night_pages import RUN, Plant, write_plant
-from tests.support.page_text import asks, section, text_of
+from tests.support.page_text import open_items, section, text_of
 
 PLANT = Plant(
     looks={("plate", "L2"): {"brightness": 0.85}},
@@ -73,7 +73,7 @@ def test_each_drift_turns_its_own_light_and_no_other(data):
 def test_the_darker_line_is_told_with_figure_and_limits(html):
     section_of = re.search(r'<section id="line-plate/L2".*?</section>', html, re.DOTALL)[0]
     told = text_of(section_of)
-    assert re.search(r"red Pictures: \d\.\d\d spreads darker\. Look at lamps", told)
+    assert re.search(r"red Image quality: \d\.\d\d spreads darker\. Look at lamps", told)
     assert re.search(
         r"Brightness earlier nights 0\.4\d+ 0\.5\d* \d\.\d\d spreads darker 0\.\d\d spreads "
         r"1\.\d\d spreads ■ red",
@@ -81,14 +81,14 @@ def test_the_darker_line_is_told_with_figure_and_limits(html):
     )
 
 
-def test_the_top_counts_all_images_and_names_what_asks_for_people(html):
+def test_the_top_counts_all_images_and_names_what_needs_attention(html):
     totals = re.findall(r'<li><strong>([\d,]+)</strong> <span class="badge (\w+)">', html)
     assert totals == [("145", "OK"), ("15", "NOK"), ("5", "ERROR")]
-    told = asks(html)
+    told = open_items(html)
     assert told[0] == "ring, line L2: nothing came; images came in 30 of 30 nights before"
     assert [one.rpartition(",")[0] for one in told[1:4]] == [
         "0012: NOK rate red",
-        "plate, line L2: Pictures red",
+        "plate, line L2: Image quality red",
         "ring, line L1: Scores of OK parts red",
     ]
     assert told[4] == "new: it had no model: its images were not scored"
@@ -96,9 +96,11 @@ def test_the_top_counts_all_images_and_names_what_asks_for_people(html):
     assert len(told) == 6
 
 
-def test_a_night_without_anything_odd_asks_for_nobody(data):
-    quiet = replace(data, compared=data.compared[2:3], scorings=(), max_error_share=0.5)
-    assert "Nothing asks for people." in night_page(quiet)
+def test_a_night_without_anything_odd_needs_no_attention(data):
+    quiet = replace(
+        data, compared=data.compared[2:3], models={}, config={**data.config, "max_error_share": 0.5}
+    )
+    assert "Nothing needs attention." in night_page(quiet)
 
 
 def test_the_table_tells_each_line_its_own(html):
@@ -126,14 +128,14 @@ def test_where_no_image_names_a_line_there_is_no_column_of_lines(data, html):
 
 def test_defective_images_are_shown_furthest_first_each_category_in_turn(data):
     shown = data.highest
-    assert all(one.picture.is_anomalous for one in shown)
+    assert all(one.image.row["is_anomalous"] for one in shown)
     assert {one.category for one in shown[:3]} == {"0012", "plate", "ring"}
     margins = [one.margin for one in shown[:3]]
     assert margins == sorted(margins, reverse=True)
     assert len(shown) == 15
-    assert all(one.picture.anomaly_map.shape == (64, 64) for one in shown)
-    assert all(one.picture.pixels.shape == (64, 64, 3) for one in shown)
-    assert all(one.picture.regions for one in shown)
+    assert all(one.image.anomaly_map.shape == (64, 64) for one in shown)
+    assert all(one.image.pixels.shape == (64, 64, 3) for one in shown)
+    assert all(one.image.row["regions"] for one in shown)
 
 
 def test_borderline_images_are_those_nearest_their_threshold_on_either_side(written):
@@ -148,7 +150,7 @@ def test_borderline_images_are_those_nearest_their_threshold_on_either_side(writ
         for row in rows
         if row["error_kind"] is None
     )
-    assert [one.picture.image_uri for one in data.borderline] == [uri for _, uri in apart[:20]]
+    assert [one.image.uri for one in data.borderline] == [uri for _, uri in apart[:20]]
 
 
 def _held_out(uri, category):
@@ -157,11 +159,11 @@ def _held_out(uri, category):
 
 def test_images_for_audit_are_twenty_good_ones_the_same_in_every_draw(written):
     uri, data = written
-    audit = [one.picture for one in data.audit]
-    assert len({one.image_uri for one in audit}) == 20
-    assert not any(one.is_anomalous for one in audit)
-    again = [one.picture.image_uri for one in load_night_data(uri).audit]
-    assert again == [one.image_uri for one in audit]
+    audit = [one.image for one in data.audit]
+    assert len({one.uri for one in audit}) == 20
+    assert not any(one.row["is_anomalous"] for one in audit)
+    again = [one.image.uri for one in load_night_data(uri).audit]
+    assert again == [one.uri for one in audit]
     chosen = [
         {
             one.image_uri
@@ -169,7 +171,7 @@ def test_images_for_audit_are_twenty_good_ones_the_same_in_every_draw(written):
         }
         for run in (RUN, "another")
     ]
-    assert chosen[0] == {one.image_uri for one in audit} != chosen[1]
+    assert chosen[0] == {one.uri for one in audit} != chosen[1]
 
 
 def test_every_good_image_may_be_drawn_for_audit(written):
@@ -206,7 +208,7 @@ def test_a_model_that_is_gone_leaves_its_part_out_with_a_word(tmp_path):
     folder = artefact.folder_of(uri.rsplit("/", 2)[0], "plate", "v1")
     storage.delete(storage.join(folder, "model.json"))
     data = load_night_data(uri)
-    assert [one.category for one in data.scorings if one.model is None] == ["new", "plate"]
+    assert [name for name, model in data.models.items() if model.gap] == ["new", "plate"]
     finding = data.lights["plate", "L1"].quality[0]
     assert (finding.against, finding.light) == ("calibration", "unknown")
     assert any(one.category == "plate" for one in data.audit)
@@ -237,8 +239,8 @@ def test_a_workspace_that_was_moved_is_read_where_it_is_now(tmp_path):
     write_plant(tmp_path / "old", Plant(num_nights=6, num_images=8))
     (tmp_path / "old" / "workspace").rename(tmp_path / "new")
     data = load_night_data(str(tmp_path / "new" / "nights" / RUN))
-    assert len(data.nights) == 6
-    assert [one.category for one in data.scorings if one.model is None] == ["new"]
+    assert len(data.before.profiles) == 6
+    assert [name for name, model in data.models.items() if model.gap] == ["new"]
 
 
 def test_the_charts_hold_every_night_and_are_valid(html):
@@ -263,7 +265,7 @@ def test_what_people_say_is_counted_and_too_few_words_propose_no_threshold(tmp_p
     uri = write_plant(tmp_path, Plant(num_nights=0))
     workspace, run = uri.rsplit("/nights/", 1)
     rows = open_night(uri).to_table(columns=["category", "image_uri", "is_anomalous"]).to_pylist()
-    assert "What people say" not in night_page(load_night_data(uri))
+    assert "<h2>Reviews</h2>" not in night_page(load_night_data(uri))
 
     def label(category, called, verdict, number):
         own = [r for r in rows if (r["category"], r["is_anomalous"]) == (category, called)]
@@ -273,7 +275,7 @@ def test_what_people_say_is_counted_and_too_few_words_propose_no_threshold(tmp_p
     labels = label("ring", True, "NOK", 2) + label("ring", False, "OK", 20)
     import_labels.bring(workspace, labels + label("plate", True, "OK", 1), by="test")
     page = night_page(load_night_data(uri))
-    words = text_of(section(page, "people"))
+    words = text_of(section(page, "reviews"))
     assert "ring 2 2 0, 0 % 0 % to 66 % 78 20 0, 0 % 0 % to 16 %" in words
     assert "plate 2 1 1, 100 % 21 % to 100 % 78 0 -" in words
     assert "nobody has looked at images that were called good" in words

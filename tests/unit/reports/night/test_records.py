@@ -8,7 +8,7 @@ from mrkd.nights.part_verdicts import PARTS
 from mrkd.reports import load_night_data, night_page
 from mrkd.storage import schema
 from tests.support.night_pages import RUN, Plant, write_plant
-from tests.support.page_text import asks, section, text_of
+from tests.support.page_text import open_items, section, text_of
 
 
 def test_a_night_without_a_record_says_so(tmp_path):
@@ -86,8 +86,10 @@ def test_parts_and_reference_parts_are_shown_where_there_are_any(tmp_path):
         golden_shown
     )
     assert "plate good 1.2 1 0.3 to 0.6 scores 1.2, above g/1.png" in golden_shown
-    assert asks(page)[0] == "1 reference part does not score as it should: the night was forced"
-    assert "1 part lacks a view" in asks(page)
+    assert (
+        open_items(page)[0] == "1 reference part does not score as it should: the night was forced"
+    )
+    assert "1 part lacks a view" in open_items(page)
 
 
 def test_an_image_that_was_overwritten_since_leaves_its_card_without_a_picture(tmp_path):
@@ -95,7 +97,7 @@ def test_an_image_that_was_overwritten_since_leaves_its_card_without_a_picture(t
     changed = tmp_path / "archive" / "plate" / "L1" / "good-0001.png"
     changed.write_bytes((tmp_path / "archive" / "ring" / "L1" / "good-0001.png").read_bytes())
     data = load_night_data(uri)
-    shown = {one.picture.image_uri: one.picture for one in (*data.borderline, *data.audit)}
+    shown = {one.image.uri: one.image for one in (*data.borderline, *data.audit)}
     assert shown[changed.as_uri()].pixels is None
     assert shown[changed.as_uri()].anomaly_map is not None
     assert [uri for uri, one in shown.items() if one.pixels is None] == [changed.as_uri()]
@@ -104,7 +106,7 @@ def test_an_image_that_was_overwritten_since_leaves_its_card_without_a_picture(t
 def test_pictures_of_a_tar_are_its_members(tmp_path):
     uri = write_plant(tmp_path, Plant(num_nights=0, num_images=8, tars=(("plate", "L1"),)))
     data = load_night_data(uri)
-    shown = {one.picture.image_uri: one.picture for one in (*data.borderline, *data.audit)}
+    shown = {one.image.uri: one.image for one in (*data.borderline, *data.audit)}
     members = {uri: one for uri, one in shown.items() if ".tar#" in uri}
     assert len(members) >= 4
     for member, one in members.items():

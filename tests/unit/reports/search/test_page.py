@@ -29,16 +29,17 @@ def words(html):
 
 def test_what_is_loaded_is_what_the_search_left(written):
     _, data = written
-    assert [group.categories for group in data.groups] == [("plate",), ("ring",)]
+    assert [group.record["categories"] for group in data.groups] == [["plate"], ["ring"]]
     (plate, _) = data.groups
     assert len(plate.trials) == 16
     assert len(plate.configs) == 13
-    assert [one.is_default for one in plate.board].count(True) == 1
-    assert all(len(one.objectives) == 3 for one in plate.board)
-    means = [sum(one.objectives) / 3 for one in plate.board]
+    assert [one["is_default"] for one in plate.board].count(True) == 1
+    assert all(len(one["objectives"]) == 3 for one in plate.board)
+    means = [sum(one["objectives"]) / 3 for one in plate.board]
     assert means == sorted(means, reverse=True)
     (test,) = plate.tests
-    assert test.optimism == pytest.approx(means[0] - test.winner.value)
+    winner = test["winner"]["image_auroc"]["value"]
+    assert test["optimism"] == pytest.approx(means[0] - winner)
 
 
 def test_the_page_says_who_won_and_how_sure_that_is(html):
