@@ -1,4 +1,4 @@
-"""What scores an image, whatever it is made of, and the one path from pixels to its score.
+"""Protocol of the models that score images, and the one path from pixels to a score.
 
 Shape letters: B batch, K detectors' maps, H W the input's size.
 """
@@ -18,13 +18,13 @@ from mrkd.model.teacher import Teacher
 
 
 class Joined(NamedTuple):
-    """What the detectors of a model say together.
+    """The joint result of a model's detectors.
 
     Args:
         anomaly_map: float32 `[B, H, W]`, higher is more anomalous, zero outside the region of
             interest.
         image_score: float32 `[B]`.
-        raw_scores: float32 `[B, S]`, what the score is made of, each by its own measure.
+        raw_scores: float32 `[B, S]`, the parts of the score, each on its own scale.
     """
 
     anomaly_map: Tensor
@@ -33,7 +33,7 @@ class Joined(NamedTuple):
 
 
 class Detector(Protocol):
-    """What `infer` scores with: MRKD, an ensemble, or what they are compared with."""
+    """A model that `infer` scores with: MRKD, an ensemble, or a baseline."""
 
     config: ModelConfig
     teacher: Teacher
@@ -42,19 +42,19 @@ class Detector(Protocol):
     training: bool
 
     def __call__(self, images_B3HW: Tensor) -> Any:
-        """Whatever `maps` takes: `from_features` of the teacher's features of the images."""
+        """The argument of `maps`: `from_features` of the teacher's features of the images."""
 
     def from_features(self, levels: Sequence[Tensor]) -> Any:
-        """The same from the teacher's raw features, all levels."""
+        """The argument of `maps`, from the teacher's raw features of all levels."""
 
     def maps(self, found: Any) -> Tensor:
         """Each detector's smoothed map at input size: float32 `[B, K, H, W]`."""
 
     def join(self, maps_BKHW: Tensor, found: Any = None) -> Joined:
-        """One map and one score; `found` is what the maps are of, None for a picture in tiles."""
+        """One map and one score; `found` is what `maps` was given, None for an image in tiles."""
 
     def parameters(self) -> Iterator[nn.Parameter]:
-        """Its weights; the first tells its device."""
+        """The model's weights; the first one's device is the model's."""
 
 
 @torch.inference_mode()
@@ -75,7 +75,7 @@ def infer(model: Detector, pixels_BHW3: Tensor) -> Joined:
 
 @torch.inference_mode()
 def detect(model: Detector, pixels_BHW3: Tensor) -> tuple[Tensor, Any]:
-    """`infer` but for its end: each detector's map, `[B, K, H, W]`, and what these are of."""
+    """`infer` without the join: each detector's map, `[B, K, H, W]`, and the argument of `maps`."""
     size = model.config.image_size
     if model.training:
         raise ValueError("the model is in training mode; call eval() first")

@@ -34,9 +34,9 @@ class TeacherFeatures:
     process leaves nothing.
 
     Args:
-        teacher: on the device to compute on.
+        teacher: the teacher, on the device to compute on.
         pixels_NHW3: uint8 RGB at the model's size; an array in memory or a memory map.
-        budget_bytes: of memory.
+        budget_bytes: largest number of bytes in memory.
         roi: `MRKD.pixel_roi` of the model that is trained with them; None: it has no region of
             interest.
         folder: on this machine, where processes share what they compute, whatever the budget; its
@@ -85,7 +85,7 @@ class TeacherFeatures:
                 level[start : start + len(t)] = t
 
     def _shared(self, shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
-        """The levels in files of the folder, computed by whoever comes first; the others wait."""
+        """The levels in files of the folder, computed by the first process; the others wait."""
         folder, name = Path(self.folder), self._digest()
         folder.mkdir(parents=True, exist_ok=True)
         paths = [folder / f"{name}-{n}" for n in range(len(shapes))]
@@ -101,7 +101,7 @@ class TeacherFeatures:
         return [_mapped(str(path), shape) for path, shape in zip(paths, shapes, strict=True)]
 
     def _digest(self) -> str:
-        """Of all that decides the features."""
+        """Sha256 over all that decides the features."""
         digest = hashlib.sha256(f"{self.teacher.digest} {self.teacher.taps}".encode())
         digest.update(np.ascontiguousarray(self.pixels).data)
         if self.roi is not None:
@@ -110,7 +110,7 @@ class TeacherFeatures:
 
     @property
     def device(self) -> torch.device:
-        """Where batches are delivered: the teacher's device."""
+        """Device on which batches are delivered: the teacher's."""
         return next(self.teacher.parameters()).device
 
     def compute(self, pixels_BHW3: NDArray[np.uint8]) -> list[Tensor]:
@@ -124,7 +124,7 @@ class TeacherFeatures:
         return features
 
     def of(self, rows: Sequence[int] | NDArray[np.int64]) -> TeacherFeatures:
-        """Those of some of the images, in that order; what is computed is shared."""
+        """Features of some of the images, in that order; computed values are shared."""
         return _Some(self, np.asarray(rows, np.int64))
 
     @property
@@ -146,7 +146,7 @@ class TeacherFeatures:
         ]
 
     def batches(self) -> Iterator[list[Tensor]]:
-        """All of it, in order."""
+        """The features of all images, in order."""
         for rows in self._chunks():
             yield self.batch(rows)
 

@@ -39,12 +39,12 @@ MODEL_VERSION = 2
 """Raised when the same config, data and seed would give other weights than before."""
 
 _NUM_LEVELS = 3
-"""Of a backbone's own; what lies deeper is for cell Gaussians alone."""
+"""Levels of a backbone that the student uses; deeper ones are for cell Gaussians alone."""
 
 
 @dataclass(frozen=True)
 class _Shape:
-    """What the bottleneck and the student take over from their teacher's architecture."""
+    """The parts of a teacher's architecture that bottleneck and student repeat."""
 
     block: Block
     planes: int
@@ -72,7 +72,7 @@ class MRKD(nn.Module):
         config: which parts are on and how features are compared.
         teacher: frozen; may be shared by any number of models. It is not among the parameters
             that `trained_state` gives and never leaves eval mode.
-        roi: where the part lies in every picture; None: everywhere.
+        roi: region of every image in which the part lies; None: everywhere.
 
     Attributes:
         pixel_roi: the region at input size, float32 `[H, W]` of 0 and 1; None without one. It and
@@ -294,7 +294,7 @@ class MRKD(nn.Module):
         return joined
 
     def map_score(self, map_B1HW: Tensor) -> Tensor:
-        """What the map alone says: float32 `[B]`."""
+        """The score of the map alone: float32 `[B]`."""
         return maps.image_score(
             map_B1HW,
             rule=self.config.image_score,
@@ -312,7 +312,7 @@ class MRKD(nn.Module):
         return distance
 
     def trained_state(self) -> dict[str, Tensor]:
-        """Everything that training made: parameters and buffers but the teacher's."""
+        """All parameters and buffers that training made: all but the teacher's."""
         return trained(self)
 
     def load_trained_state(self, state: dict[str, Tensor]) -> None:
@@ -339,7 +339,7 @@ def pixel_region(config: ModelConfig, roi: Roi | None) -> Tensor | None:
 
 
 def _check_size(config: ModelConfig, stride: int) -> None:
-    """What the embedding halves, the decoder doubles: only an even level comes back to its size."""
+    """Refuses an image size whose deepest level is odd: halved and doubled it would change size."""
     step = 2 * stride
     if config.image_size % step:
         below = config.image_size // step * step

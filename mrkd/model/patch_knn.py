@@ -1,4 +1,4 @@
-"""The nearest neighbour in a memory of good patches: what MRKD is to be better than.
+"""The nearest neighbour in a memory of good patches: a baseline for MRKD.
 
 After PatchCore (Roth et al., CVPR 2022): locally averaged features, a 10 % coreset, the distance to
 the nearest. Differs: all levels, standardised per channel; no reweighting of the score.
@@ -22,7 +22,7 @@ from mrkd.model.feature_cache import TeacherFeatures
 
 CORESET_SHARE = 0.1
 MAX_PATCHES = 200_000
-"""From so many the coreset is chosen; of more, drawn."""
+"""Patches that the coreset is chosen from; of more, this many are drawn."""
 
 _PROJECTED = 32  # dimensions in which it is chosen; PatchCore's code takes 128
 _ROWS = 512  # patches compared with the memory at one time
@@ -38,7 +38,7 @@ class NearestNeighbour(nn.Module):
         config: size, resize and smoothing of the map; its image score is the mean of the highest
             percent of the map.
         train: teacher features of good images.
-        seed: of the projection and of the coreset's first patch.
+        seed: seed of the projection and of the coreset's first patch.
     """
 
     memory: Tensor

@@ -14,7 +14,7 @@ SAME = "no difference that these data can show"
 def mean(figures: Sequence[Metric]) -> Metric:
     """The mean over seeds, or over categories, with the interval of the mean over images.
 
-    Over seeds the resamples are the same, over categories they are others.
+    Figures over seeds have common resamples, figures over categories have not.
     """
     for one in figures:
         if one.value is None:
@@ -35,15 +35,15 @@ def difference(ones: Sequence[Metric], others: Sequence[Metric]) -> Metric:
 
 
 def words(found: Metric, by_seed: Sequence[float]) -> str:
-    """What a difference says.
+    """A difference in words.
 
     Args:
         found: the difference, with its interval over images.
-        by_seed: the same for each seed by itself.
+        by_seed: the difference of each seed by itself.
 
     Returns:
-        `higher` or `lower` where the interval leaves 0 out and every seed agrees; empty where there
-        is no difference to tell of.
+        `higher` or `lower` where the interval leaves 0 out and every seed agrees, else `SAME`;
+        empty where the difference has no value or interval.
     """
     if found.value is None or found.low is None or found.high is None:
         return ""

@@ -1,4 +1,4 @@
-"""How well scores and maps tell good from anomalous: arrays in, metrics with intervals out.
+"""Metrics of how well scores and maps separate good from anomalous: arrays in, intervals out.
 
 Every metric is read off one kind of curve: the share of anomalous images (pixels, regions) found
 against the share of good ones called, with a vertex at each distinct value. Where one class is

@@ -38,7 +38,7 @@ class Curve:
         """The curve of scores `[N]` and labels `[N]` under weights `[..., N]`."""
         order = np.argsort(-scores, kind="stable")
         ranked = scores[order]
-        # Equal scores are called together: a vertex stands at the last of each run of them.
+        # Equal scores are called together: the last of each run of them is a vertex.
         ends = np.append(np.flatnonzero(np.diff(ranked)), len(ranked) - 1)
         called = weights[..., order]
 
@@ -165,7 +165,7 @@ def bootstrap_interval(
         labels: `[N]`, 0 good, 1 anomalous.
         groups: `[N]`, what is drawn as one (a tile, a module); None: each image for itself.
         resamples: rows drawn; 0: no interval.
-        seed: of the draws.
+        seed: seed of the draws.
         level: share of the resampled values inside the interval.
 
     Raises:

@@ -71,7 +71,7 @@ class _Values(NamedTuple):
 
     values: NDArray[Any]
     weight: float = 1.0
-    """Pixels that each of the values stands for."""
+    """Pixels that each of the values represents."""
 
     def thinned(self, bins: int | None) -> _Values:
         """At most `bins` of the values, evenly spaced by rank."""
@@ -80,12 +80,12 @@ class _Values(NamedTuple):
         return _Values(_evenly(self.values, bins), self.weight * len(self.values) / bins)
 
     def found_by(self, metric: PixelMetric) -> float:
-        """What each value of a region adds to the curve of the metric."""
+        """The amount that each value of a region adds to the curve of the metric."""
         return 1 / len(self.values) if metric == "aupro" else self.weight
 
 
 class _Image(NamedTuple):
-    """What is kept of one image's map."""
+    """Kept values of one image's map."""
 
     good: _Values
     regions: tuple[_Values, ...]
@@ -96,7 +96,7 @@ class _Image(NamedTuple):
 
     @property
     def num_bytes(self) -> int:
-        """That its values take."""
+        """Number of bytes of its values."""
         return self.good.values.nbytes + sum(r.values.nbytes for r in self.regions)
 
 
@@ -212,11 +212,11 @@ class PixelHistogram:
         Args:
             metric: its name.
             images: `[<= N]`, in order of adding.
-            weights_RN: of all images; those of others count as 0.
-            fpr_limit: of `aupro`.
+            weights_RN: weights of all images; those of other images count as 0.
+            fpr_limit: largest false-positive rate of `aupro`.
 
         Returns:
-            The figure without an interval; float64 `[R]`, empty where there is no figure.
+            The figure without an interval; float64 `[R]`, empty where the figure has no value.
         """
         figure = self.figure(metric, images, fpr_limit=fpr_limit)
         if figure.value is None:
@@ -245,7 +245,7 @@ class PixelHistogram:
         return area(_risen(good), _risen(found), limit)
 
     def _cells_of(self, start: int) -> dict[str, NDArray[np.float32]]:
-        """What images from `start` on have in each cell, `[C, G]`: good, and found by metric.
+        """Weights of the images from `start` on in each cell, `[C, G]`: good, and by metric.
 
         Cells are single values of good pixels, evenly spaced by rank, and the gaps between them: a
         value that many pixels share has a cell to itself. The last answer is remembered, which for
@@ -301,7 +301,7 @@ def _evenly(values: NDArray[Any], num: int) -> NDArray[Any]:
 
 
 def _cells(edges: NDArray[Any], kept: _Values) -> NDArray[np.int64]:
-    """Which cell each value is in: below, at or above which of the edges."""
+    """The cell of each value: an edge, or a gap between two edges."""
     below = np.searchsorted(edges, kept.values)
     cell: NDArray[np.int64] = 2 * below + (edges.take(below, mode="clip") == kept.values)
     return cell

@@ -44,7 +44,7 @@ def read_calibration(workspace: str, category: str, version: str, number: int) -
 
 
 def read_sides(workspace: str, category: str, version: str) -> dict[str, str]:
-    """On which side of a training each good image stood, by the sha256 of its file.
+    """The side of the training that each good image was on, by the sha256 of its file.
 
     Raises:
         ArtefactError: the record is damaged.
@@ -64,7 +64,7 @@ def calibration_numbers(workspace: str, category: str, version: str) -> list[int
 def add_calibration(
     workspace: str, category: str, version: str, calibration: Calibration
 ) -> Calibration:
-    """Puts a further calibration beside a model's, under the next number, which it has then."""
+    """Stores a further calibration of a model; returns it with its number, the next free one."""
     folder = storage.join(folder_of(workspace, category, version), "calibrations")
     number = max(calibration_numbers(workspace, category, version))
     while True:

@@ -1,7 +1,7 @@
 """The teachers: ImageNet networks under their official checkpoints' parameter names.
 
-A network is built whole, so that an official checkpoint loads strictly; a `Teacher` keeps of it
-what lies up to the deepest level.
+A network is built whole, so that an official checkpoint loads strictly; a `Teacher` keeps its
+layers up to the deepest level.
 """
 
 from mrkd.model.teacher.architectures import BACKBONES, Spec, build

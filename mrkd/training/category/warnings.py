@@ -1,4 +1,4 @@
-"""What is said of a training that has ended."""
+"""Warnings, metrics and history of a training that has ended."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mrkd.training.fit import FitResult
 
 
 def check_converged(fitted: FitResult) -> None:
-    """Whether the weights that a training kept are of an epoch whose losses were numbers.
+    """Checks that the weights that a training kept are of an epoch with finite losses.
 
     Raises:
         CategoryError: they are the initial ones: not one epoch had a finite validation loss.
@@ -29,15 +29,15 @@ def check_converged(fitted: FitResult) -> None:
         )
 
 
-def metrics(fitted: FitResult | None, place: torch.device) -> dict[str, Any]:
-    """What `model.json` says of the training; no times: equal trainings give equal figures.
+def metrics(fitted: FitResult | None, device: torch.device) -> dict[str, Any]:
+    """Figures of the training for `model.json`; no times: equal trainings give equal figures.
 
     Args:
-        fitted: of the student; None where the model has none.
-        place: where it was fitted.
+        fitted: result of the student's training; None where the model has none.
+        device: device that it was fitted on.
     """
     if fitted is None:
-        return {"steps": 0, "epochs": 0, "device": str(place), "precision": "float32"}
+        return {"steps": 0, "epochs": 0, "device": str(device), "precision": "float32"}
     best = fitted.history[fitted.best_epoch]
     return {
         "steps": fitted.steps,
@@ -70,7 +70,7 @@ _HISTORY = {
 def warnings(
     images: DecodedImages, scores: GoodScores, fitted: FitResult | None, teacher: Teacher
 ) -> list[str]:
-    """What a person should know of it, one line each."""
+    """Warnings about the model, one line each."""
     found = list(fitted.warnings) if fitted else []
     if scores.calibration.warning:
         found.append(scores.calibration.warning)

@@ -3,7 +3,7 @@
 Not torch's DistributedDataParallel: it takes the plain mean of the workers' gradients, as if their
 shares of a batch were equal, it knows nothing of batch norm's running statistics, and a worker that
 runs out of memory leaves the others waiting in it for ever. Here a step's sums are sent in one
-message, once every worker has said that it got that far.
+message, once every worker has reported that it got that far.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class ProcessGroup:
     """Workers that share one training; every one of them makes the same calls in the same order.
 
     Args:
-        rank: of this worker, from 0.
+        rank: number of this worker, from 0.
         size: number of workers; a group of one sends nothing.
     """
 
@@ -38,10 +38,10 @@ class ProcessGroup:
         return cls()
 
     def add(self, tensors: Sequence[Tensor]) -> None:
-        """Makes each tensor the sum of all workers', in place.
+        """Replaces the values of each tensor by their sum over all workers.
 
         Args:
-            tensors: of one dtype and device, the same shapes on every worker.
+            tensors: tensors of one dtype and device, with equal shapes on every worker.
         """
         if self.size == 1 or not tensors:
             return
@@ -63,12 +63,12 @@ class ProcessGroup:
         """The first worker's whole numbers; every worker has as many."""
         if self.size == 1:
             return values
-        sent = torch.from_numpy(np.ascontiguousarray(values)).to(self._place)
+        sent = torch.from_numpy(np.ascontiguousarray(values)).to(self._device)
         distributed.broadcast(sent, src=0)
         return np.asarray(sent.cpu().numpy())
 
     def any(self, flag: bool) -> bool:
-        """Whether any worker says so."""
+        """Whether the flag is set on any worker."""
         if self.size == 1:
             return flag
         sent = self._scalar(float(flag))
@@ -76,9 +76,9 @@ class ProcessGroup:
         return bool(sent.item())
 
     def _scalar(self, value: float) -> Tensor:
-        return torch.tensor(value, dtype=torch.float64, device=self._place)
+        return torch.tensor(value, dtype=torch.float64, device=self._device)
 
     @property
-    def _place(self) -> str:
-        """Where messages lie."""
+    def _device(self) -> str:
+        """Device of messages."""
         return "cuda" if distributed.get_backend() == "nccl" else "cpu"

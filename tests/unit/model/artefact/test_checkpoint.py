@@ -177,7 +177,7 @@ def test_an_unfinished_folder_is_no_model_and_is_written_over(tmp_path, model):
 
 def test_a_version_that_stands_is_never_changed(stored, model):
     before = (stored / "models/plate/aa/model.json").read_bytes()
-    with pytest.raises(ArtefactError, match="stands already"):
+    with pytest.raises(ArtefactError, match="exists already"):
         save(stored, small_model(seed=1))
     assert (stored / "models/plate/aa/model.json").read_bytes() == before
     load(stored)
