@@ -150,5 +150,4 @@ def area(fpr: Floats, found: Floats, limit: float) -> Floats:
     kept = np.diff(np.minimum(fpr, limit))
     part = np.divide(kept, run, out=np.zeros_like(run), where=run > 0)
     height = found[..., :-1] + np.diff(found) * part / 2
-    result: Floats = (kept * height).sum(-1) / limit
-    return result
+    return np.asarray((kept * height).sum(-1) / limit)

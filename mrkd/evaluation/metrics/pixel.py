@@ -27,45 +27,6 @@ _VERTICES = 2**16
 _CHUNK = 2048
 
 
-def pixel_auroc(maps: Iterable[NDArray[Any]], gt_masks: Iterable[NDArray[Any] | None]) -> Metric:
-    """Chance that a defective pixel lies above a good one, over all pixels of all images, exact.
-
-    Args:
-        maps: float `[H, W]` each, sizes may differ; 4 bytes a pixel are kept.
-        gt_masks: bool `[H, W]` each, True where defective; None: nowhere.
-
-    Raises:
-        ValueError: a map holds a NaN, a mask does not fit its map, or the numbers differ.
-
-    Source: spec section 8.
-    """
-    return _exact(maps, gt_masks).pixel_auroc()
-
-
-def aupro(
-    maps: Iterable[NDArray[Any]],
-    gt_masks: Iterable[NDArray[Any] | None],
-    fpr_limit: float = 0.3,
-) -> Metric:
-    """Mean overlap with the defective regions against the share of good pixels called, exact.
-
-    Regions are the 8-connected parts of each mask; the share of good pixels is taken over the
-    whole set; thresholds are all distinct values; the area up to `fpr_limit` is divided by it.
-    Arguments and errors are those of `pixel_auroc`.
-
-    Source: spec section 8. Differs: RD4AD's code steps through 200 thresholds and averages by
-    image.
-    """
-    return _exact(maps, gt_masks).aupro(fpr_limit)
-
-
-def _exact(maps: Iterable[NDArray[Any]], gt_masks: Iterable[NDArray[Any] | None]) -> PixelHistogram:
-    pixels = PixelHistogram(bins=None)
-    for anomaly_map, gt_mask in zip(maps, gt_masks, strict=True):
-        pixels.add(anomaly_map, gt_mask)
-    return pixels
-
-
 class _Values(NamedTuple):
     """Map values of the good pixels of an image or of one of its regions, in rising order."""
 
@@ -164,14 +125,6 @@ class PixelHistogram:
             self._images = [image.thinned(self._bins) for image in self._images]
             self._num_bytes = sum(image.num_bytes for image in self._images)
 
-    def pixel_auroc(self) -> Metric:
-        """As the function of that name."""
-        return self.figure("pixel_auroc")
-
-    def aupro(self, fpr_limit: float = 0.3) -> Metric:
-        """As the function of that name."""
-        return self.figure("aupro", fpr_limit=fpr_limit)
-
     def figure(
         self,
         metric: PixelMetric,
@@ -179,7 +132,16 @@ class PixelHistogram:
         *,
         fpr_limit: float = 0.3,
     ) -> Metric:
-        """The metric over all images, or over those that are numbered, in order of adding."""
+        """The metric over all images, or over those that are numbered, in order of adding.
+
+        `pixel_auroc` is the chance that a defective pixel lies above a good one. `aupro` is the
+        mean overlap with the defective regions, the 8-connected parts of each mask, against the
+        share of good pixels called over the whole set, at all distinct values; its area up to
+        `fpr_limit` is divided by it.
+
+        Source: spec section 8. Differs: RD4AD's code steps through 200 thresholds and averages
+        AUPRO by image.
+        """
         limit = _limit(metric, fpr_limit)
         chosen = self._images if images is None else [self._images[n] for n in images]
         values = _sorted(region.values for image in chosen for region in image.regions)

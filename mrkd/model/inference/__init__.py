@@ -8,15 +8,6 @@ the map that is calibrated, scored and stored is the one they make together (`im
 """
 
 from mrkd.model.inference.forward import BATCH_SIZE, Scored, score_images, within
-from mrkd.model.inference.regions import find_regions
 from mrkd.model.inference.scorer import Scorer, score_rows
 
-__all__ = [
-    "BATCH_SIZE",
-    "Scored",
-    "Scorer",
-    "find_regions",
-    "score_images",
-    "score_rows",
-    "within",
-]
+__all__ = ["BATCH_SIZE", "Scored", "Scorer", "score_images", "score_rows", "within"]

@@ -7,7 +7,6 @@ was trained on, and that the cells of both unlearn before they score them: equal
 on them for both. A category's first model has no rival and is measured all the same.
 """
 
-from mrkd.training.gate.compare_models import MIN_SHARED
-from mrkd.training.gate.decision import MARGIN, GateDecision, judge
+from mrkd.training.gate.decision import judge
 
-__all__ = ["MARGIN", "MIN_SHARED", "GateDecision", "judge"]
+__all__ = ["judge"]

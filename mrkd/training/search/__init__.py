@@ -9,12 +9,11 @@
 
 from mrkd.training.search.importance import importances
 from mrkd.training.search.ranking import comparable, finished, objectives, ranked
-from mrkd.training.search.store import SEARCH_VERSION, TRIALS, Search
+from mrkd.training.search.store import SEARCH_VERSION, Search
 from mrkd.training.search.trial import Trial, key_of
 
 __all__ = [
     "SEARCH_VERSION",
-    "TRIALS",
     "Search",
     "Trial",
     "comparable",

@@ -211,7 +211,7 @@ class Objective:
         above = None
         if threshold is not None:
             above = float((scores[asked.labels == 0] > threshold).mean())
-        aupro = pixels.aupro(0.3).value if len(pixels) else None
+        aupro = pixels.figure("aupro").value if len(pixels) else None
         return ObjectiveResult(image_auroc, aupro, above, tuple(scores.tolist()))
 
     @torch.inference_mode()
