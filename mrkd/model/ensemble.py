@@ -26,12 +26,11 @@ from torch import Tensor, nn
 from mrkd.config import ModelConfig
 from mrkd.data import images
 from mrkd.data.roi import Roi
-from mrkd.errors import ConfigError
 from mrkd.model import anomaly_map, mrkd
 from mrkd.model.cell_gaussian import GRIDS, SCORED, CellGaussian, packed, unpacked
-from mrkd.model.detector import Joined
+from mrkd.model.detector import Joined, TeacherModel
 from mrkd.model.feature_pairs import FeaturePairs, inside
-from mrkd.model.mrkd import MRKD, pixel_region, trained
+from mrkd.model.mrkd import MRKD
 from mrkd.model.tails import tail_limit
 from mrkd.model.teacher import Teacher
 
@@ -39,8 +38,6 @@ STUDENT, FINE = "student", "fine"
 
 _WHOLE_RATE = 0.001
 """Share of good images that may count as anomalous everywhere."""
-_LEAST_VARIATION = 0.01
-"""Least standard deviation of a channel, as a share of its mean."""
 _LEAST_SPREAD = 0.05
 """Least spread of a score, as a share of its mean; of 17 real sets none has less than 0.08."""
 
@@ -57,7 +54,7 @@ class Normalised(NamedTuple):
     distances: Mapping[str, Tensor]
 
 
-class Ensemble(nn.Module):
+class Ensemble(TeacherModel):
     """A `detector.Detector` of a student, if there is one, and cell Gaussians.
 
     Args:
@@ -75,7 +72,8 @@ class Ensemble(nn.Module):
         ConfigError: there is a region of interest and the model takes tiles.
     """
 
-    pixel_roi: Tensor | None
+    # Cells are fitted to features kept in float16: smaller variations would be rounding noise.
+    least_variation = 0.01
     score_mean: Tensor
     score_std: Tensor
     whole_bound: Tensor
@@ -90,19 +88,9 @@ class Ensemble(nn.Module):
         roi: Roi | None = None,
         student: MRKD | None = None,
     ) -> None:
-        super().__init__()
-        if roi is not None and config.tiles:
-            raise ConfigError(
-                f"model.tiles is {config.tiles} and [roi] draws a region: tiles are inspected "
-                "whole; drop [roi] or set model.tiles to 0"
-            )
-        self.config, self.teacher, self.roi = config, teacher, roi
+        super().__init__(config, teacher, roi)
         self._known: Mapping[str, Tensor] = {}
         self.student = student
-        self.register_buffer("pixel_roi", pixel_region(config, roi), persistent=False)
-        for n, c in enumerate(teacher.channels):
-            self.register_buffer(f"feature_mean_{n}", torch.zeros(1, c, 1, 1))
-            self.register_buffer(f"feature_std_{n}", torch.ones(1, c, 1, 1))
         self.cells = nn.ModuleDict(
             {
                 grid.name: CellGaussian(
@@ -128,38 +116,10 @@ class Ensemble(nn.Module):
         assert isinstance(found, CellGaussian)
         return found
 
-    @property
-    def all_level_roi(self) -> tuple[Tensor, ...] | None:
-        """The region at every level of the teacher, as `MRKD.all_level_roi`."""
-        if self.pixel_roi is None:
-            return None
-        return tuple(
-            nn.functional.max_pool2d(self.pixel_roi[None, None], stride)[0, 0]
-            for stride in self.teacher.strides
-        )
-
-    def set_feature_statistics(self, statistics: Sequence[tuple[Tensor, Tensor]]) -> None:
-        """Takes each level's mean and standard deviation per channel, for the cells."""
-        for n, (mean, std) in enumerate(statistics):
-            # Cells are fitted to features kept in float16: what varies no more than these round
-            # would be noise.
-            least = (_LEAST_VARIATION * mean.abs()).clamp_min(1e-6)
-            self.get_buffer(f"feature_mean_{n}").copy_(mean.view(1, -1, 1, 1))
-            self.get_buffer(f"feature_std_{n}").copy_(torch.maximum(std, least).view(1, -1, 1, 1))
-
-    def normalise(self, levels: Sequence[Tensor]) -> list[Tensor]:
-        """Raw features of all levels to what the cells see: float32, standardised per channel."""
-        return [
-            (t.float() - self.get_buffer(f"feature_mean_{n}")) / self.get_buffer(f"feature_std_{n}")
-            for n, t in enumerate(levels)
-        ]
-
+    @torch.no_grad()
     def forward(self, images_B3HW: Tensor) -> Normalised:
         """float32 `[B, 3, H, W]`, normalised for the teacher, to features and distances."""
-        with torch.no_grad():
-            if self.pixel_roi is not None:
-                images_B3HW = images_B3HW * self.pixel_roi
-            return self.from_features(self.teacher(images_B3HW))
+        return self.from_features(self.teacher_features(images_B3HW))
 
     def from_features(self, levels: Sequence[Tensor]) -> Normalised:
         """Features and distances from the teacher's raw features, all levels."""
@@ -182,9 +142,7 @@ class Ensemble(nn.Module):
             image_1HW3: that image, uint8 `[1, S, S, 3]` at the model's size and on its device.
         """
         tensor = images.to_tensor(image_1HW3, self.teacher.normalisation)
-        if self.pixel_roi is not None:
-            tensor = tensor * self.pixel_roi
-        seen = self.normalise(self.teacher(tensor))
+        seen = self.normalise(self.teacher_features(tensor))
         other = copy.copy(self)
         other._known = {grid.name: self.grid(grid.name).deviations(seen) for grid in GRIDS}
         return other
@@ -278,15 +236,11 @@ class Ensemble(nn.Module):
         """All parameters and buffers that training made, whitenings as float16 lower triangles."""
         return {
             name: packed(tensor) if name.endswith(".whitening") else tensor
-            for name, tensor in trained(self).items()
+            for name, tensor in super().trained_state().items()
         }
 
     def load_trained_state(self, state: dict[str, Tensor]) -> None:
-        """Takes what `trained_state` gave.
-
-        Raises:
-            RuntimeError: a key is missing, unknown or of another shape.
-        """
+        """Sets what `trained_state` gave; errors as there."""
         full = dict(state)
         for name in [one for one in state if one.endswith(".whitening")]:
             width = self.state_dict()[name].shape[-1] if name in self.state_dict() else 0
@@ -294,8 +248,7 @@ class Ensemble(nn.Module):
                 full[name] = unpacked(state[name], width)
             except ValueError as error:
                 raise RuntimeError(f"{name}: {error}") from error
-        teacher = {k: v for k, v in self.state_dict().items() if "teacher." in k}
-        self.load_state_dict({**full, **teacher}, strict=True)
+        super().load_trained_state(full)
 
 
 def _spread(values: Tensor) -> Tensor:

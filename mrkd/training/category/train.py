@@ -20,9 +20,9 @@ from mrkd.errors import ArtefactError, CategoryError, NightError, StandsError, S
 from mrkd.model import artefact, device
 from mrkd.model.artefact import Calibration, ModelCard, save_load
 from mrkd.model.artefact.save_load import LoadedModel
+from mrkd.model.detector import pixel_region
 from mrkd.model.ensemble import Ensemble, Model, model_of
 from mrkd.model.feature_cache import TeacherFeatures
-from mrkd.model.mrkd import pixel_region
 from mrkd.model.registry import promotions
 from mrkd.model.registry.promotions import Promotion
 from mrkd.nights import commissioning
