@@ -1,4 +1,4 @@
-"""What trainings of one machine share of their teachers' features, and its end."""
+"""Folders in which trainings of one machine share their teachers' features, and their removal."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 _FORGET_S = 60.0
 
 
-def folder_of(uri: str) -> str:
-    """The folder, on each machine, of the trainings of what writes to a URI."""
+def folder_of(uri: str, *names: str) -> str:
+    """Path on each machine of the folder of a run that writes to a URI, or of one below it."""
     name = hashlib.sha256(uri.encode()).hexdigest()[:12]
-    return str(Path(tempfile.gettempdir()) / f"mrkd-features-{name}")
+    return str(Path(tempfile.gettempdir(), f"mrkd-features-{name}", *names))
 
 
 def forget(folder: str, *, wait_s: float = _FORGET_S) -> None:

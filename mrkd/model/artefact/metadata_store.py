@@ -43,15 +43,27 @@ def read_calibration(workspace: str, category: str, version: str, number: int) -
         raise _unknown(uri, error) from error
 
 
+def read_file(workspace: str, card: ModelCard, name: str) -> bytes:
+    """The bytes of a file of a model's folder.
+
+    Raises:
+        ArtefactError: it is missing, or of another size or digest than its card names.
+    """
+    uri = storage.join(folder_of(workspace, card.category, card.version), name)
+    file = card.files[name]
+    return checksummed_files.read(uri, digest=file["sha256"], max_bytes=file["num_bytes"])
+
+
 def read_sides(workspace: str, category: str, version: str) -> dict[str, str]:
     """The side of the training that each good image was on, by the sha256 of its file.
 
     Raises:
-        ArtefactError: the record is damaged.
+        ArtefactError: the record is missing or damaged.
         StorageError: it cannot be read.
     """
-    uri = storage.join(folder_of(workspace, category, version), "training_scores.parquet")
-    table = schema.from_parquet(storage.read(uri), name=uri, columns=["sha256", "side"])
+    name = "training_scores.parquet"
+    data = read_file(workspace, read_card(workspace, category, version), name)
+    table = schema.from_parquet(data, name=name, columns=["sha256", "side"])
     return dict(zip(table["sha256"].to_pylist(), table["side"].to_pylist(), strict=True))
 
 

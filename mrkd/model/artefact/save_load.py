@@ -1,4 +1,4 @@
-"""A stored model in memory: its whole folder written, and read again with every file verified."""
+"""A stored model in memory: its whole folder written, and what scoring needs read and verified."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def load(
     calibration: int = 1,
     teachers: Teachers | None = None,
 ) -> LoadedModel:
-    """A stored model, every file of it verified.
+    """A stored model: its card, weights, calibration and teacher, each verified.
 
     Args:
         workspace: URI.
@@ -136,17 +136,12 @@ def load(
         teachers: teachers in memory; a missing one is added. None: loads the model's own.
 
     Raises:
-        ArtefactError: a file is missing, of another size or digest, or does not fit the code.
+        ArtefactError: one of them is missing, of another size or digest, or does not fit the code.
         StorageError: the workspace cannot be read.
     """
     folder = artefact.folder_of(workspace, category, version)
     card = artefact.read_card(workspace, category, version)
-    for name, expected in card.files.items():
-        value = checksummed_files.read(
-            storage.join(folder, name), digest=expected["sha256"], max_bytes=expected["num_bytes"]
-        )
-        if name == WEIGHTS:
-            weights = value
+    weights = artefact.read_file(workspace, card, WEIGHTS)
     teacher = _load_teacher(workspace, card.teacher, {} if teachers is None else teachers)
     try:
         model = model_of(card.model, teacher, card.region)

@@ -92,7 +92,6 @@ def _runs(
         device=config.train.device,
         num_workers=len(fitted) * len(samples) * config.num_seeds,
     )
-    features_folder = shared_features.folder_of(study.uri)
     # A category's runs follow each other, so that what their teachers say of it is needed no
     # longer than they last.
     for category, of_category in samples.items():
@@ -112,7 +111,7 @@ def _runs(
                     Run(key, category, seed, inputs),
                     of_category,
                     ask,
-                    storage.join(features_folder, category),
+                    shared_features.folder_of(study.uri, category),
                 )
                 orders[name] = (order,)
     left = {name: sum(key.startswith(f"{name}/") for key in orders) for name in samples}
@@ -143,7 +142,8 @@ def _runs(
             done.error,
         )
         if not left[done.category]:
-            shared_features.forget(storage.join(features_folder, done.category), wait_s=0)
+            folder = shared_features.folder_of(study.uri, done.category)
+            shared_features.forget(folder, wait_s=0)
     return [ended[name] for name in planned]
 
 
