@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mrkd.config import EvalConfig, ModelConfig, RowsConfig, config_digest
+from mrkd.config import EvalConfig, RowsConfig, config_digest
 from mrkd.data import datasets, preprocess
 from mrkd.data.datasets import Sample
 from mrkd.data.images import Geometry
@@ -154,11 +154,12 @@ def measure(
         seed=judge.seed,
         model_version=judge.version,
     )
+    trained = [one.image_uri for one in samples if one.split == "train"]
     return Evaluation(
         scores=pa.Table.from_pylist(rows, schema=LABELLED),
         metrics=pa.Table.from_pylist(metrics, schema=schema.FIGURES),
         model=_facts(judge),
-        leaks=_leaks(samples, chosen) if config.check_leaks else (),
+        leaks=find_leaks(trained, [one.image_uri for one in chosen]) if config.check_leaks else (),
     )
 
 
@@ -171,11 +172,6 @@ def _chosen(config: EvalConfig, samples: Sequence[Sample]) -> list[Sample]:
     return chosen
 
 
-def _leaks(samples: Sequence[Sample], chosen: Sequence[Sample]) -> list[Leak]:
-    trained = [sample for sample in samples if sample.split == "train"]
-    return find_leaks([one.image_uri for one in trained], [one.image_uri for one in chosen])
-
-
 _Maps = tuple[NDArray[Any], NDArray[Any] | None, NDArray[Any] | None]
 """Anomaly map, mask and region of interest of an image, without letterbox borders."""
 
@@ -186,7 +182,9 @@ def _judge(
     """Every image with its row, the map reduced as a night stores it, and its maps in full."""
     decoder = Preprocessor.of(judge.model.config)
     placement = device.choose(config.pool.device, config.pool.precision)
-    whole = RowsConfig(map="float32", map_size=_side_in_full(judge.model.config))
+    # A side at which no map is reduced, as far as a row can hold it.
+    side = _MAX_SIDE if judge.model.config.tiles else judge.model.config.image_size
+    whole = RowsConfig(map="float32", map_size=side)
     has_masks = any(sample.gt_mask_uri for sample in samples)
     facts = _facts(judge)
     pinned = {name: facts[name] for name in ("model_version", "calibration", "teacher")}
@@ -211,11 +209,6 @@ def _judge(
                 geometry = replace(image.geometry, size=anomaly_map.shape)
                 shown = _shown(judge.model, sample, geometry, anomaly_map)
             yield sample, row | pinned | _reduced(anomaly_map), shown
-
-
-def _side_in_full(model: ModelConfig) -> int:
-    """A stored side at which no map is reduced, as far as a row can hold it."""
-    return _MAX_SIDE if model.tiles else model.image_size
 
 
 def _reduced(anomaly_map: NDArray[np.float32]) -> dict[str, Any]:

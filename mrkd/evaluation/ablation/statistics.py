@@ -21,7 +21,10 @@ def mean(figures: Sequence[Metric]) -> Metric:
             return Metric(None, reason=one.reason)
     if not figures:
         return Metric(None, reason="no run has ended")
-    return Metric.of(_value(figures), _draws(figures))
+    draws = [one.draws for one in figures]
+    paired = len({some.size for some in draws}) == 1
+    value = float(np.mean([one.value for one in figures]))
+    return Metric.of(value, np.mean(draws, axis=0) if paired else ())
 
 
 def difference(ones: Sequence[Metric], others: Sequence[Metric]) -> Metric:
@@ -53,12 +56,3 @@ def words(found: Metric, by_seed: Sequence[float]) -> str:
     if agree and found.high < 0:
         return "lower"
     return SAME
-
-
-def _value(figures: Sequence[Metric]) -> float:
-    return float(np.mean([one.value for one in figures]))
-
-
-def _draws(figures: Sequence[Metric]) -> np.ndarray:
-    sizes = {one.draws.size for one in figures}
-    return np.mean([one.draws for one in figures], axis=0) if len(sizes) == 1 else np.zeros(0)

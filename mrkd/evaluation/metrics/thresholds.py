@@ -205,14 +205,10 @@ def rare_defects(
     for row, chosen in zip(weights_RN, drawn, strict=True):
         np.add.at(row, bad[chosen], np.uint16(1))
     return {
-        metric: _range(image_distribution(metric, scores_N[None], labels_N, weights_RN))
+        metric: Rate(float(values.mean()), *np.quantile(values, (0.025, 0.975)).tolist())
         for metric in _RARE_METRICS
+        for values in [image_distribution(metric, scores_N[None], labels_N, weights_RN)]
     }
-
-
-def _range(values: Floats) -> Rate:
-    low, high = np.quantile(values, (0.025, 0.975))
-    return Rate(float(values.mean()), float(low), float(high))
 
 
 def _num_parts(groups: Sequence[Hashable], chosen: NDArray[np.bool_]) -> int:

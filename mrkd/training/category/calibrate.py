@@ -130,7 +130,7 @@ def score_good(
         note=note,
     )
     suspects = _suspects(scores, parts.numbers)
-    maps = _maps(parts, suspects[:MAX_SUSPECTS])
+    maps = {n: scored.reduced_map for n, scored in parts.scored(suspects[:MAX_SUSPECTS])}
     table = _table(parts, split, scores, calibration.threshold, maps, suspects)
     return GoodScores(calibration, table, len(suspects))
 
@@ -171,11 +171,6 @@ def _scored(parts: FoldScorers) -> tuple[Floats, Floats, Floats]:
     for n, row in raw.items():
         table[n] = row
     return scores, peaks, table
-
-
-def _maps(parts: FoldScorers, numbers: Labels) -> dict[int, Floats]:
-    """The stored maps of a few images."""
-    return {n: scored.reduced_map for n, scored in parts.scored(numbers)}
 
 
 @torch.inference_mode()

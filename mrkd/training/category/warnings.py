@@ -53,18 +53,9 @@ def metrics(fitted: FitResult | None, device: torch.device) -> dict[str, Any]:
 
 def history(fitted: FitResult | None) -> pa.Table:
     """One row an epoch; none without a student."""
-    if fitted is None:
-        return pa.table({name: pa.array([], kind) for name, kind in _HISTORY.items()})
-    return pa.Table.from_pylist(fitted.history)
-
-
-_HISTORY = {
-    "epoch": pa.int64(),
-    "step": pa.int64(),
-    "loss": pa.float64(),
-    "validation_loss": pa.float64(),
-    "learning_rate": pa.float64(),
-}
+    whole, real = ("epoch", "step"), ("loss", "validation_loss", "learning_rate")
+    columns = [(name, pa.int64()) for name in whole] + [(name, pa.float64()) for name in real]
+    return pa.Table.from_pylist(fitted.history if fitted else [], schema=pa.schema(columns))
 
 
 def warnings(

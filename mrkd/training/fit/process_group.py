@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Self, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, distributed
+
+T = TypeVar("T", bound=np.generic)
 
 
 @dataclass(frozen=True)
@@ -53,14 +55,10 @@ class ProcessGroup:
 
     def broadcast(self, value: float) -> float:
         """The first worker's value."""
-        if self.size == 1:
-            return value
-        sent = self._scalar(value)
-        distributed.broadcast(sent, src=0)
-        return float(sent.item())
+        return float(self.broadcast_all(np.array([value], np.float64))[0])
 
-    def broadcast_all(self, values: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The first worker's whole numbers; every worker has as many."""
+    def broadcast_all(self, values: NDArray[T]) -> NDArray[T]:
+        """The first worker's numbers; every worker has as many."""
         if self.size == 1:
             return values
         sent = torch.from_numpy(np.ascontiguousarray(values)).to(self._device)
@@ -71,12 +69,9 @@ class ProcessGroup:
         """Whether the flag is set on any worker."""
         if self.size == 1:
             return flag
-        sent = self._scalar(float(flag))
+        sent = torch.tensor(float(flag), dtype=torch.float64, device=self._device)
         distributed.all_reduce(sent, distributed.ReduceOp.MAX)
         return bool(sent.item())
-
-    def _scalar(self, value: float) -> Tensor:
-        return torch.tensor(value, dtype=torch.float64, device=self._device)
 
     @property
     def _device(self) -> str:
