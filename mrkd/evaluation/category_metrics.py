@@ -32,7 +32,7 @@ LEFT_OUT = "images_without_gt_mask"
 
 
 class Pixels:
-    """The maps of a category's images, told one after another; what the metrics need is kept.
+    """Values of a category's maps that the pixel metrics need, added image by image.
 
     An anomalous image without a defective pixel is left out of the pixel metrics, and counted.
     """
@@ -54,7 +54,7 @@ class Pixels:
         """Takes an image.
 
         Args:
-            number: its place among the images that could be scored.
+            number: its index among the images that could be scored.
             anomaly_map: float `[H, W]`, without letterbox borders.
             gt_mask: bool `[H, W]`, True where defective; None: nowhere.
             inside: bool `[H, W]`, False where nothing is inspected; None: everything is.
@@ -107,12 +107,12 @@ def evaluate_category(
         defects: `[N]`, kind of defect, `good` where there is none.
         headline: `[N]`, False where an image counts for its own defect alone; None: all True.
         groups: `[N]`, what the bootstrap draws as one; None, or an image's None: each for itself.
-        pixels: of the images that have maps; None: there are no pixel metrics.
-        fpr_limit: of `aupro`.
-        resamples: behind each interval; 0: none.
-        bootstrap_seed: of the draws.
-        seed: of the training, for the column of that name.
-        model_version: for the column of that name.
+        pixels: values of the images that have maps; None: no pixel metrics.
+        fpr_limit: largest false-positive rate of `aupro`.
+        resamples: number of resamples of each interval; 0: none.
+        bootstrap_seed: seed of the draws.
+        seed: seed of the training, for the column of that name.
+        model_version: value of the column of that name.
 
     Returns:
         Values of the columns of `schema.METRICS`, and `draws` of each figure (`Metric`).
@@ -145,7 +145,7 @@ def evaluate_category(
 
 
 class _Draw(NamedTuple):
-    """How resamples are drawn."""
+    """Number and seed of the resamples."""
 
     resamples: int
     seed: int
@@ -171,7 +171,7 @@ class _Labelled:
     groups: Sequence[Hashable] | None
 
     def take(self, rows: Sequence[int] | NDArray[np.int64]) -> _Labelled:
-        """Those images alone."""
+        """The images of these rows."""
         return _Labelled(
             self.scores[rows],
             self.labels[rows],

@@ -1,4 +1,4 @@
-"""A model on a category's labelled images: what it says of each, and how good that is."""
+"""Evaluation of a model on a category's labelled images: a row for each image, and metrics."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mrkd.config import EvalConfig, ModelConfig, RowsConfig, config_digest
+from mrkd.config import EvalConfig, RowsConfig, config_digest
 from mrkd.data import datasets, preprocess
 from mrkd.data.datasets import Sample
 from mrkd.data.images import Geometry
@@ -38,7 +38,7 @@ LABELLED = pa.schema(
         pa.field("group", pa.string()),
     ]
 )
-"""Rows of `evaluations/<run>/scores.parquet`: a night's, and what people had said."""
+"""Rows of `evaluations/<run>/scores.parquet`: a night's columns, and the labels."""
 
 _STORED = RowsConfig()
 _MAX_SIDE = 4096
@@ -46,13 +46,13 @@ _MAX_SIDE = 4096
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What the evaluation of one category found.
+    """Result of the evaluation of one category.
 
     Args:
         scores: one row for each image (`LABELLED`).
         metrics: rows of `schema.FIGURES`.
-        model: which model it was and what its threshold promises, plain values.
-        leaks: images that show a part that training saw; none where nobody asked.
+        model: name of the model and rates of its threshold, plain values.
+        leaks: images that show a part that training saw; empty where this was not checked.
     """
 
     scores: pa.Table
@@ -67,10 +67,10 @@ class Evaluator:
 
     Args:
         model: in eval mode, on the device to score on.
-        calibration: of its scores.
+        calibration: calibration of its scores.
         version: its name; empty where it has none.
-        seed: it was trained with.
-        config_digest: of its network and training.
+        seed: seed that it was trained with.
+        config_digest: digest of the configuration of its network and training.
     """
 
     model: Detector
@@ -89,11 +89,11 @@ def measure_category(config: EvalConfig, category: str, samples: Sequence[Sample
         samples: all of the category's.
 
     Raises:
-        CategoryError: as `measure`, or there is no model.
+        CategoryError: as `measure`, or the category has no model.
         ArtefactError: the model is damaged.
         StorageError: the workspace, or a mask, cannot be read.
     """
-    _chosen(config, samples)  # nothing to measure by is told before there is nothing to measure
+    _chosen(config, samples)  # a lack of images is reported before a lack of a model
     promotion = promotions.champion(config.workspace, category)
     if promotion is None:
         raise CategoryError(f"it has no model in {config.workspace}: train it")
@@ -115,8 +115,8 @@ def measure(
 ) -> Evaluation:
     """Scores the labelled images of a category and measures a model by them.
 
-    Images are scored and their maps measured one batch after another: what is held of an image is
-    its row and what the pixel metrics keep.
+    Images are scored and their maps measured batch by batch: only an image's row and its values for
+    the pixel metrics are kept.
 
     Args:
         judge: the model.
@@ -125,7 +125,7 @@ def measure(
         samples: all of the category's.
 
     Raises:
-        CategoryError: there is no image, or none that can be scored; or a mask is not of its
+        CategoryError: the part has no image, or none that can be scored; or a mask is not of its
             image's size.
         StorageError: a mask cannot be read.
     """
@@ -154,11 +154,12 @@ def measure(
         seed=judge.seed,
         model_version=judge.version,
     )
+    trained = [one.image_uri for one in samples if one.split == "train"]
     return Evaluation(
         scores=pa.Table.from_pylist(rows, schema=LABELLED),
         metrics=pa.Table.from_pylist(metrics, schema=schema.FIGURES),
         model=_facts(judge),
-        leaks=_leaks(samples, chosen) if config.check_leaks else (),
+        leaks=find_leaks(trained, [one.image_uri for one in chosen]) if config.check_leaks else (),
     )
 
 
@@ -171,11 +172,6 @@ def _chosen(config: EvalConfig, samples: Sequence[Sample]) -> list[Sample]:
     return chosen
 
 
-def _leaks(samples: Sequence[Sample], chosen: Sequence[Sample]) -> list[Leak]:
-    trained = [sample for sample in samples if sample.split == "train"]
-    return find_leaks([one.image_uri for one in trained], [one.image_uri for one in chosen])
-
-
 _Maps = tuple[NDArray[Any], NDArray[Any] | None, NDArray[Any] | None]
 """Anomaly map, mask and region of interest of an image, without letterbox borders."""
 
@@ -183,10 +179,12 @@ _Maps = tuple[NDArray[Any], NDArray[Any] | None, NDArray[Any] | None]
 def _judge(
     judge: Evaluator, config: EvalConfig, samples: Sequence[Sample]
 ) -> Iterator[tuple[Sample, dict[str, Any], _Maps | None]]:
-    """Every image with its row, its map reduced as a night stores it, and what pixels are told."""
+    """Every image with its row, the map reduced as a night stores it, and its maps in full."""
     decoder = Preprocessor.of(judge.model.config)
     placement = device.choose(config.pool.device, config.pool.precision)
-    whole = RowsConfig(map="float32", map_size=_side_in_full(judge.model.config))
+    # A side at which no map is reduced, as far as a row can hold it.
+    side = _MAX_SIDE if judge.model.config.tiles else judge.model.config.image_size
+    whole = RowsConfig(map="float32", map_size=side)
     has_masks = any(sample.gt_mask_uri for sample in samples)
     facts = _facts(judge)
     pinned = {name: facts[name] for name in ("model_version", "calibration", "teacher")}
@@ -211,11 +209,6 @@ def _judge(
                 geometry = replace(image.geometry, size=anomaly_map.shape)
                 shown = _shown(judge.model, sample, geometry, anomaly_map)
             yield sample, row | pinned | _reduced(anomaly_map), shown
-
-
-def _side_in_full(model: ModelConfig) -> int:
-    """A side that no map is reduced to, as far as a row holds one."""
-    return _MAX_SIDE if model.tiles else model.image_size
 
 
 def _reduced(anomaly_map: NDArray[np.float32]) -> dict[str, Any]:

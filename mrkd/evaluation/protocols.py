@@ -1,4 +1,4 @@
-"""What each protocol of an evaluation asks of its data."""
+"""Requirements of each protocol of an evaluation on its data."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _IN_GROUPS = ("mtd", "elpv")
 
 
 def check(config: EvalConfig, samples: Mapping[str, Sequence[Sample]]) -> None:
-    """Whether the data can be judged by the protocol.
+    """Checks that the data can be judged by the protocol.
 
     Args:
-        config: of the evaluation; its protocol is not `champions`.
-        samples: of each category.
+        config: configuration of the evaluation; its protocol is not `champions`.
+        samples: all images of each category.
 
     Raises:
         ConfigError: they are of another layout, lack labelled images of the part, or have good
-            pictures of one group on both sides where the protocol keeps groups whole.
+            images of one group on both sides where the protocol keeps groups whole.
     """
     layout = _LAYOUTS[config.protocol]
     if config.data.layout != layout:
@@ -53,7 +53,7 @@ def _check_labels(config: EvalConfig, category: str, samples: Sequence[Sample]) 
 
 
 def _check_groups(config: EvalConfig, category: str, samples: Sequence[Sample]) -> None:
-    """Good pictures of a part that training saw would make the figures promise too much."""
+    """Refuses good images of a part that training saw: the figures would be too good."""
     trained = {one.group for one in samples if one.split == "train"}
     if trained == {None}:
         raise ConfigError(

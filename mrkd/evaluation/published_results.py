@@ -1,4 +1,4 @@
-"""Figures that others published, and what a run must be to stand beside them.
+"""Figures that others published, and the conditions under which a run compares with them.
 
 They are in `published.toml`, in percent as printed, each table with its source.
 """
@@ -13,7 +13,7 @@ from importlib import resources
 from typing import Any
 
 Sizes = Mapping[str, tuple[int, int]]
-"""Of each category the number of its training and of its test images."""
+"""Number of training and of test images of each category."""
 
 
 @dataclass(frozen=True)
@@ -21,11 +21,11 @@ class Figure:
     """One number of one table."""
 
     protocol: str
-    """What was measured on what: `mvtec` or `cifar10_one_class`."""
+    """Data set and protocol: `mvtec` or `cifar10_one_class`."""
     table: str
     """`results`, or the ablation: `backbone`, `fmm`, `scsatt`, `levels`."""
     arm: str
-    """What was measured: MRKD, RD4AD, MKD, or the row of the ablation."""
+    """The method: MRKD, RD4AD, MKD, or the row of the ablation."""
     backbone: str
     """As mrkd names it; empty where it was a network that mrkd does not have."""
     category: str | None
@@ -66,11 +66,11 @@ def differs(
     """In words, every way in which a run is not what the protocol's figures were measured on.
 
     Args:
-        protocol: of the figures.
-        backbone: of the run's teacher.
+        protocol: protocol of the figures.
+        backbone: backbone of the run's teacher.
         teacher_is_random: its weights are drawn, not trained on ImageNet.
         image_size: side of the model's input in pixels.
-        counts: of the run's categories, held-out training images among the training ones.
+        counts: numbers of the run's images, held-out training images among the training ones.
         published_backbone: `Figure.backbone` of the figures to compare with.
 
     Returns:
@@ -92,7 +92,7 @@ def differs(
 
 
 def _other_data(name: str, expected: Sizes, counts: Sizes) -> list[str]:
-    """What tells the run's categories from the data set's, of each kind the first by name."""
+    """Differences of the run's categories from the data set's, the first of each kind by name."""
     ways = []
     missing = [category for category in expected if category not in counts]
     if missing:
@@ -100,7 +100,7 @@ def _other_data(name: str, expected: Sizes, counts: Sizes) -> list[str]:
         ways.append(f"the run lacks {share}, {missing[0]} among them")
     foreign = [category for category in counts if category not in expected]
     if foreign:
-        ways.append(f"{foreign[0]} is no category of {name}")
+        ways.append(f"{foreign[0]} is not a category of {name}")
     for category in expected:
         for kind, want, have in zip(
             ("training", "test"), expected[category], counts.get(category, ()), strict=False

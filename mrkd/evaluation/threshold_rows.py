@@ -1,6 +1,6 @@
-"""What labelled images say of a line: thresholds, escapes and false calls, rare defects.
+"""Rows on thresholds, escapes and false calls, and rare defects, from labelled images.
 
-Source of the rules: `metrics/operating.py`.
+The rules are those of `metrics/thresholds.py`.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ def operating_rows(
     """Rows of `schema.OPERATING`; none where one class is missing.
 
     Args:
-        config: with the line's defect rate and costs.
+        config: configuration with the line's defect rate and costs.
         category: its name.
-        scores: of its images, `labelled.LABELLED`.
+        scores: rows of its images, `evaluate_model.LABELLED`.
         threshold: the model's own.
     """
     shown = _headline(scores)
@@ -58,8 +58,8 @@ def rare_rows(config: EvalConfig, scores: pa.Table) -> list[dict[str, Any]]:
     """Values of `schema.METRICS` by column, of test sets with as few defects as the line has.
 
     Args:
-        config: with the line's defect rate, resamples and their seed.
-        scores: of a category's images, `labelled.LABELLED`.
+        config: configuration with the line's defect rate, resamples and their seed.
+        scores: rows of a category's images, `evaluate_model.LABELLED`.
     """
     shown = _headline(scores)
     found = rare_defects(

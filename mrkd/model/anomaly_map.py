@@ -1,7 +1,7 @@
 """Feature pairs to anomaly map to image score.
 
 With a region of interest, every value that is a mean over its neighbours is one over those inside:
-nothing bleeds in from outside, and no border is dimmed by the zeros that stand there.
+nothing bleeds in from outside, and no border is dimmed by the zeros outside.
 
 Shape letters: B batch, C channels, h w a level's size, H W the map's.
 """
@@ -54,9 +54,9 @@ def anomaly_map(
         mean: float32 `[levels]`, needed by `calibrated`.
         std: float32 `[levels]`, needed by `calibrated`.
         roi: per level `[h_l, w_l]`, 1 inside the region of interest, else 0; None: all is inside.
-        sigma: of the Gaussian blur, in pixels of the map; 0 blurs nothing.
-        pixel_roi: the region at input size; None with `roi`: the map is not smoothed, and what lies
-            outside is of no meaning.
+        sigma: standard deviation of the Gaussian blur, in pixels of the map; 0: no blur.
+        pixel_roi: the region at input size; None with `roi`: the map is not smoothed, and values
+            outside have no meaning.
 
     Returns:
         float32 `[B, 1, H, W]`, higher is more anomalous; for `add` in `[0, 2 * num_levels]` up to

@@ -1,4 +1,4 @@
-"""From good images that a model did not know to thresholds at a stated false-call rate.
+"""Thresholds at a stated false-call rate, from good images that a model did not know.
 
 The rule is split conformal prediction's: if a new good part's score is exchangeable with the n
 calibrating ones, it lies above the ceil((n + 1)(1 - rate))-th smallest of them with probability at
@@ -45,21 +45,21 @@ def calibrate(
 ) -> Calibration:
     """The calibration of a model from good images, scored by what did not know them.
 
-    Above 10,000 images the evenly spaced ranks stand for all, in the thresholds as in what is
-    stored, so that whoever reads the calibration later finds the same thresholds again.
+    Of more than 10,000 images the evenly spaced ranks alone are used, for the thresholds and in
+    storage, so that the stored calibration gives the same thresholds again.
 
     Args:
         scores: `[n]`, the images' scores, in any order.
-        pixel_maxima: `[n]`, the maximum of each one's anomaly map inside the picture and the
+        pixel_maxima: `[n]`, the maximum of each one's anomaly map inside the image and the
             region of interest (`Scored.peak`). Its quantile is the pixel threshold, so that a good
             part shows a region as rarely as it is called defective.
         statistics: brightness, contrast and sharpness of the same images, or of others like them.
         false_call_rate: share of good parts that may be called defective, in (0, 1).
-        num_groups: that the images come in; None: each is one of its own.
-        number: of the calibration within its model version.
+        num_groups: number of groups that the images come in; None: each is one of its own.
+        number: number of the calibration within its model version.
         by: who made it.
-        why: what for, one line.
-        note: what else people should know of its threshold, one line.
+        why: purpose, one line.
+        note: a further warning about its threshold, one line.
 
     Raises:
         CategoryError: a score that is not finite.
@@ -133,8 +133,8 @@ def asked_rate(calibration: Calibration, default: float) -> float:
     """The false-call rate that a calibration was made for.
 
     Args:
-        calibration: of the model.
-        default: where a person set its threshold: its rate then is found, not asked for.
+        calibration: calibration of a model.
+        default: result where a person set the threshold: its rate then was found, not asked for.
     """
     rate = calibration.false_call_rate
     made = 0 < rate < 1 and threshold_at(calibration.scores, rate) == calibration.threshold
@@ -144,13 +144,13 @@ def asked_rate(calibration: Calibration, default: float) -> float:
 def at_threshold(calibration: Calibration, threshold: float) -> Calibration:
     """The calibration with a threshold that a person sets; regions are drawn as before.
 
-    Both its rates become (1 + #{held-out > threshold}) / (n + 1): what the held-out images say of
-    that threshold, and never 0, however high it lies.
+    Both its rates become (1 + #{held-out > threshold}) / (n + 1): the estimate of the held-out
+    images, never 0, however high the threshold lies.
 
     Args:
-        calibration: of the model.
-        threshold: rounded to float32, as rows hold it: whoever compares theirs with their scores
-            comes to the same verdicts.
+        calibration: calibration of a model.
+        threshold: image score, rounded to float32 as rows hold it, so that comparing the rows'
+            scores with their threshold gives the same verdicts.
     """
     threshold = float(np.float32(threshold))
     held_out = np.array(calibration.scores)

@@ -1,7 +1,7 @@
-"""Gaussians for the cells of a grid: how far features lie, cell by cell, from good pictures'.
+"""Gaussians for the cells of a grid: how far features lie, cell by cell, from good images'.
 
-Good parts lie alike in their pictures, so that every cell of the teacher's features has a mean and
-a covariance of its own. The distance of a new picture's cell is Mahalanobis' under them. Nothing is
+Good parts lie alike in their images, so that every cell of the teacher's features has a mean and
+a covariance of its own. The distance of a new image's cell is Mahalanobis' under them. Nothing is
 trained: sums over the good images are all that a fit takes.
 
 Source: PaDiM (Defard et al., ICPR 2020). Differs: channels are projected at random, not drawn; the
@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from mrkd import seeds
 
 _FLOOR = 0.01
-"""Added to every variance, in units of a standardised channel's: pictures may be all alike."""
+"""Added to every variance, in units of a standardised channel's: images may be all alike."""
 _TINY = 1e-6
 
 
@@ -33,7 +33,7 @@ class Grid:
     """How one set of cells sees the teacher's levels.
 
     Args:
-        name: of the grid.
+        name: name of the grid.
         stride: input pixels on a side of a cell.
         most: cells on a side at most; at larger inputs a cell covers more.
         deep: whether the deepest levels are joined, or those of strides 8 and 16.
@@ -73,9 +73,9 @@ class CellGaussian(nn.Module):
     """The Gaussians of one grid.
 
     Args:
-        grid: which.
-        channels: of the teacher's levels, shallow to deep.
-        strides: of the teacher's levels.
+        grid: the grid.
+        channels: C_l of the teacher's levels, shallow to deep.
+        strides: input pixels per feature pixel of the teacher's levels.
         image_size: side of the input in pixels.
         roi: float32 `[H, W]` of 0 and 1, the region of interest at input size; None: everywhere.
 
@@ -144,10 +144,10 @@ class CellGaussian(nn.Module):
         """Lengths of whitened deviations, as a map `[B, h, w]`.
 
         Args:
-            away_PBD: `deviations` of the pictures.
-            known_PBD: those of one picture of the fit, `[P, 1, D]`:
-                lengths are then under the Gaussians of the other pictures, by a rank-one update
-                (Sherman and Morrison); the shared covariance stays as it is.
+            away_PBD: `deviations` of the images.
+            known_PBD: `deviations` of one image of the fit, `[P, 1, D]`: lengths are then under
+                the Gaussians of the other images, by a rank-one update (Sherman and Morrison);
+                the shared covariance stays as it is.
         """
         squares = away_PBD.square().sum(2)
         if known_PBD is not None:
@@ -162,10 +162,10 @@ class CellGaussian(nn.Module):
         return found if self.cells_roi is None else found * self.cells_roi
 
     def fit(self, sums: Sums) -> None:
-        """Takes mean and covariance of good images; both may be of some images less than others.
+        """Sets mean and covariance to those of good images.
 
         Args:
-            sums: over at least one image.
+            sums: sums over at least one image.
         """
         count, weight = sums.count, self.grid.weight
         mean = sums.total / count
@@ -211,7 +211,7 @@ class Sums:
         return cls(count, total, outer)
 
     def plus(self, other: Sums, sign: int = 1) -> Sums:
-        """The sums over both, or with `sign` -1 over those of this one that are not the other's."""
+        """The sums over the images of both; with `sign` -1 over this one's without the other's."""
         return Sums(
             self.count + sign * other.count,
             self.total + sign * other.total,

@@ -1,4 +1,4 @@
-"""Where and in what precision a process computes: chosen once, passed down, logged."""
+"""Device and precision of a process: chosen once, passed down, logged."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ NEEDED_SPEEDUP = 1.15
 """How much faster bfloat16 must be before its lost digits are worth it."""
 
 _ROUNDS = 3
-"""That bfloat16 must win one after another: a machine with other work to do times one step in one
-precision wrong, and a model must not hang on that."""
+"""Rounds in a row that bfloat16 must win: on a busy machine the timing of one step may be wrong,
+and a model must not depend on that."""
 
 
 @dataclass(frozen=True)

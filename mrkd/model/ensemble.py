@@ -1,11 +1,11 @@
 """The student and the cell Gaussians as one detector.
 
-Each has a score of its own; what good parts have of each, its mean and spread, makes them one
-scale, on which they are added. The map is the student's and the fine grid's, added alike.
+Each has a score of its own; mean and spread of good parts' scores bring them to one scale, on which
+they are added. The map is the sum of the student's and the fine grid's, scaled in the same way.
 
-A picture that is odd everywhere, a dead camera's or one out of focus, has a mean that no good part
-comes near: past the bound of good parts it is added too. No part of a score falls when a cell
-becomes odder.
+An image that is anomalous everywhere, a dead camera's or one out of focus, has a mean far above
+any good part's: its excess over the bound of good parts is added too. No part of a score falls when
+a cell becomes more anomalous.
 
 Source: measured on 17 real sets (tests/bench/LOG.md); sum, maximum and product of p-values are
 level.
@@ -26,56 +26,54 @@ from torch import Tensor, nn
 from mrkd.config import ModelConfig
 from mrkd.data import images
 from mrkd.data.roi import Roi
-from mrkd.errors import ConfigError
 from mrkd.model import anomaly_map, mrkd
 from mrkd.model.cell_gaussian import GRIDS, SCORED, CellGaussian, packed, unpacked
-from mrkd.model.detector import Joined
+from mrkd.model.detector import Joined, TeacherModel
 from mrkd.model.feature_pairs import FeaturePairs, inside
-from mrkd.model.mrkd import MRKD, pixel_region, trained
+from mrkd.model.mrkd import MRKD
 from mrkd.model.tails import tail_limit
 from mrkd.model.teacher import Teacher
 
 STUDENT, FINE = "student", "fine"
 
 _WHOLE_RATE = 0.001
-"""Share of good pictures that may count as odd everywhere."""
-_LEAST_VARIATION = 0.01
-"""Of a channel, as a share of its mean."""
+"""Share of good images that may count as anomalous everywhere."""
 _LEAST_SPREAD = 0.05
-"""Of a score, as a share of its mean; of 17 real sets none has less than 0.08."""
+"""Least spread of a score, as a share of its mean; of 17 real sets none has less than 0.08."""
 
 
 class Normalised(NamedTuple):
-    """What the detectors found in a batch.
+    """Features and distances of a batch, which the detectors' maps are made of.
 
     Args:
-        pairs: of the student; None where there is none.
-        distances: of each grid, float32 `[B, h, w]`.
+        pairs: feature pairs of the student; None where there is none.
+        distances: distance map of each grid, float32 `[B, h, w]`.
     """
 
     pairs: FeaturePairs | None
     distances: Mapping[str, Tensor]
 
 
-class Ensemble(nn.Module):
+class Ensemble(TeacherModel):
     """A `detector.Detector` of a student, if there is one, and cell Gaussians.
 
     Args:
-        config: of the model; `cells` is on.
+        config: the model's configuration; `cells` is on.
         teacher: frozen; may be shared by any number of models.
-        roi: where the part lies in every picture; None: everywhere.
-        student: of the same config, teacher and region.
+        roi: region of every image in which the part lies; None: everywhere.
+        student: a student with this config, teacher and region; None: cells alone.
 
     Attributes:
         detectors: names of those that are scored.
-        names: of the maps, in the order of `maps`.
+        names: names of the maps, in the order of `maps`.
 
     Raises:
         CategoryError: the region is too small for the model's size.
         ConfigError: there is a region of interest and the model takes tiles.
     """
 
-    pixel_roi: Tensor | None
+    # Cells are fitted to features kept in float16: smaller variations would be rounding noise.
+    least_variation = 0.01
     score_mean: Tensor
     score_std: Tensor
     whole_bound: Tensor
@@ -90,19 +88,9 @@ class Ensemble(nn.Module):
         roi: Roi | None = None,
         student: MRKD | None = None,
     ) -> None:
-        super().__init__()
-        if roi is not None and config.tiles:
-            raise ConfigError(
-                f"model.tiles is {config.tiles} and [roi] draws a region: tiles are inspected "
-                "whole; drop [roi] or set model.tiles to 0"
-            )
-        self.config, self.teacher, self.roi = config, teacher, roi
+        super().__init__(config, teacher, roi)
         self._known: Mapping[str, Tensor] = {}
         self.student = student
-        self.register_buffer("pixel_roi", pixel_region(config, roi), persistent=False)
-        for n, c in enumerate(teacher.channels):
-            self.register_buffer(f"feature_mean_{n}", torch.zeros(1, c, 1, 1))
-            self.register_buffer(f"feature_std_{n}", torch.ones(1, c, 1, 1))
         self.cells = nn.ModuleDict(
             {
                 grid.name: CellGaussian(
@@ -128,41 +116,13 @@ class Ensemble(nn.Module):
         assert isinstance(found, CellGaussian)
         return found
 
-    @property
-    def all_level_roi(self) -> tuple[Tensor, ...] | None:
-        """The region at every level of the teacher, as `MRKD.all_level_roi`."""
-        if self.pixel_roi is None:
-            return None
-        return tuple(
-            nn.functional.max_pool2d(self.pixel_roi[None, None], stride)[0, 0]
-            for stride in self.teacher.strides
-        )
-
-    def set_feature_statistics(self, statistics: Sequence[tuple[Tensor, Tensor]]) -> None:
-        """Takes each level's mean and standard deviation per channel, for the cells."""
-        for n, (mean, std) in enumerate(statistics):
-            # Cells are fitted to features kept in float16: what varies no more than these round
-            # would be noise.
-            least = (_LEAST_VARIATION * mean.abs()).clamp_min(1e-6)
-            self.get_buffer(f"feature_mean_{n}").copy_(mean.view(1, -1, 1, 1))
-            self.get_buffer(f"feature_std_{n}").copy_(torch.maximum(std, least).view(1, -1, 1, 1))
-
-    def normalise(self, levels: Sequence[Tensor]) -> list[Tensor]:
-        """Raw features of all levels to what the cells see: float32, standardised per channel."""
-        return [
-            (t.float() - self.get_buffer(f"feature_mean_{n}")) / self.get_buffer(f"feature_std_{n}")
-            for n, t in enumerate(levels)
-        ]
-
+    @torch.no_grad()
     def forward(self, images_B3HW: Tensor) -> Normalised:
-        """float32 `[B, 3, H, W]`, normalised for the teacher, to what the detectors find."""
-        with torch.no_grad():
-            if self.pixel_roi is not None:
-                images_B3HW = images_B3HW * self.pixel_roi
-            return self.from_features(self.teacher(images_B3HW))
+        """float32 `[B, 3, H, W]`, normalised for the teacher, to features and distances."""
+        return self.from_features(self.teacher_features(images_B3HW))
 
     def from_features(self, levels: Sequence[Tensor]) -> Normalised:
-        """The same from the teacher's raw features, all levels."""
+        """Features and distances from the teacher's raw features, all levels."""
         pairs = self.student.pairs(levels) if self.student else None
         distances = {}
         # Under a caller's autocast the student alone runs in fewer digits.
@@ -176,15 +136,13 @@ class Ensemble(nn.Module):
         return Normalised(pairs, distances)
 
     def unlearn(self, image_1HW3: Tensor) -> Self:
-        """This model as if one of its cells' good pictures had not been among them.
+        """This model as if its cells had been fitted without one of their good images.
 
         Args:
-            image_1HW3: that picture, uint8 `[1, S, S, 3]` at the model's size and on its device.
+            image_1HW3: that image, uint8 `[1, S, S, 3]` at the model's size and on its device.
         """
         tensor = images.to_tensor(image_1HW3, self.teacher.normalisation)
-        if self.pixel_roi is not None:
-            tensor = tensor * self.pixel_roi
-        seen = self.normalise(self.teacher(tensor))
+        seen = self.normalise(self.teacher_features(tensor))
         other = copy.copy(self)
         other._known = {grid.name: self.grid(grid.name).deviations(seen) for grid in GRIDS}
         return other
@@ -209,7 +167,7 @@ class Ensemble(nn.Module):
         )
 
     def raw_scores(self, maps_BKHW: Tensor) -> Tensor:
-        """What each detector's map says by itself: float32 `[B, D + 2]`.
+        """The score of each detector's map by itself: float32 `[B, D + 2]`.
 
         The mean of the highest share of each scored map and, of the cells' maps, the mean.
         """
@@ -237,7 +195,7 @@ class Ensemble(nn.Module):
 
     @property
     def shown(self) -> list[int]:
-        """Which maps make the joint one."""
+        """Indices of the maps that make the joint one."""
         return [n for n, name in enumerate(self.names) if name in (STUDENT, FINE)]
 
     def joint_score(self, raw_BS: Tensor) -> Tensor:
@@ -256,7 +214,7 @@ class Ensemble(nn.Module):
         """Takes the scales of `joint_score` from raw scores of good images.
 
         Args:
-            raw_NS: of images that the cells did not know.
+            raw_NS: `raw_scores` of images that the cells did not know.
             held_out: bool `[N]`, those that the student did not know either; None: all.
         """
         tops, means = raw_NS.double().split([len(self.detectors), len(SCORED)], 1)
@@ -275,18 +233,14 @@ class Ensemble(nn.Module):
         return other
 
     def trained_state(self) -> dict[str, Tensor]:
-        """Everything that training made, whitenings as their lower triangles in float16."""
+        """All parameters and buffers that training made, whitenings as float16 lower triangles."""
         return {
             name: packed(tensor) if name.endswith(".whitening") else tensor
-            for name, tensor in trained(self).items()
+            for name, tensor in super().trained_state().items()
         }
 
     def load_trained_state(self, state: dict[str, Tensor]) -> None:
-        """Takes what `trained_state` gave.
-
-        Raises:
-            RuntimeError: a key is missing, unknown or of another shape.
-        """
+        """Sets what `trained_state` gave; errors as there."""
         full = dict(state)
         for name in [one for one in state if one.endswith(".whitening")]:
             width = self.state_dict()[name].shape[-1] if name in self.state_dict() else 0
@@ -294,8 +248,7 @@ class Ensemble(nn.Module):
                 full[name] = unpacked(state[name], width)
             except ValueError as error:
                 raise RuntimeError(f"{name}: {error}") from error
-        teacher = {k: v for k, v in self.state_dict().items() if "teacher." in k}
-        self.load_state_dict({**full, **teacher}, strict=True)
+        super().load_trained_state(full)
 
 
 def _spread(values: Tensor) -> Tensor:

@@ -5,9 +5,13 @@ Shape letters: N images, B batch, C channels, h w a level's size, H W the input'
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
+import logging
 import math
+import os
+import stat
 import tempfile
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -23,6 +27,8 @@ from mrkd.data import images
 from mrkd.model.feature_pairs import inside
 from mrkd.model.teacher import Teacher
 
+log = logging.getLogger(__name__)
+
 _BATCH = 16
 
 
@@ -34,13 +40,13 @@ class TeacherFeatures:
     process leaves nothing.
 
     Args:
-        teacher: on the device to compute on.
+        teacher: the teacher, on the device to compute on.
         pixels_NHW3: uint8 RGB at the model's size; an array in memory or a memory map.
-        budget_bytes: of memory.
+        budget_bytes: largest number of bytes in memory.
         roi: `MRKD.pixel_roi` of the model that is trained with them; None: it has no region of
             interest.
-        folder: on this machine, where processes share what they compute, whatever the budget; its
-            files stay. Empty: none.
+        folder: local folder in which processes of one user share computed features, whatever the
+            budget; its files remain. Empty, or another user's folder: nothing is shared.
     """
 
     def __init__(
@@ -65,7 +71,7 @@ class TeacherFeatures:
             (len(self), channels, *size)
             for channels, size in zip(self.teacher.channels, self.sizes, strict=True)
         ]
-        if self.folder:
+        if self.folder and _is_private(Path(self.folder)):
             levels = self._shared(shapes)
         else:
             on_disk = 2 * sum(math.prod(shape) for shape in shapes) > self.budget_bytes
@@ -85,9 +91,8 @@ class TeacherFeatures:
                 level[start : start + len(t)] = t
 
     def _shared(self, shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
-        """The levels in files of the folder, computed by whoever comes first; the others wait."""
+        """The levels in files of the folder, computed by the first process; the others wait."""
         folder, name = Path(self.folder), self._digest()
-        folder.mkdir(parents=True, exist_ok=True)
         paths = [folder / f"{name}-{n}" for n in range(len(shapes))]
         with (folder / f"{name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # given back with the file, also by a killed process
@@ -101,7 +106,7 @@ class TeacherFeatures:
         return [_mapped(str(path), shape) for path, shape in zip(paths, shapes, strict=True)]
 
     def _digest(self) -> str:
-        """Of all that decides the features."""
+        """Sha256 over all that decides the features."""
         digest = hashlib.sha256(f"{self.teacher.digest} {self.teacher.taps}".encode())
         digest.update(np.ascontiguousarray(self.pixels).data)
         if self.roi is not None:
@@ -110,7 +115,7 @@ class TeacherFeatures:
 
     @property
     def device(self) -> torch.device:
-        """Where batches are delivered: the teacher's device."""
+        """Device on which batches are delivered: the teacher's."""
         return next(self.teacher.parameters()).device
 
     def compute(self, pixels_BHW3: NDArray[np.uint8]) -> list[Tensor]:
@@ -124,7 +129,7 @@ class TeacherFeatures:
         return features
 
     def of(self, rows: Sequence[int] | NDArray[np.int64]) -> TeacherFeatures:
-        """Those of some of the images, in that order; what is computed is shared."""
+        """Features of some of the images, in that order; computed values are shared."""
         return _Some(self, np.asarray(rows, np.int64))
 
     @property
@@ -146,7 +151,7 @@ class TeacherFeatures:
         ]
 
     def batches(self) -> Iterator[list[Tensor]]:
-        """All of it, in order."""
+        """The features of all images, in order."""
         for rows in self._chunks():
             yield self.batch(rows)
 
@@ -206,6 +211,23 @@ def _storage(shape: tuple[int, ...], *, on_disk: bool) -> Tensor:
         return torch.empty(shape, dtype=torch.float16)
     with tempfile.NamedTemporaryFile(prefix="mrkd-features-") as file:
         return _mapped(file.name, shape)
+
+
+def _is_private(path: Path) -> bool:
+    """Makes a folder that no other user can write to; False where one of its names is taken.
+
+    Anybody may take a name in the temporary directory, and would then choose the features that are
+    read, or the files that are written.
+    """
+    root = Path(tempfile.gettempdir())
+    for folder in [one for one in reversed(path.parents) if root in one.parents] + [path]:
+        with contextlib.suppress(FileExistsError):  # a file, or a link to nothing
+            folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
+            log.warning("features_not_shared folder=%s reason=not a private folder", folder)
+            return False
+    return True
 
 
 def _mapped(path: str, shape: tuple[int, ...]) -> Tensor:

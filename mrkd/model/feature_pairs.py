@@ -1,4 +1,4 @@
-"""What model, loss and maps share: pairs of features, and the distance between the two.
+"""Pairs of teacher and student features, which model, loss and maps share, and their distance.
 
 Shape letters: B batch, C channels, h w a level's size.
 """
@@ -16,7 +16,7 @@ class FeaturePairs:
 
     Args:
         teacher: per level `[B, C_l, h_l, w_l]`, normalised as the model's config says.
-        student: the same shapes.
+        student: student features of the teacher's shapes.
 
     Raises:
         ValueError: the two sides differ in number of levels or in a level's shape.

@@ -1,7 +1,7 @@
 """The trained parts: bottleneck (fusion, SCConv, SimAM, one-class embedding), student, masks.
 
 Shape letters: B batch, C channels, h w a level's size. "Paper" is the one that `mrkd/README.md`
-names; a table there lists every place where we read it differently.
+names; a table there lists every point in which we read it differently.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class SpatialReconstruction(nn.Module):
         channels: even, divisible by `groups`.
         gate: `hard` cuts at 0.5, the paper's text, which leaves the norm's scale and shift without
             a gradient, so they are frozen; `soft` lets the value itself through below it.
-        groups: of the group norm.
+        groups: number of groups of the group norm.
 
     Source: paper section 3.5; SCConv (Li et al., CVPR 2023), section 3.1.
     """
@@ -132,7 +132,7 @@ class ChannelReconstruction(nn.Module):
 
 
 class SimAM(nn.Module):
-    """Attention without parameters: each pixel weighted by how much it stands out in its channel.
+    """Attention without parameters: weighs each pixel by its distance from its channel's mean.
 
     Source: paper section 3.6; SimAM (Yang et al., ICML 2021), equation 5.
     """
@@ -234,10 +234,10 @@ class Decoder(nn.Module):
         block: the teacher's kind of block.
         code_channels: channels of phi.
         channels: C_l of every level, shallow to deep.
-        strides: of every level; phi has twice the deepest one's.
+        strides: input pixels per feature pixel of every level; phi has twice the deepest stride.
         num_blocks: blocks of each level's stage, shallow to deep.
         levels: indices of the levels in use; stages shallower than the first are not built.
-        base_width: as in `BottleneckBlock`.
+        base_width: width of a `BottleneckBlock`'s 3x3 convolution per 64 planes.
 
     Source: paper section 3.2, RD4AD section 3.2 and its `de_` networks.
     """
@@ -278,11 +278,11 @@ class Decoder(nn.Module):
 
 
 class FeatureMaskGeneration(nn.Module):
-    """FMM of one level: align, hide pixels, generate them anew from what is left around them.
+    """FMM of one level: align, hide pixels, generate them from the pixels left around them.
 
     Args:
         channels: C_l.
-        residual: what is generated is added to the aligned features instead of standing for them.
+        residual: whether the generated features are added to the aligned ones or replace them.
 
     Source: paper section 3.7; MGD (Yang et al., ECCV 2022), equation 2. At test nothing is hidden
         and the generation stays. Differs: the residual form is ours.

@@ -20,7 +20,7 @@ def flat_distance(t_BCn: Tensor, s_BCn: Tensor, *, anchor: float = 0.0) -> Tenso
     Args:
         t_BCn: teacher features, their pixels in one axis or several.
         s_BCn: student features of the same shape.
-        anchor: as in `cosine_distance`.
+        anchor: scale of the constant channel of `cosine_distance`.
 
     Source: the loss of RD4AD's code, which flattens C, h and w.
     """
@@ -42,9 +42,9 @@ def distillation_loss(
     Args:
         pairs: features of the levels in use.
         distance: `pixel` takes the mean of the per-pixel distances, `flat` one cosine an image.
-        anchor: as in `cosine_distance`.
+        anchor: scale of the constant channel of `cosine_distance`.
         hard_pixel_share: adds, per level, the mean over that share of each image's worst pixels.
-        roi: per level `[h, w]`, 0 where a pixel is no part of the loss; None: all are.
+        roi: per level `[h, w]`, 0 where a pixel does not count in the loss; None: all count.
 
     Source: paper section 4.2, spec section 6. The L2 term is the optimiser's weight decay.
     """

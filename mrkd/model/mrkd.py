@@ -10,15 +10,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mrkd import seeds
 from mrkd.config import ModelConfig
-from mrkd.data.images import Geometry
 from mrkd.data.roi import Roi
 from mrkd.errors import ConfigError
 from mrkd.model import anomaly_map as maps
-from mrkd.model.detector import Joined
+from mrkd.model.detector import Joined, TeacherModel
 from mrkd.model.feature_pairs import FeaturePairs, inside
 from mrkd.model.layers import (
     Block,
@@ -39,12 +37,12 @@ MODEL_VERSION = 2
 """Raised when the same config, data and seed would give other weights than before."""
 
 _NUM_LEVELS = 3
-"""Of a backbone's own; what lies deeper is for cell Gaussians alone."""
+"""Levels of a backbone that the student uses; deeper ones are for cell Gaussians alone."""
 
 
 @dataclass(frozen=True)
 class _Shape:
-    """What the bottleneck and the student take over from their teacher's architecture."""
+    """The parts of a teacher's architecture that bottleneck and student repeat."""
 
     block: Block
     planes: int
@@ -65,18 +63,13 @@ def _shape(name: str, channels: Sequence[int]) -> _Shape:
             return _Shape(DecoderBlock, 2 * channels[-1], 2, (2,) * len(channels), 64)
 
 
-class MRKD(nn.Module):
+class MRKD(TeacherModel):
     """Masked reverse knowledge distillation.
 
     Args:
         config: which parts are on and how features are compared.
-        teacher: frozen; may be shared by any number of models. It is not among the parameters
-            that `trained_state` gives and never leaves eval mode.
-        roi: where the part lies in every picture; None: everywhere.
-
-    Attributes:
-        pixel_roi: the region at input size, float32 `[H, W]` of 0 and 1; None without one. It and
-            the levels' are made of `roi`, and not among what `trained_state` gives.
+        teacher: frozen; may be shared by any number of models.
+        roi: region of every image in which the part lies; None: everywhere.
 
     Raises:
         CategoryError: the region is too small for the model's size.
@@ -86,18 +79,10 @@ class MRKD(nn.Module):
     Source: paper section 3, spec sections 1 to 7.
     """
 
-    pixel_roi: Tensor | None
-
     def __init__(self, config: ModelConfig, teacher: Teacher, roi: Roi | None = None) -> None:
-        super().__init__()
-        if roi is not None and config.tiles:
-            raise ConfigError(
-                f"model.tiles is {config.tiles} and [roi] draws a region: tiles are inspected "
-                "whole; drop [roi] or set model.tiles to 0"
-            )
-        self.config, self.roi = config, roi
-        self.teacher = teacher
-        self.num_seen = len(config.taps) or _NUM_LEVELS
+        num_seen = len(config.taps) or _NUM_LEVELS
+        super().__init__(config, teacher, roi, num_seen)
+        self.num_seen = num_seen
         channels, strides = teacher.channels[: self.num_seen], teacher.strides[: self.num_seen]
         self.levels = tuple(n - 1 for n in config.levels) or tuple(range(len(channels)))
         if self.levels[-1] >= len(channels):
@@ -129,9 +114,6 @@ class MRKD(nn.Module):
             base_width=shape.base_width,
         )
         self.heads = nn.ModuleList(self._head(channels[n]) for n in self.levels)
-        for n, c in enumerate(channels):
-            self.register_buffer(f"feature_mean_{n}", torch.zeros(1, c, 1, 1))
-            self.register_buffer(f"feature_std_{n}", torch.ones(1, c, 1, 1))
         self.register_buffer("level_mean", torch.zeros(len(self.levels)))
         self.register_buffer("level_std", torch.ones(len(self.levels)))
         if config.gaussian:
@@ -141,23 +123,6 @@ class MRKD(nn.Module):
             # Of the map's score and of the distance, on held-out good images.
             self.register_buffer("score_mean", torch.zeros(2))
             self.register_buffer("score_std", torch.ones(2))
-        self._register_roi()
-
-    def _register_roi(self) -> None:
-        self.register_buffer("pixel_roi", pixel_region(self.config, self.roi), persistent=False)
-        if self.pixel_roi is None:
-            return
-        for n, stride in enumerate(self.teacher.strides):
-            # A cell is inside if any of its area is: a defect at the edge has a cell that shows it.
-            level_roi = F.max_pool2d(self.pixel_roi[None, None], stride)[0, 0]
-            self.register_buffer(f"level_roi_{n}", level_roi, persistent=False)
-
-    @property
-    def all_level_roi(self) -> tuple[Tensor, ...] | None:
-        """The region at every level, shallow to deep: float32 `[h_l, w_l]` of 0 and 1."""
-        if self.roi is None:
-            return None
-        return tuple(self.get_buffer(f"level_roi_{n}") for n in range(len(self.teacher.strides)))
 
     @property
     def level_roi(self) -> tuple[Tensor, ...] | None:
@@ -187,23 +152,9 @@ class MRKD(nn.Module):
         # FMM on is FMM's own last convolution.
         return nn.Conv2d(channels, channels, 1) if self.teacher.signed else nn.Identity()
 
-    @torch.no_grad()
-    def teacher_features(self, images_B3HW: Tensor) -> list[Tensor]:
-        """The teacher's raw features, all levels: `[B, C_l, h_l, w_l]`, shallow to deep.
-
-        Outside the region of interest it sees 0, the mean colour of its own training.
-        """
-        if self.pixel_roi is not None:
-            images_B3HW = images_B3HW * self.pixel_roi
-        features: list[Tensor] = self.teacher(images_B3HW)
-        return features
-
     def set_feature_statistics(self, statistics: Sequence[tuple[Tensor, Tensor]]) -> None:
-        """Takes each level's mean and standard deviation per channel, `[C_l]` both."""
-        for n, (mean, std) in enumerate(statistics[: self.num_seen]):
-            self.get_buffer(f"feature_mean_{n}").copy_(mean.view(1, -1, 1, 1))
-            # A channel that never fires stays as it is.
-            self.get_buffer(f"feature_std_{n}").copy_(std.clamp_min(1e-6).view(1, -1, 1, 1))
+        """Sets mean and standard deviation per channel, `[C_l]` both, of the student's levels."""
+        super().set_feature_statistics(statistics[: self.num_seen])
 
     def normalise(self, levels: Sequence[Tensor]) -> list[Tensor]:
         """Raw features to what student, loss and map see: float32, standardised per channel.
@@ -213,10 +164,7 @@ class MRKD(nn.Module):
         levels = levels[: self.num_seen]
         if self.config.feature_norm == "none":
             return [t.float() for t in levels]
-        return [
-            (t.float() - self.get_buffer(f"feature_mean_{n}")) / self.get_buffer(f"feature_std_{n}")
-            for n, t in enumerate(levels)
-        ]
+        return super().normalise(levels)
 
     def student_features(
         self, levels: Sequence[Tensor], feature_masks: Sequence[Tensor] | None = None
@@ -242,13 +190,11 @@ class MRKD(nn.Module):
         student = self.student_features(normalised, feature_masks)
         return FeaturePairs(tuple(normalised[n] for n in self.levels), student)
 
+    from_features = pairs
+
     def forward(self, images_B3HW: Tensor) -> FeaturePairs:
         """float32 `[B, 3, H, W]`, normalised for the teacher, to pairs of the levels in use."""
         return self.pairs(self.teacher_features(images_B3HW))
-
-    def from_features(self, levels: Sequence[Tensor]) -> FeaturePairs:
-        """`pairs`, as a detector calls it."""
-        return self.pairs(levels)
 
     def maps(self, found: FeaturePairs) -> Tensor:
         """`anomaly_map`: one detector has one map, `[B, 1, H, W]`."""
@@ -294,7 +240,7 @@ class MRKD(nn.Module):
         return joined
 
     def map_score(self, map_B1HW: Tensor) -> Tensor:
-        """What the map alone says: float32 `[B]`."""
+        """The score of the map alone: float32 `[B]`."""
         return maps.image_score(
             map_B1HW,
             rule=self.config.image_score,
@@ -311,35 +257,9 @@ class MRKD(nn.Module):
         distance: Tensor = (away @ self.get_buffer("gaussian_whitening")).norm(dim=1)
         return distance
 
-    def trained_state(self) -> dict[str, Tensor]:
-        """Everything that training made: parameters and buffers but the teacher's."""
-        return trained(self)
-
-    def load_trained_state(self, state: dict[str, Tensor]) -> None:
-        """Takes what `trained_state` gave.
-
-        Raises:
-            RuntimeError: a key is missing, unknown or of another shape.
-        """
-        teacher = {f"teacher.{k}": v for k, v in self.teacher.state_dict().items()}
-        self.load_state_dict({**state, **teacher}, strict=True)
-
-
-def trained(model: nn.Module) -> dict[str, Tensor]:
-    """A model's parameters and buffers but those of its teacher."""
-    return {k: v for k, v in model.state_dict().items() if "teacher." not in k}
-
-
-def pixel_region(config: ModelConfig, roi: Roi | None) -> Tensor | None:
-    """A region of interest at input size: float32 `[H, W]` of 0 and 1; None: everywhere."""
-    if roi is None:
-        return None
-    size = config.image_size
-    return torch.from_numpy(roi.at(Geometry(roi.size, (size, size), config.resize))).float()
-
 
 def _check_size(config: ModelConfig, stride: int) -> None:
-    """What the embedding halves, the decoder doubles: only an even level comes back to its size."""
+    """Refuses an image size whose deepest level is odd: halved and doubled it would change size."""
     step = 2 * stride
     if config.image_size % step:
         below = config.image_size // step * step

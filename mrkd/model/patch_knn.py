@@ -1,4 +1,4 @@
-"""The nearest neighbour in a memory of good patches: what MRKD is to be better than.
+"""The nearest neighbour in a memory of good patches: a baseline for MRKD.
 
 After PatchCore (Roth et al., CVPR 2022): locally averaged features, a 10 % coreset, the distance to
 the nearest. Differs: all levels, standardised per channel; no reweighting of the score.
@@ -10,25 +10,24 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from mrkd import seeds
 from mrkd.config import ModelConfig
-from mrkd.data.roi import Roi
 from mrkd.model import anomaly_map
-from mrkd.model.detector import Joined
+from mrkd.model.detector import Joined, TeacherModel
 from mrkd.model.feature_cache import TeacherFeatures
 
 CORESET_SHARE = 0.1
 MAX_PATCHES = 200_000
-"""From so many the coreset is chosen; of more, drawn."""
+"""Patches that the coreset is chosen from; of more, this many are drawn."""
 
 _PROJECTED = 32  # dimensions in which it is chosen; PatchCore's code takes 128
 _ROWS = 512  # patches compared with the memory at one time
 
 
-class NearestNeighbour(nn.Module):
+class NearestNeighbour(TeacherModel):
     """A `detector.Detector` without a student.
 
     Patches are those of the middle level's grid: every level standardised per channel, averaged
@@ -38,24 +37,17 @@ class NearestNeighbour(nn.Module):
         config: size, resize and smoothing of the map; its image score is the mean of the highest
             percent of the map.
         train: teacher features of good images.
-        seed: of the projection and of the coreset's first patch.
+        seed: seed of the projection and of the coreset's first patch.
     """
 
     memory: Tensor
-    pixel_roi: Tensor | None
 
     def __init__(self, config: ModelConfig, train: TeacherFeatures, *, seed: int) -> None:
-        super().__init__()
         # No mean is taken off: this map's does worse with it (tests/bench/LOG.md).
-        self.config = replace(config, image_score="top_share_mean", top_share=0.01, mean_weight=0.0)
-        self.teacher = train.teacher
-        self.roi: Roi | None = None
-        self.pixel_roi = None
+        config = replace(config, image_score="top_share_mean", top_share=0.01, mean_weight=0.0)
+        super().__init__(config, train.teacher, None)
         self.grid = train.sizes[len(train.sizes) // 2]
-        for n, (mean, std) in enumerate(train.statistics()):
-            self.register_buffer(f"mean_{n}", mean.view(1, -1, 1, 1).float())
-            spread = std.clamp_min(1e-6).view(1, -1, 1, 1).float()
-            self.register_buffer(f"std_{n}", spread)
+        self.set_feature_statistics(train.statistics())
         self.to(train.device)
         generator = torch.Generator().manual_seed(seeds.torch_seed(seed, "coreset"))
         num_patches = len(train) * self.grid[0] * self.grid[1]
@@ -75,10 +67,10 @@ class NearestNeighbour(nn.Module):
     def forward(self, images_B3HW: Tensor) -> Tensor:
         """float32 `[B, 3, H, W]`, normalised for the teacher, to distances `[B, 1, h, w]`."""
         with torch.autocast(images_B3HW.device.type, enabled=False):
-            return self.distances(self.teacher(images_B3HW))
+            return self.from_features(self.teacher(images_B3HW))
 
-    def distances(self, levels: Sequence[Tensor]) -> Tensor:
-        """Of each patch to the nearest of the memory, `[B, 1, h, w]`, from raw features."""
+    def from_features(self, levels: Sequence[Tensor]) -> Tensor:
+        """Raw features to each patch's distance to the nearest of the memory: `[B, 1, h, w]`."""
         patches_BhwC = self._patches(levels)
         flat = patches_BhwC.flatten(0, 2)
         squares = self.memory.square().sum(1)
@@ -86,10 +78,6 @@ class NearestNeighbour(nn.Module):
         nearest = torch.cat([(squares - 2 * p @ self.memory.T).amin(1) for p in flat.split(_ROWS)])
         distance = (nearest + flat.square().sum(1)).clamp_min(0).sqrt()
         return distance.view(len(patches_BhwC), 1, *self.grid)
-
-    def from_features(self, levels: Sequence[Tensor]) -> Tensor:
-        """`distances`, as a detector calls it."""
-        return self.distances(levels)
 
     def maps(self, distances_B1hw: Tensor) -> Tensor:
         """The smoothed map at input size: float32 `[B, 1, H, W]`."""
@@ -107,10 +95,9 @@ class NearestNeighbour(nn.Module):
     def _patches(self, levels: Sequence[Tensor]) -> Tensor:
         """`[B, h, w, sum of C_l]` in float32."""
         parts = []
-        for n, level in enumerate(levels):
-            standard = (level.float() - self.get_buffer(f"mean_{n}")) / self.get_buffer(f"std_{n}")
+        for standard in self.normalise(levels):
             averaged = F.avg_pool2d(standard, 3, 1, 1, count_include_pad=False)
-            if level.shape[-1] > self.grid[-1]:
+            if standard.shape[-1] > self.grid[-1]:
                 parts.append(F.adaptive_avg_pool2d(averaged, self.grid))
             else:
                 parts.append(F.interpolate(averaged, self.grid, mode="bilinear"))

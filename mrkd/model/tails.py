@@ -1,4 +1,4 @@
-"""How far out a value may lie, told from few."""
+"""Prediction limit of an exponential tail, from few values."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 
 def tail_limit(rising: NDArray[np.float64], rate: float) -> float:
-    """What one more value passes with probability `rate`, if the tail is exponential.
+    """The limit that one more value exceeds with probability `rate`, if the tail is exponential.
 
     Of n values the m in the upper half exceed a level by x together. One more value passes the
     level with probability p = (m + 1) / (n + 1), and level + x ((p / rate)^(1 / m) - 1) with

@@ -1,4 +1,4 @@
-"""What trainings of one machine share of their teachers' features, and its end."""
+"""Folders in which trainings of one machine share their teachers' features, and their removal."""
 
 from __future__ import annotations
 

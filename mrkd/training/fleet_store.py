@@ -1,6 +1,6 @@
-"""What a fleet leaves in its folder: its config, and how each category ended.
+"""Folder of a fleet: its config, and how each category ended.
 
-    fleets/<run>/fleet.json              resolved config, state, when it began and ended
+    fleets/<run>/fleet.json              resolved config, state, start and end
                  config.toml             the resolved config, to start it by
                  categories/<c>.json     how the category ended, written the moment it does
                  checkpoints/<c>/        of a training under way; empty once it has ended
@@ -20,6 +20,7 @@ from typing import Any, Literal
 from mrkd import storage
 from mrkd.config import TrainConfig
 from mrkd.run_summary import now
+from mrkd.storage.run_folder import RunFolder
 
 FLEET_VERSION = 1
 
@@ -27,44 +28,43 @@ State = Literal["running", "done", "stopped"]
 STATUSES = ("trained", "up_to_date", "failed", "not_started")
 
 
-class Fleet:
-    """The folder of one fleet, and what has become of its categories so far.
+class Fleet(RunFolder):
+    """Folder of one fleet, with the records of the categories that have ended so far.
 
     Args:
-        config: of the fleet.
+        config: configuration of the fleet.
     """
 
+    kind, record, version = "fleets", "fleet.json", FLEET_VERSION
+    config: TrainConfig
+
     def __init__(self, config: TrainConfig) -> None:
-        self.config = config
-        self.uri = storage.join(config.workspace, "fleets", config.run)
+        super().__init__(config)
         self.records: dict[str, dict[str, Any]] = {}
         self._started_at = now()
 
     def checkpoints_uri(self, category: str) -> str:
         """Folder of the category's checkpoints."""
-        return storage.join(self.uri, "checkpoints", category)
+        return self.path("checkpoints", category)
 
     def begin(self) -> dict[str, dict[str, Any]]:
-        """Opens the folder for a start, and returns what an earlier one that was ended has done.
+        """Opens the folder for a start, and returns what an earlier, interrupted one has trained.
 
         Returns:
-            Where trainings are forced, the records of the categories that it trained; none after
-            one that came to its end.
+            Where trainings are forced, the records of the categories that the interrupted start
+            trained; none after one that came to its end.
         """
-        folder = storage.join(self.uri, "categories")
-        files = storage.list_files(folder, suffixes=(".json",))
         earlier: dict[str, dict[str, Any]] = {}
-        if not self._was_ended():
-            for file in files:
-                storage.delete(file.uri)
+        if not self._was_interrupted():
+            self.remove("categories")
         elif self.config.fleet.force:
             # What is not forced is found by its inputs, this and every other fleet's.
+            files = storage.list_files(self.path("categories"), suffixes=(".json",))
             found = [storage.read_json(file.uri) for file in files]
             earlier = {one["category"]: one for one in found if one["status"] == "trained"}
-        storage.delete(storage.join(self.uri, "summary.json"))
-        text = self.config.to_toml()
-        storage.write(storage.join(self.uri, "config.toml"), text.encode())
-        self._store_fleet("running")
+        storage.delete(self.path("summary.json"))
+        storage.write(self.path("config.toml"), self.config.to_toml().encode())
+        self.close("running")
         return earlier
 
     def end(self, category: str, record: Mapping[str, Any]) -> None:
@@ -77,18 +77,17 @@ class Fleet:
                 was not started the `reason`.
         """
         self.records[category] = {**record, "category": category}
-        uri = storage.join(self.uri, "categories", f"{category}.json")
-        storage.write_json(uri, self.records[category])
+        self.write_json(self.records[category], "categories", f"{category}.json")
 
     def store_traceback(self, category: str, number: int, text: str) -> str:
         """Stores the traceback of an attempt that failed, and returns its URI."""
-        uri = storage.join(self.uri, "tracebacks", f"{category}-{number}.txt")
+        uri = self.path("tracebacks", f"{category}-{number}.txt")
         storage.write(uri, text.encode())
         return uri
 
     def close(self, state: State) -> None:
-        """Stores that nothing goes on; of a fleet that was stopped, too."""
-        self._store_fleet(state)
+        """Stores the state of the fleet."""
+        self.write_record(state, self._started_at)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -106,34 +105,21 @@ class Fleet:
 
     @property
     def doubts(self) -> list[str]:
-        """What people should know of the thresholds and models, a line each, by category."""
+        """Doubts about the thresholds and models, a line each, by category."""
         return [
             f"category {name}: {doubt}"
             for name, record in sorted(self.records.items())
             for doubt in doubts_of(record)
         ]
 
-    def _was_ended(self) -> bool:
+    def _was_interrupted(self) -> bool:
         """Whether the start before this one was killed or stopped."""
-        uri = storage.join(self.uri, "fleet.json")
-        return storage.stat(uri) is not None and storage.read_json(uri)["state"] != "done"
-
-    def _store_fleet(self, state: State) -> None:
-        content: Mapping[str, Any] = {
-            "schema": FLEET_VERSION,
-            "run": self.config.run,
-            "workspace": self.config.workspace,
-            "root": self.config.data.root,
-            "state": state,
-            "started_at": self._started_at,
-            "finished_at": "" if state == "running" else now(),
-            "config": self.config.to_dict(),
-        }
-        storage.write_json(storage.join(self.uri, "fleet.json"), content)
+        before = self.read_json(self.record)
+        return before is not None and before["state"] != "done"
 
 
 def doubts_of(record: Mapping[str, Any]) -> list[str]:
-    """What people should know of one category's model, one line each."""
+    """Doubts about one category's threshold and model, one line each."""
     gate = record.get("gate") or {}
     found = list(record.get("warnings") or ())
     if (gate.get("false_calls") or {}).get("far_above") or gate.get("state") == "held":

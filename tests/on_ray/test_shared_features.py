@@ -1,13 +1,11 @@
-"""The folder of shared teacher features is a path of the machine, never a URI."""
-
-import tempfile
 from pathlib import Path
 
 from mrkd.on_ray import shared_features
 
 
-def test_a_category_has_a_folder_below_that_of_its_run():
-    whole = Path(shared_features.folder_of("s3://plant/evaluations/e"))
-    below = Path(shared_features.folder_of("s3://plant/evaluations/e", "plate"))
-    assert below == whole / "plate"
-    assert whole.parent == Path(tempfile.gettempdir())
+def test_a_folder_below_a_runs_folder_is_a_path_of_the_machine_and_goes_with_it():
+    whole = Path(shared_features.folder_of("s3://plant/evaluations/one"))
+    below = Path(shared_features.folder_of("s3://plant/evaluations/one", "cap"))
+    assert whole.is_absolute()
+    assert below == whole / "cap"
+    assert whole != Path(shared_features.folder_of("s3://plant/evaluations/two"))

@@ -16,7 +16,7 @@ from mrkd import reports
 from mrkd.config import EvalConfig
 from mrkd.evaluation.ablation import tables_of
 from mrkd.evaluation.category_metrics import MEAN
-from mrkd.model import teacher
+from mrkd.model.teacher.architectures import build
 from mrkd.on_ray.evaluate import run as evaluate
 from mrkd.storage import schema
 from tests.support.file_server import serving
@@ -201,7 +201,7 @@ def test_fifteen_categories_run_through_the_mvtec_protocol_with_official_weights
     torch.manual_seed(0)
     checkpoint = tmp_path / "weights" / "resnet18-official.pth"
     checkpoint.parent.mkdir()
-    torch.save(teacher.build("resnet18").state_dict(), checkpoint)
+    torch.save(build("resnet18").state_dict(), checkpoint)
     values = {
         "model": {"preset": "paper", "backbone": "resnet18", "image_size": 64},
         "train": {"max_steps": 4, "batch_size": 8},

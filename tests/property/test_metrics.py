@@ -7,6 +7,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from mrkd.evaluation import metrics
 from mrkd.evaluation.metrics import PixelHistogram
+from tests.support.pixel_metrics import exact_figure
 from tests.support.slow_metrics import slow_aupro
 
 few = settings(max_examples=40)
@@ -47,9 +48,9 @@ def test_image_metrics_equal_scikit_learn(data):
     assert metrics.image_auroc(scores, labels).value == pytest.approx(
         roc_auc_score(labels, scores), abs=1e-9
     )
-    assert metrics.average_precision(scores, labels).value == pytest.approx(
-        average_precision_score(labels, scores), abs=1e-9
-    )
+    assert metrics.bootstrap_interval(
+        "average_precision", scores, labels, resamples=0
+    ).value == pytest.approx(average_precision_score(labels, scores), abs=1e-9)
 
 
 @few
@@ -74,7 +75,7 @@ def test_turning_scores_and_labels_round_changes_no_auroc(data):
 @given(maps_and_masks(), st.sampled_from([0.05, 0.3, 1.0]))
 def test_aupro_equals_a_slow_brute_force(data, limit):
     maps, gt_masks = data
-    found = metrics.aupro(maps, gt_masks, limit).value
+    found = exact_figure("aupro", maps, gt_masks, limit).value
     assert found == pytest.approx(slow_aupro(maps, gt_masks, limit), abs=1e-9)
 
 
@@ -83,7 +84,7 @@ def test_aupro_equals_a_slow_brute_force(data, limit):
 def test_pixel_auroc_equals_scikit_learn(data):
     maps, gt_masks = data
     expected = roc_auc_score(np.ravel(gt_masks), np.ravel(maps))
-    assert metrics.pixel_auroc(maps, gt_masks).value == pytest.approx(expected, abs=1e-9)
+    assert exact_figure("pixel_auroc", maps, gt_masks).value == pytest.approx(expected, abs=1e-9)
 
 
 @few
@@ -91,8 +92,8 @@ def test_pixel_auroc_equals_scikit_learn(data):
 def test_an_increasing_transform_of_the_maps_changes_no_pixel_metric(data):
     maps, gt_masks = data
     transformed = list(increasing(np.ravel(maps)).reshape(np.shape(maps)))
-    for metric in (metrics.aupro, metrics.pixel_auroc):
-        before, after = metric(maps, gt_masks).value, metric(transformed, gt_masks).value
+    for metric in ("aupro", "pixel_auroc"):
+        before, after = (exact_figure(metric, some, gt_masks).value for some in (maps, transformed))
         assert after == pytest.approx(before, abs=1e-12)
 
 
@@ -124,10 +125,10 @@ def test_bins_are_within_a_thousandth_of_the_exact_figures_whatever_the_values(s
         histogram.add(anomaly_map, gt_mask)
     # The bound holds for the usual limit; a smaller one divides the same error by less.
     allowed = 1e-3 * max(1, 0.3 / limit)
-    exact = metrics.aupro(maps, gt_masks, limit).value
-    assert histogram.aupro(limit).value == pytest.approx(exact, abs=allowed)
-    exact = metrics.pixel_auroc(maps, gt_masks).value
-    assert histogram.pixel_auroc().value == pytest.approx(exact, abs=1e-3)
+    exact = exact_figure("aupro", maps, gt_masks, limit).value
+    assert histogram.figure("aupro", fpr_limit=limit).value == pytest.approx(exact, abs=allowed)
+    exact = exact_figure("pixel_auroc", maps, gt_masks).value
+    assert histogram.figure("pixel_auroc").value == pytest.approx(exact, abs=1e-3)
 
 
 @few

@@ -3,7 +3,8 @@
 import torch
 
 from mrkd.model.feature_pairs import FeaturePairs
-from mrkd.model.teacher import Backbone, Teacher
+from mrkd.model.teacher import Teacher
+from mrkd.model.teacher.interface import Backbone
 
 
 def random_pairs() -> FeaturePairs:

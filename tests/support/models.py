@@ -8,12 +8,11 @@ from numpy.typing import NDArray
 
 from mrkd.config import FitConfig, ModelConfig, TrainConfig
 from mrkd.data.roi import Roi
-from mrkd.model import teacher as backbones
 from mrkd.model.ensemble import Ensemble, model_of
 from mrkd.model.feature_cache import TeacherFeatures
 from mrkd.model.mrkd import MRKD, build
 from mrkd.model.teacher import Teacher
-from mrkd.model.teacher.teacher import teacher_of
+from mrkd.model.teacher.teacher import load_teacher, teacher_of
 from mrkd.training.fit import CrossFit, calibrate_ensemble
 
 MODEL = ModelConfig(
@@ -56,7 +55,7 @@ def small_cells(pixels_NHW3: NDArray[np.uint8], **values: object) -> Ensemble:
 
 @functools.cache
 def _teacher() -> Teacher:
-    return backbones.load_teacher(MODEL.backbone, taps=MODEL.taps, weights="random")
+    return load_teacher(MODEL.backbone, taps=MODEL.taps, weights="random")
 
 
 def small_config(root: str, workspace: str, **values: object) -> TrainConfig:

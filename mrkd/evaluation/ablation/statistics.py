@@ -14,14 +14,17 @@ SAME = "no difference that these data can show"
 def mean(figures: Sequence[Metric]) -> Metric:
     """The mean over seeds, or over categories, with the interval of the mean over images.
 
-    Over seeds the resamples are the same, over categories they are others.
+    Figures over seeds have common resamples, figures over categories have not.
     """
     for one in figures:
         if one.value is None:
             return Metric(None, reason=one.reason)
     if not figures:
         return Metric(None, reason="no run has ended")
-    return Metric.of(_value(figures), _draws(figures))
+    draws = [one.draws for one in figures]
+    paired = len({some.size for some in draws}) == 1
+    value = float(np.mean([one.value for one in figures]))
+    return Metric.of(value, np.mean(draws, axis=0) if paired else ())
 
 
 def difference(ones: Sequence[Metric], others: Sequence[Metric]) -> Metric:
@@ -35,15 +38,15 @@ def difference(ones: Sequence[Metric], others: Sequence[Metric]) -> Metric:
 
 
 def words(found: Metric, by_seed: Sequence[float]) -> str:
-    """What a difference says.
+    """A difference in words.
 
     Args:
         found: the difference, with its interval over images.
-        by_seed: the same for each seed by itself.
+        by_seed: the difference of each seed by itself.
 
     Returns:
-        `higher` or `lower` where the interval leaves 0 out and every seed agrees; empty where there
-        is no difference to tell of.
+        `higher` or `lower` where the interval leaves 0 out and every seed agrees, else `SAME`;
+        empty where the difference has no value or interval.
     """
     if found.value is None or found.low is None or found.high is None:
         return ""
@@ -53,12 +56,3 @@ def words(found: Metric, by_seed: Sequence[float]) -> str:
     if agree and found.high < 0:
         return "lower"
     return SAME
-
-
-def _value(figures: Sequence[Metric]) -> float:
-    return float(np.mean([one.value for one in figures]))
-
-
-def _draws(figures: Sequence[Metric]) -> np.ndarray:
-    sizes = {one.draws.size for one in figures}
-    return np.mean([one.draws for one in figures], axis=0) if len(sizes) == 1 else np.zeros(0)

@@ -1,8 +1,9 @@
-"""What the runs of an evaluation leave in its folder.
+"""Folder of an evaluation that trains models: how each run ended.
 
     evaluations/<run>/runs/<category>/<key>-<seed>.json             how a run ended; written last
                                       <key>-<seed>-figures.parquet  `schema.FIGURES`
                                       <key>-<seed>-scores.parquet   a row for each image
+                      study.json                                    config, tables and runs
                       models/, teachers/                            what was trained for it
                       checkpoints/                                  of trainings under way
 
@@ -26,25 +27,26 @@ from mrkd.data.datasets import Sample
 from mrkd.evaluation.ablation.variants import Table
 from mrkd.run_summary import now
 from mrkd.storage import schema
+from mrkd.storage.run_folder import RunFolder
 
 STUDY_VERSION = 1
 
 
 @dataclass(frozen=True)
 class Run:
-    """How one arm did on one category with one seed, as plain values.
+    """Result of one arm on one category with one seed, as plain values.
 
     Args:
-        key: of the arm's config, `Arm.key`.
+        key: digest of the arm's config, `Variant.key`.
         category: its name.
-        seed: of the training.
-        inputs: `inputs_of` it.
-        error: why there are no figures, one line; empty where there are.
-        images: `images_of` what it scored.
-        model: what scored, as a page shows it (`labelled.Measured.model`).
+        seed: seed of the training.
+        inputs: `inputs_of` the run.
+        error: why it has no figures, one line; else empty.
+        images: `images_of` the images that it scored.
+        model: the model, as a page shows it (`evaluate_model.Evaluation.model`).
         history: a row an epoch; empty where nothing is trained by steps.
-        model_bytes: of its files, without the teacher.
-        seconds: of the run.
+        model_bytes: size of the model's files, without the teacher.
+        seconds: duration of the run.
         leaks: pairs of images of one part, one that judges and one that trained.
     """
 
@@ -75,35 +77,33 @@ class Run:
         return cls(**{one.name: raw[one.name] for one in fields(cls) if one.name in raw})
 
 
-class Study:
-    """The folder of one evaluation.
+class Study(RunFolder):
+    """Folder of one evaluation.
 
     Args:
-        config: of the evaluation.
-        uri: where it is; empty: where its config has it.
+        config: configuration of the evaluation.
+        uri: the folder; empty: the one that the config names.
     """
 
-    def __init__(self, config: EvalConfig, uri: str = "") -> None:
-        self.config = config
-        self.uri = uri or storage.join(config.workspace, "evaluations", config.run)
+    kind, record, version = "evaluations", "study.json", STUDY_VERSION
+    config: EvalConfig
 
     def put(
         self, run: Run, figures: pa.Table | None = None, scores: pa.Table | None = None
     ) -> None:
-        """Stores how a run ended; of one that failed there are no tables."""
-        base = self._base(run.category, run.name)
+        """Stores how a run ended; a run that failed has no tables."""
         for name, table in (("figures", figures), ("scores", scores)):
             if table is not None:
-                storage.write(f"{base}-{name}.parquet", schema.to_parquet(table))
-        storage.write_json(f"{base}.json", run.to_dict())
+                storage.write(self._table_uri(run, name), schema.to_parquet(table))
+        self.write_json(run.to_dict(), "runs", run.category, f"{run.name}.json")
 
     def get(self, key: str, category: str, seed: int) -> Run | None:
         """A run as it was stored; None where it has not ended."""
-        uri = f"{self._base(category, f'{key}-{seed}')}.json"
-        return Run.from_dict(storage.read_json(uri)) if storage.stat(uri) else None
+        raw = self.read_json("runs", category, f"{key}-{seed}.json")
+        return raw and Run.from_dict(raw)
 
     def figures(self, run: Run) -> pa.Table:
-        """Rows of `schema.FIGURES`; none of a run that failed."""
+        """Rows of `schema.FIGURES`; empty for a run that failed."""
         return schema.FIGURES.empty_table() if run.error else self._table(run, "figures")
 
     def scores(self, run: Run) -> pa.Table:
@@ -132,18 +132,18 @@ class Study:
             "counts": {name: _counts(some) for name, some in samples.items()},
             "runs": [run.to_dict() for run in runs],
         }
-        storage.write_json(storage.join(self.uri, "study.json"), content)
+        self.write_json(content, self.record)
 
     def checkpoints_uri(self, key: str, category: str, seed: int) -> str:
         """Folder of a training's checkpoints."""
-        return storage.join(self.uri, "checkpoints", category, f"{key}-{seed}")
+        return self.path("checkpoints", category, f"{key}-{seed}")
+
+    def _table_uri(self, run: Run, name: str) -> str:
+        return self.path("runs", run.category, f"{run.name}-{name}.parquet")
 
     def _table(self, run: Run, name: str) -> pa.Table:
-        uri = f"{self._base(run.category, run.name)}-{name}.parquet"
+        uri = self._table_uri(run, name)
         return schema.from_parquet(storage.read(uri), name=uri)
-
-    def _base(self, category: str, name: str) -> str:
-        return storage.join(self.uri, "runs", category, name)
 
 
 def _counts(samples: Sequence[Sample]) -> dict[str, int]:
@@ -151,7 +151,7 @@ def _counts(samples: Sequence[Sample]) -> dict[str, int]:
 
 
 def images_of(scores: pa.Table) -> str:
-    """A hash over the URIs of the images that have a score: draws of others have no pairs."""
+    """A hash over the URIs of the scored images: draws are paired only over equal images."""
     scored = scores.filter(pc.field("image_score").is_valid())
     return hashlib.sha256(json.dumps(sorted(scored["image_uri"].to_pylist())).encode()).hexdigest()
 
@@ -162,9 +162,9 @@ def inputs_of(
     """A hash over all that decides what a run finds, its images by name and ETag.
 
     Args:
-        config: of the evaluation.
-        training: of the run.
-        samples: of its category, as listed now.
+        config: configuration of the evaluation.
+        training: configuration of the run.
+        samples: all images of its category, as listed now.
         model_version: `model.MODEL_VERSION` of the code.
     """
     images = sorted(

@@ -1,4 +1,4 @@
-"""From the runs of a study to the rows of its tables."""
+"""Rows of a study's tables, from its runs."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ Pair = tuple[Metric, Metric]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What was found.
+    """Tables of a study.
 
     Args:
-        metrics: rows of `schema.METRICS`; those with few defects as `operating`'s.
+        metrics: rows of `schema.METRICS`; figures with few defects are of `operating`'s runs.
         differences: rows of `schema.DIFFERENCES`.
         operating: rows of `schema.OPERATING`, of the first table's base with the first seed.
     """
@@ -50,22 +50,21 @@ class RunFigures:
     """The figures of the runs of a study that have ended without an error.
 
     Args:
-        study: its folder.
-        runs: of it.
+        study: folder of the study.
+        runs: runs of the study.
     """
 
     def __init__(self, study: Study, runs: Sequence[Run]) -> None:
         self.study, self._config = study, study.config
         self.runs = {(one.key, one.category, one.seed): one for one in runs if not one.error}
-        self._figures = {place: _read(study.figures(run)) for place, run in self.runs.items()}
+        self._figures = {key: _read(study.figures(run)) for key, run in self.runs.items()}
         self.seeds = sorted({seed for _, _, seed in self.runs})
         self.categories = sorted({category for _, category, _ in self.runs})
 
     def of(self, arm: Variant, category: str) -> list[tuple[Run, Figures]]:
         """The runs of an arm on a category, by seed."""
-        key = arm.key(self._config)
-        places = [(key, category, seed) for seed in self.seeds]
-        return [(self.runs[p], self._figures[p]) for p in places if p in self.runs]
+        keys = [(arm.key(self._config), category, seed) for seed in self.seeds]
+        return [(self.runs[key], self._figures[key]) for key in keys if key in self.runs]
 
 
 def _with_each_seed(runs: Sequence[tuple[Run, Figures]], name: Name) -> list[Metric]:
@@ -77,9 +76,9 @@ def outcome(study: Study, tables: Sequence[Table], runs: Sequence[Run]) -> Outco
     """The rows of all tables.
 
     Args:
-        study: its folder.
-        tables: of it.
-        runs: that have ended.
+        study: folder of the study.
+        tables: tables of the study.
+        runs: runs that have ended.
     """
     found = RunFigures(study, runs)
     metrics = [row for table in tables for row in _metrics(found, table)]
@@ -124,7 +123,7 @@ def _metrics(found: RunFigures, table: Table) -> Iterator[dict[str, Any]]:
                 means.setdefault(name, []).append(one)
                 yield _row({**common, "category": category}, name, one)
         if len(found.categories) > 1:
-            # Of kinds of defects each category has its own.
+            # Kinds of defects differ between categories.
             whole = {n: ms for n, ms in means.items() if len(ms) == len(found.categories)}
             yield from (
                 _row(common, n, mean(ms)) for n, ms in whole.items() if n[1] in (None, MEAN)
@@ -132,7 +131,7 @@ def _metrics(found: RunFigures, table: Table) -> Iterator[dict[str, Any]]:
 
 
 def _own(table: Table, arm: Variant, run: Run) -> dict[str, Any]:
-    """What every figure of one run says of it."""
+    """Columns that all figures of one run share."""
     return {
         "study": table.name,
         "arm": arm.name,
@@ -194,7 +193,7 @@ def _differences(found: RunFigures, table: Table) -> Iterator[dict[str, Any]]:
 def _pairs(
     found: RunFigures, arm: Variant, base: Variant, category: str, name: Name
 ) -> dict[int, Pair]:
-    """By seed a figure of an arm and its base's, of the seeds with which both have it."""
+    """A figure of an arm and its base's by seed, for the seeds with which both have it."""
     its = {
         run.seed: (run, figures[name])
         for run, figures in found.of(base, category)

@@ -16,7 +16,7 @@ MODEL, RD, NEAREST = "MRKD", "plain RD", "nearest neighbour"
 STUDENT, CELLS = "MRKD student alone", "cell Gaussians alone"
 
 ALONE = {"model.student": True, "model.cells": False}
-"""Leaves the student by itself: what its parts bring is told of it."""
+"""Leaves the student by itself, whose parts are compared."""
 PLAIN_RD = {**ALONE, "model.fmm": False, "model.scconv": False, "model.simam": False}
 """Turns MRKD into reverse distillation: same normalisation, loss and steps."""
 
@@ -32,8 +32,8 @@ class Variant:
     """One row of a table.
 
     Args:
-        name: as the table has it.
-        values: over the evaluation's config, by dotted key.
+        name: name in the table.
+        values: values by dotted key that replace those of the evaluation's config.
         kind: what is fitted.
     """
 
@@ -47,7 +47,7 @@ class Variant:
         return own.with_values({**self.values, "train.seed": seed})
 
     def key(self, config: EvalConfig) -> str:
-        """Names what the arm fits: 12 hex digits, the same for arms of one resolved config."""
+        """Name of the arm's resolved config: 12 hex digits, equal for arms of equal configs."""
         one = config.base().with_values(self.values)
         return config_digest(one.model, one.train, self.kind, str(one.category))
 
@@ -57,8 +57,8 @@ class Table:
     """Arms that are compared.
 
     Args:
-        name: of the ablation, or `results`.
-        title: for people.
+        name: name of the ablation, or `results`.
+        title: heading on the page.
         arms: its rows, in order.
         base: name of the arm that each other's difference is taken to.
         paper: which table of the paper it repeats; empty: none.

@@ -1,4 +1,4 @@
-"""How well scores and maps tell good from anomalous: arrays in, metrics with intervals out.
+"""Metrics of how well scores and maps separate good from anomalous: arrays in, intervals out.
 
 Every metric is read off one kind of curve: the share of anomalous images (pixels, regions) found
 against the share of good ones called, with a vertex at each distinct value. Where one class is
@@ -8,16 +8,13 @@ missing the metric is null with a reason, never 0 or 1.
 from mrkd.evaluation.metrics.bootstrap import Metric, Weights, resample_weights
 from mrkd.evaluation.metrics.image import (
     IMAGE_METRICS,
-    average_precision,
     bootstrap_interval,
-    f1_max,
-    fpr_at_recall,
     image_auroc,
     image_distribution,
     one_class,
     paired_bootstrap,
 )
-from mrkd.evaluation.metrics.pixel import PixelHistogram, PixelMetric, aupro, pixel_auroc
+from mrkd.evaluation.metrics.pixel import PixelHistogram, PixelMetric
 from mrkd.evaluation.metrics.thresholds import (
     OperatingPoint,
     Rate,
@@ -34,17 +31,12 @@ __all__ = [
     "PixelMetric",
     "Rate",
     "Weights",
-    "aupro",
-    "average_precision",
     "bootstrap_interval",
-    "f1_max",
-    "fpr_at_recall",
     "image_auroc",
     "image_distribution",
     "one_class",
     "operating_points",
     "paired_bootstrap",
-    "pixel_auroc",
     "rare_defects",
     "resample_weights",
     "reviewed_points",

@@ -46,16 +46,16 @@ class Metric:
 
     @classmethod
     def of(cls, value: float, distribution: ArrayLike = (), *, level: float = 0.95) -> Self:
-        """The value with the interval that `level` of all data sets would have it in.
+        """The value with its confidence interval at `level`.
 
         Quantiles of the resampled values, corrected for their bias and their skewness: near 1,
         where an AUROC cannot rise but can fall, the plain ones hold the truth too seldom.
         Resamples that lack one class, where the metric is NaN, are left out.
 
         Args:
-            value: of the data themselves.
-            distribution: of the metric over resamples.
-            level: as a share.
+            value: the metric of the data themselves.
+            distribution: the metric over resamples.
+            level: share of all data sets whose interval would hold the true value.
 
         Source: Efron 1987, BCa; the acceleration is a sixth of the resampled values' skewness, as
         it is for a mean, which AUROC and AUPRO nearly are.
@@ -91,7 +91,7 @@ def resample_weights(
     resamples: int,
     seed: int = 0,
 ) -> Weights:
-    """How often each image stands in each resample: uint16 `[R, N]`.
+    """The number of times that each image is in each resample: uint16 `[R, N]`.
 
     Groups are drawn with replacement among those that hold the same set of strata, so that every
     stratum is in every resample. A group that is the only one of its set is in all of them, so
@@ -101,7 +101,7 @@ def resample_weights(
         strata: `[N]`, a label or a kind of defect.
         groups: `[N]`; None, as a whole or for an image: the image is a group of its own.
         resamples: R.
-        seed: of the draws; the same seed, strata and groups give the same resamples.
+        seed: seed of the draws; equal seeds, strata and groups give equal resamples.
     """
     keys = (
         [("image", n) for n in range(len(strata))]
@@ -119,8 +119,8 @@ def resample_weights(
     rng = seeds.stream(seed, "bootstrap")
     counts = np.zeros((resamples, len(numbers)), np.uint16)
     for members in alike.values():
-        # By blocks of resamples, so that what is drawn takes no more than the weights do; rows are
-        # drawn in order, whatever the block.
+        # By blocks of resamples, so that the draws take no more memory than the weights do; rows
+        # are drawn in order, whatever the block.
         for start in range(0, resamples, _BLOCK):
             block = counts[start : start + _BLOCK]
             draws = rng.integers(len(members), size=(len(block), len(members)))
@@ -139,7 +139,7 @@ def share(running: Floats) -> Floats:
 
 
 def area(fpr: Floats, found: Floats, limit: float) -> Floats:
-    """Area under rising curves up to `limit`, as a share of it: float64 `[...]`.
+    """Area under rising curves up to `limit`, divided by `limit`: float64 `[...]`.
 
     Args:
         fpr: `[..., K]`, share of the good that is called, from 0 to 1.
@@ -150,5 +150,4 @@ def area(fpr: Floats, found: Floats, limit: float) -> Floats:
     kept = np.diff(np.minimum(fpr, limit))
     part = np.divide(kept, run, out=np.zeros_like(run), where=run > 0)
     height = found[..., :-1] + np.diff(found) * part / 2
-    result: Floats = (kept * height).sum(-1) / limit
-    return result
+    return np.asarray((kept * height).sum(-1) / limit)

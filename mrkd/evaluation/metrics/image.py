@@ -38,7 +38,7 @@ class Curve:
         """The curve of scores `[N]` and labels `[N]` under weights `[..., N]`."""
         order = np.argsort(-scores, kind="stable")
         ranked = scores[order]
-        # Equal scores are called together: a vertex stands at the last of each run of them.
+        # Equal scores are called together: the last of each run of them is a vertex.
         ends = np.append(np.flatnonzero(np.diff(ranked)), len(ranked) - 1)
         called = weights[..., order]
 
@@ -70,8 +70,7 @@ def _average_precision(curve: Curve, prevalence: float | None = None) -> Floats:
         odds = np.full_like(odds, (1 - prevalence) / prevalence)
     called = curve.tpr + odds * curve.fpr
     precision = np.divide(curve.tpr, called, out=np.zeros_like(called), where=called > 0)
-    result: Floats = (np.diff(curve.tpr, axis=-1) * precision[..., 1:]).sum(-1)
-    return result
+    return np.asarray((np.diff(curve.tpr, axis=-1) * precision[..., 1:]).sum(-1))
 
 
 def _f1(curve: Curve) -> Floats:
@@ -79,20 +78,18 @@ def _f1(curve: Curve) -> Floats:
 
 
 def _f1_max(curve: Curve) -> Floats:
-    result: Floats = _f1(curve).max(-1)
-    return result
+    return np.asarray(_f1(curve).max(-1))
 
 
 def _f1_max_threshold(curve: Curve) -> Floats:
-    result: Floats = curve.thresholds[_f1(curve).argmax(-1)]
-    return result
+    return np.asarray(curve.thresholds[_f1(curve).argmax(-1)])
 
 
-def _fpr_at_recall(curve: Curve, recall: float) -> Floats:
+def fpr_at_recall(curve: Curve, recall: float) -> Floats:
+    """Share of good images called where `recall` of the anomalous are: float64 `[...]`."""
     # A recall such as 0.95 of 60 is not a whole number in floating point.
     first = (curve.tpr >= recall - 1e-9).argmax(-1)
-    result: Floats = np.take_along_axis(curve.fpr, first[..., None], -1)[..., 0]
-    return result
+    return np.asarray(np.take_along_axis(curve.fpr, first[..., None], -1)[..., 0])
 
 
 IMAGE_METRICS: dict[str, Callable[[Curve], Floats]] = {
@@ -102,8 +99,8 @@ IMAGE_METRICS: dict[str, Callable[[Curve], Floats]] = {
     "average_precision_at_2_percent": partial(_average_precision, prevalence=0.02),
     "f1_max": _f1_max,
     "f1_max_threshold": _f1_max_threshold,
-    "fpr_at_95_recall": partial(_fpr_at_recall, recall=0.95),
-    "fpr_at_100_recall": partial(_fpr_at_recall, recall=1.0),
+    "fpr_at_95_recall": partial(fpr_at_recall, recall=0.95),
+    "fpr_at_100_recall": partial(fpr_at_recall, recall=1.0),
 }
 
 
@@ -120,31 +117,6 @@ def image_auroc(scores: ArrayLike, labels: ArrayLike) -> Metric:
     Source: spec section 8.
     """
     return bootstrap_interval("image_auroc", scores, labels, resamples=0)
-
-
-def average_precision(scores: ArrayLike, labels: ArrayLike) -> Metric:
-    """Precision at each distinct score, weighted by the recall gained there; see `image_auroc`."""
-    return bootstrap_interval("average_precision", scores, labels, resamples=0)
-
-
-def f1_max(scores: ArrayLike, labels: ArrayLike) -> tuple[Metric, Metric]:
-    """The best F1 over all thresholds, and the highest threshold that has it; see `image_auroc`."""
-    return (
-        bootstrap_interval("f1_max", scores, labels, resamples=0),
-        bootstrap_interval("f1_max_threshold", scores, labels, resamples=0),
-    )
-
-
-def fpr_at_recall(scores: ArrayLike, labels: ArrayLike, recall: float) -> Metric:
-    """Share of good images called where `recall` of the anomalous are; see `image_auroc`."""
-    if not 0 < recall <= 1:
-        raise ValueError(f"recall is {recall}: it must lie in (0, 1]")
-    scores_SN, labels_N = _checked(scores, labels)
-    reason = one_class(labels_N)
-    if reason:
-        return Metric(None, reason=reason)
-    curve = Curve.of(scores_SN[0], labels_N, np.ones(len(labels_N)))
-    return Metric.of(float(_fpr_at_recall(curve, recall)))
 
 
 def bootstrap_interval(
@@ -165,7 +137,7 @@ def bootstrap_interval(
         labels: `[N]`, 0 good, 1 anomalous.
         groups: `[N]`, what is drawn as one (a tile, a module); None: each image for itself.
         resamples: rows drawn; 0: no interval.
-        seed: of the draws.
+        seed: seed of the draws.
         level: share of the resampled values inside the interval.
 
     Raises:

@@ -27,51 +27,12 @@ _VERTICES = 2**16
 _CHUNK = 2048
 
 
-def pixel_auroc(maps: Iterable[NDArray[Any]], gt_masks: Iterable[NDArray[Any] | None]) -> Metric:
-    """Chance that a defective pixel lies above a good one, over all pixels of all images, exact.
-
-    Args:
-        maps: float `[H, W]` each, sizes may differ; 4 bytes a pixel are kept.
-        gt_masks: bool `[H, W]` each, True where defective; None: nowhere.
-
-    Raises:
-        ValueError: a map holds a NaN, a mask does not fit its map, or the numbers differ.
-
-    Source: spec section 8.
-    """
-    return _exact(maps, gt_masks).pixel_auroc()
-
-
-def aupro(
-    maps: Iterable[NDArray[Any]],
-    gt_masks: Iterable[NDArray[Any] | None],
-    fpr_limit: float = 0.3,
-) -> Metric:
-    """Mean overlap with the defective regions against the share of good pixels called, exact.
-
-    Regions are the 8-connected parts of each mask; the share of good pixels is taken over the
-    whole set; thresholds are all distinct values; the area up to `fpr_limit` is divided by it.
-    Arguments and errors are those of `pixel_auroc`.
-
-    Source: spec section 8. Differs: RD4AD's code steps through 200 thresholds and averages by
-    image.
-    """
-    return _exact(maps, gt_masks).aupro(fpr_limit)
-
-
-def _exact(maps: Iterable[NDArray[Any]], gt_masks: Iterable[NDArray[Any] | None]) -> PixelHistogram:
-    pixels = PixelHistogram(bins=None)
-    for anomaly_map, gt_mask in zip(maps, gt_masks, strict=True):
-        pixels.add(anomaly_map, gt_mask)
-    return pixels
-
-
 class _Values(NamedTuple):
     """Map values of the good pixels of an image or of one of its regions, in rising order."""
 
     values: NDArray[Any]
     weight: float = 1.0
-    """Pixels that each of the values stands for."""
+    """Pixels that each of the values represents."""
 
     def thinned(self, bins: int | None) -> _Values:
         """At most `bins` of the values, evenly spaced by rank."""
@@ -80,12 +41,12 @@ class _Values(NamedTuple):
         return _Values(_evenly(self.values, bins), self.weight * len(self.values) / bins)
 
     def found_by(self, metric: PixelMetric) -> float:
-        """What each value of a region adds to the curve of the metric."""
+        """The amount that each value of a region adds to the curve of the metric."""
         return 1 / len(self.values) if metric == "aupro" else self.weight
 
 
 class _Image(NamedTuple):
-    """What is kept of one image's map."""
+    """Kept values of one image's map."""
 
     good: _Values
     regions: tuple[_Values, ...]
@@ -96,7 +57,7 @@ class _Image(NamedTuple):
 
     @property
     def num_bytes(self) -> int:
-        """That its values take."""
+        """Number of bytes of its values."""
         return self.good.values.nbytes + sum(r.values.nbytes for r in self.regions)
 
 
@@ -164,14 +125,6 @@ class PixelHistogram:
             self._images = [image.thinned(self._bins) for image in self._images]
             self._num_bytes = sum(image.num_bytes for image in self._images)
 
-    def pixel_auroc(self) -> Metric:
-        """As the function of that name."""
-        return self.figure("pixel_auroc")
-
-    def aupro(self, fpr_limit: float = 0.3) -> Metric:
-        """As the function of that name."""
-        return self.figure("aupro", fpr_limit=fpr_limit)
-
     def figure(
         self,
         metric: PixelMetric,
@@ -179,7 +132,16 @@ class PixelHistogram:
         *,
         fpr_limit: float = 0.3,
     ) -> Metric:
-        """The metric over all images, or over those that are numbered, in order of adding."""
+        """The metric over all images, or over those that are numbered, in order of adding.
+
+        `pixel_auroc` is the chance that a defective pixel lies above a good one. `aupro` is the
+        mean overlap with the defective regions, the 8-connected parts of each mask, against the
+        share of good pixels called over the whole set, at all distinct values; its area up to
+        `fpr_limit` is divided by it.
+
+        Source: spec section 8. Differs: RD4AD's code steps through 200 thresholds and averages
+        AUPRO by image.
+        """
         limit = _limit(metric, fpr_limit)
         chosen = self._images if images is None else [self._images[n] for n in images]
         values = _sorted(region.values for image in chosen for region in image.regions)
@@ -212,11 +174,11 @@ class PixelHistogram:
         Args:
             metric: its name.
             images: `[<= N]`, in order of adding.
-            weights_RN: of all images; those of others count as 0.
-            fpr_limit: of `aupro`.
+            weights_RN: weights of all images; those of other images count as 0.
+            fpr_limit: largest false-positive rate of `aupro`.
 
         Returns:
-            The figure without an interval; float64 `[R]`, empty where there is no figure.
+            The figure without an interval; float64 `[R]`, empty where the figure has no value.
         """
         figure = self.figure(metric, images, fpr_limit=fpr_limit)
         if figure.value is None:
@@ -245,7 +207,7 @@ class PixelHistogram:
         return area(_risen(good), _risen(found), limit)
 
     def _cells_of(self, start: int) -> dict[str, NDArray[np.float32]]:
-        """What images from `start` on have in each cell, `[C, G]`: good, and found by metric.
+        """Weights of the images from `start` on in each cell, `[C, G]`: good, and by metric.
 
         Cells are single values of good pixels, evenly spaced by rank, and the gaps between them: a
         value that many pixels share has a cell to itself. The last answer is remembered, which for
@@ -301,7 +263,7 @@ def _evenly(values: NDArray[Any], num: int) -> NDArray[Any]:
 
 
 def _cells(edges: NDArray[Any], kept: _Values) -> NDArray[np.int64]:
-    """Which cell each value is in: below, at or above which of the edges."""
+    """The cell of each value: an edge, or a gap between two edges."""
     below = np.searchsorted(edges, kept.values)
     cell: NDArray[np.int64] = 2 * below + (edges.take(below, mode="clip") == kept.values)
     return cell

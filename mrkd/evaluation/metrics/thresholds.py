@@ -1,4 +1,4 @@
-"""Where to put the threshold: what each choice lets escape and what it calls for nothing.
+"""Operating points: the escapes and false calls of each choice of a threshold.
 
 A part is called where its score lies strictly above the threshold, as in a night.
 """
@@ -17,7 +17,7 @@ from mrkd.evaluation.metrics.bootstrap import Floats
 from mrkd.evaluation.metrics.image import image_distribution, one_class
 
 PARTS = 10_000
-"""What escapes and false calls are counted in."""
+"""Number of parts in which escapes and false calls are counted."""
 
 _FALSE_CALL_RATES = (0.001, 0.01, 0.05)
 _RECALLS = (0.95, 1.0)
@@ -35,16 +35,16 @@ class Rate:
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """What a threshold does.
+    """False calls and escapes of a threshold.
 
     Args:
-        rule: why this one.
-        threshold: of the image score.
+        rule: rule by which the threshold was chosen.
+        threshold: threshold of the image score.
         false_calls: share of the good parts that are called.
         escapes: share of the defective parts that are not.
         false_calls_in_10000: good parts called, of 10,000 parts of the line.
         escapes_in_10000: defective parts not called, of 10,000 parts of the line.
-        cost: of a part, in the unit that costs were given in; None where they were not.
+        cost: cost of a part, in the unit of the given costs; None where none were given.
     """
 
     rule: str
@@ -66,7 +66,7 @@ def operating_points(
     cost_escape: float = 0.0,
     cost_false_call: float = 0.0,
 ) -> list[OperatingPoint]:
-    """The model's own threshold and others that people ask for; empty where one class is missing.
+    """The model's own threshold and other usual ones; empty where one class is missing.
 
     All but the model's own are chosen on these very images, so that new ones will do a little
     worse; each lies halfway between two scores.
@@ -74,11 +74,11 @@ def operating_points(
     Args:
         scores: `[N]`, higher is more anomalous.
         labels: `[N]`, 0 good, 1 anomalous.
-        groups: `[N]`, pictures of one part: intervals count parts, not pictures.
+        groups: `[N]`, images of one part: intervals count parts, not images.
         threshold: the model's own.
-        defect_rate: of the line, in (0, 1).
-        cost_escape: of a defective part that is not called; 0 with the other: unknown.
-        cost_false_call: of a good part that is called.
+        defect_rate: share of defective parts of the line, in (0, 1).
+        cost_escape: cost of a defective part that is not called; both costs 0: unknown.
+        cost_false_call: cost of a good part that is called.
     """
     scores_N, labels_N = np.asarray(scores, np.float64), np.asarray(labels, np.int64)
     if one_class(labels_N):
@@ -114,20 +114,21 @@ def reviewed_points(
     cost_escape: float = 0.0,
     cost_false_call: float = 0.0,
 ) -> list[OperatingPoint]:
-    """`operating_points` of a line whose images of different calls were not looked at equally.
+    """`operating_points` of a line whose images were reviewed at different rates by call.
 
-    Each image stands for as many as there are for one of its call (Horvitz and Thompson 1952).
-    Intervals join those of the calls, each after Wilson 1927, by MOVER (Zou and Donner 2008); that
-    of a share of the defective parts takes the number of those that are called as known.
+    Each image is weighted by the number of images of its call over the number of reviewed ones
+    (Horvitz and Thompson 1952). Intervals join those of the calls, each after Wilson 1927, by MOVER
+    (Zou and Donner 2008); the interval of a share of the defective parts takes the number of those
+    that are called as known.
 
     Args:
-        scores: `[N]` of the images that people looked at.
-        labels: `[N]`, what they say: 0 good, 1 anomalous.
+        scores: `[N]`, scores of the reviewed images.
+        labels: `[N]`, labels of the reviewers: 0 good, 1 anomalous.
         called: `[N]`, whether the model called each defective.
-        num_images: that it called good, and defective, in all; if any, some were looked at.
+        num_images: number that it called good, and defective, in all; if any, some were reviewed.
         threshold: the model's own.
-        cost_escape: as `operating_points`.
-        cost_false_call: as `operating_points`.
+        cost_escape: cost of a defective part that is not called; both costs 0: unknown.
+        cost_false_call: cost of a good part that is called.
     """
     scores_N, labels_N = np.asarray(scores, np.float64), np.asarray(labels, np.int64)
     if one_class(labels_N):
@@ -141,7 +142,7 @@ def reviewed_points(
     costs = (bad * cost_escape, good * cost_false_call)
 
     def of_all(chosen: NDArray[np.bool_], possible: tuple[bool, bool]) -> Rate:
-        """Share of the line's images, with its interval; none is of a call that cannot have any."""
+        """Share of the line's images, with its interval; calls that can have none are left out."""
         found = np.bincount(calls_N[chosen], minlength=2)
         rates = [
             _times(wilson(k / n, n), size)
@@ -154,7 +155,7 @@ def reviewed_points(
         return Rate(value, max(0.0, float(low)), min(1.0, float(high)))
 
     def point(rule: str, at: float) -> OperatingPoint:
-        # What was called good lies up to the model's own threshold, the rest above it.
+        # Images that were called good lie up to the model's own threshold, the rest above it.
         escapes = of_all((labels_N == 1) & (scores_N <= at), (True, at > threshold))
         false_calls = of_all((labels_N == 0) & (scores_N > at), (at < threshold, True))
         return OperatingPoint(
@@ -180,15 +181,15 @@ def rare_defects(
 ) -> dict[str, Rate]:
     """Figures on test sets as a line would fill them: mean and 95 % range over draws.
 
-    A draw holds all good images and as many defective ones, drawn anew, as make the defect rate;
-    one at least.
+    A draw holds all good images and as many defective ones, drawn with replacement, as make the
+    defect rate, at least one.
 
     Args:
         scores: `[N]`, higher is more anomalous.
         labels: `[N]`, 0 good, 1 anomalous.
-        defect_rate: of the line, in (0, 1).
-        resamples: draws.
-        seed: of them.
+        defect_rate: share of defective parts of the line, in (0, 1).
+        resamples: number of draws.
+        seed: seed of the draws.
 
     Returns:
         `image_auroc`, `average_precision` and `f1_max`; empty where one class is missing.
@@ -204,14 +205,10 @@ def rare_defects(
     for row, chosen in zip(weights_RN, drawn, strict=True):
         np.add.at(row, bad[chosen], np.uint16(1))
     return {
-        metric: _range(image_distribution(metric, scores_N[None], labels_N, weights_RN))
+        metric: Rate(float(values.mean()), *np.quantile(values, (0.025, 0.975)).tolist())
         for metric in _RARE_METRICS
+        for values in [image_distribution(metric, scores_N[None], labels_N, weights_RN)]
     }
-
-
-def _range(values: Floats) -> Rate:
-    low, high = np.quantile(values, (0.025, 0.975))
-    return Rate(float(values.mean()), float(low), float(high))
 
 
 def _num_parts(groups: Sequence[Hashable], chosen: NDArray[np.bool_]) -> int:
@@ -232,22 +229,22 @@ class _Shares:
         order = np.argsort(scores_N, kind="stable")
         labels, weights = labels_N[order], weights_N[order]
         self._scores = scores_N[order]
-        # Summed from either end, so that nothing is 0 and not what rounding leaves.
+        # Summed from either end, so that an empty sum is exactly 0, not a rounding error.
         self._escapes = _cumulated(weights * (labels == 1))
         self._found = _cumulated(weights[::-1] * (labels[::-1] == 1))[::-1]
         self._false_calls = _cumulated(weights[::-1] * (labels[::-1] == 0))[::-1]
 
     def at(self, thresholds: ArrayLike) -> tuple[Floats, Floats]:
-        """Of the defective those up to each threshold, of the good those strictly above it."""
-        place = np.searchsorted(self._scores, thresholds, "right")
-        return self._escapes[place], self._false_calls[place]
+        """Shares of the defective up to each threshold, and of the good strictly above it."""
+        index = np.searchsorted(self._scores, thresholds, "right")
+        return self._escapes[index], self._false_calls[index]
 
     def cost(self, at: float, costs: tuple[float, float]) -> float | None:
-        """Of a part, by what all defective ones and all good ones would cost; None: not known."""
+        """Cost of a part, by the costs of missing all and of calling all; None: unknown."""
         return float(self._costs(at, costs)) if any(costs) else None
 
     def rules(self, own: float, costs: tuple[float, float]) -> list[tuple[str, float]]:
-        """The thresholds that people ask for, each with its rule; the model's own first."""
+        """The usual thresholds, each with its rule; the model's own first."""
         distinct = np.unique(self._scores)
         between = (distinct[:-1] + distinct[1:]) / 2
         thresholds = np.concatenate([[np.nextafter(distinct[0], -np.inf)], between, distinct[-1:]])

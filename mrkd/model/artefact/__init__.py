@@ -19,6 +19,7 @@ from mrkd.model.artefact.metadata_store import (
     folder_of,
     read_calibration,
     read_card,
+    read_file,
     read_sides,
 )
 from mrkd.model.artefact.model_card import CARD, WEIGHTS, Calibration, ModelCard, TeacherCard
@@ -34,5 +35,6 @@ __all__ = [
     "folder_of",
     "read_calibration",
     "read_card",
+    "read_file",
     "read_sides",
 ]

@@ -1,8 +1,8 @@
-"""Files that give back what was written or say that they are damaged.
+"""Files whose content is checked by sha256 when it is read.
 
-A sealed JSON file carries the sha256 of its own content under "sha256"; of any other file whoever
-refers to it keeps the sha256. What is damaged is never used, and its size is bounded before it is
-read.
+A sealed JSON file carries the sha256 of its own content under "sha256"; the sha256 of any other
+file is kept by the file that refers to it. A damaged file is never used, and a file's size is
+bounded before it is read.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def sha256(data: bytes) -> str:
 
 
 def to_json(content: Mapping[str, Any], *, schema: int = SCHEMA_VERSION) -> bytes:
-    """A sealed JSON file of `content`, readable by people, the same bytes for equal contents.
+    """A sealed, indented JSON file of `content`; the same bytes for equal contents.
 
     Raises:
         ValueError: `content` holds a number that is not finite.
@@ -40,7 +40,7 @@ def read_json(uri: str) -> dict[str, Any]:
 
     Raises:
         ArtefactError: it is missing, any byte of it was changed, or its schema is another.
-        StorageError: the place cannot be read.
+        StorageError: the URI cannot be read.
     """
     data = _read(uri, MAX_JSON_BYTES)
     try:
@@ -64,7 +64,7 @@ def read(uri: str, *, digest: str, max_bytes: int) -> bytes:
 
     Raises:
         ArtefactError: it is missing, exceeds `max_bytes` or has another digest.
-        StorageError: the place cannot be read.
+        StorageError: the URI cannot be read.
     """
     data = _read(uri, max_bytes)
     if sha256(data) != digest:

@@ -43,15 +43,27 @@ def read_calibration(workspace: str, category: str, version: str, number: int) -
         raise _unknown(uri, error) from error
 
 
-def read_sides(workspace: str, category: str, version: str) -> dict[str, str]:
-    """On which side of a training each good image stood, by the sha256 of its file.
+def read_file(workspace: str, card: ModelCard, name: str) -> bytes:
+    """The bytes of a file of a model's folder.
 
     Raises:
-        ArtefactError: the record is damaged.
+        ArtefactError: it is missing, or of another size or digest than its card names.
+    """
+    uri = storage.join(folder_of(workspace, card.category, card.version), name)
+    file = card.files[name]
+    return checksummed_files.read(uri, digest=file["sha256"], max_bytes=file["num_bytes"])
+
+
+def read_sides(workspace: str, category: str, version: str) -> dict[str, str]:
+    """The side of the training that each good image was on, by the sha256 of its file.
+
+    Raises:
+        ArtefactError: the record is missing or damaged.
         StorageError: it cannot be read.
     """
-    uri = storage.join(folder_of(workspace, category, version), "training_scores.parquet")
-    table = schema.from_parquet(storage.read(uri), name=uri, columns=["sha256", "side"])
+    name = "training_scores.parquet"
+    data = read_file(workspace, read_card(workspace, category, version), name)
+    table = schema.from_parquet(data, name=name, columns=["sha256", "side"])
     return dict(zip(table["sha256"].to_pylist(), table["side"].to_pylist(), strict=True))
 
 
@@ -64,7 +76,7 @@ def calibration_numbers(workspace: str, category: str, version: str) -> list[int
 def add_calibration(
     workspace: str, category: str, version: str, calibration: Calibration
 ) -> Calibration:
-    """Puts a further calibration beside a model's, under the next number, which it has then."""
+    """Stores a further calibration of a model; returns it with its number, the next free one."""
     folder = storage.join(folder_of(workspace, category, version), "calibrations")
     number = max(calibration_numbers(workspace, category, version))
     while True:

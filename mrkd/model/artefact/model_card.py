@@ -1,4 +1,4 @@
-"""What is known of a model beside its weights: `model.json` and its calibrations."""
+"""Metadata of a model: `model.json` and its calibrations."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WEIGHTS = "model.safetensors"
 
 @dataclass(frozen=True)
 class Calibration:
-    """What turns a model's scores into verdicts; never changed once stored.
+    """Thresholds that turn a model's scores into verdicts; never changed once stored.
 
     Args:
         number: counts up within a model version.
@@ -31,9 +31,9 @@ class Calibration:
         pixel_maxima: the maxima of their maps, rising.
         statistics: their brightness, contrast and sharpness, each rising.
         by: who made it.
-        why: what for.
-        num_groups: that the images come in.
-        note: what else people should know of the threshold; empty: nothing.
+        why: purpose.
+        num_groups: number of groups that the images come in.
+        note: a further warning about the threshold; empty: none.
         line: the night of the line that it was made from (`commissioning.Basis`); None: it is the
             training's.
     """
@@ -54,7 +54,7 @@ class Calibration:
 
     @property
     def warning(self) -> str:
-        """What people should know of the threshold, in one line; empty: nothing."""
+        """Warning about the threshold, in one line; empty: none."""
         return "; ".join(filter(None, (self._lack, self.note)))
 
     @property
@@ -119,12 +119,12 @@ def _floats(values: Iterable[float]) -> tuple[float, ...]:
 
 @dataclass(frozen=True)
 class TeacherCard:
-    """Which teacher a model was trained with.
+    """The teacher that a model was trained with.
 
     Args:
         backbone: a name of `backbones.BACKBONES`.
         digest: sha256 of the teacher's stored file.
-        random: its weights are no one's training; whatever it scored is marked.
+        random: whether its weights are drawn at random; all rows scored with it are marked.
     """
 
     backbone: str
@@ -139,20 +139,20 @@ class TeacherCard:
 
 @dataclass(frozen=True)
 class ModelCard:
-    """`model.json`: what made a model and what its files must be.
+    """`model.json`: the inputs of a model and the digests of its files.
 
     Args:
-        category: it was trained on.
-        version: `registry.version_of` what made it.
+        category: category that it was trained on.
+        version: `promotions.version_of` its inputs.
         model: the network's config.
         train: the training's config.
         teacher: backbone and digest.
         preprocessing: size, resize, and the normalisation's mean and std in units of 0 to 255.
         data: fingerprint and counts of the images.
         metrics: figures of the training.
-        files: of each file below the model's folder sha256 and num_bytes.
+        files: sha256 and num_bytes of each file below the model's folder.
         code: mrkd's version and `MODEL_VERSION` of the code that trained.
-        roi: region of interest, `Roi.to_json`; None: the whole picture.
+        roi: region of interest, `Roi.to_json`; None: the whole image.
     """
 
     category: str
@@ -193,7 +193,7 @@ class ModelCard:
         """The card of a stored file's content.
 
         Raises:
-            ConfigError: a config holds what this version of mrkd does not know.
+            ConfigError: a config holds keys or values that this version of mrkd does not know.
             KeyError: a field is missing.
             TypeError: a field is unknown, or of another type.
             ValueError: a field is of another type.

@@ -1,4 +1,4 @@
-"""A stored model in memory: its whole folder written, and read again with every file verified."""
+"""A stored model in memory: its whole folder written, and what scoring needs read and verified."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ class Draft:
 
     Args:
         card: its `model.json`.
-        files: bytes of the others, by name.
-        teacher: which lies beside the models, for all of them.
+        files: bytes of the other files, by name.
+        teacher: its teacher, which is stored once for all models.
     """
 
     card: ModelCard
@@ -69,7 +69,7 @@ def draft(
     history: pa.Table,
     training_scores: pa.Table,
 ) -> Draft:
-    """What `save` writes of a model."""
+    """The files that `save` writes of a model."""
     files = {
         WEIGHTS: safetensors.torch.save(
             {name: _stored(tensor) for name, tensor in model.trained_state().items()}
@@ -110,7 +110,7 @@ def save(workspace: str, draft: Draft) -> None:
     folder = artefact.folder_of(workspace, card.category, card.version)
     card_uri = storage.join(folder, CARD)
     if storage.stat(card_uri):
-        raise StandsError(f"{card_uri} stands already: versions are never changed")
+        raise StandsError(f"{card_uri} exists already: versions are never changed")
     store_teacher(workspace, draft.teacher)
     for name, value in draft.files.items():
         storage.write(storage.join(folder, name), value)
@@ -126,27 +126,22 @@ def load(
     calibration: int = 1,
     teachers: Teachers | None = None,
 ) -> LoadedModel:
-    """A stored model, every file of it verified.
+    """A stored model: its card, weights, calibration and teacher, each verified.
 
     Args:
         workspace: URI.
-        category: of the model.
-        version: of the model.
+        category: category of the model.
+        version: version of the model.
         calibration: number of the calibration to decide by.
-        teachers: those in memory; a missing one is added. None: loads the model's own.
+        teachers: teachers in memory; a missing one is added. None: loads the model's own.
 
     Raises:
-        ArtefactError: a file is missing, of another size or digest, or does not fit the code.
+        ArtefactError: one of them is missing, of another size or digest, or does not fit the code.
         StorageError: the workspace cannot be read.
     """
     folder = artefact.folder_of(workspace, category, version)
     card = artefact.read_card(workspace, category, version)
-    for name, expected in card.files.items():
-        value = checksummed_files.read(
-            storage.join(folder, name), digest=expected["sha256"], max_bytes=expected["num_bytes"]
-        )
-        if name == WEIGHTS:
-            weights = value
+    weights = artefact.read_file(workspace, card, WEIGHTS)
     teacher = _load_teacher(workspace, card.teacher, {} if teachers is None else teachers)
     try:
         model = model_of(card.model, teacher, card.region)

@@ -1,22 +1,13 @@
-"""From an image's bytes to its row: the one path of nights, calibration and evaluation.
+"""The one scoring path of nights, calibration and evaluation: an image's bytes to its row.
 
     bytes --Decoder--> Decoded --score_images--> Scored --Scorer--> row of schema.SCORES
 
 Every forward pass has one fixed shape, short batches are padded: which images share a batch then
-changes no bit of any of them. Where a model takes large pictures in tiles, a pass holds tiles, and
-what is calibrated, scored and stored is of the map that they make together (`images.Tiling`).
+changes no bit of any of them. Where a model takes large images in tiles, a pass holds tiles, and
+the map that is calibrated, scored and stored is the one they make together (`images.Tiling`).
 """
 
 from mrkd.model.inference.forward import BATCH_SIZE, Scored, score_images, within
-from mrkd.model.inference.regions import find_regions
 from mrkd.model.inference.scorer import Scorer, score_rows
 
-__all__ = [
-    "BATCH_SIZE",
-    "Scored",
-    "Scorer",
-    "find_regions",
-    "score_images",
-    "score_rows",
-    "within",
-]
+__all__ = ["BATCH_SIZE", "Scored", "Scorer", "score_images", "score_rows", "within"]

@@ -29,9 +29,9 @@ class Scored:
     Args:
         decoded: the image.
         anomaly_map: float32 `[S, S]` at the model's size, letterbox borders included; where the
-            model takes a picture in tiles `[H, W]` at the canvas' size.
+            model takes an image in tiles `[H, W]` at the canvas' size.
         image_score: a float32 value.
-        raw_scores: what the score is made of, `detector.Joined.raw_scores`.
+        raw_scores: the parts of the score, `detector.Joined.raw_scores`.
         reduced_map: the map at the size that is stored, float32 `[s, s]`.
         roi: the model's region of interest, bool `[S, S]`, letterbox borders outside; None: all.
     """
@@ -45,13 +45,13 @@ class Scored:
 
     @property
     def inside(self) -> NDArray[np.float32]:
-        """The part of the map that shows the picture: letterbox borders left out."""
+        """The part of the map that shows the image: letterbox borders left out."""
         assert self.decoded.geometry is not None
         return inside(self.anomaly_map, self.decoded.geometry)
 
     @property
     def peak(self) -> float:
-        """The map's maximum, inside the picture and the region of interest."""
+        """The map's maximum, inside the image and the region of interest."""
         return float((self.inside if self.roi is None else self.anomaly_map[self.roi]).max())
 
 
@@ -72,7 +72,7 @@ def score_images(
         decoded: images without an error.
         batch_size: the one shape of all forward passes.
         map_size: longest side of `reduced_map`; None, or more than the map has: the full map.
-        precision: of the student, float32 or, by autocast, float16.
+        precision: precision of the student, float32 or, by autocast, float16.
 
     Raises:
         ValueError: an image has an error, another size than the model's, or an original of another
@@ -115,7 +115,7 @@ class _Run:
             return infer(self.model, self._batch(squares))
 
     def maps(self, squares: Sequence[NDArray[np.uint8]]) -> Tensor:
-        """Each detector's map, `[B, K, S, S]`, of the same."""
+        """Each detector's map of at most a batch of squares, `[B, K, S, S]`."""
         with self._autocast():
             return detect(self.model, self._batch(squares))[0]
 

@@ -14,7 +14,7 @@ T = TypeVar("T", bound=np.generic)
 
 
 def inside(anomaly_map: NDArray[T], geometry: Geometry) -> NDArray[T]:
-    """The part of a map that shows the picture, letterbox borders left out: a view."""
+    """The part of a map that shows the image, letterbox borders left out: a view."""
     x, y, width, height = geometry.valid
     return anomaly_map[y : y + height, x : x + width]
 
@@ -31,24 +31,24 @@ def find_regions(
 
     Args:
         anomaly_map: float32 `[H, W]`, of `geometry.size`.
-        geometry: of the image; what lies outside the picture is left out.
-        threshold: of pixels.
-        limit: how many at most.
-        roi: bool `[H, W]`, False where no pixel is above anything; None: the whole picture counts.
+        geometry: the image's geometry; letterbox borders are left out.
+        threshold: pixel threshold.
+        limit: largest number of regions.
+        roi: bool `[H, W]`, False where no pixel counts; None: the whole image counts.
 
     Returns:
         Rows of `schema.REGION`: 8-connected, boxes and areas in original pixels.
     """
-    picture = inside(anomaly_map, geometry)
-    above = picture > np.float32(threshold)
+    shown = inside(anomaly_map, geometry)
+    above = shown > np.float32(threshold)
     if roi is not None:
         # A threshold below 0 has the zeros of the outside above it.
         above &= inside(roi, geometry)
     if not above.any() or not limit:
         return []
     num, labels, stats, _ = cv2.connectedComponentsWithStats(above.astype(np.uint8), connectivity=8)
-    # Of the pixels above alone: a large picture's map has a hundred million.
-    numbers, values = np.asarray(labels[above], np.intp), picture[above]
+    # Over the pixels above alone: a large image's map has a hundred million.
+    numbers, values = np.asarray(labels[above], np.intp), shown[above]
     peaks = np.full(num, -np.inf, np.float32)
     np.maximum.at(peaks, numbers, values)
     sums = np.bincount(numbers, weights=values, minlength=num)

@@ -60,9 +60,9 @@ class Scorer:
 
         Args:
             decoded: images of one category, errors among them.
-            category: theirs.
-            version: of the model.
-            calibration: its number.
+            category: category of the images.
+            version: version of the model.
+            calibration: number of the calibration.
             rows: what is stored.
 
         Raises:
@@ -116,10 +116,10 @@ def score_rows(
 
     Args:
         model: in eval mode, on the device to score on.
-        calibration: of its scores.
+        calibration: thresholds for the model's scores.
         decoded: images of one category, errors among them.
         batch_size: the one shape of all forward passes.
-        precision: of them, see `score_images`.
+        precision: precision of the student, see `score_images`.
         rows: what is stored.
     """
     decoded = [within(model.roi, image) for image in decoded]

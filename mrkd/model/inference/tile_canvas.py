@@ -1,4 +1,4 @@
-"""The maps of a picture's tiles as one map."""
+"""The maps of an image's tiles as one map."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mrkd.data.images import Tiling
 
 
 class Canvas:
-    """The whole maps of a picture that is scored in tiles, built where these maps lie.
+    """The whole maps of an image that is scored in tiles, built on the tiles' device.
 
     Attributes:
         maps_KHW: float32 at the canvas' size; complete when all tiles were added.
@@ -24,7 +24,7 @@ class Canvas:
         """Adds a tile's share.
 
         Args:
-            number: of the tile.
+            number: number of the tile.
             tile_KSS: its maps at the model's size, float32 `[K, S, S]`.
         """
         rows, columns = self._tiling.tile(number)
@@ -32,7 +32,7 @@ class Canvas:
         x, y, width, height = self._tiling.tile_geometry(number).valid
         part_Khw = tile_KSS[:, y : y + height, x : x + width]
         if (height, width) != (bottom - top, right - left):
-            # The picture's border cut the tile off, and the model saw what was left enlarged.
+            # The image's border cut the tile off, and the model saw the rest of it enlarged.
             shape = (bottom - top, right - left)
             part_Khw = F.interpolate(part_Khw[None], shape, mode="area")[0]
         weights_h, weights_w = (

@@ -1,14 +1,14 @@
-"""Which versions a category has, what made them, and which one scores.
+"""Versions of a category's model, the inputs that made them, and their promotions.
 
-    models/<category>/<version>/model.json      there once a version is complete
+    models/<category>/<version>/model.json      written last: the version is complete
     models/<category>/promotions/<n>.json       {version, calibration, by, at, why, gate}
-    models/<category>/champion.json             copy of the newest promotion, for people
+    models/<category>/champion.json             copy of the newest promotion, to look at
     models/<category>/holds/<version>.json      {version, by, at, reason, gate}
-    models/<category>/inputs/<hash>.json        what a listing of the category made before
+    models/<category>/inputs/<hash>.json        the result that a listing of the category had
 
 The newest promotion is the champion. The copy is written after it and may lag behind when a
 process dies between the two, so nothing here reads it. A version that its gate held back becomes
-champion by a person's word alone.
+champion only if a person promotes it.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from mrkd.errors import ArtefactError, StorageError
 
 log = logging.getLogger(__name__)
 
-# Fields that name what is in the hash by another way (the resolved values, the teacher's digest),
-# or that say where and how fast a training runs, not what it computes.
+# Fields whose content is in the hash in another form (the resolved values, the teacher's digest),
+# or that decide where and how fast a training runs, not what it computes.
 _NOT_IN_VERSION = {
     "model": ("preset", "weights", "weights_sha256"),
     "train": ("device", "precision", "cache_bytes", "micro_batch_size"),
 }
 _NO_VERSIONS = ("promotions", "holds", "inputs")
-"""Folders of a category beside its versions'."""
+"""Folders of a category that are not versions."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Promotion:
         by: who promoted it.
         at: when, UTC, ISO 8601.
         why: `first`, `retrained`, or a person's words.
-        gate: what a gate measured of the version; None where none did.
+        gate: what a gate measured of the version; None where there was no gate.
     """
 
     number: int
@@ -62,10 +62,10 @@ class Promotion:
 
 @dataclass(frozen=True)
 class Hold:
-    """That a gate kept a version from becoming the champion; never changed.
+    """Record that a gate kept a version from becoming the champion; never changed.
 
     Args:
-        version: that was held.
+        version: the version that was held.
         by: who held it.
         at: when, UTC, ISO 8601.
         reason: one line.
@@ -94,11 +94,11 @@ def version_of(
     Args:
         model: network's config; its preset counts by its values alone.
         train: training's config, without device, precision, cache and size of a micro-batch.
-        data_fingerprint: of the good images in use; excluding an image changes it.
-        teacher_digest: of the teacher's weights.
+        data_fingerprint: hash over the good images in use; excluding an image changes it.
+        teacher_digest: sha256 of the teacher's weights.
         model_version: `model.MODEL_VERSION` of the code.
-        num_micro_batches: pieces of a batch that batch norm sees one by one, whoever computes them.
-        roi: what draws the region of interest, plain values; None: the whole picture.
+        num_micro_batches: pieces of a batch that batch norm sees one by one, on any worker.
+        roi: what draws the region of interest, plain values; None: the whole image.
     """
     sections: dict[str, dict[str, Any]] = {"model": model.to_dict(), "train": train.to_dict()}
     for section, names in _NOT_IN_VERSION.items():
@@ -169,18 +169,18 @@ def promote(
     """Makes a version the champion.
 
     Two versions at once cannot both win: the next number is written on the condition that it is
-    free, and the time in it keeps the two apart. Who promotes the same one later finds it done.
+    free. A later promotion of the same version and calibration finds it done.
 
     Args:
         workspace: URI.
         category: its name.
-        version: a complete one.
-        calibration: number of the one by which it decides.
+        version: a complete version.
+        calibration: number of the calibration by which it decides.
         by: who promotes it.
-        why: in words.
-        gate: what a gate measured of it.
-        after: number of the promotion that this one is decided against, 0: of none; a newer one
-            wins. None: whatever stands.
+        why: reason.
+        gate: what a gate measured of the version.
+        after: number of the promotion that this one was decided against, 0: there was none; a
+            newer one wins. None: the newest.
 
     Raises:
         ArtefactError: the version is not complete, or another promotion came first.
@@ -219,13 +219,13 @@ def promote(
 def hold(
     workspace: str, category: str, version: str, *, by: str, reason: str, gate: Mapping[str, Any]
 ) -> Hold:
-    """Records that a gate keeps a version from being promoted; an earlier record of it stands.
+    """Records that a gate keeps a version from being promoted, unless it is recorded already.
 
     Returns:
-        The record that stands.
+        The stored record.
 
     Raises:
-        ArtefactError: that cannot be read as one.
+        ArtefactError: the stored record is damaged.
     """
     held = Hold(version=version, by=by, at=_now(), reason=reason, gate=gate)
     uri = storage.join(workspace, "models", category, "holds", f"{version}.json")
@@ -247,13 +247,13 @@ def holds(workspace: str, category: str) -> dict[str, Hold]:
 
 
 def record_inputs(workspace: str, category: str, inputs: str, made: Mapping[str, Any]) -> None:
-    """Stores what a category's inputs made; a later word on the same inputs takes its place.
+    """Stores the result that a category's inputs had, over an earlier one of these inputs.
 
     Args:
         workspace: URI.
         category: its name.
-        inputs: a hash over all that makes a version, hexadecimal.
-        made: plain values, the name under `version` among them.
+        inputs: a hash over all that decides a version, hexadecimal.
+        made: plain values, among them the name under `version`.
     """
     content = {"inputs": inputs, "made": dict(made)}
     storage.write_json(_inputs_uri(workspace, category, inputs), content)
@@ -263,8 +263,7 @@ def made_from(workspace: str, category: str, inputs: str) -> dict[str, Any] | No
     """What `record_inputs` stored of these inputs, by one small read.
 
     Returns:
-        None where nothing was stored, it is damaged, or its version is no longer complete: the
-        inputs then tell again what they make.
+        None where nothing was stored, it is damaged, or its version is no longer complete.
 
     Raises:
         StorageError: the workspace cannot be read.
@@ -273,7 +272,7 @@ def made_from(workspace: str, category: str, inputs: str) -> dict[str, Any] | No
     try:
         content = json.loads(storage.read(uri))
         made = dict(content["made"])
-        stands = content["inputs"] == inputs and exists(workspace, category, made["version"])
+        is_valid = content["inputs"] == inputs and exists(workspace, category, made["version"])
     except StorageError as error:
         if error.kind != "missing":
             raise
@@ -281,7 +280,7 @@ def made_from(workspace: str, category: str, inputs: str) -> dict[str, Any] | No
     except (ValueError, LookupError, TypeError) as error:
         log.warning("inputs_dropped uri=%s reason=%r", uri, error)
         return None
-    return made if stands else None
+    return made if is_valid else None
 
 
 def _now() -> str:
@@ -297,7 +296,7 @@ def _read_hold(uri: str) -> Hold:
         return Hold(**storage.read_json(uri))
     except TypeError as error:
         raise ArtefactError(
-            f"{uri} is no record of a held version: restore the file, or delete it"
+            f"{uri} is not a record of a held version: restore the file, or delete it"
         ) from error
 
 
@@ -314,9 +313,9 @@ def _read(workspace: str, category: str, number: int) -> Promotion:
     try:
         found = Promotion(**storage.read_json(uri))
         if not NAME.fullmatch(found.version) or type(found.calibration) is not int:
-            raise TypeError("its version is no name, or its calibration no number")
+            raise TypeError("its version is not a name, or its calibration not a number")
         return found
     except TypeError as error:
         raise ArtefactError(
-            f"{uri} is no promotion: restore the file, or delete it to fall back to the one before"
+            f"{uri} is not a promotion: restore it, or delete it to fall back to the one before"
         ) from error

@@ -1,4 +1,4 @@
-"""What the registry holds as people ask for it: lists, one version, what differs, a new threshold.
+"""Queries of the registry: lists, one version, differences of two, a new threshold.
 
 Answers are plain values; `mrkd models` prints them.
 """
@@ -23,14 +23,14 @@ from mrkd.storage.thread_map import in_threads
 
 @dataclass(frozen=True)
 class Shelf:
-    """What the registry says of one category.
+    """The registry's records of one category.
 
     Args:
         workspace: URI.
         category: its name.
-        versions: the complete ones.
-        promotions: the newest last.
-        holds: by version.
+        versions: names of the complete versions.
+        promotions: all promotions, the newest last.
+        holds: holds by version.
     """
 
     workspace: str
@@ -45,7 +45,7 @@ class Shelf:
         return self.promotions[-1] if self.promotions else None
 
     def decision(self, version: str) -> Promotion | Hold | None:
-        """The last word on a version: its newest promotion, else its gate's hold."""
+        """The last decision on a version: its newest promotion, else its gate's hold."""
         own = [promotion for promotion in self.promotions if promotion.version == version]
         return own[-1] if own else self.holds.get(version)
 
@@ -66,11 +66,11 @@ class Shelf:
         decision = self.decision(version)
         if isinstance(decision, Promotion):
             return decision.calibration
-        place = self.workspace, self.category, version
-        return max(artefact.calibration_numbers(*place), default=1)
+        numbers = artefact.calibration_numbers(self.workspace, self.category, version)
+        return max(numbers, default=1)
 
     def require(self, version: str | None) -> str:
-        """That version, for None the champion's.
+        """The version, or for None the champion's, if it is complete.
 
         Raises:
             ArtefactError: the category has no such version, or no champion.
@@ -90,10 +90,10 @@ class Shelf:
 
 
 def shelf(workspace: str, category: str) -> Shelf:
-    """What the registry says of a category that has models.
+    """The registry's records of a category that has models.
 
     Raises:
-        ArtefactError: there is no such category, or one of its records cannot be read.
+        ArtefactError: the category does not exist, or one of its records cannot be read.
         StorageError: the workspace cannot be read.
     """
     found = _read(workspace, category)
@@ -115,7 +115,7 @@ def list_versions(workspace: str, pattern: str = "*") -> list[dict[str, Any]]:
     """
     known = _categories(workspace)
     names = [name for name in known if fnmatchcase(name, pattern)]
-    # What a list on S3 waits for is answers.
+    # On S3 a list spends its time waiting for answers.
     shelves = in_threads(lambda name: _read(workspace, name), names)
     rows = [row for one in shelves for row in _rows(one)]
     if not rows:
@@ -124,7 +124,7 @@ def list_versions(workspace: str, pattern: str = "*") -> list[dict[str, Any]]:
 
 
 def facts(one: Shelf, version: str) -> dict[str, Any]:
-    """All that is known of a version, by dotted names: what made it and how it decides.
+    """All metadata of a version, by dotted names: its inputs, figures and thresholds.
 
     Raises:
         ArtefactError: its card or calibration is damaged.
@@ -152,10 +152,10 @@ def calibration(one: Shelf, version: str) -> Calibration:
 
 def calibrations(one: Shelf, version: str) -> list[dict[str, Any]]:
     """A row for each calibration of a version; errors as `facts`."""
-    place = one.workspace, one.category, version
+    key = one.workspace, one.category, version
     return [
-        _calibration_row(artefact.read_calibration(*place, number))
-        for number in artefact.calibration_numbers(*place)
+        _calibration_row(artefact.read_calibration(*key, number))
+        for number in artefact.calibration_numbers(*key)
     ]
 
 
@@ -169,7 +169,7 @@ def compare(one: Shelf, first: str, second: str) -> list[dict[str, Any]]:
     """A row `{name, <first>, <second>}` for each fact in which two versions differ.
 
     Raises:
-        ArtefactError: there is no such version, or it is damaged.
+        ArtefactError: a version does not exist or is damaged.
         StorageError: the workspace cannot be read.
     """
     a, b = (facts(one, one.require(version)) for version in (first, second))
@@ -180,34 +180,34 @@ def compare(one: Shelf, first: str, second: str) -> list[dict[str, Any]]:
 def promote(
     one: Shelf, version: str, *, calibration: int | None = None, by: str, why: str
 ) -> Promotion:
-    """Makes a version the champion by a person's word, whatever its gate said.
+    """Makes a version the champion at a person's request, whatever its gate decided.
 
     Args:
-        one: as read when the person decided: a promotion made since then wins.
-        version: of the category.
+        one: the records that the person decided by: a promotion made since then wins.
+        version: name of the version.
         calibration: number of the one to decide by; None: as promoted last, else its newest.
-        by: who.
-        why: in words.
+        by: who promotes it.
+        why: reason.
 
     Raises:
-        ArtefactError: there is no such version or calibration, it is damaged, or another promotion
+        ArtefactError: the version or calibration does not exist or is damaged, or another promotion
             came first.
         StorageError: the workspace cannot be read or written.
     """
-    place = one.workspace, one.category, one.require(version)
+    key = one.workspace, one.category, one.require(version)
     number = one.calibration(version) if calibration is None else calibration
-    known = artefact.calibration_numbers(*place)
+    known = artefact.calibration_numbers(*key)
     if number not in known:
         raise ArtefactError(
             f"version {version!r} of category {one.category!r} has no calibration {number}: it has "
             f"{', '.join(map(str, known))}"
         )
-    # Both are read for their checksums: what is damaged does not become the champion.
-    artefact.read_card(*place)
-    artefact.read_calibration(*place, number)
+    # Both are read for their checksums: a damaged version does not become the champion.
+    artefact.read_card(*key)
+    artefact.read_calibration(*key, number)
     decision = one.decision(version)
     return registry.promote(
-        *place,
+        *key,
         calibration=number,
         by=by,
         why=why,
@@ -227,22 +227,22 @@ def set_threshold(
     """Stores a further calibration of a version; if that is the champion, it decides by it now.
 
     Args:
-        one: as read when the person decided: a promotion made since then wins.
-        version: of the category.
-        rule: from the calibration that the version decides by to one with other thresholds.
-        by: who.
-        why: in words.
+        one: the records that the person decided by: a promotion made since then wins.
+        version: name of the version.
+        rule: function from the version's calibration to one with other thresholds.
+        by: who sets it.
+        why: reason.
 
     Returns:
         The calibration, and the promotion if the version is the champion.
 
     Raises:
-        ArtefactError: there is no such version, it is damaged, or another promotion came first;
-            the calibration then stands and is not used.
+        ArtefactError: the version does not exist or is damaged, or another promotion came first;
+            the calibration then is stored and not used.
         StorageError: the workspace cannot be read or written.
     """
-    place = one.workspace, one.category, one.require(version)
-    new = artefact.add_calibration(*place, replace(rule(calibration(one, version)), by=by, why=why))
+    key = one.workspace, one.category, one.require(version)
+    new = artefact.add_calibration(*key, replace(rule(calibration(one, version)), by=by, why=why))
     if one.state(version) != "champion":
         return new, None
     return new, promote(one, version, calibration=new.number, by=by, why=why)
@@ -264,7 +264,7 @@ def _categories(workspace: str) -> list[str]:
 
 def _unknown(workspace: str, wanted: str, known: list[str]) -> ArtefactError:
     if not known:
-        return ArtefactError(f"{workspace} holds no model: train some, or check the place")
+        return ArtefactError(f"{workspace} holds no model: train some, or check the URI")
     return ArtefactError(f"{workspace} has no model of {wanted!r}{nearest(wanted, known)}")
 
 
@@ -298,7 +298,7 @@ def _said(decision: Promotion | Hold | None) -> dict[str, Any]:
 
 
 def _figures(card: ModelCard) -> dict[str, Any]:
-    """What a card holds, its long parts by their digest or number."""
+    """A card's content, its long parts by their digest or number."""
     content = card.to_json()
     data = {**content["data"], "skipped": len(content["data"].get("skipped", ()))}
     roi = dict(content["roi"] or {})

@@ -19,7 +19,7 @@ class Spec:
 
     Args:
         build: taps (empty: the default) -> network with its classifier head.
-        normalisation: of the images that the network was trained on.
+        normalisation: normalisation of the images that the network was trained on.
         signed: the levels are linear outputs and may be negative.
     """
 

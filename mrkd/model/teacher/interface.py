@@ -1,4 +1,4 @@
-"""What every teacher's network offers."""
+"""Interface of every teacher's network."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class Backbone(nn.Module, ABC):
-    """A classifier whose inner levels can be had.
+    """A classifier that gives its inner levels.
 
     Attributes:
         taps: blocks whose outputs are the levels; empty where there is only one choice.
@@ -29,4 +29,4 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def drop_head(self) -> Self:
-        """This network without all that lies past its deepest level."""
+        """This network without the layers past its deepest level."""

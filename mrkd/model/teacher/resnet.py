@@ -59,7 +59,7 @@ class ResNet(Backbone):
     """ResNet for ImageNet; the levels are the outputs of layer1, layer2 and layer3.
 
     Args:
-        taps: none: there is no choice.
+        taps: empty: a ResNet's levels are fixed.
         block: `BasicBlock` or `Bottleneck`.
         depths: blocks of each of the four layers.
         width: channels of a bottleneck's 3x3 convolution per 64 planes.

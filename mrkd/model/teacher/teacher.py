@@ -30,13 +30,13 @@ class Teacher(nn.Module):
     Made by `load_teacher` or `teacher_from_safetensors`.
 
     Attributes:
-        name: of the backbone.
+        name: name of the backbone.
         digest: sha256 of `to_safetensors()`; equal digests give equal features.
         random: the weights are drawn, not learnt.
         taps: blocks whose outputs are the levels; empty where the backbone has only one choice.
         channels: C_l of each level, shallow to deep.
         strides: input pixels per level pixel.
-        normalisation: of the input.
+        normalisation: normalisation of the input.
         signed: the levels are linear outputs and may be negative.
     """
 
@@ -92,7 +92,7 @@ def load_teacher(
         taps: blocks whose outputs are the levels; empty: the backbone's own.
         weights: `auto`, a name of `WEIGHTS`, a path, a URL, or `random`.
         sha256: digest that a path or URL must have.
-        seed: of `random` weights.
+        seed: seed of `random` weights.
 
     Raises:
         ConfigError: the backbone is unknown or has no such taps.
@@ -103,20 +103,20 @@ def load_teacher(
     if weights == "random":
         state = _random_state(network, seed)
     else:
-        place, state = read_state(backbone, weights, sha256)
-        state = _checked(network, state, f"{place} as {backbone}")
+        source, state = read_state(backbone, weights, sha256)
+        state = _checked(network, state, f"{source} as {backbone}")
     kept = {
         key: state[key].clone(memory_format=torch.contiguous_format)
         for key in _state_names(network.drop_head())
     }
-    # One key: several would stand in the file in any order, and change its digest.
+    # One key: several would be written in any order, and change the file's digest.
     about = {"backbone": backbone, "taps": network.taps, "random": weights == "random"}
     data = safetensors.torch.save(kept, {"teacher": json.dumps(about)})
     return teacher_from_safetensors(data)
 
 
 def teacher_of(config: ModelConfig, *, seed: int) -> Teacher:
-    """The teacher that a model's config names; `seed` is of random weights, errors as above.
+    """The teacher that a model's config names; `seed` and errors as `load_teacher`.
 
     Cell Gaussians take the last block's level besides, where the backbone has a choice of levels.
     """
@@ -140,7 +140,7 @@ def teacher_from_safetensors(data: bytes, *, where: str = "teacher weights") -> 
 
     Args:
         data: the bytes.
-        where: the place they come from, for errors.
+        where: their source, for errors.
 
     Raises:
         TeacherError: they are not a teacher's, or do not fit the backbone that they name.
@@ -163,7 +163,7 @@ def _state_names(network: Backbone) -> list[str]:
     return [key for key in network.state_dict() if not key.endswith("num_batches_tracked")]
 
 
-def _checked(network: Backbone, state: Mapping[str, Tensor], place: str) -> dict[str, Tensor]:
+def _checked(network: Backbone, state: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
     """The float32 state, once its names and shapes are exactly the network's."""
     expected = network.state_dict()
     found = {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
@@ -176,7 +176,7 @@ def _checked(network: Backbone, state: Mapping[str, Tensor], place: str) -> dict
     ]
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        raise TeacherError(f"{place} does not fit: {'; '.join(wrong[:3])}{more}")
+        raise TeacherError(f"{where} does not fit: {'; '.join(wrong[:3])}{more}")
     return {key: value.float() for key, value in found.items()}
 
 

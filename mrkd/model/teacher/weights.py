@@ -1,4 +1,4 @@
-"""WEIGHTS: where a teacher's weights come from, and reading them."""
+"""WEIGHTS: sources of the teachers' weights, and reading them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class WeightSource:
         backbone: the network that the file is of.
         kind: whether `where` is a file of an installed package or a URL.
         where: `package/path/of/the/file`, or the URL.
-        sha256: of the file; its first digits where the publisher states no more.
+        sha256: digest of the file; its first digits where the publisher states no more.
         licence: SPDX name of the file's licence.
     """
 
@@ -89,16 +89,16 @@ _GIVE = (
 
 
 def read_state(backbone: str, weights: str, sha256: str) -> tuple[str, dict[str, Tensor]]:
-    """The place that was read, and the state dict that was there.
+    """The path or URL that was read, and its state dict.
 
     Args:
         backbone: a name of `BACKBONES`.
         weights: `auto`, a name of `WEIGHTS`, a path or a URL (http, https, s3, file).
-        sha256: what the file must have; may be its first 8 or more digits; empty: only files of
-            `WEIGHTS` are accepted.
+        sha256: digest that the file must have, or its first 8 or more digits; empty: only files
+            of `WEIGHTS` are accepted.
 
     Raises:
-        TeacherError: there is no such file, it has another digest, or it is no checkpoint.
+        TeacherError: the file is missing, has another digest, or is not a checkpoint.
     """
     source = WEIGHTS.get(backbone if weights == "auto" else weights)
     if source and source.backbone != backbone:
@@ -107,12 +107,12 @@ def read_state(backbone: str, weights: str, sha256: str) -> tuple[str, dict[str,
     if sha256 and (len(sha256) < 8 or not set(sha256.lower()) <= set("0123456789abcdef")):
         raise TeacherError(f"model.weights_sha256 is {sha256!r}: give 8 to 64 hex digits")
     allowed = tuple([sha256.lower()] if sha256 else [row.sha256 for row in rows])
-    place = weights if source is None else source.where
+    where = weights if source is None else source.where
     if source and source.kind == "package":
-        place = _package_file(source)
-    data = _download(place, allowed) if _is_http(place) else _read(place)
-    _check_digest(place, data, allowed, stated=bool(sha256))
-    return place, _parse(place, data)
+        where = _package_file(source)
+    data = _download(where, allowed) if _is_http(where) else _read(where)
+    _check_digest(where, data, allowed, stated=bool(sha256))
+    return where, _parse(where, data)
 
 
 def _package_file(source: WeightSource) -> str:
@@ -126,17 +126,17 @@ def _package_file(source: WeightSource) -> str:
     return str(Path(spec.submodule_search_locations[0]) / path)
 
 
-def _read(place: str) -> bytes:
+def _read(where: str) -> bytes:
     try:
-        return storage.fetch(place, max_bytes=MAX_BYTES).data
+        return storage.fetch(where, max_bytes=MAX_BYTES).data
     except StorageError as error:
         raise TeacherError(
             f"teacher weights cannot be read: {error}; known by name: {', '.join(WEIGHTS)}"
         ) from error
 
 
-def _is_http(place: str) -> bool:
-    return urlsplit(place).scheme in ("http", "https")
+def _is_http(where: str) -> bool:
+    return urlsplit(where).scheme in ("http", "https")
 
 
 def _download(url: str, allowed: tuple[str, ...]) -> bytes:
@@ -159,18 +159,18 @@ def _download(url: str, allowed: tuple[str, ...]) -> bytes:
     return data
 
 
-def _file_name(place: str) -> str:
-    return PurePosixPath(urlsplit(place).path if _is_http(place) else place).name
+def _file_name(where: str) -> str:
+    return PurePosixPath(urlsplit(where).path if _is_http(where) else where).name
 
 
 def _matches(data: bytes, allowed: tuple[str, ...]) -> bool:
     return hashlib.sha256(data).hexdigest().startswith(allowed)
 
 
-def _check_digest(place: str, data: bytes, allowed: tuple[str, ...], *, stated: bool) -> None:
+def _check_digest(where: str, data: bytes, allowed: tuple[str, ...], *, stated: bool) -> None:
     if _matches(data, allowed):
         return
-    found = f"{place} has sha256 {hashlib.sha256(data).hexdigest()} ({len(data)} bytes)"
+    found = f"{where} has sha256 {hashlib.sha256(data).hexdigest()} ({len(data)} bytes)"
     if stated:
         raise TeacherError(f"{found}, expected {allowed[0]}: it is another or a damaged file")
     raise TeacherError(
@@ -179,18 +179,18 @@ def _check_digest(place: str, data: bytes, allowed: tuple[str, ...], *, stated: 
     )
 
 
-def _parse(place: str, data: bytes) -> dict[str, Tensor]:
+def _parse(where: str, data: bytes) -> dict[str, Tensor]:
     try:
-        if _file_name(place).endswith(".safetensors"):
+        if _file_name(where).endswith(".safetensors"):
             state = safetensors.torch.load(data)
         else:
             # weights_only: a pickle that holds more than tensors is refused.
             state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, safetensors.SafetensorError) as error:
         raise TeacherError(
-            f"{place} cannot be read as tensors ({type(error).__name__}): "
+            f"{where} cannot be read as tensors ({type(error).__name__}): "
             "expected a state dict, as .pth without other objects or as .safetensors"
         ) from error
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise TeacherError(f"{place} holds something else than one dict of tensors, a state dict")
+        raise TeacherError(f"{where} holds something else than one dict of tensors, a state dict")
     return dict(state)

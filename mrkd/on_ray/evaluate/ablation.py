@@ -142,7 +142,8 @@ def _runs(
             done.error,
         )
         if not left[done.category]:
-            shared_features.forget(shared_features.folder_of(study.uri, done.category), wait_s=0)
+            folder = shared_features.folder_of(study.uri, done.category)
+            shared_features.forget(folder, wait_s=0)
     return [ended[name] for name in planned]
 
 

@@ -376,7 +376,9 @@ def _overlap(row: Row) -> float | None:
     mask = cv2.resize(
         images.to_mask(gt_mask).astype(np.uint8), (width, height), None, 0, 0, cv2.INTER_AREA
     )
-    return metrics.aupro([anomaly_map], [mask > 0]).value
+    pixels = metrics.PixelHistogram(bins=None)
+    pixels.add(anomaly_map, mask > 0)
+    return pixels.figure("aupro").value
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -1,7 +1,7 @@
 """One category from its images to a promoted model.
 
-read and hash -> version (stop here if it stands) -> decode -> fit -> calibrate -> save -> gate ->
-promote or hold
+read and hash -> version (stop here if it is complete) -> decode -> fit -> calibrate -> save -> gate
+-> promote or hold
 """
 
 from mrkd.training.category.baseline import fit_nearest

@@ -1,4 +1,4 @@
-"""What a category's model is set against, fitted to the same images on the same sides."""
+"""Nearest-neighbour baseline of a category, fitted to the images and sides of its model."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def fit_nearest(
     """A memory of the training side, calibrated by the held-out side, on the device to score on.
 
     Args:
-        config: of the category, whose network's size, teacher and smoothing it takes.
-        samples: of the category.
-        features_folder: as `TeacherFeatures.folder`.
+        config: configuration of the category, with its network's size, teacher and smoothing.
+        samples: all images of the category.
+        features_folder: folder for `TeacherFeatures`.
 
     Raises:
         CategoryError: too few images, or images that change meanwhile.
-        MrkdError: what else a user can mend: storage, teacher.
+        MrkdError: any other error that a user can fix: storage, teacher.
     """
     network = replace(config.model, student=True, cells=False)
     images = decode_good(read_good(good_samples(samples)), Preprocessor.of(network))

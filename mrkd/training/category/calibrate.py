@@ -1,11 +1,10 @@
-"""A new model's scores of its own good images, each by what did not know it, and its thresholds.
+"""A new model's held-out scores of its own good images, and its thresholds.
 
 Cell Gaussians know every image: each is scored by those of the other folds. A student knows the
 images that it was trained on: their scores are moved to mean and spread of the held-out ones, in
 which they differ little (tests/bench/LOG.md), so that all images calibrate.
 
-An image that lies far above all others may be a defect that nobody saw; its map is kept to be
-looked at.
+An image far above all others may be a defect that nobody saw; its map is kept for review.
 """
 
 from __future__ import annotations
@@ -39,9 +38,9 @@ MAX_SUSPECTS = 48
 """Suspects, the highest first, whose maps are stored."""
 
 _SUSPECT_RATE = 0.1
-"""Good images that are taken for suspects, in a training of any size."""
+"""Expected number of good images that are taken for suspects, in a training of any size."""
 MAX_SHIFT = 0.1
-"""Share of images above the threshold of folds that cut groups, from which on people are told."""
+"""Share of images above the threshold of folds that cut groups, from which on a note is stored."""
 
 Floats = NDArray[np.float32]
 
@@ -66,12 +65,12 @@ TRAINING_SCORES = pa.schema(
 
 @dataclass(frozen=True)
 class GoodScores:
-    """What a model says of its own good images.
+    """A model's scores of its own good images.
 
     Args:
         calibration: thresholds.
         table: one row an image (`TRAINING_SCORES`).
-        num_suspects: images that lie far above all others.
+        num_suspects: number of images that lie far above all others.
     """
 
     calibration: Calibration
@@ -91,9 +90,9 @@ def score_good(
 
     Args:
         model: in eval mode, on the device to score on; an ensemble's scales are set here.
-        images: the category's.
+        images: the category's good images.
         split: their groups, folds and sides.
-        config: of the training.
+        config: configuration of the training.
         cross: an ensemble's cells. Without folds, as in a search's trials, they know the training
             side alone, and held-out images alone are scored.
 
@@ -131,17 +130,17 @@ def score_good(
         note=note,
     )
     suspects = _suspects(scores, parts.numbers)
-    maps = _maps(parts, suspects[:MAX_SUSPECTS])
+    maps = {n: scored.reduced_map for n, scored in parts.scored(suspects[:MAX_SUSPECTS])}
     table = _table(parts, split, scores, calibration.threshold, maps, suspects)
     return GoodScores(calibration, table, len(suspects))
 
 
 @dataclass(frozen=True)
 class FoldScorers:
-    """Who scores which images.
+    """Detectors, each with the images that it scores.
 
     Args:
-        images: the category's.
+        images: the category's good images.
         own: detectors, each with the images that it scores.
     """
 
@@ -150,7 +149,7 @@ class FoldScorers:
 
     @property
     def numbers(self) -> Labels:
-        """All that are scored, rising."""
+        """Numbers of all images that are scored, rising."""
         return np.sort(np.concatenate([numbers for _, numbers in self.own]))
 
     def scored(self, wanted: Labels | None = None) -> Iterator[tuple[int, Scored]]:
@@ -163,7 +162,7 @@ class FoldScorers:
 
 
 def _scored(parts: FoldScorers) -> tuple[Floats, Floats, Floats]:
-    """Scores and peaks, `[N]`, and raw scores, `[N, S]`; NaN of what is not scored."""
+    """Scores and peaks, `[N]`, and raw scores, `[N, S]`; NaN for an image that is not scored."""
     scores, peaks = np.full((2, len(parts.images)), np.nan, np.float32)
     raw: dict[int, Floats] = {}
     for n, scored in parts.scored():
@@ -172,11 +171,6 @@ def _scored(parts: FoldScorers) -> tuple[Floats, Floats, Floats]:
     for n, row in raw.items():
         table[n] = row
     return scores, peaks, table
-
-
-def _maps(parts: FoldScorers, numbers: Labels) -> dict[int, Floats]:
-    """The stored maps of a few images."""
-    return {n: scored.reduced_map for n, scored in parts.scored(numbers)}
 
 
 @torch.inference_mode()
@@ -221,7 +215,7 @@ def _as_held_out(values: Floats, split: Split) -> Floats:
 
 
 def _may_shift(model: Ensemble, split: Split, config: FitConfig) -> bool:
-    """Whether groups are of several images, and too few to vouch for the rate themselves."""
+    """Whether groups have several images each, and are too few to vouch for the rate."""
     number = len(split.groups)
     are_large = 2 * number <= len(split.groups.labels)
     return are_large and (number + 1) * config.false_call_rate < 1 and not model.config.tiles
@@ -231,10 +225,10 @@ def _may_shift(model: Ensemble, split: Split, config: FitConfig) -> bool:
 def _shift(
     model: Ensemble, raw: Floats, split: Split, features: TeacherFeatures, config: FitConfig
 ) -> float:
-    """Share of images above the threshold that folds at random give, which cut groups.
+    """Share of images above the threshold that random folds give, which cut groups.
 
-    Far above the rate that was asked for, groups differ more than their images: tomorrow's group
-    may lie as far off.
+    A share far above the rate that was asked for shows that groups differ more than their images:
+    tomorrow's group may lie as far off.
     """
     first, images = len(model.detectors) - len(SCORED), split.calibrating
     rng = seeds.stream(config.seed, "folds")
@@ -266,7 +260,7 @@ def _shift_note(shift: float, num_groups: int) -> str:
 
 
 def _suspects(scores: Floats, scored: Labels) -> Labels:
-    """Images that lie farther above all others than chance would have it, the highest first."""
+    """Images farther above all others than expected by chance, the highest first."""
     rising = np.sort(scores[scored].astype(np.float64))
     limit = tail_limit(rising, _SUSPECT_RATE / len(rising))
     above = scored[scores[scored] > limit]

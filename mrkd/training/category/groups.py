@@ -1,13 +1,13 @@
-"""Which good images belong together, and what follows: folds, and sides of a student's training.
+"""Groups of good images that belong together; folds and sides of whole groups.
 
 A threshold holds tomorrow if it was made on images that the model did not know, and a model knows
 an image whose twin it was trained on: the next exposure of a part, the next shot of a run. So
 groups stay whole, wherever images are held out.
 
-Groups are the layout's, or those that `data.group` reads from file names, or are found. Found are
-bursts, images of one part by their fine structure. Fewer than four bursts, or one of more than half
-of the images, tell nothing, as with a fixed camera whose every image looks alike: they are cut into
-clusters of at most an eighth of the images, by the teacher's features.
+Groups are the layout's, or those that `data.group` reads from file names, or are found. Found
+groups are bursts, images of one part by their fine structure. Fewer than four bursts, or one of
+more than half of the images, carry no information, as with a fixed camera whose every image looks
+alike: they are cut into clusters of at most an eighth of the images, by the teacher's features.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ MIN_GROUPS_FOR_STUDENT = 16
 _MIN_BURSTS = 4
 _MIN_SIDED = 3
 _PARTS = 8
-"""A burst that is cut is left in clusters of at most such a part of all images."""
+"""A burst is cut into clusters of at most this fraction (one in `_PARTS`) of all images."""
 _POOLED = 4
 _ITERATIONS = 50
 
@@ -47,7 +47,7 @@ Labels = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Groups:
-    """Which group each image belongs to.
+    """The group of each image.
 
     Args:
         labels: int64 `[N]`, groups numbered from 0.
@@ -68,12 +68,12 @@ class Groups:
 
 @dataclass(frozen=True)
 class Split:
-    """How a category's good images are held out from each other.
+    """Folds and sides by which a category's good images are held out from each other.
 
     Args:
-        groups: which belong together.
+        groups: the group of each image.
         folds: int64 `[N]`, by whole groups.
-        sides: of a student's training; without a student all images calibrate.
+        sides: sides of a student's training; without a student all images calibrate.
         calibrating: numbers of the images that thresholds are made with.
     """
 
@@ -93,7 +93,7 @@ class Split:
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many images stand on each side."""
+        """Number of images on each side."""
         return {side: len(self.on(side)) for side in SIDES}
 
 
@@ -101,12 +101,12 @@ def split_of(images: DecodedImages, groups: Groups, config: FitConfig, *, sided:
     """Folds and sides of a category's good images.
 
     Args:
-        images: in the order of their content.
-        groups: of them.
+        images: the category's good images, in the order of their content.
+        groups: groups of the images.
         config: shares of the sides.
         sided: whether there are sides; else all images calibrate.
     """
-    # Of one group nothing could be held out: images stand for groups, and the calibration says so.
+    # Of one group nothing could be held out: each image is a group, and the calibration says so.
     folds = folds_of(groups if len(groups) > 1 else Groups(np.arange(len(images)), groups.source))
     calibrating = _calibrating(images)
     sides: list[Side] = ["train"] * len(images)
@@ -130,17 +130,17 @@ def _calibrating(images: DecodedImages) -> Labels:
 def why_no_student(
     model: ModelConfig, train: FitConfig, images: DecodedImages, groups: Groups
 ) -> str:
-    """Why a model gets no student although its config may ask for one; empty: nothing forbids it.
+    """The reason why a model gets no student although its config may ask for one; else empty.
 
-    Beside cells, which do without, it wants images enough, and groups enough to hold some out on
-    either side: with two of eight held out, ball screws' thresholds hung on which (0 to 21 % of
-    good parts called at 1 % asked, tests/bench/LOG.md).
+    Beside cells, which need neither, a student needs enough images, and enough groups to hold some
+    out on either side: with two of eight held out, ball screws' thresholds depended on which two (0
+    to 21 % of good parts called at 1 % asked, tests/bench/LOG.md).
 
     Args:
-        model: the network.
-        train: its training.
-        images: its good ones; only those that may be held out count.
-        groups: of them.
+        model: configuration of the network.
+        train: configuration of its training.
+        images: its good images; only those that may be held out count.
+        groups: groups of the images.
     """
     if not model.cells:
         return ""
@@ -161,8 +161,8 @@ def groups_of(images: DecodedImages, features: TeacherFeatures) -> Groups:
     """The groups of a category's good images.
 
     Args:
-        images: in the order of their content.
-        features: of their squares.
+        images: the category's good images, in the order of their content.
+        features: features of their squares.
     """
     names = [one.sample.group for one in images.good]
     if any(name is not None for name in names):
@@ -172,7 +172,7 @@ def groups_of(images: DecodedImages, features: TeacherFeatures) -> Groups:
             for name, one in zip(names, images.good, strict=True)
         ]
         return Groups(_numbered(keys), "given")
-    # Copies are one picture, however few others there are to tell what pictures share.
+    # Copies are one image, however few others show what all images have in common.
     copies = _numbered(images.digests)
     _, first = np.unique(copies, return_index=True)
     parts = same_part([images.squares(n) for n in first.tolist()])[copies]
@@ -206,15 +206,15 @@ def folds_of(groups: Groups) -> Labels:
 
 
 def sides_of(groups: Groups, digests: Sequence[str], config: FitConfig) -> list[Side]:
-    """The side of a student's training that each image stands on, by count and whole groups.
+    """The side of a student's training that each image is on, by count and whole groups.
 
-    Groups are taken in the order of a hash over their content, so that an image that comes or goes
-    moves the groups at the two borders and no others. One that would make a side more than half as
-    large again as it should be is left to the next side.
+    Groups are taken in the order of a hash over their content, so that an added or removed image
+    moves the groups at the two borders and no others. A group that would make a side more than half
+    as large again as it should be is left to the next side.
     """
     keys = [""] * len(groups)
     for digest, group in zip(digests, groups.labels, strict=True):
-        # Of a group the image that comes first: whoever joins it later hardly ever moves it.
+        # The group's first image by digest: an image that joins later hardly ever moves the group.
         keys[group] = min(filter(None, (keys[group], digest)))
     order = sorted(range(len(groups)), key=lambda g: place_of(f"side {keys[g]}"))
     sizes, total = groups.sizes, len(digests)
@@ -245,7 +245,7 @@ def _numbered(keys: Sequence[str]) -> Labels:
 
 @torch.inference_mode()
 def _looks(images: DecodedImages, features: TeacherFeatures) -> Tensor:
-    """What clusters are made by: the mean and the coarse layout of a middle level, `[N, D]`."""
+    """Points for the clusters: the mean and the coarse layout of a middle level, `[N, D]`."""
     level = features.teacher.strides.index(16) if 16 in features.teacher.strides else -1
     mean, std = features.statistics()[level]
     found = []

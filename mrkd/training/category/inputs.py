@@ -1,4 +1,4 @@
-"""What a training is made of, and how far an earlier start of it came."""
+"""Resolved inputs of a training, and the checkpoint of an earlier start."""
 
 from __future__ import annotations
 
@@ -49,18 +49,18 @@ class Clock:
 
 @dataclass(frozen=True)
 class Job:
-    """What a training is made of.
+    """Resolved inputs of a training.
 
     Args:
-        config: of the category.
+        config: configuration of the category.
         category: its name.
         good: its good images.
-        left_out: images of its folder in which people found a defect, a line each.
-        teacher: of its model.
+        left_out: images of its folder in which a reviewer found a defect, a line each.
+        teacher: teacher of its model.
         inputs: `inputs_of` the category.
-        version: that is made of them.
-        stands: that version is complete and not to be made again.
-        group: of workers.
+        version: name of the version that these inputs make.
+        is_complete: whether that version is complete and not to be made again.
+        group: workers that share the training.
         clock: seconds of each stage.
     """
 
@@ -71,7 +71,7 @@ class Job:
     teacher: Teacher
     inputs: str
     version: str
-    stands: bool
+    is_complete: bool
     group: ProcessGroup
     clock: Clock
 
@@ -79,7 +79,7 @@ class Job:
 def prepare(
     config: TrainConfig, category: str, samples: Sequence[Sample], group: ProcessGroup
 ) -> Job:
-    """Reads and hashes the images: the version, and whether it stands."""
+    """Reads and hashes the images: the version, and whether it is complete."""
     config, clock = config.for_category(category), Clock()
     model, workspace = config.model, config.workspace
     with clock("read"):
@@ -99,35 +99,35 @@ def prepare(
         ),
         roi=_roi_inputs(config.roi),
     )
-    # The first worker's word: another run may complete the version between two looks.
-    stands = promotions.exists(workspace, category, version) and not config.fleet.force
-    stands = bool(group.broadcast(float(stands)))
-    if not stands:
+    # The first worker decides: another run may complete the version between two checks.
+    done = promotions.exists(workspace, category, version) and not config.fleet.force
+    done = bool(group.broadcast(float(done)))
+    if not done:
         version = promotions.next_version(workspace, category, version)
     inputs = inputs_of(config, samples, teacher.digest)
-    return Job(config, category, good, left_out, teacher, inputs, version, stands, group, clock)
+    return Job(config, category, good, left_out, teacher, inputs, version, done, group, clock)
 
 
 def _roi_inputs(roi: RoiConfig) -> dict[str, Any] | None:
-    """What a version's hash holds of a region of interest: outlines, or the mask by content."""
+    """The region of interest in a version's hash: outlines, or the mask by content."""
     if roi.mask:
         return {"mask": hashlib.sha256(storage.read(roi.mask)).hexdigest()}
     return {"polygons": roi.to_dict()["polygons"]} if roi.polygons else None
 
 
 class Checkpoints:
-    """The one checkpoint of a version in the making; a later one takes the earlier one's place."""
+    """The one checkpoint of a version in the making; a later one replaces an earlier one."""
 
     def __init__(self, folder_uri: str, version: str) -> None:
         self._folder = folder_uri
         self.uri = storage.join(folder_uri, f"{version}.safetensors") if folder_uri else ""
 
     def save(self, state: Checkpoint) -> None:
-        """Puts a checkpoint whole, over the one before."""
+        """Stores a checkpoint over the one before."""
         storage.write(self.uri, state.to_bytes())
 
     def last(self) -> Checkpoint | None:
-        """None where there is none, or it cannot be used: a training can always begin anew."""
+        """The last checkpoint; None where there is none, or it is damaged: training starts over."""
         if not self.uri:
             return None
         try:

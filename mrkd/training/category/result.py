@@ -1,4 +1,4 @@
-"""How the training of one category ended, as plain values."""
+"""Result of one category's training, as plain values."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from typing import Any, Literal
 
 @dataclass(frozen=True)
 class CategoryResult:
-    """How the training of one category ended, where it did not fail.
+    """Result of one category's training that did not fail.
 
     Args:
         category: its name.
         status: `up_to_date`: the same images, config and teacher made that version before.
-        version: of the model.
+        version: version of the model.
         num_images: good images on each side of its student's training: train, validation,
             calibration; without a student all are calibration's.
         image_size: side of the model's input in pixels.
         resize: how an image lies on its map.
-        model_bytes: of the version's files, without the teacher.
-        threshold: of its first calibration.
+        model_bytes: size of the version's files, without the teacher.
+        threshold: threshold of its first calibration.
         supported_false_call_rate: the share that its number of groups vouches for.
-        steps: of its training.
-        gate: what decided on its promotion: `state` (first, passed, held), `reason` and figures.
-        marks: what a search measured, instead of a gate.
+        steps: optimiser steps of its training.
+        gate: the gate's decision: `state` (first, passed, held), `reason` and figures.
+        marks: a search's measurements, instead of a gate's.
         images_per_s: training images through the student; None where nothing was trained.
         skipped: images that cannot be decoded, each with its reason.
-        warnings: what a person should know of, one line each.
+        warnings: warnings, one line each.
         no_student: why the model has none though its config has one; else empty.
-        seconds: of each stage.
+        seconds: seconds of each stage.
         started_at: when its worker began, UTC, ISO 8601.
         finished_at: when it was done.
     """

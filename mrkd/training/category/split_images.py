@@ -37,12 +37,12 @@ class GoodImage:
 
     @property
     def key(self) -> str:
-        """Its content and what it belongs to, as far as its listing says."""
+        """Its content, and its side and group if the listing names them."""
         return f"{self.digest} {self.sample.side or ''} {self.sample.group or ''}"
 
     @property
     def calibrates(self) -> bool:
-        """Whether thresholds are made with it: not if it may stand on a side of training alone."""
+        """Whether thresholds are made with it: not if the listing fixes its side of training."""
         return self.sample.side is None
 
 
@@ -52,7 +52,7 @@ class DecodedImages:
 
     Args:
         good: the images.
-        decoded: of each the pixels, a view into `pixels`, and the statistics.
+        decoded: pixels of each image, a view into `pixels`, and its statistics.
         pixels: uint8 `[>= rows, S, S, 3]`, the images' squares: each one, or all its tiles.
         skipped: those that cannot be decoded, each with its reason.
     """
@@ -67,7 +67,7 @@ class DecodedImages:
 
     @cached_property
     def rows(self) -> list[slice]:
-        """Which squares are an image's."""
+        """The squares of each image."""
         ends = np.cumsum([_num_squares(image) for image in self.decoded]).tolist()
         return [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
 
@@ -90,7 +90,7 @@ class DecodedImages:
         return np.concatenate([np.zeros(0, np.int64), *own])
 
     def names(self, numbers: Iterable[int]) -> list[str]:
-        """Of each square of some images a name that hangs on its content, not on its place."""
+        """A name for each square of some images that depends on its content, not on its row."""
         return [name for n in numbers for name in _names(self.good[n].digest, self.decoded[n])]
 
     @property
@@ -103,8 +103,8 @@ def read_good(samples: Sequence[Sample]) -> list[GoodImage]:
     """The images with their digests, ordered by content.
 
     By content, not by name: a renamed folder gives the same version, so it must give the same
-    weights. An unreadable place ends the category: it may come back, and a model of what could be
-    reached today would stand for all.
+    weights. An unreadable URI ends the category: it may come back, and a model of the images that
+    could be read today would pass for one of all.
     """
 
     def look(sample: Sample) -> GoodImage:
@@ -119,12 +119,12 @@ def without_defects(
     """The images in which nobody has found a defect, each once, and one line for each other one.
 
     Args:
-        good: of `read_good`.
-        samples: of the category; those of label 1 for training have bytes that none may have.
+        good: images of `read_good`.
+        samples: all samples of the category; bytes of a training sample of label 1 are left out.
     """
     defects = {one.sha256 for one in samples if one.split == "train" and one.gt_label}
     left_out = [
-        f"{one.sample.image_uri}: people found a defect in it"
+        f"{one.sample.image_uri}: a reviewer found a defect in it"
         for one in good
         if one.digest in defects
     ]
@@ -138,7 +138,7 @@ def without_defects(
 
 
 def fingerprint(good: list[GoodImage]) -> str:
-    """Sha256 over content and group of every image: names and places do not matter."""
+    """Sha256 over content and group of every image, independent of names and folders."""
     lines = sorted(f"{one.key}\n" for one in good)
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
@@ -182,8 +182,8 @@ def decode_good(good: list[GoodImage], decoder: Preprocessor) -> DecodedImages:
     images = DecodedImages([], [], pixels, skipped)
     for one, decoded, rows in kept:
         images.good.append(one)
-        place = pixels[rows] if decoder.tiles else pixels[rows.start]
-        images.decoded.append(replace(decoded, pixels=place))
+        own = pixels[rows] if decoder.tiles else pixels[rows.start]
+        images.decoded.append(replace(decoded, pixels=own))
     return images
 
 
@@ -191,10 +191,10 @@ class _Squares:
     """Squares of the model's size, put one after another.
 
     Args:
-        size: of a square.
-        num_images: of one square each, whose room is taken at once.
-        file: holds them instead of memory, for the tiles of large pictures: a file without a name,
-            which the operating system pages and of which a killed process leaves nothing.
+        size: side of a square in pixels.
+        num_images: number of images of one square each, whose memory is taken at once.
+        file: file that holds them instead of memory, for the tiles of large images: it has no name,
+            the operating system pages it, and a killed process leaves nothing behind.
     """
 
     def __init__(self, size: int, num_images: int, file: IO[bytes] | None) -> None:
@@ -202,7 +202,7 @@ class _Squares:
         self._array = np.empty((0 if file else num_images, *self._shape), np.uint8)
 
     def add(self, pixels: NDArray[np.uint8]) -> slice:
-        """Takes an image's squares; where they stand."""
+        """Adds an image's squares; returns their rows."""
         squares = pixels.reshape(-1, *self._shape)
         rows = slice(self._num, self._num + len(squares))
         if self._file:

@@ -1,7 +1,7 @@
-"""From samples to a version in the workspace that is promoted, or held.
+"""Training of one category: from samples to a version that is promoted or held.
 
-What is written, in this order: checkpoints, the version, the gate's decision (a promotion or a
-hold), the record of the inputs. A start finds how far an earlier one came and does the rest.
+It writes, in this order: checkpoints, the version, the gate's decision (a promotion or a hold), the
+record of the inputs. A later start finds what is there and does the rest.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from mrkd.errors import ArtefactError, CategoryError, NightError, StandsError, S
 from mrkd.model import artefact, device
 from mrkd.model.artefact import Calibration, ModelCard, save_load
 from mrkd.model.artefact.save_load import LoadedModel
+from mrkd.model.detector import pixel_region
 from mrkd.model.ensemble import Ensemble, Model, model_of
 from mrkd.model.feature_cache import TeacherFeatures
-from mrkd.model.mrkd import pixel_region
 from mrkd.model.registry import promotions
 from mrkd.model.registry.promotions import Promotion
 from mrkd.nights import commissioning
@@ -58,28 +58,27 @@ def train_category(
     """Trains, calibrates, stores and judges the model of one category.
 
     Args:
-        config: of the fleet.
+        config: configuration of the fleet.
         category: its name.
-        samples: of the category; its good training images are trained on, by labelled ones the
-            gate measures the new model.
-        report: called with each epoch's row; never called where the version stands.
-        checkpoints_uri: folder of the category's checkpoints, to go on from and to write; empty:
-            none.
+        samples: all images of the category: the good training images are trained on, the labelled
+            ones are the gate's.
+        report: called with each epoch's row; never called where the version is complete.
+        checkpoints_uri: folder of the category's checkpoints, to read and to write; empty: none.
         group: the workers that share this training, of which this is the first; the others call
             `assist`. None: this one alone.
-        probe: of a search, which measures the model itself: no gate judges the version, which is
-            neither promoted nor held.
+        probe: hook of a search, which measures the model itself: no gate judges the version, which
+            is neither promoted nor held.
 
     Raises:
         CategoryError: too few images, images that change meanwhile, a region of interest that does
             not fit them, or a training that diverged.
-        MrkdError: what else a user can mend: storage, teacher, a race for the promotion.
+        MrkdError: any other error that a user can fix: storage, teacher, a race for the promotion.
     """
     started_at = datetime.now(UTC).isoformat()
     job = prepare(config, category, samples, group or ProcessGroup())
     checkpoints = Checkpoints(checkpoints_uri, job.version)
     loaded = fitted = None
-    if job.stands:
+    if job.is_complete:
         result = _stored(job)
     else:
         fitted = _fit(job, _decode(job), report, checkpoints, probe)
@@ -118,7 +117,7 @@ def assist(
 ) -> None:
     """A further worker's share of `train_category`; arguments and errors as there."""
     job = prepare(config, category, samples, group)
-    if not job.stands:
+    if not job.is_complete:
         _fit(job, _decode(job), report, Checkpoints(checkpoints_uri, job.version))
 
 
@@ -132,7 +131,7 @@ def _decode(job: Job) -> DecodedImages:
 
 @dataclass(frozen=True)
 class _Fitted:
-    """A model that is trained, and what it was made of.
+    """A trained model and its inputs.
 
     Args:
         model: in eval mode, not calibrated yet.
@@ -175,7 +174,7 @@ def _fit(
             folder=probe.features_folder if probe else "",
         ).ready()
         groups = groups_of(images, features)
-        # The first worker's word: another kind of processor may find others.
+        # The first worker's groups: another kind of processor may find others.
         groups = Groups(job.group.broadcast_all(groups.labels), groups.source)
     no_student = why_no_student(job.config.model, config, images, groups)
     network = replace(job.config.model, student=job.config.model.student and not no_student)
@@ -190,7 +189,7 @@ def _fit(
         model.to(next(job.teacher.parameters()).device)
         cross = None
         if isinstance(model, Ensemble) and job.group.rank == 0:
-            # In a trial held-out images are asked about, which must be strangers.
+            # A trial is measured on held-out images, which the cells must not know.
             known = images.squares_of(split.on("train")) if asking else None
             folds = images.for_squares(split.folds)
             cross = CrossFit(model, features, folds, seed=config.seed, known=known)
@@ -270,10 +269,10 @@ def _save(job: Job, fitted: _Fitted, probe: TrialHook | None) -> tuple[LoadedMod
 
 
 def _stored(job: Job) -> CategoryResult:
-    """What is to be said of a version that stands."""
-    place = job.config.workspace, job.category, job.version
-    calibration = artefact.read_calibration(*place, 1)
-    result = _result(job, "up_to_date", artefact.read_card(*place), calibration)
+    """The result of a version that is complete already."""
+    key = job.config.workspace, job.category, job.version
+    calibration = artefact.read_calibration(*key, 1)
+    result = _result(job, "up_to_date", artefact.read_card(*key), calibration)
     return replace(result, warnings=[calibration.warning] if calibration.warning else [])
 
 
@@ -315,7 +314,7 @@ def _load(job: Job) -> LoadedModel:
 
 
 def _decide(job: Job, samples: Sequence[Sample], loaded: LoadedModel | None) -> dict[str, Any]:
-    """What the gate says of a version, and then stands: it is promoted, or held.
+    """The gate's decision on a version, which is stored: the version is promoted, or held.
 
     A version is judged once: one that a person has since replaced by another stays replaced.
     """
@@ -327,7 +326,7 @@ def _decide(job: Job, samples: Sequence[Sample], loaded: LoadedModel | None) -> 
     held = promotions.holds(workspace, category)
     if version in held:
         return dict(held[version].gate)
-    # None: saved by a start that was ended before it came here.
+    # None: saved by a start that was killed before its gate.
     loaded = loaded or _load(job)
     by_line, carried = _carried_over(job, past[-1], loaded) if past else (None, "")
     verdict = gate.judge(
@@ -348,8 +347,8 @@ def _decide(job: Job, samples: Sequence[Sample], loaded: LoadedModel | None) -> 
         if by_line:
             number = artefact.add_calibration(workspace, category, version, by_line).number
         if carried:
-            told = {"calibration": number, "reason": carried}
-            verdict = replace(verdict, record={**verdict.record, "commissioned": told})
+            commissioned = {"calibration": number, "reason": carried}
+            verdict = replace(verdict, record={**verdict.record, "commissioned": commissioned})
         why = "first" if verdict.state == "first" else "retrained"
         promotions.promote(
             workspace,
@@ -359,7 +358,7 @@ def _decide(job: Job, samples: Sequence[Sample], loaded: LoadedModel | None) -> 
             by=by,
             why=why,
             gate=verdict.record,
-            # Whoever promoted another meanwhile had not been measured against.
+            # A version that was promoted meanwhile has not been compared with this one.
             after=past[-1].number if past else 0,
         )
     return verdict.record
@@ -368,11 +367,11 @@ def _decide(job: Job, samples: Sequence[Sample], loaded: LoadedModel | None) -> 
 def _carried_over(
     job: Job, champion: Promotion, loaded: LoadedModel
 ) -> tuple[Calibration | None, str]:
-    """The threshold of the champion that people set by the line, for a new version.
+    """A new version's calibration by the night of the line that set the champion's threshold.
 
     Returns:
-        The new version's calibration, not stored yet, None where it cannot be made; and the reason
-        in one line, empty where the champion's threshold is the training's own.
+        The calibration, not stored yet, None where it cannot be made; and the reason in one line,
+        empty where the champion's threshold is the training's own.
     """
     workspace, category = job.config.workspace, job.category
     try:
@@ -380,7 +379,7 @@ def _carried_over(
             workspace, category, champion.version, champion.calibration
         )
     except ArtefactError:
-        return None, ""  # the gate has told of it
+        return None, ""  # the gate reports it
     if before.line is None:
         return None, ""
     run = before.line["run"]

@@ -1,4 +1,4 @@
-"""How a search looks into a training: it measures the model at some epochs, and at the end."""
+"""Hook of a search into a training: measures the model at some epochs, and at the end."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ Marks = Callable[[Detector, Sequence[Sample], float | None], Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class TrialHook:
-    """What a search has of a training.
+    """Measurements that a search takes in a training.
 
     Args:
-        marks: what is said of a model; called with it, in eval mode, with the good images of the
-            validation side, and with its threshold, which there is at the end alone.
-        is_due: whether to ask after so many epochs.
-        features_folder: where trainings of one machine share what their teachers say; empty: they
-            do not.
-        is_asking: whether it asks at all: a model that is asked about images must not know them.
-        forgets: whether the model is gone once it has been measured: no version is saved, so that
-            two workers of one config never meet, and nothing is left to be removed.
+        marks: measures a model; called with it, in eval mode, with the good images of the
+            validation side, and with its threshold, which is known at the end alone.
+        is_due: whether to measure after so many epochs.
+        features_folder: folder where trainings of one machine share their teachers' features;
+            empty: they do not.
+        is_asking: whether it measures at all: a measured model must not know the images.
+        forgets: whether the model is dropped once it has been measured: no version is saved, so
+            that two workers of one config never conflict, and nothing is left to be removed.
     """
 
     marks: Marks
@@ -38,7 +38,7 @@ class TrialHook:
 
     @classmethod
     def silent(cls, features_folder: str) -> Self:
-        """One that asks nothing: whoever trains measures the version itself."""
+        """A hook that measures nothing: the caller measures the version."""
         return cls(lambda *_: {}, lambda _: False, features_folder, is_asking=False)
 
     def reporting(
@@ -57,7 +57,7 @@ class TrialHook:
 
 
 def calibrate_by(model: Model, held_out: TeacherFeatures) -> None:
-    """Gives a model under way its scales by images that it does not know."""
+    """Sets the scales of a model under training by images that it does not know."""
     if isinstance(model, Ensemble):
         calibrate_ensemble(model.eval(), held_out)
     else:

@@ -1,4 +1,4 @@
-"""Whether a category is up to date, told from its listing: like make, without reading an image."""
+"""Check whether a category is up to date by its listing: like make, without reading an image."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from mrkd.training.category.result import CategoryResult
 
 
 def good_samples(samples: Sequence[Sample]) -> list[Sample]:
-    """Those that a training uses."""
+    """The samples that a training uses."""
     return [sample for sample in samples if sample.split == "train" and not sample.gt_label]
 
 
 def inputs_of(config: TrainConfig, samples: Sequence[Sample], teacher_digest: str) -> str:
-    """A hash over all that makes a category's version, files by name and ETag.
+    """A hash over all that decides a category's version, files by name and ETag.
 
     Equal hashes mean equal versions; a copied or touched file changes the hash and not the version,
     which then costs reading the images, and nothing more.
 
     Args:
-        config: of the category, `TrainConfig.for_category`.
-        samples: of the category, as listed now.
-        teacher_digest: of its teacher.
+        config: configuration of the category, `TrainConfig.for_category`.
+        samples: all images of the category, as listed now.
+        teacher_digest: digest of its teacher.
     """
     good = good_samples(samples)
     listing = sorted((one.image_uri, one.etag, one.group or "") for one in good)
-    # Bytes that may not train, whatever their name: images that people found a defect in.
+    # Bytes that may not train, whatever their name: images in which a reviewer found a defect.
     listing += sorted(("defect", one.sha256, "") for one in samples if one.sha256 and one.gt_label)
     digest = hashlib.sha256(json.dumps(listing).encode()).hexdigest()
     made = promotions.version_of(
@@ -59,12 +59,12 @@ def inputs_of_all(
     """`inputs_of` of each category; every kind of network is built once, without its weights.
 
     Args:
-        configs: of each category, `TrainConfig.for_categories`.
-        samples: of each category.
+        configs: configuration of each category, `TrainConfig.for_categories`.
+        samples: all images of each category.
 
     Raises:
-        ConfigError: a network has no such level.
-        TeacherError: there are no such teacher weights.
+        ConfigError: a network does not have a level that its config names.
+        TeacherError: a teacher's weights are missing.
     """
     digests: dict[str, str] = {}
 
@@ -82,12 +82,12 @@ def inputs_of_all(
 
 
 def work_of(config: TrainConfig, samples: Sequence[Sample]) -> float:
-    """Pixels of a category's good images: what it takes, next to its steps."""
+    """Pixels of a category's good images: a measure of its cost, next to its steps."""
     return len(good_samples(samples)) * float(config.model.image_size) ** 2
 
 
 def steps_of(config: TrainConfig, samples: Sequence[Sample]) -> int:
-    """Steps of a student's training that is not ended early; about, as some images are held out."""
+    """About how many steps a student's training has at most: some images are held out."""
     fit, count = config.train, len(good_samples(samples))
     if not config.model.student or (config.model.cells and count < fit.min_images_for_student):
         return 0
@@ -96,7 +96,7 @@ def steps_of(config: TrainConfig, samples: Sequence[Sample]) -> int:
 
 
 def standing(workspace: str, category: str, inputs: str) -> CategoryResult | None:
-    """The result that these inputs had before, found by one small read; None where there is none.
+    """The result that these inputs had before, by one small read; None where there is none.
 
     Args:
         workspace: URI.

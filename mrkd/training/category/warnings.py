@@ -1,4 +1,4 @@
-"""What is said of a training that has ended."""
+"""Warnings, metrics and history of a training that has ended."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mrkd.training.fit import FitResult
 
 
 def check_converged(fitted: FitResult) -> None:
-    """Whether the weights that a training kept are of an epoch whose losses were numbers.
+    """Checks that the weights that a training kept are of an epoch with finite losses.
 
     Raises:
         CategoryError: they are the initial ones: not one epoch had a finite validation loss.
@@ -29,15 +29,15 @@ def check_converged(fitted: FitResult) -> None:
         )
 
 
-def metrics(fitted: FitResult | None, place: torch.device) -> dict[str, Any]:
-    """What `model.json` says of the training; no times: equal trainings give equal figures.
+def metrics(fitted: FitResult | None, device: torch.device) -> dict[str, Any]:
+    """Figures of the training for `model.json`; no times: equal trainings give equal figures.
 
     Args:
-        fitted: of the student; None where the model has none.
-        place: where it was fitted.
+        fitted: result of the student's training; None where the model has none.
+        device: device that it was fitted on.
     """
     if fitted is None:
-        return {"steps": 0, "epochs": 0, "device": str(place), "precision": "float32"}
+        return {"steps": 0, "epochs": 0, "device": str(device), "precision": "float32"}
     best = fitted.history[fitted.best_epoch]
     return {
         "steps": fitted.steps,
@@ -53,24 +53,15 @@ def metrics(fitted: FitResult | None, place: torch.device) -> dict[str, Any]:
 
 def history(fitted: FitResult | None) -> pa.Table:
     """One row an epoch; none without a student."""
-    if fitted is None:
-        return pa.table({name: pa.array([], kind) for name, kind in _HISTORY.items()})
-    return pa.Table.from_pylist(fitted.history)
-
-
-_HISTORY = {
-    "epoch": pa.int64(),
-    "step": pa.int64(),
-    "loss": pa.float64(),
-    "validation_loss": pa.float64(),
-    "learning_rate": pa.float64(),
-}
+    whole, real = ("epoch", "step"), ("loss", "validation_loss", "learning_rate")
+    columns = [(name, pa.int64()) for name in whole] + [(name, pa.float64()) for name in real]
+    return pa.Table.from_pylist(fitted.history if fitted else [], schema=pa.schema(columns))
 
 
 def warnings(
     images: DecodedImages, scores: GoodScores, fitted: FitResult | None, teacher: Teacher
 ) -> list[str]:
-    """What a person should know of it, one line each."""
+    """Warnings about the model, one line each."""
     found = list(fitted.warnings) if fitted else []
     if scores.calibration.warning:
         found.append(scores.calibration.warning)

@@ -26,20 +26,21 @@ log = logging.getLogger(__name__)
 Rows = NDArray[np.int64]
 
 _MIN_IMAGES = 2
-"""In a micro-batch: of one, batch norm has no variance where a level is a single pixel."""
+"""Least images in a micro-batch: batch norm has no variance for one where a level is one pixel."""
 
 # CUDA's own allocator raises a class of its own. The CPU's, CUDA outside of torch's allocator, and
-# the libraries that find a shared GPU full when they start, are told by their words alone.
+# the libraries that find a shared GPU full when they start, are recognised by their messages.
 _LACK_OF_MEMORY = ("DefaultCPUAllocator", "CUDA error: out of memory", "_STATUS_ALLOC_FAILED")
 
 
 def num_micro_batches(config: FitConfig, *, num_images: int, workers: int = 1) -> int:
-    """How many micro-batches a batch is cut into: a multiple of the workers.
+    """Number of micro-batches that a batch is cut into: a multiple of the workers.
 
     Args:
-        config: of the training; `micro_batch_size` is kept to as far as two images each allow.
-        num_images: that are trained on; a batch has no more.
-        workers: that share the batch.
+        config: configuration of the training; `micro_batch_size` holds as far as each micro-batch
+            then has two images.
+        num_images: number of images that are trained on; a batch has no more.
+        workers: number of workers that share the batch.
 
     Raises:
         CategoryError: so many workers leave less than two images for one of them.
@@ -60,9 +61,9 @@ class Batches:
     """Computes the loss and the gradients of whole batches.
 
     Args:
-        model: that is trained.
-        loss: of some of a batch's images, their mean: a scalar with its graph.
-        num_micro_batches: that a batch is cut into, doubled when memory runs out.
+        model: the model that is trained.
+        loss: mean loss of some of a batch's images: a scalar with its graph.
+        num_micro_batches: number that a batch is cut into, doubled when memory runs out.
         group: the workers that share the batch.
     """
 
@@ -83,7 +84,7 @@ class Batches:
 
         Args:
             step: optimiser step, for `loss`.
-            rows: of the batch, the same on every worker; no gradient may be left of the last one.
+            rows: rows of the batch, equal on every worker; the last step's gradients are cleared.
 
         Raises:
             CategoryError: memory runs out even with two images at a time.
@@ -91,7 +92,7 @@ class Batches:
         before = self._norms.read()
         while True:
             loss = self._own_share(step, rows, before)
-            # Before anything is sent: whoever lacks memory would leave the others waiting.
+            # Before anything is sent: a worker that lacks memory would leave the others waiting.
             if not self._group.any(loss is None):
                 assert loss is not None
                 return self._joined(loss)
@@ -102,7 +103,7 @@ class Batches:
     def _own_share(self, step: int, rows: Rows, before: _Read) -> Tensor | None:
         """This worker's micro-batches: their part of the loss; None where memory ran out.
 
-        Leaves the sum of what each would make of the running statistics, in their place.
+        Leaves in the running statistics the sum of those that each micro-batch would give.
         """
         pieces = np.array_split(rows, self.num_micro_batches)
         own = pieces[self._group.rank :: self._group.size]
@@ -125,7 +126,7 @@ class Batches:
         return total
 
     def _joined(self, loss: Tensor) -> float:
-        """Adds up what the workers have, and ends the step's statistics."""
+        """Sums loss, gradients and statistics over the workers; the sum of the losses."""
         gradients = [p.grad for p in self._model.parameters() if p.grad is not None]
         self._group.add([loss.reshape(1), *gradients, *self._norms.statistics])
         if self.num_micro_batches > 1:
@@ -153,7 +154,7 @@ class Batches:
 
 @dataclass(frozen=True)
 class _Read:
-    """A copy of what the batch norms hold, each kind in one tensor: two copies, not hundreds."""
+    """A copy of the batch norms' buffers, each kind in one tensor: two copies, not hundreds."""
 
     statistics: Tensor
     counters: Tensor

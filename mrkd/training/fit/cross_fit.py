@@ -1,7 +1,7 @@
 """Cell Gaussians of all good images, and of all but each fold: fitted together, from sums.
 
-What is scored by the Gaussians of the other folds is scored as tomorrow's images will be, and all
-images still are in the model.
+An image that is scored by the Gaussians of the other folds is scored as tomorrow's images will be,
+and yet the model holds all images.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ _State = Mapping[str, Tensor]
 
 
 class CrossFit:
-    """Fits an ensemble's cells, in place, and keeps what they would be without each fold.
+    """Fits an ensemble's cells, and keeps the cells that leave out each fold.
 
     Args:
-        model: whose student, if any, is trained; on the device of its teacher.
-        features: of the good images' squares.
+        model: ensemble on its teacher's device; its student, if any, is trained.
+        features: features of the good images' squares.
         folds: int64 `[N]`, the fold of each square.
         known: the squares to fit to, with no fold left out; None: all, in folds.
-        seed: of the projections.
+        seed: seed of the projections.
 
     Attributes:
         has_folds: whether cells without each fold are kept.
@@ -82,7 +82,7 @@ class CrossFit:
 
     @torch.inference_mode()
     def without(self, fold: int) -> Ensemble:
-        """The model as its cells would be without a fold, of those in `folds`."""
+        """The model with the cells that leave out a fold of `folds`."""
         cells = nn.ModuleDict()
         for name, state in self._without[fold].items():
             cells[name] = copy.deepcopy(self.model.grid(name))

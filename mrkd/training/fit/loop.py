@@ -38,19 +38,19 @@ Save = Callable[[Checkpoint], None]
 
 @dataclass(frozen=True)
 class FitResult:
-    """What a training did.
+    """Result of a training.
 
     Args:
-        history: one row an epoch: epoch, step, loss, validation_loss, learning_rate; the same for
+        history: one row an epoch: epoch, step, loss, validation_loss, learning_rate; equal for
             equal trainings.
         best_epoch: the epoch whose weights the model holds.
         steps: optimiser steps taken.
-        seconds: of this call; with the teacher's pass, unless the features were there.
+        seconds: seconds of this call; with the teacher's pass, unless the features were computed.
         images_per_s: training images through the student, per second of this call's epochs.
         placement: device, precision and the reason for both.
         digest: sha256 over the trained weights.
-        num_micro_batches: that a batch was computed in, at the end.
-        warnings: what a person should know of, one line each.
+        num_micro_batches: number of micro-batches of a batch at the end.
+        warnings: warnings, one line each.
     """
 
     history: list[dict[str, float]]
@@ -77,22 +77,22 @@ def fit(
     save: Save | None = None,
     checkpoint_s: float = 0.0,
 ) -> FitResult:
-    """Trains bottleneck and student in place; the model ends in eval mode with the best weights.
+    """Trains bottleneck and student; the model ends in eval mode with the best weights.
 
-    On a CPU in float32 it ends with the same bits however often it was ended and went on.
+    On a CPU in float32 it ends with the same bits however often it was interrupted and resumed.
 
     Args:
         model: fresh from `model.build`, on the device of its teacher.
         train: good images.
         validation: held-out good images, for early stopping and the levels' calibration.
         config: steps, rates, seed.
-        sample_ids: one name for each training image; the masks drawn for it hang on the name.
+        sample_ids: one name for each training image; the masks drawn for it depend on the name.
         report: called with each epoch's row of the history and its seconds, on every worker.
-        group: the workers that share each batch, every one with the same arguments; None: this one
+        group: the workers that share each batch, all called with equal arguments; None: this one
             alone.
-        resume: where an earlier call was; its epochs are not reported again.
+        resume: checkpoint of an earlier call; its epochs are not reported again.
         save: called with a checkpoint at the end of an epoch, by the group's first worker.
-        checkpoint_s: seconds that lie between two checkpoints at least.
+        checkpoint_s: least number of seconds between two checkpoints.
 
     Raises:
         CategoryError: memory runs out even with two images at a time.
@@ -122,10 +122,9 @@ def _same(one: Tensor | None, other: Tensor | None) -> bool:
 
 
 def _check_start(group: ProcessGroup, step: int) -> None:
-    """Whoever starts a step apart would pair the others' messages with the wrong ones of its own.
+    """Refuses workers that start at different steps: their collective operations would mismatch.
 
-    It happens: a first worker that outlives its killed driver may save once more while the next
-    group reads.
+    A first worker that outlives its killed driver may save once more while the next group reads.
     """
     first = group.broadcast(step)
     if group.any(step != first):
@@ -136,7 +135,7 @@ def _check_start(group: ProcessGroup, step: int) -> None:
 
 
 class _Fit:
-    """One call of `fit`: what its steps share."""
+    """State of one call of `fit`."""
 
     def __init__(
         self,
@@ -221,13 +220,13 @@ class _Fit:
 
     @torch.no_grad()
     def _round(self) -> None:
-        """Leaves weights that float16 holds: a stored model is half as large, and the same."""
+        """Rounds weights to float16 values: a stored model is half as large, and no different."""
         for parameter in self.trained.values():
             if parameter.ndim > 1:
                 parameter.copy_(parameter.half())
 
     def _is_over(self) -> bool:
-        """Whether all steps are taken, or the held-out loss has not fallen for too long."""
+        """Whether all steps are taken, or the held-out loss has not fallen for too many epochs."""
         waited = len(self.history) - 1 - self.best_epoch
         return self.step >= self.total_steps or (
             bool(self.history) and waited >= self.config.patience
@@ -243,7 +242,7 @@ class _Fit:
 
     def _close_epoch(self, losses: Sequence[float]) -> None:
         """Adds the epoch's row to the history, and keeps its weights if they are the best."""
-        # The first worker's alone: the others have no use for held-out features until the end.
+        # On the first worker alone: the others do not need held-out features until the end.
         held_out = 0.0 if self.group.rank else validation_loss(self.model, self.validation)
         row = {
             "epoch": len(self.history),

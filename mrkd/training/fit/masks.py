@@ -28,12 +28,12 @@ def feature_masks(
         config: seed and `mask_cell`, the side of the squares that are hidden as one.
         rate: share of hidden pixels.
         step: optimiser step.
-        sample_ids: of the batch.
+        sample_ids: names of the batch's samples.
 
     Returns:
         Per level float32 `[B, 1, h, w]`, 0 where hidden, else 1, or with `mask_rescale`
-        1 / (1 - rate). A draw hangs on (seed, level, step, sample) and on nothing else: not on
-        rank, batch or order.
+        1 / (1 - rate). A draw depends on (seed, level, step, sample) alone: not on rank, batch or
+        order.
 
     Source: paper section 3.7, equation of the random mask. Differs: cells larger than a pixel.
     """

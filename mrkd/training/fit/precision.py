@@ -23,14 +23,14 @@ def place(
     group: ProcessGroup,
     resume: Checkpoint | None,
 ) -> device.Placement:
-    """The placement of this worker; its precision is that of all of the group's.
+    """The placement of this worker; all workers of the group have one precision.
 
     Args:
-        model: on its device; weights and statistics end as they were.
-        loss: of that model; is left in any precision.
+        model: model on its device; weights and statistics end as they were.
+        loss: loss of that model; it is left in any precision.
         config: device and precision that are asked for.
-        group: whose first worker decides where precision hangs on timing.
-        resume: a training under way keeps its precision.
+        group: workers, of which the first decides where precision depends on timing.
+        resume: checkpoint whose precision is kept; None: there is none.
     """
     if resume:
         return device.choose(config.device, resume.precision)

@@ -3,19 +3,21 @@
 Not torch's DistributedDataParallel: it takes the plain mean of the workers' gradients, as if their
 shares of a batch were equal, it knows nothing of batch norm's running statistics, and a worker that
 runs out of memory leaves the others waiting in it for ever. Here a step's sums are sent in one
-message, once every worker has said that it got that far.
+message, once every worker has reported that it got that far.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Self, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, distributed
+
+T = TypeVar("T", bound=np.generic)
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class ProcessGroup:
     """Workers that share one training; every one of them makes the same calls in the same order.
 
     Args:
-        rank: of this worker, from 0.
+        rank: number of this worker, from 0.
         size: number of workers; a group of one sends nothing.
     """
 
@@ -38,10 +40,10 @@ class ProcessGroup:
         return cls()
 
     def add(self, tensors: Sequence[Tensor]) -> None:
-        """Makes each tensor the sum of all workers', in place.
+        """Replaces the values of each tensor by their sum over all workers.
 
         Args:
-            tensors: of one dtype and device, the same shapes on every worker.
+            tensors: tensors of one dtype and device, with equal shapes on every worker.
         """
         if self.size == 1 or not tensors:
             return
@@ -53,32 +55,25 @@ class ProcessGroup:
 
     def broadcast(self, value: float) -> float:
         """The first worker's value."""
-        if self.size == 1:
-            return value
-        sent = self._scalar(value)
-        distributed.broadcast(sent, src=0)
-        return float(sent.item())
+        return float(self.broadcast_all(np.array([value], np.float64))[0])
 
-    def broadcast_all(self, values: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The first worker's whole numbers; every worker has as many."""
+    def broadcast_all(self, values: NDArray[T]) -> NDArray[T]:
+        """The first worker's numbers; every worker has as many."""
         if self.size == 1:
             return values
-        sent = torch.from_numpy(np.ascontiguousarray(values)).to(self._place)
+        sent = torch.from_numpy(np.ascontiguousarray(values)).to(self._device)
         distributed.broadcast(sent, src=0)
         return np.asarray(sent.cpu().numpy())
 
     def any(self, flag: bool) -> bool:
-        """Whether any worker says so."""
+        """Whether the flag is set on any worker."""
         if self.size == 1:
             return flag
-        sent = self._scalar(float(flag))
+        sent = torch.tensor(float(flag), dtype=torch.float64, device=self._device)
         distributed.all_reduce(sent, distributed.ReduceOp.MAX)
         return bool(sent.item())
 
-    def _scalar(self, value: float) -> Tensor:
-        return torch.tensor(value, dtype=torch.float64, device=self._place)
-
     @property
-    def _place(self) -> str:
-        """Where messages lie."""
+    def _device(self) -> str:
+        """Device of messages."""
         return "cuda" if distributed.get_backend() == "nccl" else "cpu"

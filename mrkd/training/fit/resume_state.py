@@ -22,17 +22,17 @@ _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A training at the end of an epoch; random draws hang on names and need no state.
+    """A training at the end of an epoch; random draws depend on names and need no state.
 
     Args:
         model: trained weights and buffers.
-        best: those of the best epoch.
-        moments: Adam's, by `<parameter>.<step, exp_avg, exp_avg_sq>`.
+        best: weights and buffers of the best epoch.
+        moments: Adam's state, by `<parameter>.<step, exp_avg, exp_avg_sq>`.
         step: optimiser steps taken.
         best_epoch: the epoch of `best`.
         history: one row an epoch, as `FitResult.history`.
-        precision: of the forward passes, as it was measured or asked for.
-        num_micro_batches: that a batch is computed in, more than asked for after a lack of memory.
+        precision: precision of the forward passes, as it was measured or asked for.
+        num_micro_batches: micro-batches of a batch, more than asked for after a lack of memory.
     """
 
     model: Mapping[str, Tensor]
@@ -88,14 +88,14 @@ class Checkpoint:
             LookupError,
             TypeError,
         ) as error:
-            raise ArtefactError(f"{where} is no checkpoint ({error}): delete it") from error
+            raise ArtefactError(f"{where} is not a checkpoint ({error}): delete it") from error
         if not intact:
             raise ArtefactError(f"{where} is damaged, it is not what was written: delete it")
         return found
 
 
 def copy_of(model: MRKD) -> dict[str, Tensor]:
-    """A copy of everything that training makes of the model."""
+    """A copy of all parameters and buffers that training changes."""
     return {name: tensor.clone() for name, tensor in model.trained_state().items()}
 
 
@@ -126,7 +126,7 @@ def put_moments(
     named: Mapping[str, torch.nn.Parameter],
     moments: Mapping[str, Tensor],
 ) -> None:
-    """Gives Adam the state that `moments_of` took, laid out in memory like its parameters.
+    """Sets Adam's state to the one that `moments_of` took, laid out in memory like its parameters.
 
     The fused optimiser walks through both side by side, whatever their strides.
     """

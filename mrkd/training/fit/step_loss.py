@@ -1,4 +1,4 @@
-"""The loss of some training images at one step: flips, what is hidden, the forward pass."""
+"""The loss of some training images at one step: flips, hidden pixels, the forward pass."""
 
 from __future__ import annotations
 
@@ -20,18 +20,17 @@ from mrkd.training.fit.masks import feature_masks
 class TrainingLoss:
     """Mean loss of some training images at a step, as a scalar with its graph.
 
-    What is drawn hangs on seed, step and sample: whoever computes the images, in whatever batch,
-    draws the same.
+    Draws depend on seed, step and sample, not on the worker or batch that computes the images.
 
     Args:
         model: in training mode when this is called.
         train: features of the training images.
-        config: what is hidden and flipped, and the seed.
+        config: share of hidden pixels, flips, and the seed.
         sample_ids: one name for each training image.
-        total_steps: that the training takes at most, for `mask_schedule`.
+        total_steps: largest number of steps of the training, for `mask_schedule`.
 
     Attributes:
-        precision: of the forward pass; weights and the loss itself stay float32.
+        precision: precision of the forward pass; weights and the loss itself stay float32.
     """
 
     def __init__(
@@ -51,10 +50,10 @@ class TrainingLoss:
     def __call__(self, step: int, rows: Rows) -> Tensor:
         """The loss of the images at these rows of the training set."""
         levels = self._levels(step, rows)
-        place = levels[0].device
-        masks = self._masks(step, rows, place)
+        device = levels[0].device
+        masks = self._masks(step, rows, device)
         bfloat16 = self.precision is torch.bfloat16
-        with torch.autocast(place.type, dtype=torch.bfloat16, enabled=bfloat16):
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bfloat16):
             pairs = self._model.pairs(levels, masks)
         return distillation_loss(
             pairs,
@@ -77,7 +76,7 @@ class TrainingLoss:
             flipped.append(pixels[::-1] if along < 0.5 else pixels)
         return self._train.compute(np.stack(flipped))
 
-    def _masks(self, step: int, rows: Rows, place: torch.device) -> list[Tensor] | None:
+    def _masks(self, step: int, rows: Rows, device: torch.device) -> list[Tensor] | None:
         if not (self._model.config.fmm and self._config.mask_rate):
             return None
         masks = feature_masks(
@@ -87,7 +86,7 @@ class TrainingLoss:
             step=step,
             sample_ids=[self._sample_ids[n] for n in rows],
         )
-        return [m.to(place) for m in masks]
+        return [m.to(device) for m in masks]
 
     def _mask_rate(self, step: int) -> float:
         done = step / max(1, self._total_steps - 1)

@@ -1,4 +1,4 @@
-"""What held-out good images say of a model under training.
+"""Validation loss and calibration of a model under training, by held-out good images.
 
 Shape letters: B batch, h w a level's size.
 """
@@ -17,17 +17,17 @@ from mrkd.model.feature_pairs import inside
 from mrkd.model.loss import distillation_loss
 from mrkd.model.mrkd import MRKD
 
-# Of a covariance: pictures may be all alike.
+# Added to a covariance's diagonal: images may be all alike.
 _FLOOR = 1e-6
 
 
 @torch.inference_mode()
 def validation_loss(model: MRKD, features: TeacherFeatures) -> float:
-    """The plain loss, nothing hidden, each image weighing the same; leaves the model in eval mode.
+    """The plain loss, nothing hidden, as a mean over images; leaves the model in eval mode.
 
     Args:
-        model: whose loss it is.
-        features: of the held-out images.
+        model: the model.
+        features: features of the held-out images.
     """
     model.eval()
     total = 0.0
@@ -41,11 +41,11 @@ def validation_loss(model: MRKD, features: TeacherFeatures) -> float:
 
 @torch.inference_mode()
 def calibrate_levels(model: MRKD, features: TeacherFeatures) -> None:
-    """Gives the model mean and standard deviation of each level's distances over their pixels.
+    """Sets mean and standard deviation of each level's distances to those over the pixels.
 
     Args:
         model: in eval mode.
-        features: of the held-out images.
+        features: features of the held-out images.
     """
     per_level: list[list[Tensor]] = [[] for _ in model.levels]
     regions: Sequence[Tensor | None] = model.level_roi or [None] * len(per_level)
@@ -61,11 +61,11 @@ def calibrate_levels(model: MRKD, features: TeacherFeatures) -> None:
 
 @torch.inference_mode()
 def fit_gaussian(model: MRKD, features: TeacherFeatures) -> None:
-    """Gives the model mean and whitening of the deepest level's mean features.
+    """Sets mean and whitening of the deepest level's mean features.
 
     Args:
-        model: whose `gaussian` is on.
-        features: of the training images.
+        model: a model whose `gaussian` is on.
+        features: features of the training images.
 
     Source: the covariance is shrunk after Ledoit & Wolf 2004, J. Multivariate Analysis 88.
     """
@@ -95,11 +95,11 @@ def fit_gaussian(model: MRKD, features: TeacherFeatures) -> None:
 
 @torch.inference_mode()
 def calibrate_score(model: MRKD, features: TeacherFeatures) -> None:
-    """Gives the model mean and standard deviation of both parts of its score.
+    """Sets mean and standard deviation of both parts of the score.
 
     Args:
         model: in eval mode, whose `gaussian` is on and whose levels are calibrated.
-        features: of the held-out images.
+        features: features of the held-out images.
     """
     found = []
     for levels in features.batches():
@@ -113,11 +113,11 @@ def calibrate_score(model: MRKD, features: TeacherFeatures) -> None:
 
 @torch.inference_mode()
 def calibrate_ensemble(model: Ensemble, features: TeacherFeatures) -> None:
-    """Gives an ensemble all its scales by images that neither student nor cells know.
+    """Sets all scales of an ensemble by images that neither student nor cells know.
 
     Args:
         model: in eval mode, its cells fitted.
-        features: of the held-out images.
+        features: features of the held-out images.
     """
     if model.student is not None:
         calibrate_levels(model.student, features)

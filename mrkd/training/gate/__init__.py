@@ -1,13 +1,12 @@
-"""Whether a new model takes the champion's place.
+"""Decision whether a new model replaces the champion.
 
-With labelled images both models score them, and the newcomer's image AUROC may lie below the
+With labelled images both models score them, and the new model's image AUROC may lie below the
 champion's by no more than `MARGIN`; nor may it call far more of the good ones than its calibration
-promises, and more than the champion. Without labels good images stand in that neither student was
-trained on, and that the cells of both unlearn before they judge: defects are drawn on them, the
-same for both. A category's first model has nobody to beat and is measured all the same.
+promises, and more than the champion. Without labels the gate uses good images that neither student
+was trained on, and that the cells of both unlearn before they score them: equal defects are drawn
+on them for both. A category's first model has no rival and is measured all the same.
 """
 
-from mrkd.training.gate.compare_models import MIN_SHARED
-from mrkd.training.gate.decision import MARGIN, GateDecision, judge
+from mrkd.training.gate.decision import judge
 
-__all__ = ["MARGIN", "MIN_SHARED", "GateDecision", "judge"]
+__all__ = ["judge"]

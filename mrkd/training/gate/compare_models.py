@@ -1,7 +1,7 @@
-"""The same images shown to one or two models, and what these say of them.
+"""Scores of one or two models on the same images.
 
-Each model takes a picture by its own preprocessing and scores it as it would a night's. A made
-defect is drawn on the picture as stored, so that models of different sizes see the same one.
+Each model takes an image by its own preprocessing and scores it as it would a night's. A synthetic
+defect is drawn on the image as stored, so that models of different sizes see the same one.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from mrkd.storage.thread_map import in_threads
 MIN_SHARED = 4
 """Held-out images that two models must have in common to be judged on those alone."""
 
-# One for all: a picture's made defects stay the same, and figures of any two fleets compare.
+# One seed for all: an image's defects stay the same, and figures of any two fleets compare.
 _SEED = 0
 # Images whose views are in memory at once: full batches, where every image can be read.
 _CHUNK = inference.BATCH_SIZE
@@ -44,7 +44,7 @@ class Rival:
 
     Args:
         loaded: the model.
-        sides: of the good images that it was made of, by the sha256 of their files: those on side
+        sides: side of each good image that it was made of, by the sha256 of the file: those on side
             `train` trained its student, and its cells, if it has some, know them all.
     """
 
@@ -52,11 +52,11 @@ class Rival:
     sides: Mapping[str, str]
 
     def held_out(self, digest: str) -> bool:
-        """Whether an image was kept from its student, of those that it was made of."""
+        """Whether an image is one of its good images that its student was not trained on."""
         return self.sides.get(digest, "train") != "train"
 
     def stranger_to(self, image: Decoded, digest: str) -> Detector:
-        """The model as if it had not been made of an image; of one in tiles it is as it is."""
+        """The model as if its cells did not know an image; a model in tiles is left as it is."""
         model = self.loaded.model
         if not isinstance(model, Ensemble) or digest not in self.sides or model.config.tiles:
             return model
@@ -67,15 +67,15 @@ class Rival:
 
 @dataclass(frozen=True)
 class GateTrial:
-    """What one or two models say of the same images, the challenger first.
+    """Scores of one or two models on the same images, the challenger first.
 
     Args:
-        part: of the labelled images; empty where the defects are made.
-        num_shared: how many of the held-out images both models have in common; None where there is
+        part: part of the labelled images; empty where the defects are synthetic.
+        num_shared: number of held-out images that both models have in common; None where there is
             one model, or labels.
         scores: float64 `[models, N]`, finite.
         labels: int64 `[N]`, 0 good, 1 anomalous; both are there.
-        groups: `[N]`, what resamples draw as one: a picture and its made defects are.
+        groups: `[N]`, what resamples draw as one: an image and its synthetic defects are.
         num_left_out: images that cannot be read, or that a model's region of interest does not fit.
     """
 
@@ -88,7 +88,7 @@ class GateTrial:
 
     @property
     def num_anomalous(self) -> int:
-        """Images with a defect, found or made."""
+        """Images with a defect, real or synthetic."""
         return int(self.labels.sum())
 
     @property
@@ -109,15 +109,15 @@ class GateTrial:
         )
 
     def false_calls(self, number: int, threshold: float) -> int:
-        """How many good images the model of that number calls at the threshold."""
+        """Number of good images that the model of that number calls at the threshold."""
         return int((self.scores[number][self.labels == 0] > threshold).sum())
 
 
 @dataclass(frozen=True)
 class _Exhibit:
-    """An image to be shown; `damaged`: again with each kind of made defect.
+    """An image to be shown; `damaged`: again with each kind of synthetic defect.
 
-    One with a `digest` may be among those that a model was made of.
+    An image with a `digest` may be among those that a model was made of.
     """
 
     sample: Sample
@@ -129,7 +129,7 @@ class _Exhibit:
 
 @dataclass(frozen=True)
 class _View:
-    """A picture as each of the models takes it, an error where it cannot."""
+    """An image as each of the models takes it, an error where it cannot."""
 
     label: int
     group: str | None
@@ -143,12 +143,12 @@ def by_labels(
 
     Args:
         rivals: the challenger, and the champion if there is one.
-        samples: of the category.
-        max_images: of each label, at most.
+        samples: all images of the category.
+        max_images: largest number of images of each label.
 
     Raises:
         CategoryError: a score of the challenger is not finite.
-        StorageError: a place cannot be reached now.
+        StorageError: an image cannot be reached now.
     """
     parts: tuple[Literal["val", "test"], ...] = ("val", "test")
     for part in parts:
@@ -158,7 +158,7 @@ def by_labels(
             exhibits = [
                 _Exhibit(one, one.gt_label, one.group)
                 for some in by_label
-                for one in sorted(some, key=_place)[:max_images]
+                for one in sorted(some, key=_rank)[:max_images]
             ]
             return _show(rivals, exhibits, part)
     return None
@@ -170,9 +170,13 @@ def by_defects(
     """The trial on good images and defects drawn on some of them; None where none is left.
 
     Args:
-        rivals: as in `by_labels`, and so are the errors.
+        rivals: the challenger, and the champion if there is one.
         good: good training images, each with the sha256 of its file.
-        max_images: of each label, at most.
+        max_images: largest number of images of each label.
+
+    Raises:
+        CategoryError: a score of the challenger is not finite.
+        StorageError: an image cannot be reached now.
     """
     held_out = [one for one in good if rivals[0].held_out(one[1])]
     num_shared = None
@@ -180,7 +184,7 @@ def by_defects(
         shared = [one for one in held_out if rivals[1].held_out(one[1])]
         num_shared = len(shared)
         held_out = shared if num_shared >= MIN_SHARED else held_out
-    chosen = sorted(held_out, key=lambda one: _place(one[0]))[:max_images]
+    chosen = sorted(held_out, key=lambda one: _rank(one[0]))[:max_images]
     num_damaged = max_images // len(synthetic_defects.KINDS)
     exhibits = [
         _Exhibit(sample, 0, sample.group or digest, damaged=n < num_damaged, digest=digest)
@@ -189,8 +193,8 @@ def by_defects(
     return _show(rivals, exhibits, "", num_shared)
 
 
-def _place(sample: Sample) -> tuple[float, str]:
-    """By the hash of its URI: a choice that new images hardly change."""
+def _rank(sample: Sample) -> tuple[float, str]:
+    """Sort key by the hash of the URI: a choice that new images hardly change."""
     return place_of(sample.image_uri), sample.image_uri
 
 
@@ -216,7 +220,7 @@ def _show(
         seen = list(chain.from_iterable(views for _, views in chunk))
         for n, (rival, row) in enumerate(zip(rivals, scores, strict=True)):
             row += _scored(rival, n, chunk)
-        # Pixels are done with: what is kept of each picture is its label.
+        # Pixels are no longer needed: each image keeps its label and group.
         views += [replace(view, decoded=()) for view in seen]
     table = np.array(scores, np.float64).reshape(len(rivals), len(views))
     if not np.isfinite(table[0]).all():
@@ -260,11 +264,11 @@ def _scores(
 
 
 def _look(rivals: Sequence[Rival], exhibit: _Exhibit) -> list[_View]:
-    """The image as the models take it, and its made defects; nothing of one that cannot be read.
+    """The image as the models take it, and its synthetic defects; empty where it cannot be read.
 
     Raises:
-        StorageError: its place is out of reach. It may come back, and a verdict on what could be
-            read today would stand for all.
+        StorageError: the image cannot be reached. It may come back, and a decision by the images
+            that could be read today would pass for one by all.
     """
     uri, roi = exhibit.sample.image_uri, rivals[0].loaded.model.roi
     try:
@@ -290,6 +294,6 @@ def _look(rivals: Sequence[Rival], exhibit: _Exhibit) -> list[_View]:
 
 
 def _view(rival: LoadedModel, uri: str, rgb: NDArray[np.uint8]) -> Decoded:
-    """The picture as a model takes it."""
+    """The image as a model takes it."""
     pixels, geometry = Preprocessor.of(rival.card.model).fit(rgb)
     return inference.within(rival.model.roi, Decoded(uri, pixels=pixels, geometry=geometry))

@@ -1,4 +1,4 @@
-"""From what two models say of the same images to a verdict, with the figures that decided."""
+"""Decision between two models by their scores of the same images, with the figures."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from mrkd.training.gate.compare_models import MIN_SHARED, GateTrial, Rival, by_d
 log = logging.getLogger(__name__)
 
 MARGIN = 0.005
-"""Image AUROC that a newcomer may lose against the champion."""
+"""Image AUROC that a new model may lose against the champion."""
 CHANCE = 0.01
-"""Of calling so many good images at the promised rate, below which they are too many."""
+"""Probability of so many false calls at the promised rate, below which they are too many."""
 
 # Two AUROCs that differ by just the margin may do so by a little more as floats.
 _ROUNDING = 1e-9
@@ -32,10 +32,10 @@ State = Literal["first", "passed", "held"]
 
 @dataclass(frozen=True)
 class GateDecision:
-    """What the gate says of a new model.
+    """The gate's decision on a new model.
 
     Args:
-        state: `first`: there is no champion; `passed`: promote it; `held`: do not.
+        state: `first`: the category has no champion; `passed`: promote it; `held`: do not.
         reason: one line, with the figures that decided.
         record: plain values for `Promotion.gate` and the fleet's record, state and reason included.
     """
@@ -59,18 +59,18 @@ def judge(
     Args:
         workspace: URI.
         challenger: the new model, on the device to score on; the champion is brought there.
-        champion: as promoted now, None for the first model of a category. One that cannot be
-            loaded, or cannot score today's images, holds nobody back.
-        samples: of the category; the labelled ones of its `val` part are used or, where a label is
-            missing there, of its `test` part.
-        good: its good training images, each with the sha256 of its file; used where there are no
-            labels: those that both models held out or, if these are fewer than `MIN_SHARED`, all
-            that the challenger did.
-        max_images: of each label that are scored, at most, chosen by the hash of their URIs.
+        champion: the newest promotion, None for the first model of a category. A champion that
+            cannot be loaded, or cannot score today's images, does not hold a new model back.
+        samples: all images of the category; the labelled ones of its `val` part are used or, where
+            a label is missing there, of its `test` part.
+        good: its good training images, each with the sha256 of its file; used where labels are
+            missing: those that both models held out or, if these are fewer than `MIN_SHARED`, all
+            that the challenger held out.
+        max_images: largest number of images of each label, chosen by the hash of their URIs.
 
     Raises:
         CategoryError: the challenger can score none of the images, or a score is not finite.
-        StorageError: a place cannot be reached now.
+        StorageError: an image cannot be reached now.
     """
     rivals, trouble = [_rival(workspace, challenger)], ""
     if champion is not None:
@@ -93,7 +93,7 @@ def judge(
 
 
 def _rival(workspace: str, loaded: LoadedModel) -> Rival:
-    """A stored model with what it was made of."""
+    """A stored model with the sides of its good images."""
     return Rival(loaded, artefact.read_sides(workspace, loaded.card.category, loaded.card.version))
 
 

@@ -1,19 +1,19 @@
-"""A search for the config that serves best: its folder, its trials, and who won.
+"""Hyperparameter search: its folder, its trials, and their ranking.
 
-trials.py      one training of a config on a category
-folder.py      where they are kept, so that a killed search goes on
-ranking.py     trials -> the best configs, over one category or many
-importance.py  trials -> what each key decides
+- `trial.py`: one training of a config on a category
+- `store.py`: the folder of a search, by which a killed one goes on
+- `objective.py`: the figure that trials are judged by
+- `ranking.py`: trials -> the best configs, over one category or many
+- `effects.py`, `importance.py`: trials -> the effect and weight of each key
 """
 
 from mrkd.training.search.importance import importances
 from mrkd.training.search.ranking import comparable, finished, objectives, ranked
-from mrkd.training.search.store import SEARCH_VERSION, TRIALS, Search
+from mrkd.training.search.store import SEARCH_VERSION, Search
 from mrkd.training.search.trial import Trial, key_of
 
 __all__ = [
     "SEARCH_VERSION",
-    "TRIALS",
     "Search",
     "Trial",
     "comparable",

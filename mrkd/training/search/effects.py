@@ -1,4 +1,4 @@
-"""What a key of the space does to the objective, as far as the trials can tell."""
+"""Effect of each key of a search space on the objective, as far as the trials show it."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _ERRORS = 1.96
 
 @dataclass(frozen=True)
 class Part:
-    """Trials whose value of a key lies near each other, or is the same.
+    """Trials whose values of a key are equal or lie near each other.
 
     Args:
-        label: of the value, or of the range.
-        low: of a range, the least value; None for a choice.
-        high: the largest.
-        objectives: of the trials.
+        label: text of the value, or of the range.
+        low: least value of a range; None for a choice.
+        high: largest value of a range; None for a choice.
+        objectives: objectives of the trials.
     """
 
     label: str
@@ -34,7 +34,7 @@ class Part:
 
     @property
     def mean(self) -> float:
-        """Of the objectives."""
+        """Mean of the objectives."""
         return float(np.mean(self.objectives))
 
     @property
@@ -48,11 +48,11 @@ class Part:
 
 @dataclass(frozen=True)
 class Effect:
-    """What a key does.
+    """Effect of a key.
 
     Args:
-        key: dotted.
-        parts: rising by value where they are ranges.
+        key: dotted key.
+        parts: parts of the trials, rising by value where they are ranges.
         words: one sentence.
         is_log: whether its values were drawn on a log scale.
     """
@@ -74,9 +74,9 @@ def effects(
     means lie further apart than 1.96 standard errors of the difference.
 
     Args:
-        values: of the space, one mapping a finished trial, all with the same keys.
-        objectives: of these trials.
-        log_keys: that were drawn on a log scale.
+        values: values by key of the space, one mapping a finished trial, all with the same keys.
+        objectives: objectives of these trials.
+        log_keys: keys that were drawn on a log scale.
     """
     found = []
     for key in values[0] if values else ():

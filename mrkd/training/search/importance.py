@@ -1,4 +1,4 @@
-"""How much each key of a space decides, by the trials: fANOVA (Hutter et al. 2014), by Optuna."""
+"""Importance of each key of a search space: fANOVA (Hutter et al. 2014), by Optuna."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 MIN_TRIALS = 8
-"""Fewer tell of no key."""
+"""Least number of trials that say anything about a single key."""
 
 
 def importances(
@@ -18,9 +18,9 @@ def importances(
     """Share of the objective's variance that each key explains by itself, the largest first.
 
     Args:
-        values: of the space, one mapping a trial, all with the same keys.
-        objectives: of these trials.
-        log_keys: that were drawn on a log scale.
+        values: values by key of the space, one mapping a trial, all with the same keys.
+        objectives: objectives of these trials.
+        log_keys: keys that were drawn on a log scale.
 
     Returns:
         The shares, which add up to one; where there are none, why.
@@ -51,7 +51,7 @@ def importances(
 
 
 def _distribution(column: Sequence[Any], is_log: bool) -> Any:
-    """Of what was drawn: numbers by their range."""
+    """Distribution of a key's drawn values: numbers by their range."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution
 
     if all(isinstance(value, float) for value in column) and min(column) < max(column):

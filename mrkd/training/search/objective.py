@@ -1,8 +1,8 @@
-"""What a search asks of a model under way: how well does it tell good from defective by now?
+"""Objective of a search: AUROC or AUPRO of a model during training, on a fixed set of images.
 
-The images that ask are none that it was trained or calibrated on, and none of those that the
-winner is tested on. With labels they are the category's `val` part; without, defects drawn on the
-good images of the validation side. A teacher sees them once: what it says of them is kept.
+The model was neither trained nor calibrated on these images, and the winner is not tested on them.
+With labels they are the category's `val` part; without, defects drawn on the good images of the
+validation side. A teacher sees them once: its features of them are kept.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ from mrkd.storage.thread_map import in_threads
 
 By = Literal["labels", "synthetic"]
 
-# A picture's made defects are the same in every trial of every search.
+# An image's synthetic defects are the same in every trial of every search.
 _SEED = 1
 _BINS = 1024
 
 
 @dataclass(frozen=True)
 class ObjectiveResult:
-    """What an exam says of a model.
+    """Figures of a model on an `EvalSet`.
 
     Args:
-        image_auroc: over its images.
-        aupro: over its defective regions; None where no image has a mask.
+        image_auroc: AUROC over its images.
+        aupro: AUPRO over its defective regions; None where no image has a mask.
         false_call_rate: share of its good images above the threshold; None without a threshold.
-        scores: of its images.
+        scores: scores of its images.
     """
 
     image_auroc: float
@@ -56,14 +56,14 @@ class ObjectiveResult:
 
 @dataclass(frozen=True)
 class EvalSet:
-    """Images with their answers.
+    """Images with labels and masks.
 
     Args:
-        decoded: at a model's size.
+        decoded: images at a model's size.
         labels: int64 `[N]`, 0 good, 1 defective; both are there.
         groups: `[N]`, what resamples draw as one.
-        gt_masks: bool of the map's size inside the picture; None where there is none.
-        num_left_out: images that cannot be read.
+        gt_masks: bool of the map's size inside the image; None where there is none.
+        num_left_out: number of images that cannot be read.
     """
 
     decoded: Sequence[Decoded]
@@ -98,7 +98,7 @@ def ask_labelled(samples: Sequence[Sample], model: Detector, *, max_images: int)
 
     Raises:
         CategoryError: those that can be read are of one label alone.
-        StorageError: a place cannot be reached now.
+        StorageError: an image cannot be reached now.
     """
     decoder = Preprocessor.of(model.config)
     ranked = sorted(samples, key=lambda one: (place_of(one.image_uri), one.image_uri))
@@ -114,13 +114,13 @@ def ask_labelled(samples: Sequence[Sample], model: Detector, *, max_images: int)
 def ask_synthetic(
     good: Sequence[Sample], model: Detector, *, max_images: int, seed: int = _SEED
 ) -> EvalSet:
-    """Good images, and each again with a defect of each kind; arguments and errors as there.
+    """Good images, and some again with a defect of each kind; errors as `ask_labelled`.
 
     Args:
         good: images without a defect that the model has not learnt.
-        model: whose size and region of interest they take.
-        max_images: of each label, at most.
-        seed: of the defects.
+        model: model whose size and region of interest they take.
+        max_images: largest number of images of each label.
+        seed: seed of the defects.
     """
     ranked = sorted(good, key=lambda one: (place_of(one.image_uri), one.image_uri))
     num_damaged = max_images // len(synthetic_defects.KINDS)
@@ -159,13 +159,13 @@ def ask_synthetic(
 
 
 class Objective:
-    """EvalSet put to models of one teacher, size and region of interest.
+    """Measures models of one teacher, size and region of interest on an `EvalSet`.
 
     Args:
-        questions: for models of that kind.
-        model: one of them, on the device to score on.
-        folder: of this machine, where the teacher's features are kept and shared (float16); empty:
-            every model scores the pictures themselves, as a night does.
+        questions: the images.
+        model: one of the models, on the device to score on.
+        folder: local folder where the teacher's features are kept and shared (float16); empty:
+            every model scores the images themselves, as a night does.
     """
 
     def __init__(self, questions: EvalSet, model: Detector, *, folder: str = "") -> None:
@@ -180,11 +180,11 @@ class Objective:
     def marks(
         self, model: Detector, *, threshold: float | None = None, with_pixels: bool = True
     ) -> ObjectiveResult:
-        """What it says of a model in eval mode.
+        """Figures of a model in eval mode.
 
         Args:
-            model: of the exam's kind.
-            threshold: of image scores; None: not known yet.
+            model: a model with the objective's teacher, size and region of interest.
+            threshold: threshold of image scores; None: not known yet.
             with_pixels: whether its maps are measured too.
 
         Raises:
@@ -211,7 +211,7 @@ class Objective:
         above = None
         if threshold is not None:
             above = float((scores[asked.labels == 0] > threshold).mean())
-        aupro = pixels.aupro(0.3).value if len(pixels) else None
+        aupro = pixels.figure("aupro").value if len(pixels) else None
         return ObjectiveResult(image_auroc, aupro, above, tuple(scores.tolist()))
 
     @torch.inference_mode()
@@ -241,7 +241,7 @@ def _questions(
 
 
 def _gt_mask(sample: Sample, geometry: Geometry) -> NDArray[np.bool_] | None:
-    """None where nobody has drawn one; of a good image it is empty."""
+    """The mask of an image, empty for a good one; None where nobody has drawn it."""
     if sample.gt_mask_uri is not None:
         return inside(datasets.read_gt_mask(sample.gt_mask_uri, geometry), geometry)
     _, _, width, height = geometry.valid
@@ -249,7 +249,7 @@ def _gt_mask(sample: Sample, geometry: Geometry) -> NDArray[np.bool_] | None:
 
 
 def _first_half(samples: Sequence[Sample]) -> set[str]:
-    """Of the groups with a defect and of those without, half of each by the hash of their names."""
+    """Half of the groups with a defect and half of the others, by the hash of their names."""
     labels: dict[str, int] = {}
     for one in samples:
         name = one.group or one.image_uri

@@ -1,4 +1,4 @@
-"""Which config is best, by what its trials say."""
+"""Ranking of configs by the objectives of their trials."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mrkd.training.search.importance import MIN_TRIALS
 from mrkd.training.search.trial import Trial
 
 Objectives = Mapping[str, Mapping[str, float]]
-"""By config, then by category."""
+"""Objectives by config, then by category."""
 
 
 def objectives(trials: Sequence[Trial]) -> dict[str, dict[str, float]]:
@@ -40,12 +40,12 @@ def comparable(
 ) -> tuple[dict[str, float], int | None]:
     """Objective of each config, a mean over the categories, where all were measured alike.
 
-    Of the configs that came to their end or, where a scheduler has left too few of these, of all at
-    their first rung.
+    These are the configs whose trials ended or, where a scheduler has left too few of these, all
+    configs at their first rung.
 
     Args:
-        trials: of the categories, by one seed.
-        categories: that share a config.
+        trials: trials of the categories, by one seed.
+        categories: categories that share a config.
 
     Returns:
         Objectives by config; the epochs after which they were measured, None: at the end.

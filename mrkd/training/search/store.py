@@ -1,4 +1,4 @@
-"""What a search leaves in its folder.
+"""Folder of a search.
 
     searches/<run>/search.json                  resolved config, space, state, and what was found
                    trials/<c>/<config>-<seed>.json  each training, from its first epoch on
@@ -26,6 +26,7 @@ from mrkd.config.toml import flattened, merged, put_values
 from mrkd.errors import ConfigError
 from mrkd.run_summary import now
 from mrkd.storage import schema
+from mrkd.storage.run_folder import RunFolder
 from mrkd.training.search.trial import Trial
 
 SEARCH_VERSION = 1
@@ -58,16 +59,15 @@ TRIALS = pa.schema(
 """The columns of `trials.parquet` before those of the space, which are named by its keys."""
 
 
-class Search:
-    """The folder of one search.
+class Search(RunFolder):
+    """Folder of one search.
 
     Args:
-        config: of the search.
+        config: configuration of the search.
     """
 
-    def __init__(self, config: SearchConfig) -> None:
-        self.config = config
-        self.uri = storage.join(config.workspace, "searches", config.run)
+    kind, record, version = "searches", "search.json", SEARCH_VERSION
+    config: SearchConfig
 
     def begin(self) -> None:
         """Opens the folder for a start.
@@ -75,13 +75,11 @@ class Search:
         Raises:
             ConfigError: an earlier start of the run had another config.
         """
-        uri = storage.join(self.uri, "search.json")
         if self.config.fleet.force:
-            for file in storage.list_files(self.uri):
-                storage.delete(file.uri)
-        elif storage.stat(uri):
-            self._check(storage.read_json(uri)["config"])
-        storage.delete(storage.join(self.uri, "summary.json"))
+            self.remove()
+        elif before := self.read_json(self.record):
+            self._check(before["config"])
+        storage.delete(self.path("summary.json"))
         self.store({"state": "running"})
 
     def _check(self, before: Mapping[str, Any]) -> None:
@@ -95,52 +93,39 @@ class Search:
 
     def store(self, found: Mapping[str, Any]) -> None:
         """Stores `search.json`: `state`, and at the end what was found."""
-        uri = storage.join(self.uri, "search.json")
-        started_at = storage.read_json(uri)["started_at"] if storage.stat(uri) else now()
-        content = {
-            "schema": SEARCH_VERSION,
-            "run": self.config.run,
-            "workspace": self.config.workspace,
-            "root": self.config.data.root,
-            "started_at": started_at,
-            "finished_at": "" if found["state"] == "running" else now(),
-            "config": self.config.to_dict(),
-            **found,
-        }
-        storage.write_json(uri, content)
+        before = self.read_json(self.record)
+        self.write_record(started_at=before["started_at"] if before else now(), **found)
 
     def put(self, trial: Trial) -> None:
-        """Stores how far a trial is."""
-        storage.write_json(self._trial_uri(trial.category, trial.key, trial.seed), trial.to_dict())
+        """Stores a trial, ended or under way."""
+        self.write_json(trial.to_dict(), "trials", trial.category, f"{trial.key}-{trial.seed}.json")
 
     def get(self, category: str, key: str, seed: int) -> Trial | None:
         """A trial as it was stored last; None where it was never begun."""
-        uri = self._trial_uri(category, key, seed)
-        return Trial.from_dict(storage.read_json(uri)) if storage.stat(uri) else None
+        raw = self.read_json("trials", category, f"{key}-{seed}.json")
+        return raw and Trial.from_dict(raw)
 
     def trials(self) -> list[Trial]:
         """All trials that have ended, by category, config and seed."""
-        files = storage.list_files(storage.join(self.uri, "trials"), suffixes=(".json",))
+        files = storage.list_files(self.path("trials"), suffixes=(".json",))
         found = [Trial.from_dict(storage.read_json(file.uri)) for file in files]
         return [trial for trial in found if trial.has_ended]
 
     def checkpoints_uri(self, trial: Trial) -> str:
         """Folder of a training's checkpoints."""
-        name = f"{trial.key}-{trial.seed}"
-        return storage.join(self.uri, "checkpoints", trial.category, name)
+        return self.path("checkpoints", trial.category, f"{trial.key}-{trial.seed}")
 
     def put_test(self, category: str, test: Mapping[str, Any]) -> None:
-        """Stores what the winner and the default did on the images kept for the end."""
-        storage.write_json(storage.join(self.uri, "tests", f"{category}.json"), dict(test))
+        """Stores the test of winner and default on the images kept for the end."""
+        self.write_json(dict(test), "tests", f"{category}.json")
 
-    def get_test(self, category: str) -> dict[str, Any] | None:
-        """What `put_test` stored."""
-        uri = storage.join(self.uri, "tests", f"{category}.json")
-        return storage.read_json(uri) if storage.stat(uri) else None
+    def get_test(self, category: str) -> Any:
+        """The values that `put_test` stored; None where there are none."""
+        return self.read_json("tests", f"{category}.json")
 
     def put_table(self, trials: Sequence[Trial], space: Sequence[str]) -> str:
         """Stores `trials.parquet`; its URI."""
-        uri = storage.join(self.uri, "trials.parquet")
+        uri = self.path("trials.parquet")
         storage.write(uri, schema.to_parquet(table(trials, space, self.config.train.seed)))
         return uri
 
@@ -149,7 +134,7 @@ class Search:
 
         Args:
             best: the values of each category's winner, by dotted key.
-            joint: whether all have the same, which then is the fleet's.
+            joint: whether all categories have one winner, whose values then are the fleet's.
         """
         config = self.config.base()
         if joint:
@@ -159,27 +144,23 @@ class Search:
             table: dict[str, Any] = {}
             put_values(table, values)
             raw["category"][name] = merged(raw["category"].get(name, {}), table)
-        uri = storage.join(self.uri, "best.toml")
+        uri = self.path("best.toml")
         storage.write(uri, TrainConfig.from_dict(raw).to_toml().encode())
         return uri
 
     def clear(self) -> None:
-        """Removes what only trainings under way need."""
+        """Removes files that only trainings under way need."""
         for name in _WORK:
-            for file in storage.list_files(storage.join(self.uri, name)):
-                storage.delete(file.uri)
-
-    def _trial_uri(self, category: str, key: str, seed: int) -> str:
-        return storage.join(self.uri, "trials", category, f"{key}-{seed}.json")
+            self.remove(name)
 
 
 def table(trials: Sequence[Trial], space: Sequence[str], seed: int) -> pa.Table:
     """A row for each rung of each trial, and one for its end: `TRIALS` and the space's keys.
 
     Args:
-        trials: of a search.
-        space: its keys.
-        seed: of the search's own trainings; others are refits.
+        trials: trials of a search.
+        space: keys of its space.
+        seed: seed of the search's own trainings; trials with another are refits.
     """
     rows = []
     for trial in trials:

@@ -1,4 +1,4 @@
-"""One training of a search: what was tried on a category, and what came of it."""
+"""One training of a search: a config that was tried on a category, and its result."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class Trial:
 
     Args:
         category: its name.
-        values: of the space, by dotted key.
-        seed: that it was trained with.
+        values: values by dotted key of the space.
+        seed: seed that it was trained with.
         state: `pruned`: ended at a rung.
         rows: one an epoch (`training.fit`); those at a rung hold its marks too.
-        marks: of the model that was kept: `objective`, `image_auroc`, `aupro`, ...
-        version: of that model, which a search keeps of refits alone, and to its end.
-        model_bytes: of its files, without the teacher.
-        seconds: of the trial.
+        marks: figures of the model that was kept: `objective`, `image_auroc`, `aupro`, ...
+        version: version of that model; a search keeps models of refits alone, until it ends.
+        model_bytes: size of the model's files, without the teacher.
+        seconds: duration of the trial.
         error: one line; empty where there was none.
     """
 
@@ -57,7 +57,7 @@ class Trial:
 
     @property
     def objective(self) -> float | None:
-        """What it is judged by; None where it did not come to its end."""
+        """The objective; None where the trial did not come to its end."""
         return self.marks.get("objective") if self.state == "done" else None
 
     @property

@@ -15,7 +15,8 @@ from mrkd.config.toml import put_values
 from mrkd.evaluation.ablation.variants import MODEL, PLAIN_RD, RD
 from mrkd.model.feature_cache import TeacherFeatures
 from mrkd.model.mrkd import MRKD, build
-from mrkd.model.teacher import Teacher, load_teacher
+from mrkd.model.teacher import Teacher
+from mrkd.model.teacher.teacher import load_teacher
 from mrkd.training import fit as training
 from tests.bench.beside_anomalib.pictures import Category
 

@@ -12,7 +12,7 @@ from mrkd import cli
 from mrkd.cli.run_commands import VERBS, Verb
 from mrkd.config import TrainConfig
 from mrkd.errors import ArtefactError
-from mrkd.model.teacher import WEIGHTS
+from mrkd.model.teacher.weights import WEIGHTS
 from mrkd.run_summary import Summary
 from tests.support.parts import make_parts
 

@@ -11,7 +11,8 @@ from mrkd.data.images import Geometry
 from mrkd.data.preprocess import Preprocessor
 from mrkd.data.roi import Roi
 from mrkd.errors import ArtefactError, CategoryError, StorageError
-from mrkd.model.inference import find_regions, score_images
+from mrkd.model.inference import score_images
+from mrkd.model.inference.regions import find_regions
 from tests.support.models import small_model
 
 SIZE = (40, 60)

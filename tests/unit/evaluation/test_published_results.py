@@ -138,7 +138,7 @@ def test_what_differs_is_said_in_words(changes, way):
     [
         ({"tile": (20, 117)}, "tile has 20 training images, MVTec AD 230"),
         ({"wood": (247, 7), "zipper": (1, 1)}, "wood has 7 test images, MVTec AD 79"),
-        ({"plate": (24, 12)}, "plate is no category of MVTec AD"),
+        ({"plate": (24, 12)}, "plate is not a category of MVTec AD"),
         (
             {"screw": None, "pill": None},
             "the run lacks 2 of MVTec AD's 15 categories, pill among them",

@@ -1,6 +1,7 @@
 """Teacher features: what they are of, and their statistics."""
 
 import numpy as np
+import pytest
 import torch
 
 from mrkd.config import RoiConfig
@@ -48,3 +49,37 @@ def test_statistics_of_a_region_are_those_of_what_lies_in_it():
         cut = level[:, :, : -(-24 // stride), : -(-40 // stride)].double()
         torch.testing.assert_close(mean, cut.mean((0, 2, 3)))
         torch.testing.assert_close(std, cut.std((0, 2, 3), correction=0), atol=1e-6, rtol=1e-6)
+
+
+def shared(folder):
+    return TeacherFeatures(small_model().teacher, PIXELS, budget_bytes=2**30, folder=str(folder))
+
+
+def test_a_shared_folder_is_of_this_user_alone(tmp_path):
+    folder = tmp_path / "run" / "cap"
+    levels = shared(folder).levels
+    assert [one.stat().st_mode & 0o777 for one in (folder, folder.parent)] == [0o700, 0o700]
+    assert len(list(folder.iterdir())) == len(levels) + 1  # and the lock
+
+
+@pytest.mark.parametrize("taken", ["open to all", "link", "dangling", "file", "another's"])
+def test_a_folder_that_another_user_can_write_to_is_not_used(tmp_path, monkeypatch, taken):
+    folder, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    if taken == "open to all":
+        folder.mkdir()
+        folder.chmod(0o777)
+    elif taken == "file":
+        folder.write_text("")
+    elif taken == "another's":
+        folder.mkdir(mode=0o700)
+        monkeypatch.setattr("os.getuid", lambda: folder.stat().st_uid + 1)
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    else:
+        if taken == "link":
+            elsewhere.mkdir()
+        folder.symlink_to(elsewhere)
+    found = shared(folder).levels
+    assert not elsewhere.exists() or not list(elsewhere.iterdir())
+    assert not folder.is_dir() or not list(folder.iterdir())
+    private = TeacherFeatures(small_model().teacher, PIXELS, budget_bytes=2**30).levels
+    assert all(torch.equal(one, other) for one, other in zip(found, private, strict=True))

@@ -9,20 +9,20 @@ import torch
 from mrkd.config import ModelConfig, RoiConfig
 from mrkd.data.roi import Roi
 from mrkd.errors import ConfigError
-from mrkd.model import teacher as backbones
 from mrkd.model.detector import infer
 from mrkd.model.layers import FeatureMaskGeneration
 from mrkd.model.mrkd import MRKD, build
+from mrkd.model.teacher.teacher import load_teacher
 
 
 @pytest.fixture(scope="module")
 def resnet():
-    return backbones.load_teacher("resnet18", weights="random", seed=0)
+    return load_teacher("resnet18", weights="random", seed=0)
 
 
 @pytest.fixture(scope="module")
 def lite():
-    return backbones.load_teacher("efficientnet_lite0", weights="random", seed=0)
+    return load_teacher("efficientnet_lite0", weights="random", seed=0)
 
 
 def _config(**values):

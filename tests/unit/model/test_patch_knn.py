@@ -3,16 +3,16 @@ import pytest
 import torch
 
 from mrkd.model import patch_knn
-from mrkd.model import teacher as backbones
 from mrkd.model.detector import infer
 from mrkd.model.feature_cache import TeacherFeatures
 from mrkd.model.patch_knn import NearestNeighbour, _coreset
+from mrkd.model.teacher.teacher import load_teacher
 from tests.support.models import MODEL
 
 
 @pytest.fixture(scope="module")
 def teacher():
-    return backbones.load_teacher(MODEL.backbone, taps=MODEL.taps, weights="random")
+    return load_teacher(MODEL.backbone, taps=MODEL.taps, weights="random")
 
 
 def pictures(count, seed=0):

@@ -8,19 +8,8 @@ import pytest
 from mrkd.config import EvalConfig
 from mrkd.data.datasets import Sample
 from mrkd.errors import ConfigError
-from mrkd.evaluation.ablation import (
-    SAME,
-    Run,
-    Study,
-    difference,
-    images_of,
-    inputs_of,
-    mean,
-    outcome,
-    runs_of,
-    tables_of,
-    words,
-)
+from mrkd.evaluation.ablation import Run, Study, images_of, inputs_of, outcome, runs_of, tables_of
+from mrkd.evaluation.ablation.statistics import SAME, difference, mean, words
 from mrkd.evaluation.category_metrics import evaluate_category
 from mrkd.evaluation.metrics import Metric, bootstrap_interval, paired_bootstrap
 from mrkd.storage import schema

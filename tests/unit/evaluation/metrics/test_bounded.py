@@ -80,7 +80,7 @@ def test_every_pixel_counts_alike_when_large_and_small_images_are_thinned():
     images.append((np.ones((32, 32), np.float32), np.ones((32, 32), bool)))
     bounded = filled(images, kept_bytes=10_000)
     expected = (sides**2)[levels == 0].sum() / (sides**2).sum()
-    assert bounded.pixel_auroc().value == pytest.approx(expected, abs=1e-12)
+    assert bounded.figure("pixel_auroc").value == pytest.approx(expected, abs=1e-12)
     itself = np.ones((1, 61), np.uint16)
     assert bounded.distribution("pixel_auroc", itself)[0] == pytest.approx(expected, abs=1e-6)
 
@@ -91,8 +91,8 @@ def test_regions_count_alike_when_large_ones_are_thinned():
     anomaly_map = np.ones((64, 64), np.float32)
     anomaly_map[0, 0], anomaly_map[2:34, 2:34] = 2, 0
     bounded = filled([(anomaly_map, gt_mask)] * 20, kept_bytes=10_000)
-    assert bounded.aupro().value == pytest.approx(0.5, abs=1e-12)
-    assert bounded.pixel_auroc().value == pytest.approx(1 / 1025, abs=1e-12)
+    assert bounded.figure("aupro").value == pytest.approx(0.5, abs=1e-12)
+    assert bounded.figure("pixel_auroc").value == pytest.approx(1 / 1025, abs=1e-12)
 
 
 def test_a_curve_with_fewer_vertices_than_defective_pixels_is_as_close(monkeypatch):

@@ -14,5 +14,5 @@ def test_pixels_outside_a_region_are_in_no_pixel_metric():
     # A defect and a hot fixture outside.
     gt_mask[8:10, 8:10], anomaly_map[:, 9:] = True, 100
     whole.add(anomaly_map, gt_mask, inside)
-    assert whole.pixel_auroc() == cut.pixel_auroc()
-    assert whole.aupro() == cut.aupro()
+    assert whole.figure("pixel_auroc") == cut.figure("pixel_auroc")
+    assert whole.figure("aupro") == cut.figure("aupro")

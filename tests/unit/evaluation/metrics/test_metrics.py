@@ -7,6 +7,8 @@ from sklearn.metrics import average_precision_score, precision_recall_curve, roc
 
 from mrkd.evaluation import metrics
 from mrkd.evaluation.metrics import IMAGE_METRICS, PixelHistogram
+from mrkd.evaluation.metrics.image import Curve, fpr_at_recall
+from tests.support.pixel_metrics import exact_figure
 from tests.support.slow_metrics import slow_aupro, slow_regions
 
 # The vectors of spec section 9.
@@ -56,9 +58,9 @@ def width(metric):
 
 
 def test_the_vectors_of_the_spec_come_out():
-    assert metrics.aupro(MAPS, GT_MASKS).value == pytest.approx(0.2916667, abs=5e-8)
-    assert metrics.aupro(MAPS, GT_MASKS, 1.0).value == pytest.approx(0.7053571, abs=5e-8)
-    assert metrics.pixel_auroc(MAPS, GT_MASKS).value == pytest.approx(0.7023810, abs=5e-8)
+    assert exact_figure("aupro", MAPS, GT_MASKS).value == pytest.approx(0.2916667, abs=5e-8)
+    assert exact_figure("aupro", MAPS, GT_MASKS, 1.0).value == pytest.approx(0.7053571, abs=5e-8)
+    assert exact_figure("pixel_auroc", MAPS, GT_MASKS).value == pytest.approx(0.7023810, abs=5e-8)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -66,14 +68,17 @@ def test_image_metrics_equal_scikit_learn(seed):
     scores, labels = scores_and_labels(seed=seed)
     precision, recall, thresholds = precision_recall_curve(labels, scores)
     f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-30)
-    best, best_threshold = metrics.f1_max(scores, labels)
+    best, best_threshold = (
+        metrics.bootstrap_interval(metric, scores, labels, resamples=0)
+        for metric in ("f1_max", "f1_max_threshold")
+    )
 
     assert metrics.image_auroc(scores, labels).value == pytest.approx(
         roc_auc_score(labels, scores), abs=1e-9
     )
-    assert metrics.average_precision(scores, labels).value == pytest.approx(
-        average_precision_score(labels, scores), abs=1e-9
-    )
+    assert metrics.bootstrap_interval(
+        "average_precision", scores, labels, resamples=0
+    ).value == pytest.approx(average_precision_score(labels, scores), abs=1e-9)
     assert best.value == pytest.approx(f1.max(), abs=1e-9)
     assert best_threshold.value in thresholds[np.flatnonzero(f1[:-1] > f1.max() - 1e-12)]
 
@@ -90,14 +95,15 @@ def test_average_precision_at_2_percent_is_that_of_good_images_repeated_up_to_it
 def test_fpr_at_recall_counts_good_images_at_the_threshold_that_finds_enough(recall, expected):
     scores = [9, 8, 6, 3, 7, 5, 4, 1]
     labels = [1, 1, 1, 1, 0, 0, 0, 0]
-    assert metrics.fpr_at_recall(scores, labels, recall).value == expected
+    curve = Curve.of(np.array(scores), np.array(labels), np.ones(8))
+    assert fpr_at_recall(curve, recall) == expected
 
 
 def test_a_recall_that_is_a_whole_number_of_images_is_met_by_that_number():
     # 0.95 x 60 is 57, not 57.000000000000001: three missed images are allowed.
     scores = np.concatenate([np.full(57, 3.0), np.full(3, 1.0), np.full(10, 2.0)])
     labels = np.concatenate([np.ones(60), np.zeros(10)])
-    assert metrics.fpr_at_recall(scores, labels, 0.95).value == 0
+    assert fpr_at_recall(Curve.of(scores, labels, np.ones(70)), 0.95) == 0
 
 
 def test_equal_scores_are_worth_half():
@@ -115,9 +121,9 @@ def test_one_class_alone_gives_no_value_but_a_reason(metric, labels, reason):
 
 
 def test_maps_without_a_defect_give_no_value_but_a_reason():
-    found = metrics.aupro(MAPS, [None] * 3)
+    found = exact_figure("aupro", MAPS, [None] * 3)
     assert (found.value, found.reason) == (None, "all pixels of the 3 images are good")
-    found = metrics.pixel_auroc(MAPS, [np.ones((4, 4), bool)] * 3)
+    found = exact_figure("pixel_auroc", MAPS, [np.ones((4, 4), bool)] * 3)
     assert (found.value, found.reason) == (None, "all pixels of the 3 images are defective")
 
 
@@ -136,11 +142,11 @@ def test_wrong_scores_and_labels_are_refused(scores, labels, message):
 
 def test_wrong_maps_are_refused():
     with pytest.raises(ValueError, match="image 0 holds a NaN"):
-        metrics.aupro([np.full((4, 4), np.nan)], [GT_MASKS[0]])
+        exact_figure("aupro", [np.full((4, 4), np.nan)], [GT_MASKS[0]])
     with pytest.raises(ValueError, match="expected one"):
-        metrics.pixel_auroc([MAPS[0]], [np.zeros((4, 5), bool)])
+        exact_figure("pixel_auroc", [MAPS[0]], [np.zeros((4, 5), bool)])
     with pytest.raises(ValueError, match="fpr_limit is 0"):
-        metrics.aupro(MAPS, GT_MASKS, 0)
+        exact_figure("aupro", MAPS, GT_MASKS, 0)
 
 
 def test_regions_touch_by_corners_and_count_alike_whatever_their_size():
@@ -151,8 +157,8 @@ def test_regions_touch_by_corners_and_count_alike_whatever_their_size():
     anomaly_map = np.ones((8, 8))
     anomaly_map[[0, 1], [0, 1]] = 2
     anomaly_map[4:8, 4:8] = 0
-    assert metrics.aupro([anomaly_map], [gt_mask]).value == 0.5
-    assert metrics.pixel_auroc([anomaly_map], [gt_mask]).value == pytest.approx(2 / 18)
+    assert exact_figure("aupro", [anomaly_map], [gt_mask]).value == 0.5
+    assert exact_figure("pixel_auroc", [anomaly_map], [gt_mask]).value == pytest.approx(2 / 18)
 
 
 def test_pixel_metrics_equal_independent_code_on_maps_of_different_sizes():
@@ -161,9 +167,9 @@ def test_pixel_metrics_equal_independent_code_on_maps_of_different_sizes():
     pixels = np.concatenate([m.ravel() for m in maps])
     defective = np.concatenate([g.ravel() for g in gt_masks])
     for limit in (0.05, 0.3, 1.0):
-        found = metrics.aupro(maps, gt_masks, limit).value
+        found = exact_figure("aupro", maps, gt_masks, limit).value
         assert found == pytest.approx(slow_aupro(maps, gt_masks, limit), abs=1e-9)
-    assert metrics.pixel_auroc(maps, gt_masks).value == pytest.approx(
+    assert exact_figure("pixel_auroc", maps, gt_masks).value == pytest.approx(
         roc_auc_score(defective, pixels), abs=1e-9
     )
 
@@ -174,7 +180,7 @@ def test_a_figure_over_some_images_is_that_of_a_set_of_them_alone():
     for anomaly_map, gt_mask in zip(maps, gt_masks, strict=True):
         histogram.add(anomaly_map, gt_mask)
     some = [0, 2, 7]
-    alone = metrics.aupro([maps[n] for n in some], [gt_masks[n] for n in some])
+    alone = exact_figure("aupro", [maps[n] for n in some], [gt_masks[n] for n in some])
     assert histogram.figure("aupro", some) == alone
     assert len(histogram) == 9
 
@@ -182,13 +188,16 @@ def test_a_figure_over_some_images_is_that_of_a_set_of_them_alone():
 def test_large_maps_take_little_time_and_bins_are_close():
     maps, gt_masks = maps_and_masks(60, 256)
     start = time.process_time()
-    exact = metrics.aupro(maps, gt_masks).value, metrics.pixel_auroc(maps, gt_masks).value
+    exact = (
+        exact_figure("aupro", maps, gt_masks).value,
+        exact_figure("pixel_auroc", maps, gt_masks).value,
+    )
     exact_s = time.process_time() - start
     start = time.process_time()
     histogram = PixelHistogram()
     for anomaly_map, gt_mask in zip(maps, gt_masks, strict=True):
         histogram.add(anomaly_map, gt_mask)
-    binned = histogram.aupro().value, histogram.pixel_auroc().value
+    binned = histogram.figure("aupro").value, histogram.figure("pixel_auroc").value
     binned_s = time.process_time() - start
 
     assert binned == pytest.approx(exact, abs=1e-3)
@@ -301,7 +310,7 @@ def test_a_resample_equals_the_figure_of_the_images_drawn():
         histogram.add(anomaly_map, gt_mask)
     drawn = [0, 2, 2, 4, 5]
     weights = np.bincount(drawn, minlength=6)[None].astype(np.uint16)
-    expected = metrics.aupro([maps[n] for n in drawn], [gt_masks[n] for n in drawn]).value
+    expected = exact_figure("aupro", [maps[n] for n in drawn], [gt_masks[n] for n in drawn]).value
     assert histogram.distribution("aupro", weights)[0] == pytest.approx(expected, abs=2e-3)
 
 

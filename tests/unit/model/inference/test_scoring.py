@@ -15,7 +15,8 @@ from mrkd.errors import ArtefactError
 from mrkd.model import artefact
 from mrkd.model.artefact import save_load
 from mrkd.model.calibration import calibrate
-from mrkd.model.inference import Scorer, find_regions, score_images
+from mrkd.model.inference import Scorer, score_images
+from mrkd.model.inference.regions import find_regions
 from mrkd.storage import schema
 from tests.support.models import FIT, small_model
 

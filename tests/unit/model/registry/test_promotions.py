@@ -175,7 +175,7 @@ def test_a_hold_is_written_once_and_is_no_version(workspace):
 
 def test_a_damaged_hold_is_named(workspace):
     storage.write(storage.join(workspace, "models", "plate", "holds", "bb.json"), b"{}")
-    with pytest.raises(ArtefactError, match=r"holds/bb\.json is no record"):
+    with pytest.raises(ArtefactError, match=r"holds/bb\.json is not a record"):
         promotions.holds(workspace, "plate")
 
 

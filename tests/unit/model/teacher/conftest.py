@@ -4,7 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from mrkd.model.teacher import Backbone, Teacher, build, load_teacher
+from mrkd.model.teacher import Teacher
+from mrkd.model.teacher.architectures import build
+from mrkd.model.teacher.interface import Backbone
+from mrkd.model.teacher.teacher import load_teacher
 
 
 @pytest.fixture(autouse=True)

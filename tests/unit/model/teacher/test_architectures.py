@@ -7,7 +7,9 @@ import torch
 
 from mrkd.data.images import to_tensor
 from mrkd.errors import ConfigError
-from mrkd.model.teacher import BACKBONES, WEIGHTS, build, load_teacher, read_state
+from mrkd.model.teacher.architectures import BACKBONES, build
+from mrkd.model.teacher.teacher import load_teacher
+from mrkd.model.teacher.weights import WEIGHTS, read_state
 
 LITE_INPUT_SIZES = {"efficientnet_lite0": 224, "efficientnet_lite1": 240, "efficientnet_lite2": 260}
 TABBY, TIGER_CAT, EGYPTIAN_CAT = 281, 282, 285

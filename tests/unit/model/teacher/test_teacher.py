@@ -9,7 +9,10 @@ import torch
 from torch import nn
 
 from mrkd.errors import TeacherError
-from mrkd.model.teacher import BACKBONES, build, load_teacher, read_state, teacher_from_safetensors
+from mrkd.model.teacher import teacher_from_safetensors
+from mrkd.model.teacher.architectures import BACKBONES, build
+from mrkd.model.teacher.teacher import load_teacher
+from mrkd.model.teacher.weights import read_state
 from tests.support.features import assert_same_features
 
 

@@ -9,7 +9,9 @@ import safetensors.torch
 import torch
 
 from mrkd.errors import TeacherError
-from mrkd.model.teacher import Backbone, load_teacher, read_state
+from mrkd.model.teacher.interface import Backbone
+from mrkd.model.teacher.teacher import load_teacher
+from mrkd.model.teacher.weights import read_state
 from tests.support.features import assert_same_features
 from tests.support.file_server import serving
 

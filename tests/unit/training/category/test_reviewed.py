@@ -95,7 +95,7 @@ def test_a_confirmed_defect_trains_under_no_name(plant):
     assert result.version != plain.version
     assert sum(result.num_images.values()) == sum(plain.num_images.values()) - 1
     (left_out,) = result.skipped
-    assert left_out.endswith("looks-good.png: people found a defect in it")
+    assert left_out.endswith("looks-good.png: a reviewer found a defect in it")
 
 
 def test_an_archive_that_is_trained_on_loses_its_confirmed_defects_by_name_too(plant):

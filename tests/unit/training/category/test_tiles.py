@@ -6,7 +6,6 @@ import pytest
 from mrkd.config import EvalConfig
 from mrkd.data import datasets, images, preprocess
 from mrkd.data.preprocess import Preprocessor
-from mrkd.evaluation import metrics
 from mrkd.evaluation.evaluate_model import measure_category
 from mrkd.model import artefact
 from mrkd.model.artefact import save_load
@@ -17,6 +16,7 @@ from mrkd.training.category.split_images import decode_good, read_good
 from mrkd.training.gate.compare_models import by_labels
 from tests.support.models import small_config, small_model
 from tests.support.parts import make_parts
+from tests.support.pixel_metrics import exact_figure
 from tests.support.rivals import rival, shown
 
 
@@ -95,7 +95,7 @@ def test_large_pictures_are_evaluated_and_judged_as_they_are_scored(category):
 
     uris = [sample.gt_mask_uri for sample in test]
     masks = [uri and images.to_mask(images.decode(datasets.read_image(uri))) for uri in uris]
-    exact = metrics.pixel_auroc([one.anomaly_map for one in scored], masks)
+    exact = exact_figure("pixel_auroc", [one.anomaly_map for one in scored], masks)
     (found,) = [
         row["value"]
         for row in measured.metrics.to_pylist()

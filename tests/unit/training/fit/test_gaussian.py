@@ -4,11 +4,11 @@ import torch
 from sklearn.covariance import ledoit_wolf
 
 from mrkd.errors import ConfigError
-from mrkd.model import teacher as backbones
 from mrkd.model.detector import infer
 from mrkd.model.feature_cache import TeacherFeatures
 from mrkd.model.feature_pairs import inside
 from mrkd.model.mrkd import build
+from mrkd.model.teacher.teacher import load_teacher
 from mrkd.training import fit
 from mrkd.training.fit.validation import fit_gaussian
 from tests.support.models import FIT, MODEL
@@ -18,7 +18,7 @@ CONFIG = MODEL.with_values({"gaussian": 2.0})
 
 @pytest.fixture(scope="module")
 def teacher():
-    return backbones.load_teacher(MODEL.backbone, taps=MODEL.taps, weights="random")
+    return load_teacher(MODEL.backbone, taps=MODEL.taps, weights="random")
 
 
 def pictures(count, seed=0):

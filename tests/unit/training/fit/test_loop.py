@@ -7,6 +7,8 @@ import torch
 
 from mrkd.model.anomaly_map import level_maps
 from mrkd.training import fit
+from mrkd.training.fit.masks import feature_masks
+from mrkd.training.fit.resume_state import digest
 from tests.support.models import MODEL, small_model
 from tests.support.trainings import FIT, features, fit_small
 
@@ -35,7 +37,7 @@ def test_the_best_epochs_weights_are_kept():
     model, result = fit_small(max_steps=20, learning_rate=0.3)
     best = min(row["validation_loss"] for row in result.history)
     assert result.history[result.best_epoch]["validation_loss"] == best
-    assert fit.digest(model.trained_state()) == result.digest
+    assert digest(model.trained_state()) == result.digest
     assert not model.training
 
 
@@ -85,9 +87,7 @@ def test_calibrated_levels_have_mean_zero_and_deviation_one_on_held_out_images()
 def test_a_mask_hangs_on_seed_level_step_and_sample_alone():
     def masks(names, step=3, **values):
         config = dataclasses.replace(FIT, **values)
-        return fit.feature_masks(
-            [(8, 8), (4, 4)], config=config, rate=0.5, step=step, sample_ids=names
-        )
+        return feature_masks([(8, 8), (4, 4)], config=config, rate=0.5, step=step, sample_ids=names)
 
     alone, together = masks(["a"]), masks(["b", "a"])
     for one, two in zip(alone, together, strict=True):
@@ -102,7 +102,7 @@ def test_a_mask_hangs_on_seed_level_step_and_sample_alone():
 def test_masks_hide_the_stated_share_in_whole_cells(rate, cell):
     config = dataclasses.replace(FIT, mask_cell=cell)
     names = [str(n) for n in range(64)]
-    (kept,) = fit.feature_masks([(32, 32)], config=config, rate=rate, step=0, sample_ids=names)
+    (kept,) = feature_masks([(32, 32)], config=config, rate=rate, step=0, sample_ids=names)
     assert kept.shape == (64, 1, 32, 32)
     assert set(kept.unique().tolist()) <= {0.0, 1.0}
     assert abs((kept == 0).float().mean() - rate) < 0.02
@@ -113,7 +113,7 @@ def test_masks_hide_the_stated_share_in_whole_cells(rate, cell):
 def test_rescaled_masks_keep_the_mean():
     config = dataclasses.replace(FIT, mask_rescale=True)
     names = [str(n) for n in range(64)]
-    (kept,) = fit.feature_masks([(32, 32)], config=config, rate=0.4, step=0, sample_ids=names)
+    (kept,) = feature_masks([(32, 32)], config=config, rate=0.4, step=0, sample_ids=names)
     assert abs(kept.mean() - 1) < 0.02
 
 

@@ -114,7 +114,7 @@ def test_a_damaged_checkpoint_is_refused_wherever_the_damage_is(state):
         with pytest.raises(ArtefactError, match="here is"):
             Checkpoint.from_bytes(bytes(changed), where="here")
     for length in (0, 7, len(data) - 1):
-        with pytest.raises(ArtefactError, match="here is no checkpoint"):
+        with pytest.raises(ArtefactError, match="here is not a checkpoint"):
             Checkpoint.from_bytes(data[:length], where="here")
 
 
@@ -124,7 +124,7 @@ def test_a_damaged_checkpoint_is_refused_wherever_the_damage_is(state):
 def test_a_file_with_other_fields_than_this_releases_is_no_checkpoint(name, facts):
     header = {"facts": json.dumps(facts), "sha256": ""}
     data = safetensors.torch.save({name: torch.zeros(1)}, header)
-    with pytest.raises(ArtefactError, match="here is no checkpoint"):
+    with pytest.raises(ArtefactError, match="here is not a checkpoint"):
         Checkpoint.from_bytes(data, where="here")
 
 

@@ -8,8 +8,7 @@ from mrkd.data import preprocess
 from mrkd.data.datasets import Sample
 from mrkd.errors import CategoryError, StorageError
 from mrkd.model import inference
-from mrkd.training import gate
-from mrkd.training.gate.compare_models import by_defects, by_labels
+from mrkd.training.gate.compare_models import MIN_SHARED, by_defects, by_labels
 from tests.support.models import MODEL, small_cells, small_model
 from tests.support.rivals import WORSE, held_out, region, rival, shown, sides_of
 
@@ -98,7 +97,7 @@ def test_clean_held_out_images_score_as_in_their_calibration(good):
 
 def test_only_images_that_both_models_held_out_are_shared(good):
     both = held_out(good)
-    assert len(held_out(good, every=2)) > len(both) >= gate.MIN_SHARED
+    assert len(held_out(good, every=2)) > len(both) >= MIN_SHARED
     rivals = [shown(sides=sides_of(good, every=2)), shown(sides=sides_of(good))]
     trial = by_defects(rivals, good, 500)
     assert (trial.num_good, trial.num_shared) == (len(both), len(both))
@@ -107,7 +106,7 @@ def test_only_images_that_both_models_held_out_are_shared(good):
 def test_where_too_few_are_shared_the_challengers_own_are_shown(good):
     rivals = [shown(sides=sides_of(good)), shown(sides=sides_of(good, every=20))]
     trial = by_defects(rivals, good, 500)
-    assert trial.num_shared == len(held_out(good, every=20)) < gate.MIN_SHARED
+    assert trial.num_shared == len(held_out(good, every=20)) < MIN_SHARED
     assert trial.num_good == len(held_out(good))
 
 

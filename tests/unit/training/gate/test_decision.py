@@ -9,7 +9,7 @@ from mrkd.model import artefact
 from mrkd.model.artefact import save_load
 from mrkd.training import gate
 from mrkd.training.gate import decision
-from mrkd.training.gate.compare_models import by_defects
+from mrkd.training.gate.compare_models import MIN_SHARED, by_defects
 from tests.support.models import small_model
 from tests.support.rivals import (
     BETTER,
@@ -162,7 +162,7 @@ def test_too_few_shared_images_are_said(workspace, good, better):
     champion = crown(workspace, rival(), sides_of(good, every=20))
     found = judge(workspace, better, champion, [], good)
     num_shared = found.record["false_calls"]["num_shared"]
-    assert num_shared < gate.MIN_SHARED
+    assert num_shared < MIN_SHARED
     assert f"of which the champion held out {num_shared} alone" in found.reason
 
 
