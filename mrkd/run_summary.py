@@ -1,6 +1,6 @@
 """The verdict of a command: its last line on stdout, and `summary.json` beside its output.
 
-`ray job submit` turns every exit code but 0 into 1, so what a scheduler needs to know stands here.
+`ray job submit` turns every exit code but 0 into 1, so what a scheduler needs to know is here.
 """
 
 from __future__ import annotations

@@ -81,8 +81,8 @@ class CategoryChange:
     Args:
         category: its name.
         models_a: version and calibration of each model that scored it in the first night.
-        models_b: and in the second.
-        images: of either night.
+        models_b: version and calibration of each model that scored it in the second night.
+        images: number of images that either night has.
         both: images that both nights scored.
         changes: number of images by `CHANGES`.
         other_images: whose bytes are not the same in both nights.
@@ -134,7 +134,7 @@ class Comparison:
         }
 
     def table(self) -> list[dict[str, Any]]:
-        """A row for each category, as people ask for it."""
+        """A row for each category, for the command's output."""
         return [
             {
                 "category": one.category,
@@ -191,7 +191,7 @@ class Comparison:
             found = cls(**facts, rows=table)
         except (KeyError, TypeError, ValueError) as error:
             raise ArtefactError(
-                f"{uri} is no comparison of this version of mrkd ({error!r}): compare again"
+                f"{uri} is not a comparison of this version of mrkd ({error!r}): compare again"
             ) from error
         if not table.schema.equals(COMPARISON):
             raise ArtefactError(f"{uri} has other columns than this version: compare again")

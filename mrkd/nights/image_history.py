@@ -1,4 +1,4 @@
-"""What became of one image: its rows over all nights, and who let the models decide that did.
+"""History of one image: its row in every night, the model's version, and who promoted that.
 
 Nothing but the manifests is searched: they hold each shard's first and last URI, so that of ten
 million rows one file a night is read.
@@ -32,13 +32,13 @@ class Sighting:
         run: name of the night.
         category: that it was filed under.
         closed_at: when the row's revision was closed, UTC, ISO 8601.
-        row: of `schema.SCORES`; the map only where it was asked for.
+        row: row of `schema.SCORES`; the map only where it was asked for.
         superseded: whether the image was scored again in the same night, so that this row no
             longer counts.
         promotion: that made the row's model and calibration decide; None: none did, see `models`.
-        models: of the night's config: the set of versions that it tried out, empty for champions.
+        models: the night's `models`: the set of versions that it tried out, empty for champions.
         tars: suffixes of the night's tars.
-        review: what a person says of these bytes; None: nobody said anything.
+        review: a person's verdict on these bytes; None: there is none.
     """
 
     run: str
@@ -82,12 +82,12 @@ def history(workspace: str, image_uri: str, *, maps: bool = True) -> list[Sighti
 
     Args:
         workspace: URI.
-        image_uri: as rows hold it, or a path; of a tar's member `<tar>#<member>`.
+        image_uri: URI as rows hold it, or a path; for a tar's member `<tar>#<member>`.
         maps: whether the rows' maps are read as well.
 
     Raises:
         NightError: no night holds it, or a shard that should is gone or damaged.
-        ArtefactError: a manifest is damaged, a promotion, or an import of people's verdicts.
+        ArtefactError: a manifest, a promotion or an import of verdicts is damaged.
         StorageError: the workspace cannot be read.
     """
     uri = storage.join(image_uri)
@@ -154,7 +154,7 @@ def _candidates(manifest: Manifest, uri: str) -> list[Stored]:
 
 
 def _category(archive: Mapping[str, Any], uri: str) -> str | None:
-    """By the night's template; a manifest or a tar's JSON may have said otherwise."""
+    """By the night's template; a manifest or a tar's JSON may have given another."""
     if not archive.get("uri"):
         return None
     root = storage.join(archive["uri"]).rstrip("/") + "/"

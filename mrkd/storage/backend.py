@@ -1,4 +1,4 @@
-"""What a kind of place must do: the local file system does it, and S3 does it."""
+"""Operations that every kind of storage has: the local file system and S3."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Fetched(NamedTuple):
 
 
 class Store(Protocol):
-    """The operations of one kind of place, on canonical URIs; `mrkd.storage` documents them."""
+    """The operations of one kind of storage, on canonical URIs; `mrkd.storage` documents them."""
 
     def files(self, uri: str) -> Iterator[list[FileEntry]]:
         """All files below a folder, some at a time, in any order; none where there is none."""
@@ -42,7 +42,7 @@ class Store(Protocol):
         """Names of the folders right below a folder, in any order."""
 
     def stat(self, uri: str) -> FileEntry | None:
-        """The file's entry, None where there is no such file."""
+        """The file's entry, None where it does not exist."""
 
     def fetch(self, uri: str, *, if_match: str | None, max_bytes: int | None) -> Fetched:
         """The file's bytes and ETag."""

@@ -1,4 +1,4 @@
-"""What a place is called, and of which kind it is; nothing is asked of it."""
+"""URIs of files: their canonical form and their kind; no storage is asked."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ LOCAL = "file://"
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
 _SECRETS = re.compile(r"(?<=//)[^/]*@|\?.*", re.DOTALL)
-"""Where the URI of another kind of place, as one that was signed, may hold some."""
+"""Parts of other URIs, such as signed ones, that may hold secrets."""
 
 
 def canonical(uri: str) -> str:
-    """The URI of a place that is written as one, or as a path.
+    """The URI of a location that is written as one, or as a path.
 
     Raises:
         StorageError: (missing) it is of no kind that can be opened.
     """
     if not uri or "\0" in uri:
-        raise StorageError(f"{uri!r} is no place: write a path, file:// or s3:// URI", "missing")
+        message = "use a path, file:///path or s3://bucket/key"
+        raise StorageError(f"invalid location {uri!r}: {message}", "missing")
     if uri.startswith(S3):
         split(uri)
         return uri

@@ -61,7 +61,7 @@ def load(config: DataConfig) -> dict[str, list[Sample]]:
 
     Raises:
         ConfigError: the root is missing or of another layout, a pattern fits no category, a
-            category's name cannot stand in a path, or a split file does not fit its images.
+            category's name cannot be part of a path, or a split file does not fit its images.
     """
     try:
         found = LAYOUTS[config.layout](config)
@@ -78,7 +78,7 @@ def load(config: DataConfig) -> dict[str, list[Sample]]:
 def _in_groups(found: dict[str, list[Sample]], pattern: str) -> dict[str, list[Sample]]:
     """The samples in the groups that `data.group` reads from their names.
 
-    An image that is named otherwise is a group of its own, and is told of.
+    An image that is named otherwise is a group of its own, and is logged.
 
     Raises:
         ConfigError: no good image is named so.
@@ -131,7 +131,7 @@ def read_gt_mask(uri: str, geometry: Geometry) -> NDArray[np.bool_]:
     Half of its own brightest pixel, so that masks of 0 and 1 are read like those of 0 and 255.
 
     Raises:
-        CategoryError: it is no image, or not of its image's size.
+        CategoryError: it is not an image, or not of its image's size.
     """
     try:
         gt_mask = images.to_mask(images.decode(read_image(uri)))

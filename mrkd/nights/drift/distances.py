@@ -1,4 +1,4 @@
-"""How far two distributions lie apart, and how far nights do among themselves."""
+"""Distances of two distributions, and the distances that nights have among themselves."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def distance(now: NDArray[np.float32], usual: NDArray[np.float32]) -> float:
 
     Args:
         now: quantiles, float32 `[21]`.
-        usual: likewise, of the reference.
+        usual: quantiles of the reference, float32 `[21]`.
     """
     lower, median, upper = (float(usual[place]) for place in (5, 10, 15))
     spread = max((upper - lower) / 1.349, _LEAST_SPREAD * abs(median), 1e-9)
@@ -44,8 +44,8 @@ def other_sizes(now: Mapping[str, int], usual: Mapping[str, int]) -> float:
     """Kolmogorov's distance of the pixels and of the shapes, the larger one.
 
     Args:
-        now: of "HxW", how many images have it.
-        usual: likewise, of the reference.
+        now: number of images by size, "HxW".
+        usual: number of the reference's images by size.
     """
     measures: tuple[Callable[[float, float], float], ...] = (
         lambda height, width: height * width,

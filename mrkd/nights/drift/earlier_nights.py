@@ -37,7 +37,7 @@ def earlier(workspace: str, profile: Profile) -> Earlier:
 
     Args:
         workspace: URI.
-        profile: of the night; those that began after it do not count.
+        profile: profile of the night; nights that began after it do not count.
 
     Raises:
         StorageError: the nights cannot be listed, or a profile that is there cannot be read.

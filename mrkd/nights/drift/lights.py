@@ -1,10 +1,10 @@
-"""Drift in separate lights: the pictures, the scores of good parts, the share called defective.
+"""Drift in separate lights: the images, the scores of good parts, the share called defective.
 
-A dark lamp changes pictures, a new batch of material changes scores, a broken tool changes
+A dark lamp changes images, a new batch of material changes scores, a broken tool changes
 decisions; a plant must tell them apart. Each is set against the images that the model was
 calibrated on and against earlier nights, and each light keeps the figure and the limits behind it:
 
-- **pictures and scores**: how far tonight's distribution lies from the reference's, by the mean
+- **images and scores**: how far tonight's distribution lies from the reference's, by the mean
   distance of their 5 ... 95 % quantiles, in spreads (interquartile range / 1.349) of the reference;
   a quantile counts 4 spreads at most, as between two kinds of parts a small share moves it far.
   Amber above 0.5, red above 1, each on top of what is usual: against calibration images
@@ -18,7 +18,7 @@ calibrated on and against earlier nights, and each light keeps the figure and th
 - **NOK rate**: against nights, its distance from their median. Amber above three, red above six of
   its usual changes (between nights and by chance), but not below a quarter, a half of the median.
   Against the calibration, what neither false calls nor the defects that are usual by the nights
-  explain; at most amber, as defects are no drift.
+  explain; at most amber, as defects are not drift.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Finding:
         amber: the figure's size above which it is no more green.
         red: above which it is red; infinite: it never is.
         now: the median, or the rate, tonight.
-        usual: the same of the reference.
+        usual: the reference's median, or rate.
         reason: why the light is unknown; else empty.
     """
 
@@ -93,8 +93,8 @@ class CalibrationImages:
 
     Args:
         num_images: how many, of their scores and of their looks.
-        quantiles: as `ProfileGroup.quantiles`; scores of those up to the threshold alone.
-        sizes: as `ProfileGroup.sizes`; empty where they are not known.
+        quantiles: see `ProfileGroup.quantiles`; scores of those up to the threshold alone.
+        sizes: see `ProfileGroup.sizes`; empty where they are not known.
         false_call_rate: that the calibration supports.
     """
 
@@ -127,8 +127,8 @@ def judge(
 
     Args:
         tonight: the group.
-        reference: of the model that scored it; None where that cannot be read.
-        nights: the same category and line in earlier nights.
+        reference: calibration images of the model that scored it; None where they cannot be read.
+        nights: groups of this category and line in earlier nights.
     """
     nights = [night for night in nights if night.num_scored >= MIN_IMAGES]
     # Scores and decisions of another model or threshold are of another scale.

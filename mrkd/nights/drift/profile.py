@@ -46,7 +46,7 @@ class ProfileGroup:
     """The images of one category that came from one line.
 
     Args:
-        category: of the images.
+        category: category of the images.
         line: their attribute `line`; empty where the archive's template names none.
         num_images: all of them.
         num_ok: called good.
@@ -54,7 +54,7 @@ class ProfileGroup:
         errors: by kind, how many have no score.
         quantiles: float32 `[21]` at `SHARES`, of `image_score` of OK images and of `brightness`,
             `contrast`, `sharpness` of all scored ones; none of what no image has.
-        sizes: of "HxW" in original pixels, how many scored images have it.
+        sizes: number of scored images by size in original pixels, "HxW".
         model_version: that scored them, in the newest revision; empty: none.
         calibration: number of its calibration; 0: none.
     """
@@ -146,8 +146,8 @@ class Profile:
         version = facts.get("schema_version")
         if facts.get("schema") != "mrkd.profile" or version != str(PROFILE_VERSION):
             raise ArtefactError(
-                f"{name} is no profile of version {PROFILE_VERSION}: `mrkd report` on its night "
-                "writes it anew"
+                f"{name} is not a profile of version {PROFILE_VERSION}: `mrkd report` on its night "
+                "writes it again"
             )
         values: dict[str, Any] = {key: facts[key] for key in _FACTS}
         groups = tuple(map(_to_group, table.to_pylist()))
@@ -158,7 +158,7 @@ _FACTS = ("run", "revision", "began_at", "closed_at", "models")
 
 
 def read(night_uri: str) -> Profile:
-    """The profile that stands in a night's folder.
+    """The profile in a night's folder.
 
     Raises:
         StorageError: there is none, or it cannot be read.

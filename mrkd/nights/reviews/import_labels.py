@@ -1,4 +1,4 @@
-"""An import: labels are matched with the rows that people looked at, and stored."""
+"""An import: labels are matched with the rows of nights, and stored."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class Brought:
     """What an import did.
 
     Args:
-        reviews: that were stored.
-        known: labels that stood there already.
+        reviews: verdicts that were stored.
+        known: labels that were stored already.
         unmatched: images that no closed night has a row of.
         unread: images of `reviews` that the archive does not hold any more as they were scored: a
             training cannot know their bytes.
         runs: nights that scored any of `reviews`.
-        uri: of the file that holds them; empty where there was nothing new.
+        uri: URI of the file that holds them; empty where there was nothing new.
     """
 
     reviews: tuple[Review, ...]
@@ -45,7 +45,7 @@ class Brought:
 
 
 def bring(workspace: str, labels: Sequence[Label], *, by: str) -> Brought:
-    """Stores what people say of images that nights have scored.
+    """Stores verdicts on images that nights have scored.
 
     Args:
         workspace: URI.

@@ -43,16 +43,16 @@ class Review:
     """One verdict, and the row that it is on.
 
     Args:
-        image_uri: as nights list it.
+        image_uri: URI as nights list it.
         category: that it was filed under.
-        image_etag: of the bytes that were scored; empty where a night could not say.
-        verdict: of a person.
+        image_etag: ETag of the bytes that were scored; empty where a night did not know it.
+        verdict: the person's verdict.
         by: who.
         at: when, UTC, ISO 8601.
         run: the newest night that scored these bytes.
-        called: what that night said: OK, NOK or ERROR.
-        sha256: of the bytes; empty where the archive did not hold them any more.
-        copy: of a confirmed false call its file below `reviews`; else empty.
+        called: what that night called it: OK, NOK or ERROR.
+        sha256: digest of the bytes; empty where the archive did not hold them any more.
+        copy: file below `reviews` that holds a confirmed false call; else empty.
     """
 
     image_uri: str
@@ -73,7 +73,7 @@ class Review:
 
 
 def folder_of(workspace: str) -> str:
-    """Where a workspace's verdicts stand."""
+    """The folder of a workspace's verdicts."""
     return storage.join(workspace, "reviews")
 
 

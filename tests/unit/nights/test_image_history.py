@@ -123,7 +123,7 @@ def test_an_image_of_no_night_is_said_and_so_is_a_shard_that_is_damaged(tmp_path
         history(str(tmp_path), "s3://plant/5.png")
     shard = tmp_path / "nights/a/scores/category=plate/shard-1.parquet"
     shard.write_bytes(b"no Parquet")
-    with pytest.raises(ArtefactError, match="no whole Parquet file"):
+    with pytest.raises(ArtefactError, match="not a whole Parquet file"):
         history(str(tmp_path), "s3://plant/5.png")
 
 
