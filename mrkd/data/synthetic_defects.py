@@ -122,9 +122,7 @@ def defect(
         drawn = int(rng.integers(num_positions))
         position = drawn if positions is None else int(positions[drawn])
         extent = max(side * rng.uniform(*_EXTENTS[size]), 1.0)
-        window = _Window.around(
-            pixels, position if positions is None else int(positions[position]), extent
-        )
+        window = _Window.around(pixels, position, extent)
         changed, shape = _DRAW[kind](pixels, window, extent, rng)
         # The middle is inside, so that something always is.
         shape[window.middle] = True

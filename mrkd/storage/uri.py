@@ -14,6 +14,7 @@ _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
 _SECRETS = re.compile(r"(?<=//)[^/]*@|\?.*", re.DOTALL)
 """Parts of other URIs, such as signed ones, that may hold secrets."""
+_USE_ONE = "use a path, file:///path or s3://bucket/key"
 
 
 def canonical(uri: str) -> str:
@@ -23,18 +24,14 @@ def canonical(uri: str) -> str:
         StorageError: (missing) it is of no kind that can be opened.
     """
     if not uri or "\0" in uri:
-        message = "use a path, file:///path or s3://bucket/key"
-        raise StorageError(f"invalid location {uri!r}: {message}", "missing")
+        raise StorageError(f"invalid location {uri!r}: {_USE_ONE}", "missing")
     if uri.startswith(S3):
         split(uri)
         return uri
     path = uri.removeprefix(LOCAL)
     if (path != uri and not path.startswith("/")) or _SCHEME.match(path):
-        raise StorageError(
-            f"{_SECRETS.sub('', uri)} is of no kind that can be opened: write a path, file:///... "
-            "or s3://...",
-            "missing",
-        )
+        found = _SECRETS.sub("", uri)
+        raise StorageError(f"{found} is of no kind that can be opened: {_USE_ONE}", "missing")
     return LOCAL + os.path.abspath(path)  # noqa: PTH100 (resolve follows links)
 
 
@@ -48,7 +45,7 @@ def split(uri: str) -> tuple[str, str]:
     bucket, _, key = uri.removeprefix(S3).partition("/")
     if not _BUCKET.fullmatch(bucket):
         raise StorageError(
-            "an s3:// URI does not begin with a bucket's name: write s3://bucket/key, and leave "
+            "an s3:// URI does not begin with a bucket's name: use s3://bucket/key, and leave "
             "credentials and endpoint to the AWS environment",
             "missing",
         )

@@ -115,5 +115,5 @@ def test_a_night_at_work_is_left_alone(tmp_path):
 def test_a_record_that_is_none_is_named(tmp_path):
     uri = night(tmp_path, "a", [row("x", 0.1)])
     storage.write_json(f"{uri}/prunings/1.json", {"run": "a", "what": 1})
-    with pytest.raises(ArtefactError, match=r"prunings/1.json is not a pruning.s record"):
+    with pytest.raises(ArtefactError, match=r"prunings/1.json is not a pruning's record"):
         due(str(tmp_path), AGE, at=TODAY)
