@@ -96,11 +96,18 @@ def test_versions_are_found_by_one_listing_and_sorted_by_name(workspace, monkeyp
         complete(workspace, version)
     storage.write_json(f"{workspace}/models/plate/holds/model.json", {})
     asked = []
-    for name in ("stat", "list_files", "list_names"):
+
+    def counted(name):
         function = getattr(storage, name)
-        monkeypatch.setattr(
-            storage, name, lambda uri, f=function, **kw: (asked.append(uri), f(uri, **kw))[1]
-        )
+
+        def call(uri, **values):
+            asked.append(uri)
+            return function(uri, **values)
+
+        return call
+
+    for name in ("stat", "list_files", "list_names"):
+        monkeypatch.setattr(storage, name, counted(name))
     assert promotions.versions(workspace, "plate") == ["aa", "aa-2", "bb"]
     assert len(asked) == 1
 
