@@ -25,7 +25,6 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Literal
@@ -52,11 +51,9 @@ from mrkd.nights.plan import Pins, Plan
 from mrkd.nights.shards import Pin, Shard
 from mrkd.storage import schema
 from mrkd.storage.lease import Lease
+from mrkd.storage.thread_map import in_threads
 
 log = logging.getLogger(__name__)
-
-_AT_ONCE = 16
-"""Footers that are read at the same time."""
 
 
 @dataclass(frozen=True)
@@ -221,8 +218,7 @@ class Night:
         """The manifest of a revision, all of whose rows were seen to be there, once."""
         shards = plan.shards()
         self._check_files(plan.revision, {shard.file for shard in shards})
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            stored = tuple(pool.map(self._stored, shards))
+        stored = tuple(in_threads(self._stored, shards))
         for shard, stands in zip(shards, stored, strict=True):
             if stands.rows != shard.rows.num_rows:
                 raise NightError(

@@ -15,15 +15,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Generator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pyarrow import fs
 
 from mrkd.errors import StorageError
-from mrkd.storage.backend import Fetched, FileEntry, Store
+from mrkd.storage.backend import Fetched, FileEntry
 from mrkd.storage.local import LocalStore
 from mrkd.storage.request_counts import requests
 from mrkd.storage.uri import LOCAL, S3, canonical, split
+
+if TYPE_CHECKING:
+    from mrkd.storage.s3 import S3Store
 
 __all__ = [
     "Fetched",
@@ -215,7 +218,7 @@ def write_json(
     return write(uri, f"{text}\n".encode(), if_absent=if_absent, if_match=if_match)
 
 
-def _open(uri: str) -> tuple[Store, str]:
+def _open(uri: str) -> tuple[LocalStore | S3Store, str]:
     """The store of a URI, and that URI in canonical form."""
     uri = canonical(uri)
     if uri.startswith(S3):

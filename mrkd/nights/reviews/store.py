@@ -20,23 +20,6 @@ from mrkd.storage.thread_map import in_threads
 
 REVIEWS_VERSION = 1
 
-REVIEWS = pa.schema(
-    [
-        pa.field("image_uri", pa.string(), nullable=False),
-        pa.field("category", pa.string(), nullable=False),
-        pa.field("image_etag", pa.string(), nullable=False),
-        pa.field("verdict", pa.string(), nullable=False),
-        pa.field("by", pa.string(), nullable=False),
-        pa.field("at", pa.string(), nullable=False),
-        pa.field("run", pa.string(), nullable=False),
-        pa.field("called", pa.string(), nullable=False),
-        pa.field("sha256", pa.string(), nullable=False),
-        pa.field("copy", pa.string(), nullable=False),
-    ],
-    metadata={"schema": "mrkd.reviews", "schema_version": str(REVIEWS_VERSION)},
-)
-"""Rows of an import; see `Review`."""
-
 
 @dataclass(frozen=True)
 class Review:
@@ -70,6 +53,13 @@ class Review:
     def key(self) -> tuple[str, str]:
         """What it is a verdict on."""
         return self.image_uri, self.image_etag
+
+
+REVIEWS = pa.schema(
+    [pa.field(name, pa.string(), nullable=False) for name in Review.__dataclass_fields__],
+    metadata={"schema": "mrkd.reviews", "schema_version": str(REVIEWS_VERSION)},
+)
+"""Rows of an import; see `Review`."""
 
 
 def folder_of(workspace: str) -> str:
@@ -119,7 +109,7 @@ def add(workspace: str, reviews: Sequence[Review], *, by: str) -> str:
 
 
 def numbers(workspace: str) -> list[int]:
-    """Of the imports, rising."""
+    """Numbers of the imports, rising."""
     return storage.list_numbers(storage.join(folder_of(workspace), "imports"), suffix=".parquet")
 
 
