@@ -32,7 +32,7 @@ class Decoded:
         attributes: the template's other fields.
         pixels: uint8 RGB at the model's size: `[S, S, 3]`, or `[T, S, S, 3]` where the model takes
             an image in tiles; None for an error.
-        geometry: how the original lies on its map; None for an error.
+        geometry: position of the original on its map; None for an error.
         statistics: brightness, contrast and sharpness of the original; None for an error.
         error_kind: member of `schema.ERROR_KINDS`; None for an image.
         error_message: one line that says what to do; None for an image.

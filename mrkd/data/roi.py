@@ -36,7 +36,7 @@ class Roi:
 
     Args:
         mask: bool `[H0, W0]` at the images' original size, True where the part is inspected.
-        source: what it was made from.
+        source: config that it was made from.
     """
 
     mask: NDArray[np.bool_]

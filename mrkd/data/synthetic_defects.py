@@ -253,7 +253,7 @@ def _noise(window: _Window, period: float, rng: np.random.Generator) -> Floats:
     """Fractal noise in [0, 1], float32 `[h, w]`: random grids, ever finer and weaker.
 
     Args:
-        window: to fill.
+        window: window to fill.
         period: period of the coarsest grid, in pixels.
         rng: generator of the grids.
     """

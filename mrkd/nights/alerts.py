@@ -47,12 +47,12 @@ class Alert:
         kind: nok_rate, error_share, silent_line, drift_pictures, drift_scores, drift_nok_rate, or
             late, which is of the whole night.
         category: category of the images; empty for an alert of the whole night.
-        line: that they came from; empty where the template names none.
+        line: line that they came from; empty where the template names none.
         text: one line for a reader.
         value: measured value; None where the alert has none.
         limit: limit from the config; None where the alert has none.
-        at: when it was found, UTC, ISO 8601.
-        sent_at: when the webhook took it; None: not yet, or there is none.
+        at: time when it was found, UTC, ISO 8601.
+        sent_at: time when the webhook took it; None: not yet, or the config names no webhook.
     """
 
     kind: str
@@ -112,7 +112,7 @@ def tell(
         night_uri: the night's folder.
         run: its name.
         found: alerts of this start.
-        config: where to.
+        config: config that names the webhook.
 
     Returns:
         All alerts of the night, and why the webhook did not take them; empty where it did.

@@ -30,6 +30,7 @@ from mrkd.model.artefact import Calibration
 from mrkd.model.artefact.save_load import LoadedModel
 from mrkd.model.calibration import calibrate
 from mrkd.nights import archived_images
+from mrkd.nights.drift.distances import robust_spread
 from mrkd.nights.manifest import open_night, read_manifests, readable
 from mrkd.nights.reviews import store as record
 
@@ -41,7 +42,6 @@ MIN_SEEN = 0.5
 """Share of a night that must have verdicts, for these to represent all of it."""
 _LEAST_READ = 0.5
 _MOST_CALLED = 0.5
-_MAD_TO_SD = 1.4826
 
 _COLUMNS = [
     "image_uri",
@@ -97,8 +97,8 @@ class Basis:
 
     Args:
         run: name of the night.
-        how: by verdicts, or by median and spread.
-        num_images: that it was made from.
+        how: `verdicts`, or `median` for median and spread.
+        num_images: number of images that it was made from.
         defect_rate: share of the night's images, the highest, that were taken for defective and
             left out; 0 by verdicts.
     """
@@ -231,8 +231,7 @@ def _moved(own: Sequence[float], line: NDArray[np.float64]) -> NDArray[np.float6
 
 
 def _robust(values: NDArray[np.float64]) -> tuple[float, float]:
-    centre = float(np.median(values))
-    return centre, _MAD_TO_SD * float(np.median(np.abs(values - centre)))
+    return float(np.median(values)), robust_spread(values)
 
 
 def carry_over(
@@ -245,7 +244,7 @@ def carry_over(
         category: its name.
         before: the champion's calibration, with a `line`.
         loaded: the new model, on the device to score on.
-        max_images: that are scored at most, chosen by the hash of their URIs.
+        max_images: most images that are scored, chosen by the hash of their URIs.
 
     Raises:
         NightError: the night is gone, or too few of its images can still be read.

@@ -85,7 +85,7 @@ class CategoryChange:
         images: number of images that either night has.
         both: images that both nights scored.
         changes: number of images by `CHANGES`.
-        other_images: whose bytes are not the same in both nights.
+        other_images: number of images whose bytes are not the same in both nights.
         rank_correlation: Spearman's, of the scores; None under 2 images, or where all are equal.
     """
 
@@ -107,7 +107,7 @@ class Comparison:
         workspace: URI.
         run_a: name of the first night.
         run_b: name of the second.
-        categories: by name.
+        categories: changes of each category, by name.
         rows: `COMPARISON`.
     """
 
@@ -269,9 +269,9 @@ def _change(a: pa.ChunkedArray, b: pa.ChunkedArray) -> pa.ChunkedArray:
         pc.equal(a, "ERROR"),
         pc.equal(b, "NOK"),
     ]
-    told = ("only_a", "only_b", None, "to_error", "from_error", "ok_to_nok", "nok_to_ok")
+    changes = ("only_a", "only_b", None, "to_error", "from_error", "ok_to_nok", "nok_to_ok")
     conditions = pc.make_struct(*(pc.fill_null(case, False) for case in cases))
-    return pc.case_when(conditions, *(pa.scalar(value, pa.string()) for value in told))
+    return pc.case_when(conditions, *(pa.scalar(value, pa.string()) for value in changes))
 
 
 def _category_change(category: str, rows: pa.Table) -> CategoryChange:

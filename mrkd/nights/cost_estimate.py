@@ -47,8 +47,8 @@ class Rate:
             pixel of everything that an image costs once.
         cpus: CPUs that are held meanwhile.
         gpus: GPUs that are held meanwhile.
-        source: how this is known.
-        step_s: of a training, seconds per pixel of a step: images of a batch times their pixels.
+        source: words on how this is known.
+        step_s: seconds per pixel of a training's step: images of a batch times their pixels.
     """
 
     image_s: float
@@ -66,12 +66,12 @@ class Forecast:
         command: its verb.
         head: heading of the table.
         rows: one for each category, with its `line` in the table.
-        counts: what the command's last line counts, but for seconds of CPUs and GPUs.
+        counts: counts of the command's last line, but for seconds of CPUs and GPUs.
         seconds: seconds of the cluster, or of all workers together.
         rate: rate that the seconds are made with; None where nothing would be done.
         price: price of an hour.
-        started_at: when the forecast was made, UTC, ISO 8601.
-        warning: what a reader must know besides; empty: nothing.
+        started_at: time when the forecast was made, UTC, ISO 8601.
+        warning: one line more for the reader; empty: none.
     """
 
     command: str

@@ -30,12 +30,12 @@ class Sighting:
 
     Args:
         run: name of the night.
-        category: that it was filed under.
-        closed_at: when the row's revision was closed, UTC, ISO 8601.
+        category: category that it was filed under.
+        closed_at: time when the row's revision was closed, UTC, ISO 8601.
         row: row of `schema.SCORES`; the map only where it was asked for.
         superseded: whether the image was scored again in the same night, so that this row no
             longer counts.
-        promotion: that made the row's model and calibration decide; None: none did, see `models`.
+        promotion: promotion that made the row's model and calibration decide; None: see `models`.
         models: the night's `models`: the set of versions that it tried out, empty for champions.
         tars: suffixes of the night's tars.
         review: a person's verdict on these bytes; None: there is none.
@@ -59,19 +59,18 @@ class Sighting:
     def line(self) -> dict[str, Any]:
         """What `mrkd nights show` prints of it."""
         names = ("image_score", "threshold", "p_value", "model_version", "calibration")
-        told, why = self.promotion, self.row["error_message"] or ""
-        if told is not None:
-            by, why = f"{told.by}, {told.at[:16]}Z", why or told.why
+        promotion, review, why = self.promotion, self.review, self.row["error_message"] or ""
+        if promotion is not None:
+            by, why = f"{promotion.by}, {promotion.at[:16]}Z", why or promotion.why
         else:
             by = f"tried out by {self.models}" if self.models else ""
-        said = self.review
         return {
             "night": f"{self.run}/{self.row['revision']}",
             "closed_at": f"{self.closed_at[:16]}Z",
             "category": self.category,
             "verdict": f"{self.verdict}, superseded" if self.superseded else self.verdict,
             **{name: self.row[name] for name in names},
-            "people": f"{said.verdict} by {said.by}, {said.at[:10]}" if said else "",
+            "people": f"{review.verdict} by {review.by}, {review.at[:10]}" if review else "",
             "promoted_by": by,
             "why": why,
         }
@@ -94,10 +93,10 @@ def history(workspace: str, image_uri: str, *, maps: bool = True) -> list[Sighti
     columns = [name for name in schema.SCORES.names if maps or name != "anomaly_map"]
     runs = storage.list_names(storage.join(workspace, "nights"))
 
-    said = {one.image_etag: one for one in record.read(workspace) if one.image_uri == uri}
+    reviews = {one.image_etag: one for one in record.read(workspace) if one.image_uri == uri}
 
     def of_night(run: str) -> list[Sighting]:
-        return list(_sightings(workspace, run, uri, columns, promotions, said))
+        return list(_sightings(workspace, run, uri, columns, promotions, reviews))
 
     @cache
     def promotions(category: str) -> Sequence[Promotion]:
@@ -118,7 +117,7 @@ def _sightings(
     uri: str,
     columns: Sequence[str],
     promotions: Callable[[str], Sequence[Promotion]],
-    said: Mapping[str, Review],
+    reviews: Mapping[str, Review],
 ) -> Iterator[Sighting]:
     """The rows of one night."""
     folder = storage.join(workspace, "nights", run)
@@ -139,7 +138,7 @@ def _sightings(
                 promotion=_promoted(promotions(stored.category), row, manifest.closed_at),
                 models=str(manifest.config.get("models", "")),
                 tars=tuple(archive.get("tars", ())),
-                review=said.get(row["image_etag"] or ""),
+                review=reviews.get(row["image_etag"] or ""),
             )
             break  # an image is in one category
 
@@ -149,8 +148,8 @@ def _candidates(manifest: Manifest, uri: str) -> list[Stored]:
     found = [one for one in manifest.shards if one.first_uri <= uri <= one.last_uri]
     if len(found) < 2:
         return found
-    said = _category(manifest.config.get("archive", {}), uri)
-    return sorted(found, key=lambda one: one.category != said)
+    named = _category(manifest.config.get("archive", {}), uri)
+    return sorted(found, key=lambda one: one.category != named)
 
 
 def _category(archive: Mapping[str, Any], uri: str) -> str | None:

@@ -33,14 +33,14 @@ class Stored:
     """A committed shard as a manifest names it.
 
     Args:
-        file: below the night's `scores`.
+        file: path below the night's `scores`.
         category: category of its images.
-        rows: how many it holds.
+        rows: number of its rows.
         first_uri: URI of its first row; rows are sorted.
         last_uri: URI of its last row.
         counts: `ok`, `nok` and each error kind.
         content_sha256: digest of the rows alone.
-        degraded: what was left out of its rows as the night was late, `scores_only`; else empty.
+        degraded: `scores_only` where maps were left out as the night was late; else empty.
     """
 
     file: str

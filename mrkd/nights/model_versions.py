@@ -67,7 +67,7 @@ def pin(workspace: str, category: str, versions: Mapping[str, str] | None = None
     Args:
         workspace: URI of the models.
         category: its name.
-        versions: that score in the champions' stead, by category. Such a one decides by the
+        versions: versions that score instead of champions, by category. Such a one decides by the
             calibration that it was promoted with last, else by its newest.
 
     Raises:

@@ -94,7 +94,7 @@ class Plan:
 
         Args:
             data: the file.
-            name: what the error calls it.
+            name: name of the file in errors.
 
         Raises:
             ArtefactError: it is damaged, or no plan.
@@ -127,7 +127,7 @@ def draft(
     """The plan of the images that are new or overwritten since the earlier plans.
 
     Args:
-        images: what the archive holds now (`archive.IMAGES`), by category, then URI.
+        images: rows of the archive as it is now (`archive.IMAGES`), by category, then URI.
         earlier: all plans of the night, the newest last.
         config: config of the run.
         pins: asked once for each category.

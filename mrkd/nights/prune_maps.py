@@ -37,13 +37,13 @@ class Pruning:
 
     Args:
         run: name of the night.
-        closed_at: when its newest revision was closed.
-        revisions: how many it had then; later ones are not pruned by this.
+        closed_at: time when its newest revision was closed.
+        revisions: number of its revisions then; later ones are not pruned by this.
         shards: files that held maps.
         bytes_before: size of these files.
         bytes_after: their size without the maps; 0 while nothing is done.
-        by: who; empty while nothing is done.
-        at: when, UTC, ISO 8601.
+        by: person who prunes it; empty while nothing is done.
+        at: time of the pruning, UTC, ISO 8601.
         older_than: the span that was asked for.
         version: version of this layout.
     """
@@ -99,7 +99,7 @@ def prune(workspace: str, one: Pruning, *, by: str, older_than: str) -> Pruning:
     Args:
         workspace: URI.
         one: night to prune, from `due`.
-        by: who.
+        by: person who prunes it.
         older_than: span that was asked for, for the record.
 
     Returns:

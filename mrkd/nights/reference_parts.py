@@ -25,6 +25,7 @@ from mrkd.errors import ArtefactError, ConfigError, GoldenError, StorageError
 from mrkd.model import artefact
 from mrkd.model.artefact import Calibration
 from mrkd.nights.archive import UNMATCHED, Template
+from mrkd.nights.drift.distances import robust_spread
 from mrkd.nights.shards import Pin
 from mrkd.run_summary import now
 from mrkd.storage.thread_map import in_threads
@@ -42,9 +43,6 @@ LABELS: tuple[Label, ...] = ("good", "bad")
 
 _SHOWN = 3
 _NO_MAPS = RowsConfig(map="none", max_regions=0)
-# Of normally distributed values the median distance from the median, times this, is the standard
-# deviation; a few odd held-out images do not widen it.
-_MAD_TO_SD = 1.4826
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,7 @@ class ScoreRange:
         spread: robust standard deviation of the model's held-out scores.
         num_images: number of images behind it.
         run: name of the night that set it.
-        at: when, UTC, ISO 8601.
+        at: time when it was set, UTC, ISO 8601.
     """
 
     low: float
@@ -316,5 +314,4 @@ def _first_seen(
 def spread(scores: Sequence[float]) -> float:
     """A robust standard deviation of scores; the plain one where half of them are equal."""
     values = np.asarray(scores, np.float64)
-    robust = _MAD_TO_SD * float(np.median(np.abs(values - np.median(values))))
-    return robust or float(values.std())
+    return robust_spread(values) or float(values.std())

@@ -146,8 +146,8 @@ def fetch_range(uri: str, start: int, length: int, *, if_match: str | None) -> F
 
     Args:
         uri: the file.
-        start: where they begin; at or behind the file's end there are none.
-        length: how many; 0 only asks for the ETag.
+        start: offset of the first byte; at or behind the file's end there are none.
+        length: number of bytes; 0 only asks for the ETag.
         if_match: ETag that the file must have.
 
     Raises:

@@ -51,8 +51,8 @@ def page(bucket: str, prefix: str, token: str | None = None, delimiter: str = ""
 
     Args:
         bucket: the bucket.
-        prefix: what the keys begin with.
-        token: where the page begins, from the page before it.
+        prefix: beginning of the keys.
+        token: start of the page, from the page before it.
         delimiter: "/" for what is right below the prefix, files and folders; else all files.
     """
     request: dict[str, Any] = {"Bucket": bucket, "Prefix": prefix}

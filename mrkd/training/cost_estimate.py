@@ -54,7 +54,7 @@ def forecast(config: TrainConfig, *, command: str = "train", times: int = 1) -> 
     Args:
         config: config of the fleet.
         command: verb that would do it.
-        times: how often each category is trained.
+        times: number of trainings of each category.
 
     Returns:
         The forecast, the longest category first.

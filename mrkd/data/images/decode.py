@@ -66,7 +66,7 @@ def decode(data: bytes, limits: DecodeLimits | None = None) -> Pixels:
 
     Args:
         data: the whole file.
-        limits: what it may cost; None: the defaults.
+        limits: limits on size and bytes; None: the defaults.
 
     Returns:
         uint8 `[H0, W0, 3]` RGB.

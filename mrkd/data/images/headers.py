@@ -25,11 +25,11 @@ class Header:
 
     Attributes:
         format: PNG, JPEG, TIFF, BMP or WebP.
-        height: in pixels.
-        width: in pixels.
+        height: height in pixels.
+        width: width in pixels.
         complete: the file is as long as it says.
-        unsupported: what about it is not decoded; empty: nothing.
-        alpha_offset: where a TIFF says that its alpha is not multiplied into its colours; 0: not.
+        unsupported: property that is not decoded; empty: none.
+        alpha_offset: offset of a TIFF's mark that its colours are without their alpha; 0: none.
     """
 
     format: str

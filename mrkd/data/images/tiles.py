@@ -44,8 +44,8 @@ class Tiling:
         original: (H0, W0) of the image.
         side: side of a tile, in original pixels.
         overlap: overlap of neighbours, in original pixels, at most half of `side`.
-        size: to which each tile is resized.
-        policy: how a tile is resized that the image's border cuts off.
+        size: side that each tile is resized to, in pixels.
+        policy: `stretch` or `letterbox`, for a tile that the image's border cuts off.
     """
 
     original: tuple[int, int]

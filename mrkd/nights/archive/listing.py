@@ -28,12 +28,12 @@ class Entry(NamedTuple):
 
     Attributes:
         uri: canonical; a tar member is `<tar uri>#<member>`.
-        key: what the template reads.
+        key: text that the template reads.
         etag: ETag of the file, a member's is its tar's; None: whatever is read will be scored.
         num_bytes: size of the image; None: not known.
         given: fields that a manifest has, which go before the template's.
         offset: position of a member's first byte in its tar.
-        problem: what is known to be wrong with it.
+        problem: reason why it cannot be read, where that is known.
     """
 
     uri: str

@@ -160,8 +160,9 @@ class _ManifestReader:
             raise ValueError(f"error_kind is {kind!r}, it may be {', '.join(schema.ERROR_KINDS)}")
         if offset is not None and row.get("size") is None:
             raise ValueError("a tar's member has no size")
-        said = (row.get("message") or "").strip() or "so its manifest says: list the archive again"
-        problem = Problem(kind, said) if kind is not None else None
+        reason = (row.get("message") or "").strip()
+        reason = reason or "so its manifest says: list the archive again"
+        problem = Problem(kind, reason) if kind is not None else None
         return Entry(
             uri, key, etag.strip('"') if etag else None, row.get("size"), given, offset, problem
         )

@@ -51,7 +51,7 @@ class Member:
         name: name in the tar, as it is.
         offset: position of its first byte in the tar.
         num_bytes: its size.
-        problem: what is known to be wrong with it.
+        problem: reason why it cannot be read, where that is known.
     """
 
     name: str
@@ -67,7 +67,7 @@ class TarContent:
     Attributes:
         members: its images by name; of several with one name the last counts.
         fields: string and number fields of its WebDataset JSONs, by the name without `.json`.
-        damage: why it could not be read to its end.
+        damage: reason why it could not be read to its end.
     """
 
     members: dict[str, Member] = field(default_factory=dict)

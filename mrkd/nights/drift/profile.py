@@ -51,11 +51,11 @@ class ProfileGroup:
         num_images: all of them.
         num_ok: called good.
         num_nok: called defective.
-        errors: by kind, how many have no score.
+        errors: number of images without a score, by kind of error.
         quantiles: float32 `[21]` at `SHARES`, of `image_score` of OK images and of `brightness`,
             `contrast`, `sharpness` of all scored ones; none of what no image has.
         sizes: number of scored images by size in original pixels, "HxW".
-        model_version: that scored them, in the newest revision; empty: none.
+        model_version: version that scored them, in the newest revision; empty: none.
         calibration: number of its calibration; 0: none.
     """
 
@@ -103,11 +103,11 @@ class Profile:
     Args:
         run: name of the night.
         revision: the newest that was closed when it was measured.
-        began_at: when its first revision was closed, UTC, ISO 8601; nights are in this order.
-        closed_at: when its newest was.
+        began_at: time when its first revision was closed, UTC, ISO 8601; nights are in this order.
+        closed_at: time when its newest was closed.
         models: `config.models` of the night; such a night tries other models out, and none that
             follows is set beside it.
-        groups: by category, then line.
+        groups: groups by category, then line.
     """
 
     run: str
@@ -135,7 +135,7 @@ class Profile:
 
         Args:
             data: the file.
-            name: what the error calls it.
+            name: name of the file in errors.
 
         Raises:
             ArtefactError: it is damaged, or no profile of this version.

@@ -21,7 +21,7 @@ class UsualRange:
         median: median of the nights.
         low: the night at their 5 % quantile, or next below; under 21 nights the lowest.
         high: the night at their 95 % quantile, or next above; under 21 nights the highest.
-        num_nights: how many there are.
+        num_nights: number of nights.
     """
 
     median: float
@@ -55,7 +55,7 @@ class Compared:
         tonight: None where nothing came.
         before: the group of each earlier night in which something came, the newest last.
         runs: names of these nights.
-        num_nights: how many earlier nights there are.
+        num_nights: number of earlier nights.
         volume: band of the number of images, over nights in which some came.
         nok_rate: band of the NOK rate, over nights that the same model and calibration decided.
         error_rate: band of the error rate.

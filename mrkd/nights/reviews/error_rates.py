@@ -48,12 +48,12 @@ class Reviewed:
 
     Args:
         category: its name.
-        model_version: that scored the images.
-        threshold: that decided the newest of them.
+        model_version: version that scored the images.
+        threshold: threshold that decided the newest of them.
         ok: images that the model called good; the wrong ones are escapes.
         nok: images that it called defective; the wrong ones are false calls.
-        points: what this and other thresholds do, weighted; empty with a `gap`.
-        gap: why `points` is empty.
+        points: rates of this and other thresholds, weighted; empty with a `gap`.
+        gap: reason why `points` is empty.
     """
 
     category: str

@@ -50,14 +50,14 @@ def bring(workspace: str, labels: Sequence[Label], *, by: str) -> Brought:
     Args:
         workspace: URI.
         labels: one for each image.
-        by: who imports them.
+        by: person who imports them.
 
     Raises:
         ArtefactError: a night's manifest or shard is damaged, or what was imported before.
         StorageError: the workspace cannot be read or written.
     """
-    said = {label.image_uri: label for label in labels}
-    uris = sorted(said)
+    by_uri = {label.image_uri: label for label in labels}
+    uris = sorted(by_uri)
     runs = storage.list_names(storage.join(workspace, "nights"))
 
     def of_night(run: str) -> list[Matched]:
@@ -72,7 +72,7 @@ def bring(workspace: str, labels: Sequence[Label], *, by: str) -> Brought:
     known = {one.key: one for one in record.read(workspace)}
     new = []
     for uri, one in newest.items():
-        label, before = said[uri], known.get(one.key)
+        label, before = by_uri[uri], known.get(one.key)
         words = (label.verdict, label.by, label.at)
         if before and (before.verdict, before.by, before.at) == words:
             continue

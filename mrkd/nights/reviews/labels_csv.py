@@ -24,8 +24,8 @@ class Label:
     Args:
         image_uri: URI as nights list it.
         verdict: OK, or NOK for a part with a defect.
-        by: who says so.
-        at: when, UTC, ISO 8601.
+        by: person who gave the verdict.
+        at: time of the verdict, UTC, ISO 8601.
     """
 
     image_uri: str

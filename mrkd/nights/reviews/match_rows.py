@@ -25,7 +25,7 @@ class Matched:
     Args:
         run: name of the night.
         category: category of the image.
-        closed_at: when the row's revision was, UTC, ISO 8601.
+        closed_at: time when the row's revision was closed, UTC, ISO 8601.
         tars: suffixes of the night's tars.
         row: row of `schema.SCORES`, without maps, regions and measures of the image.
     """

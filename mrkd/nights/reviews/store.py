@@ -27,13 +27,13 @@ class Review:
 
     Args:
         image_uri: URI as nights list it.
-        category: that it was filed under.
+        category: category that it was filed under.
         image_etag: ETag of the bytes that were scored; empty where a night did not know it.
         verdict: the person's verdict.
-        by: who.
-        at: when, UTC, ISO 8601.
+        by: person who gave the verdict.
+        at: time of the verdict, UTC, ISO 8601.
         run: the newest night that scored these bytes.
-        called: what that night called it: OK, NOK or ERROR.
+        called: call of that night: OK, NOK or ERROR.
         sha256: digest of the bytes; empty where the archive did not hold them any more.
         copy: file below `reviews` that holds a confirmed false call; else empty.
     """
@@ -97,7 +97,7 @@ def add(workspace: str, reviews: Sequence[Review], *, by: str) -> str:
     Args:
         workspace: URI.
         reviews: one at least.
-        by: who imports them.
+        by: person who imports them.
     """
     facts = {**(REVIEWS.metadata or {}), b"imported_at": now(), b"imported_by": by}
     table = pa.Table.from_pylist(list(map(asdict, reviews)), REVIEWS.with_metadata(facts))

@@ -34,8 +34,8 @@ def from_parquet(
 
     Args:
         data: the whole file.
-        name: what the error calls it.
-        columns: that are read; None: all.
+        name: name of the file in errors.
+        columns: columns that are read; None: all.
 
     Raises:
         ArtefactError: it is not a Parquet file, or a damaged one.

@@ -177,7 +177,7 @@ def score_table(
     Args:
         rows: values by column name.
         category: category of all rows; it goes into the metadata.
-        metadata: what else the file says of itself; `scored_at` is now unless given.
+        metadata: further metadata of the file; `scored_at` is now unless given.
 
     Raises:
         ValueError: a row with a column that SCORES lacks; with neither a score nor an error or
