@@ -17,44 +17,30 @@ from mrkd.errors import ConfigError, NightError
 from mrkd.model.registry import promotions as registry
 from mrkd.model.registry.promotions import Promotion
 from mrkd.nights.archive import Template, split_member
-from mrkd.nights.manifest import Manifest, Stored, call_of, read_manifests
+from mrkd.nights.manifest import Manifest, Stored, read_manifests
 from mrkd.nights.reviews import store as record
+from mrkd.nights.reviews.match_rows import Matched
 from mrkd.nights.reviews.store import Review
 from mrkd.storage import schema
 from mrkd.storage.thread_map import in_threads
 
 
 @dataclass(frozen=True)
-class Sighting:
+class Sighting(Matched):
     """One row of the image.
 
     Args:
-        run: name of the night.
-        category: category that it was filed under.
-        closed_at: time when the row's revision was closed, UTC, ISO 8601.
-        row: row of `schema.SCORES`; the map only where it was asked for.
         superseded: whether the image was scored again in the same night, so that this row no
             longer counts.
         promotion: promotion that made the row's model and calibration decide; None: see `models`.
         models: the night's `models`: the set of versions that it tried out, empty for champions.
-        tars: suffixes of the night's tars.
         review: a person's verdict on these bytes; None: there is none.
     """
 
-    run: str
-    category: str
-    closed_at: str
-    row: Mapping[str, Any]
     superseded: bool
     promotion: Promotion | None
     models: str
-    tars: tuple[str, ...]
     review: Review | None
-
-    @property
-    def verdict(self) -> str:
-        """OK, NOK or ERROR."""
-        return call_of(self.row)
 
     def line(self) -> dict[str, Any]:
         """What `mrkd nights show` prints of it."""
@@ -68,7 +54,7 @@ class Sighting:
             "night": f"{self.run}/{self.row['revision']}",
             "closed_at": f"{self.closed_at[:16]}Z",
             "category": self.category,
-            "verdict": f"{self.verdict}, superseded" if self.superseded else self.verdict,
+            "verdict": f"{self.called}, superseded" if self.superseded else self.called,
             **{name: self.row[name] for name in names},
             "people": f"{review.verdict} by {review.by}, {review.at[:10]}" if review else "",
             "promoted_by": by,

@@ -78,4 +78,4 @@ def _card(workspace: str, one: Sighting, known: dict[Any, _Model]) -> dict[str, 
     size = {name: row[name] or 1 for name in ("image_height", "image_width")}
     picture, full = drawn({**row, **size}, *model, data)
     card = page.card(picture, facts, usual=page.usual([picture]), pixel_threshold=full)
-    return card | {"verdict": one.verdict}
+    return card | {"verdict": one.called}

@@ -33,7 +33,7 @@ def test_an_image_has_its_rows_of_all_nights_the_oldest_first(tmp_path):
     night(tmp_path, "a", [*others, failed(image)], closed_at="2026-11-23T04:00:00+00:00")
     night(tmp_path, "c", others, closed_at="2026-11-24T04:00:00+00:00")
     found = history(str(tmp_path), image)
-    assert [(one.run, one.verdict) for one in found] == [("b", "OK"), ("a", "ERROR")]
+    assert [(one.run, one.called) for one in found] == [("b", "OK"), ("a", "ERROR")]
     assert found[0].row["image_score"] == pytest.approx(0.2)
     assert found[1].line()["why"] == "it is damaged: send it again"
 
