@@ -39,7 +39,7 @@ How = Literal["verdicts", "median"]
 MIN_GOOD = 4
 """Good parts of the line that a calibration is made from at least."""
 MIN_SEEN = 0.5
-"""Share of a night that must have verdicts, for these to represent all of it."""
+"""Share of a night that must have verdicts, for these to represent the whole night."""
 _LEAST_READ = 0.5
 _MOST_CALLED = 0.5
 

@@ -43,7 +43,7 @@ class Sighting(Matched):
     review: Review | None
 
     def line(self) -> dict[str, Any]:
-        """What `mrkd nights show` prints of it."""
+        """Its line in the output of `mrkd nights show`."""
         names = ("image_score", "threshold", "p_value", "model_version", "calibration")
         promotion, review, why = self.promotion, self.review, self.row["error_message"] or ""
         if promotion is not None:

@@ -80,7 +80,7 @@ class ScoreRange:
 
 
 def check(config: ScoreConfig, pins: Mapping[str, Pin | None]) -> list[str]:
-    """Scores the golden set by a night's models and compares it with what they first made of it.
+    """Scores the golden set by a night's models and compares the scores with their first ones.
 
     The first time that a model sees the good, or the bad, parts of its category as what they are,
     their scores become its band. What was found is stored in `golden.json`, whatever it is.

@@ -150,7 +150,7 @@ def _get(
 
 
 def _check_span(uri: str, span: str | None, response: Any) -> None:
-    """Refuses an answer to a range that is not of it."""
+    """Refuses an answer that is not of the range that was asked for."""
     if span is not None:
         first = span.removeprefix("bytes=").partition("-")[0]
         if not response.get("ContentRange", "").startswith(f"bytes {first}-"):

@@ -19,7 +19,7 @@ AHEAD = 4 * _THREADS
 def in_threads(
     function: Callable[[T], U], items: Iterable[T], *, ahead: int = AHEAD
 ) -> Iterator[U]:
-    """`map` over threads, in order, at most `ahead` items ahead of whoever takes the results."""
+    """`map` over threads, in order, at most `ahead` items ahead of the results' reader."""
     queue = iter(items)
     with ThreadPoolExecutor(_THREADS) as executor:
         while chunk := list(islice(queue, ahead)):

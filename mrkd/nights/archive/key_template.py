@@ -20,7 +20,7 @@ class Template:
 
     `{category}/{line}/{date}/{name}` names the parts of the key. A field matches one or more
     characters other than a slash, as few as the text after it allows; `{name}` alone may hold
-    slashes, so that deeper folders are part of it.
+    slashes, so that it takes in deeper folders.
 
     Args:
         template: text with `{name}` and any other fields, each once; without `{category}` a
