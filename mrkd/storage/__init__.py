@@ -168,8 +168,8 @@ def write(uri: str, data: bytes, *, if_absent: bool = False, if_match: str | Non
     """Puts a whole file in one atomic step; True if the file now is `data`.
 
     A refused write still gives True where the file that is there equals `data`: mostly it is
-    our own, put by a request that was repeated because its answer got lost. So a caller that decides a
-    race by a write must put something of itself into `data`.
+    our own, put by a request that was repeated because its answer got lost. A caller that decides a
+    race by a write must therefore put something of itself into `data`.
 
     Args:
         uri: the file; its folders are made.
