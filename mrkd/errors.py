@@ -4,7 +4,7 @@
     |- ConfigError           a key, value, name or root is wrong: nothing was started (exit 2)
     |- CategoryError         one category cannot be trained or evaluated; the others go on
     |- ImageDecodeError      one image cannot be read; it becomes a row of that `kind`
-    |- StorageError          a place cannot be read or written
+    |- StorageError          a file or folder cannot be read or written
     |- ArtefactError         a stored model or calibration is damaged or does not fit
     |  |- StandsError        a version of that name is complete: it is never written over
     |  `- TeacherError       teacher weights are missing, altered or of another network
@@ -52,10 +52,10 @@ class ImageDecodeError(MrkdError):
 
 
 class StorageError(MrkdError):
-    """A place cannot be read or written.
+    """A file or folder cannot be read or written.
 
     Args:
-        message: one line that names the place and says what to do.
+        message: one line that names it and says what to do.
         kind: a member of `mrkd.storage.schema.ERROR_KINDS`, stored in the image's row.
     """
 
@@ -85,7 +85,7 @@ class NightError(MrkdError):
 
 
 class GoldenError(NightError):
-    """Reference parts do not score as they should: the pictures changed, not the product."""
+    """Reference parts do not score as they should: the images changed, not the product."""
 
 
 class StoppedError(NightError):

@@ -1,6 +1,6 @@
 """The verdict of a command: its last line on stdout, and `summary.json` beside its output.
 
-`ray job submit` turns every exit code but 0 into 1, so what a scheduler needs to know stands here.
+`ray job submit` turns every exit code but 0 into 1, so what a scheduler needs to know is here.
 """
 
 from __future__ import annotations
@@ -41,18 +41,12 @@ class Summary:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, with the version of this layout under `schema`."""
-        return {
-            "schema": SUMMARY_SCHEMA,
-            "command": self.command,
-            "run": self.run,
-            "exit_code": self.exit_code,
-            "state": self.state,
+        plain = {
             "counts": dict(self.counts),
             "uris": dict(self.uris),
-            "started_at": self.started_at,
-            "finished_at": self.finished_at,
             "reasons": list(self.reasons),
         }
+        return {"schema": SUMMARY_SCHEMA, **vars(self), **plain}
 
     def to_json(self) -> str:
         """`to_dict` on one line."""

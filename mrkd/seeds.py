@@ -1,4 +1,4 @@
-"""Named random streams from one seed: a draw added in one place shifts no other.
+"""Named random streams from one seed: one more draw from one of them shifts no other.
 
 A stream is named by what it is for and by what it belongs to (step, level, sample), never by a
 rank or a worker, so that it is the same under data parallelism, accumulation and resume.

@@ -72,7 +72,7 @@ def _show(options: argparse.Namespace) -> Summary:
     started_at = now()
     found = image_history.history(options.workspace, options.image_uri, maps=bool(options.page))
     print_table([one.line() for one in found])
-    verdicts = [one.verdict for one in found]
+    verdicts = [one.called for one in found]
     counts = {"rows": len(found), "nights": len({one.run for one in found})}
     counts |= {name.lower(): verdicts.count(name) for name in ("OK", "NOK", "ERROR")}
     uris = {}

@@ -1,8 +1,8 @@
-"""Pictures of one part on both sides of a split: a model that remembers parts looks good there.
+"""Images of one part on both sides of a split: a model that remembers parts looks good there.
 
-Two pictures are compared by their fine structure, what grinding, grain or handling has left on a
-part: whatever all parts share, and how bright a picture was taken, is taken off before. How alike
-strangers come is read off mirrored pictures: no part is its own mirror image, and what
+Two images are compared by their fine structure, what grinding, grain or handling has left on a
+part: whatever all parts share, and how bright an image was taken, is taken off before. How alike
+strangers come is read off mirrored images: no part is its own mirror image, and what
 is symmetric about all parts is so in the mirror too.
 """
 
@@ -21,14 +21,14 @@ from mrkd.data import datasets, images
 from mrkd.errors import ImageDecodeError
 from mrkd.storage.thread_map import in_threads
 
-# Of few pictures the mirrored ones say little: below the first no pair counts, whatever they say,
+# Of few images the mirrored ones say little: below the first no pair counts, whatever they say,
 # and above the second every one.
 _LEAST, _SAME = 0.4, 0.95
 # Side of a thumbnail, and pixels of it above which structure is light and shape, which parts share.
 _SIDE, _FINE = 96, 2.0
 _CHUNK = 512
 _TILE_SIDE = 32
-# Pictures that are compared as they are; of more, projections of so many numbers.
+# Images that are compared as they are; of more, projections of so many numbers.
 _ENOUGH, _SHORT = 4096, 1024
 
 Floats = NDArray[np.float32]
@@ -36,11 +36,11 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Leak:
-    """A picture that judges, and the one that trains and is most like it.
+    """An image that judges, and the one that trains and is most like it.
 
     Args:
-        image_uri: of the picture that judges.
-        training_uri: of the one that trains.
+        image_uri: URI of the image that judges.
+        training_uri: URI of the one that trains.
         similarity: correlation of their fine structure, at most 1.
     """
 
@@ -50,17 +50,17 @@ class Leak:
 
 
 def find_leaks(trained: Sequence[str], judged: Sequence[str]) -> list[Leak]:
-    """Pairs of pictures of one part, the most alike first, at most one for each that judges.
+    """Pairs of images of one part, the most alike first, at most one for each that judges.
 
-    A pair counts that is clearly more alike than any with a mirrored picture that judges.
-    Pictures that cannot be decoded are left out. Each takes 36 KiB until the end.
+    A pair counts that is clearly more alike than any with a mirrored image that judges.
+    Images that cannot be decoded are left out. Each takes 36 KiB until the end.
 
     Args:
-        trained: URIs of the pictures of a category that train.
-        judged: of those that judge.
+        trained: URIs of the images of a category that train.
+        judged: URIs of those that judge.
 
     Raises:
-        StorageError: a picture cannot be read.
+        StorageError: an image cannot be read.
     """
     train_uris, train_NSS = _structures(trained)
     judge_uris, judge_MSS = _structures(judged)
@@ -78,24 +78,24 @@ def find_leaks(trained: Sequence[str], judged: Sequence[str]) -> list[Leak]:
 
 
 def same_part(squares: Sequence[NDArray[np.uint8]]) -> NDArray[np.int64]:
-    """Which pictures show one part, such as those of a burst: the number of its part for each.
+    """Which images show one part, such as those of a burst: the number of its part for each.
 
-    Pictures are linked that are as alike as a leak, and so is what is linked to the same picture.
+    Images are linked that are as alike as a leak, and so is what is linked to the same image.
 
     Args:
-        squares: of each picture its squares, uint8 `[T, S, S, 3]` RGB; pictures of different
+        squares: squares of each image, uint8 `[T, S, S, 3]` RGB; images of different
             numbers of squares show different parts.
 
     Returns:
-        int64 `[N]`, parts numbered from 0 in the order of their first picture.
+        int64 `[N]`, parts numbered from 0 in the order of their first image.
     """
     parts = np.arange(len(squares))
     for size in {len(one) for one in squares}:
         rows = np.array([n for n, one in enumerate(squares) if len(one) == size])
-        # Twice, in chunks: of 40,000 pictures the structures alone would take 1.4 GiB.
+        # Twice, in chunks: of 40,000 images the structures alone would take 1.4 GiB.
         own = _Own.of(_whole_structures(squares, rows))
         found_ND = np.concatenate([own(some) for some in _whole_structures(squares, rows)])
-        # Of many pictures some strangers are enough to know how alike strangers come.
+        # Of many images some strangers are enough to know how alike strangers come.
         strangers = np.concatenate(list(_whole_structures(squares, rows[:_ENOUGH])))
         least = _least(own, strangers, found_ND)
         for start in range(0, len(rows), _CHUNK):
@@ -103,7 +103,7 @@ def same_part(squares: Sequence[NDArray[np.uint8]]) -> NDArray[np.int64]:
                 joined = np.unique(parts[rows[alike]])
                 if len(joined) > 1:
                     parts[np.isin(parts, joined)] = joined[0]
-    # A part's number so far is that of its first picture.
+    # A part's number so far is that of its first image.
     return np.asarray(np.unique(parts, return_inverse=True)[1], np.int64)
 
 
@@ -114,7 +114,7 @@ class _Own:
     Args:
         shared_D: mean.
         spread_D: standard deviation.
-        projection: of long vectors to shorter ones that are about as alike.
+        projection: matrix from long vectors to shorter ones that are about as alike.
     """
 
     shared_D: Floats
@@ -123,7 +123,7 @@ class _Own:
 
     @classmethod
     def of(cls, structures: Iterable[Floats]) -> Self:
-        """Of the pictures that train, `[n, S, S]` by `[n, S, S]`."""
+        """Of the images that train, `[n, S, S]` by `[n, S, S]`."""
         count, total, square = 0, np.zeros(1), np.zeros(1)
         for some in structures:
             rows = some.reshape(len(some), -1).astype(np.float64)
@@ -146,7 +146,7 @@ class _Own:
 
 
 def _least(own: _Own, judge_MSS: Floats, train_ND: Floats) -> float:
-    """How alike two pictures of one part are at least."""
+    """How alike two images of one part are at least."""
     strangers = np.concatenate(
         [
             _nearest(own(mirrored), train_ND)[0]
@@ -191,7 +191,7 @@ def _read(uris: Sequence[str]) -> Iterator[Floats | None]:
 
 
 def _structure(rgb: NDArray[np.uint8], side: int) -> Floats:
-    """A picture's fine structure, of unit length: float32 `[side, side]`."""
+    """An image's fine structure, of unit length: float32 `[side, side]`."""
     grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY).astype(np.float32)
     small = cv2.resize(grey, (side, side), interpolation=cv2.INTER_AREA)
     fine = small - cv2.GaussianBlur(small, (0, 0), _FINE)
@@ -202,7 +202,7 @@ def _structure(rgb: NDArray[np.uint8], side: int) -> Floats:
 def _whole_structures(
     squares: Sequence[NDArray[np.uint8]], rows: NDArray[np.int64]
 ) -> Iterator[Floats]:
-    """Those of pictures in squares, by chunks of `[n, T, side, side]`."""
+    """Those of images in squares, by chunks of `[n, T, side, side]`."""
     side = _SIDE if all(len(squares[n]) == 1 for n in rows) else _TILE_SIDE
     for start in range(0, len(rows), _CHUNK):
         some = rows[start : start + _CHUNK]

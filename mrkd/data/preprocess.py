@@ -17,7 +17,7 @@ from mrkd.data.images import DecodeLimits, Geometry, Statistics, Tiling
 from mrkd.errors import ImageDecodeError, StorageError
 from mrkd.storage.thread_map import AHEAD, in_threads
 
-# Of pictures that are cut into tiles: each takes hundreds of MB.
+# Of images that are cut into tiles: each takes hundreds of MB.
 _TILED_AHEAD = 4
 
 
@@ -26,15 +26,15 @@ class Decoded:
     """One image as read: pixels and what is known of them, or an error.
 
     Args:
-        image_uri: as listed.
-        etag: of the bytes.
-        num_bytes: as read, or as listed where it could not be read.
+        image_uri: URI as listed.
+        etag: ETag of the bytes.
+        num_bytes: size as read, or as listed where it could not be read.
         attributes: the template's other fields.
         pixels: uint8 RGB at the model's size: `[S, S, 3]`, or `[T, S, S, 3]` where the model takes
-            a picture in tiles; None for an error.
-        geometry: how the original lies on its map; None for an error.
+            an image in tiles; None for an error.
+        geometry: position of the original on its map; None for an error.
         statistics: brightness, contrast and sharpness of the original; None for an error.
-        error_kind: of `schema.ERROR_KINDS`; None for an image.
+        error_kind: member of `schema.ERROR_KINDS`; None for an image.
         error_message: one line that says what to do; None for an image.
     """
 
@@ -56,8 +56,8 @@ class Preprocessor:
         size: side of the model's input in pixels.
         resize: `stretch` or `letterbox`.
         limits: checked before decoding.
-        tiles: side of the squares that a picture is cut into, in original pixels; 0: it is not.
-        overlap: of neighbouring tiles.
+        tiles: side of the squares that an image is cut into, in original pixels; 0: it is not.
+        overlap: overlap of neighbouring tiles.
     """
 
     def __init__(
@@ -79,14 +79,14 @@ class Preprocessor:
         return cls(model.image_size, model.resize, limits, tiles=tiles, overlap=overlap)
 
     def fit(self, rgb: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], Geometry]:
-        """A picture, uint8 `[H0, W0, 3]`, as `Decoded.pixels` and `Decoded.geometry`."""
+        """An image, uint8 `[H0, W0, 3]`, as `Decoded.pixels` and `Decoded.geometry`."""
         if not self.tiles:
             return images.resize(rgb, self.size, self.resize)
         tiling = self.tiling((rgb.shape[0], rgb.shape[1]))
         return tiling.cut(rgb), tiling.geometry
 
     def tiling(self, original: tuple[int, int]) -> Tiling:
-        """How a picture of that size (H0, W0) is cut."""
+        """How an image of that size (H0, W0) is cut."""
         return Tiling(original, self.tiles, self.overlap, self.size, self.resize)
 
     def num_bytes(self, num_images: int) -> int | None:
@@ -128,10 +128,10 @@ def decode_samples(samples: Iterable[Sample], decoder: Preprocessor) -> Iterator
 
 
 def ahead_of(decoder: Preprocessor) -> int:
-    """How many decoded pictures may wait in memory."""
+    """How many decoded images may wait in memory."""
     return _TILED_AHEAD if decoder.tiles else AHEAD
 
 
 def map_policy(model: ModelConfig) -> Resize:
-    """How a picture lies on its stored map: one that was taken in tiles fills it."""
+    """How an image lies on its stored map: one that was taken in tiles fills it."""
     return "stretch" if model.tiles else model.resize

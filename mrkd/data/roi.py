@@ -1,12 +1,12 @@
-"""Regions of interest: where the part itself lies in every picture of a category.
+"""Regions of interest: where the part itself lies in every image of a category.
 
-Fixtures, labels and the conveyor change from day to day and are no defects. Where a region is
+Fixtures, labels and the conveyor change from day to day and are not defects. Where a region is
 drawn, what lies outside is grey before the teacher sees it, enters neither loss nor statistics,
 and is zero in the map: it cannot move a score, but for what shares a pixel of the model's square
 with the part.
 
 Grey, because loss and map alone do not keep it out: receptive fields and the code of the whole
-picture let it in. Solar cells (ELPV mono, 128 px, 40 held-out ones), inspected in their middle,
+image let it in. Solar cells (ELPV mono, 128 px, 40 held-out ones), inspected in their middle,
 with a label stuck on 12 pixels outside: scores move by 7.8 of their standard deviations without the
 grey, all above the highest of the good cells. With it they do not move, and synthetic defects in
 the middle are found as well as before (image AUROC 0.951, without 0.950).
@@ -32,11 +32,11 @@ from mrkd.errors import ArtefactError, CategoryError, ConfigError, ImageDecodeEr
 
 @dataclass(frozen=True, eq=False)
 class Roi:
-    """A region of interest, drawn once for pictures of one size.
+    """A region of interest, drawn once for images of one size.
 
     Args:
-        mask: bool `[H0, W0]` at the pictures' original size, True where the part is inspected.
-        source: what it was made from.
+        mask: bool `[H0, W0]` at the images' original size, True where the part is inspected.
+        source: config that it was made from.
     """
 
     mask: NDArray[np.bool_]
@@ -48,10 +48,10 @@ class Roi:
 
         Args:
             config: a mask image, or outlines; the pixels that an outline runs through are inside.
-            size: (H0, W0) of the category's pictures.
+            size: (H0, W0) of the category's images.
 
         Raises:
-            CategoryError: the mask is no image or of another size, an outline leaves the picture,
+            CategoryError: the mask is not an image or of another size, an outline leaves the image,
                 or nothing is inside.
             StorageError: the mask cannot be read.
         """
@@ -67,7 +67,7 @@ class Roi:
 
     @property
     def size(self) -> tuple[int, int]:
-        """(H0, W0) of the pictures that it is drawn for."""
+        """(H0, W0) of the images that it is drawn for."""
         height, width = self.mask.shape
         return height, width
 
@@ -76,7 +76,7 @@ class Roi:
 
         Raises:
             CategoryError: it is so small that no pixel of the square shows it.
-            ValueError: the picture is of another size.
+            ValueError: the image is of another size.
         """
         inside = images.resize_mask(self.mask, geometry)
         if not inside.any():
@@ -87,7 +87,7 @@ class Roi:
         return inside
 
     def misfit(self, original: tuple[int, int]) -> str:
-        """Why a picture of that size (H0, W0) cannot be inspected; empty where it can be."""
+        """Why an image of that size (H0, W0) cannot be inspected; empty where it can be."""
         if original == self.size:
             return ""
         return (
@@ -168,6 +168,6 @@ def _named(config: RoiConfig) -> str:
 
 
 def _text(size: tuple[int, ...]) -> str:
-    """Width and height, as people write them."""
+    """Width and height in words, as `128x64`."""
     height, width = size
     return f"{width}x{height}"

@@ -1,9 +1,9 @@
-"""Made defects on good pictures, for categories in which nobody has labelled a real one.
+"""Made defects on good images, for categories in which nobody has labelled a real one.
 
 Three kinds, each after what real parts show: a piece that sits where it does not belong (CutPaste,
 Li et al. 2021), a stain of another texture with a ragged outline (after DRAEM, Zavrtanik et al.
-2021, with noise in place of a library of textures), and a scratch. They take their tones from the
-picture itself: on a grey picture a coloured one would be found for its colour alone.
+2021, with noise instead of a library of textures), and a scratch. They take their tones from the
+image itself: on a grey image a coloured one would be found for its colour alone.
 
 A defect is drawn in a window around its middle, so that its cost is that of its own area.
 """
@@ -44,13 +44,13 @@ _STAIN = 40
 
 @dataclass(frozen=True)
 class Defect:
-    """A good picture with a made defect.
+    """A good image with a made defect.
 
     Args:
         pixels: uint8 `[H, W, 3]` RGB.
-        gt_mask: bool `[H, W]`, True on the defect: the picture is unchanged elsewhere.
-        kind: of `KINDS`.
-        size: of `SIZES`.
+        gt_mask: bool `[H, W]`, True on the defect: the image is unchanged elsewhere.
+        kind: one of `KINDS`.
+        size: one of `SIZES`.
     """
 
     pixels: Pixels
@@ -60,26 +60,26 @@ class Defect:
 
 
 def defects(
-    pictures: Sequence[Pixels],
+    images: Sequence[Pixels],
     *,
     seed: int,
     keys: Sequence[str],
     inside: NDArray[np.bool_] | None = None,
 ) -> list[Defect]:
-    """One defect of each kind on each picture, by turns, its size by lot.
+    """One defect of each kind on each image, by turns, its size by lot.
 
     Args:
-        pictures: uint8 `[H, W, 3]` RGB, of good parts.
-        seed: of the draws.
-        keys: names of the pictures. Seed, key and kind decide what is drawn, whatever stands
-            beside it.
+        images: uint8 `[H, W, 3]` RGB, of good parts.
+        seed: seed of the draws.
+        keys: names of the images. Seed, key and kind decide what is drawn, whatever the other
+            images are.
         inside: bool `[H, W]`, where defects may lie in all of them; None: everywhere.
 
     Raises:
-        ValueError: as `defect`, or there is not one key for each picture.
+        ValueError: as `defect`, or there is not one key for each image.
     """
     made = []
-    for pixels, key in zip(pictures, keys, strict=True):
+    for pixels, key in zip(images, keys, strict=True):
         for kind in KINDS:
             rng = seeds.stream(seed, "synthetic", key, kind)
             size = SIZES[rng.integers(len(SIZES))]
@@ -95,33 +95,34 @@ def defect(
     size: Size,
     inside: NDArray[np.bool_] | None = None,
 ) -> tuple[Pixels, NDArray[np.bool_]]:
-    """A copy of the picture with a defect on it, and where that lies.
+    """A copy of the image with a defect on it, and where that lies.
 
     Args:
         pixels: uint8 `[H, W, 3]` RGB.
         rng: all that is drawn comes from it.
-        kind: of `KINDS`.
-        size: of its area; a scratch is as much longer as it is thinner.
+        kind: one of `KINDS`.
+        size: size of its area; a scratch is as much longer as it is thinner.
         inside: bool `[H, W]`, where it may lie; None: everywhere.
 
     Returns:
         uint8 `[H, W, 3]`, and a bool mask `[H, W]` that is never empty, lies inside, and in which
-        the picture differs by `MIN_CHANGE` grey levels on average; elsewhere it is as it was.
+        the image differs by `MIN_CHANGE` grey levels on average; elsewhere it is as it was.
 
     Raises:
-        ValueError: there is no pixel to draw on, or `inside` is of another size.
+        ValueError: no pixel can be drawn on, or `inside` is of another size.
     """
     if inside is not None and inside.shape != pixels.shape[:2]:
-        raise ValueError(f"inside is {inside.shape}, the picture {pixels.shape[:2]}")
-    places = None if inside is None else np.flatnonzero(inside)
-    num_places = pixels[..., 0].size if places is None else len(places)
-    if not num_places:
-        raise ValueError("no pixel to draw on: the picture, or what is inside, is empty")
-    side = min(*pixels.shape[:2], math.sqrt(num_places))
+        raise ValueError(f"inside is {inside.shape}, the image {pixels.shape[:2]}")
+    positions = None if inside is None else np.flatnonzero(inside)
+    num_positions = pixels[..., 0].size if positions is None else len(positions)
+    if not num_positions:
+        raise ValueError("no pixel to draw on: the image, or what is inside, is empty")
+    side = min(*pixels.shape[:2], math.sqrt(num_positions))
     for attempt in range(_ATTEMPTS):
-        place = int(rng.integers(num_places))
+        drawn = int(rng.integers(num_positions))
+        position = drawn if positions is None else int(positions[drawn])
         extent = max(side * rng.uniform(*_EXTENTS[size]), 1.0)
-        window = _Window.around(pixels, place if places is None else int(places[place]), extent)
+        window = _Window.around(pixels, position, extent)
         changed, shape = _DRAW[kind](pixels, window, extent, rng)
         # The middle is inside, so that something always is.
         shape[window.middle] = True
@@ -141,7 +142,7 @@ def defect(
 
 @dataclass(frozen=True)
 class _Window:
-    """The part of a picture on which a defect is drawn.
+    """The part of an image on which a defect is drawn.
 
     Args:
         part: its rows and columns.
@@ -154,11 +155,11 @@ class _Window:
     shape: tuple[int, int]
 
     @classmethod
-    def around(cls, pixels: Pixels, place: int, extent: float) -> _Window:
-        """The window around the `place`-th pixel that holds any defect of that extent."""
+    def around(cls, pixels: Pixels, position: int, extent: float) -> _Window:
+        """The window around the `position`-th pixel that holds any defect of that extent."""
         reach = math.ceil(1.5 * extent) + 2
         parts, middle = [], []
-        for at, length in zip(divmod(place, pixels.shape[1]), pixels.shape[:2], strict=True):
+        for at, length in zip(divmod(position, pixels.shape[1]), pixels.shape[:2], strict=True):
             parts.append(slice(max(at - reach, 0), min(at + reach + 1, length)))
             middle.append(at - parts[-1].start)
         rows, columns = parts
@@ -166,7 +167,7 @@ class _Window:
         return cls((rows, columns), (middle[0], middle[1]), shape)
 
     def turned(self, angle: float) -> tuple[Floats, Floats]:
-        """Place of each pixel from the middle, along and across a direction: float32 `[h, w]`."""
+        """Each pixel's distance from the middle, along and across an angle: float32 `[h, w]`."""
         y = (np.arange(self.shape[0], dtype=np.float32) - self.middle[0])[:, None]
         x = (np.arange(self.shape[1], dtype=np.float32) - self.middle[1])[None]
         cos, sin = np.float32(math.cos(angle)), np.float32(math.sin(angle))
@@ -178,7 +179,7 @@ Drawn = tuple[Floats, NDArray[np.bool_]]
 
 
 def _cut_paste(pixels: Pixels, window: _Window, extent: float, rng: np.random.Generator) -> Drawn:
-    """A rectangle from elsewhere in the picture, turned, a little lighter or darker."""
+    """A rectangle from elsewhere in the image, turned, a little lighter or darker."""
     along, across = window.turned(rng.uniform(0, 2 * math.pi))
     # Aspects from 0.3 to 3.3 and a jitter of 10 %: CutPaste, section 2.2.
     stretch = math.sqrt(3.3 ** rng.uniform(-1, 1))
@@ -243,7 +244,7 @@ _DRAW: dict[Kind, Callable[[Pixels, _Window, float, np.random.Generator], Drawn]
 
 
 def _within(margin: float, length: int, rng: np.random.Generator) -> np.float32:
-    """A place that far from both ends of an axis, or its middle if there is none."""
+    """A position that far from both ends of an axis, or its middle if none is."""
     margin = min(margin, (length - 1) / 2)
     return np.float32(rng.uniform(margin, length - 1 - margin))
 
@@ -252,9 +253,9 @@ def _noise(window: _Window, period: float, rng: np.random.Generator) -> Floats:
     """Fractal noise in [0, 1], float32 `[h, w]`: random grids, ever finer and weaker.
 
     Args:
-        window: to fill.
-        period: of the coarsest grid, in pixels.
-        rng: of the grids.
+        window: window to fill.
+        period: period of the coarsest grid, in pixels.
+        rng: generator of the grids.
     """
     height, width = window.shape
     total = np.zeros(window.shape, np.float32)
@@ -268,7 +269,7 @@ def _noise(window: _Window, period: float, rng: np.random.Generator) -> Floats:
 
 
 def _shade(local: Floats, rng: np.random.Generator, change: float) -> Floats:
-    """A colour of that place, lighter or darker by `change` levels: float32 `[3]`."""
+    """A colour of these pixels, lighter or darker by `change` levels: float32 `[3]`."""
     colours = local.reshape(-1, 3)
     colour = colours[rng.integers(len(colours))]
     lighter = rng.random() < 0.5
@@ -280,7 +281,7 @@ def _shade(local: Floats, rng: np.random.Generator, change: float) -> Floats:
 
 
 def _stained(before: Pixels) -> Pixels:
-    """Pixels lighter or darker, whichever has room: the change that no picture can hide."""
+    """Pixels lighter or darker, whichever has room: the change that no image can hide."""
     step = _STAIN if before.mean() < 127.5 else -_STAIN
     return np.clip(before.astype(np.int16) + step, 0, 255).astype(np.uint8)
 

@@ -2,9 +2,9 @@
 
     nights/<run>/alerts.json     every alert of the night, and when it was sent
 
-A webhook gets what is new of a start in one POST, as JSON: `run`, `text` for people, which chat
-programmes show, and `alerts`. Its URL holds a secret and so comes from the environment. What could
-not be sent is sent by the night's next start.
+A webhook gets the new alerts of a start in one POST, as JSON: `run`, `text`, which chat programmes
+show, and `alerts`. Its URL holds a secret and so comes from the environment. What could not be sent
+is sent by the night's next start.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ class Alert:
     Args:
         kind: nok_rate, error_share, silent_line, drift_pictures, drift_scores, drift_nok_rate, or
             late, which is of the whole night.
-        category: of the images; empty where it is of all.
-        line: that they came from; empty where the template names none.
-        text: one line for people.
-        value: what was found; None where there is no figure.
-        limit: from the config; None likewise.
-        at: when it was found, UTC, ISO 8601.
-        sent_at: when the webhook took it; None: not yet, or there is none.
+        category: category of the images; empty for an alert of the whole night.
+        line: line that they came from; empty where the template names none.
+        text: one line for a reader.
+        value: measured value; None where the alert has none.
+        limit: limit from the config; None where the alert has none.
+        at: time when it was found, UTC, ISO 8601.
+        sent_at: time when the webhook took it; None: not yet, or the config names no webhook.
     """
 
     kind: str
@@ -71,10 +71,10 @@ class Alert:
 
 
 def read(night_uri: str) -> tuple[Alert, ...]:
-    """The alerts that stand in a night's folder.
+    """The alerts in a night's folder.
 
     Raises:
-        ArtefactError: their file is no record.
+        ArtefactError: their file is not a record of alerts.
         StorageError: it cannot be read.
     """
     uri = storage.join(night_uri, RECORD)
@@ -83,7 +83,7 @@ def read(night_uri: str) -> tuple[Alert, ...]:
     try:
         return tuple(Alert(**one) for one in storage.read_json(uri)["alerts"])
     except (TypeError, KeyError) as error:
-        raise ArtefactError(f"{uri} is no record of alerts: delete it") from error
+        raise ArtefactError(f"{uri} is not a record of alerts: delete it") from error
 
 
 def find(
@@ -95,7 +95,7 @@ def find(
 
     Args:
         compared: every category and line, against the nights before.
-        lights: of those that sent images.
+        lights: drift lights of the groups that sent images.
         config: the limits.
     """
     return [alert for row in compared for alert in _of_group(row, lights, config)]
@@ -111,8 +111,8 @@ def tell(
     Args:
         night_uri: the night's folder.
         run: its name.
-        found: of this start.
-        config: where to.
+        found: alerts of this start.
+        config: config that names the webhook.
 
     Returns:
         All alerts of the night, and why the webhook did not take them; empty where it did.
@@ -139,7 +139,7 @@ def tell(
 
 
 def url_of(config: AlertsConfig) -> str:
-    """The webhook's URL, from the environment; empty where there is none to be told.
+    """The webhook's URL, from the environment; empty where the config names none.
 
     Raises:
         ConfigError: the variable is not set, or holds no http URL.

@@ -1,4 +1,4 @@
-"""What a night's archive still holds of what was scored: bytes of images and of tars' members."""
+"""Bytes of scored images and of tars' members, where the archive still holds them unchanged."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def read_images(
 
     Args:
         night_uri: the night's folder, whose plans know where in its tar a member lies.
-        rows: of `schema.SCORES`; `image_uri`, `image_etag`, `image_bytes` and `revision` are used.
+        rows: `schema.SCORES`; `image_uri`, `image_etag`, `image_bytes` and `revision` are used.
         tars: the archive's suffixes of tars.
     """
     rows = list(rows)
@@ -61,7 +61,7 @@ def _offsets(night_uri: str, rows: Sequence[Row]) -> dict[str, int]:
         try:
             table = plan.to_table(columns=["image_uri", "offset"], filter=among)
         except (OSError, pa.ArrowException):
-            continue  # the pictures of a plan that is gone are left out
+            continue  # the images of a plan that is gone are left out
         pairs = zip(table["image_uri"].to_pylist(), table["offset"].to_pylist(), strict=True)
         found |= dict(pairs)
     return found

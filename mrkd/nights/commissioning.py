@@ -1,7 +1,7 @@
-"""Thresholds from the line itself: a night's stored scores in place of the training's.
+"""Thresholds from the line itself: from a night's stored scores instead of the training's.
 
 Nothing learnt from old images knows how tomorrow's line differs. So the first parts of a line set
-a model's threshold: those that people call good or, where nobody has looked, the night as a whole,
+a model's threshold: those that reviewers call good or, where nobody has looked, the whole night,
 by its median and spread, as most of it is good. The scores of the new calibration are the line's,
 its statistics too; what it was made from is written in it.
 
@@ -30,6 +30,7 @@ from mrkd.model.artefact import Calibration
 from mrkd.model.artefact.save_load import LoadedModel
 from mrkd.model.calibration import calibrate
 from mrkd.nights import archived_images
+from mrkd.nights.drift.distances import robust_spread
 from mrkd.nights.manifest import open_night, read_manifests, readable
 from mrkd.nights.reviews import store as record
 
@@ -38,10 +39,9 @@ How = Literal["verdicts", "median"]
 MIN_GOOD = 4
 """Good parts of the line that a calibration is made from at least."""
 MIN_SEEN = 0.5
-"""Share of a night that people must have called, for their verdicts to stand for all of it."""
+"""Share of a night that must have verdicts, for these to represent the whole night."""
 _LEAST_READ = 0.5
 _MOST_CALLED = 0.5
-_MAD_TO_SD = 1.4826
 
 _COLUMNS = [
     "image_uri",
@@ -64,13 +64,13 @@ class Line:
     """Scored images of a category in a night.
 
     Args:
-        run: of the night.
-        uris: of the images.
+        run: name of the night.
+        uris: URIs of the images.
         scores: float64 `[N]`.
         peaks: float64 `[N]`, the highest value of each map; NaN where no map is stored.
-        statistics: of each image.
-        good: bool `[N]`, people call it good.
-        seen: bool `[N]`, people called it at all.
+        statistics: brightness, contrast and sharpness of each image.
+        good: bool `[N]`, whether its verdict is good.
+        seen: bool `[N]`, whether it has a verdict.
     """
 
     run: str
@@ -86,7 +86,7 @@ class Line:
 
     @property
     def usual(self) -> How:
-        """By verdicts, if people called enough of it."""
+        """By verdicts, if enough of it has one."""
         enough = self.good.sum() >= MIN_GOOD and self.seen.mean() >= MIN_SEEN
         return "verdicts" if enough else "median"
 
@@ -96,9 +96,9 @@ class Basis:
     """What a calibration of the line was made from; stored in it.
 
     Args:
-        run: of the night.
-        how: by verdicts, or by median and spread.
-        num_images: that it was made from.
+        run: name of the night.
+        how: `verdicts`, or `median` for median and spread.
+        num_images: number of images that it was made from.
         defect_rate: share of the night's images, the highest, that were taken for defective and
             left out; 0 by verdicts.
     """
@@ -114,9 +114,9 @@ def read_line(workspace: str, run: str, category: str, version: str | None = Non
 
     Args:
         workspace: URI.
-        run: of the night.
+        run: name of the night.
         category: its name.
-        version: of the model whose rows are wanted; None: any, whose scores then mean nothing.
+        version: model whose rows are wanted; None: any, whose scores then mean nothing.
 
     Raises:
         NightError: the night is not closed, or has no such rows.
@@ -179,8 +179,8 @@ def commission(
 
     Args:
         calibration: the model's own.
-        line: as scored by that model.
-        how: `verdicts` takes the images that people call good; `median` moves and stretches the
+        line: images as that model scored them.
+        how: `verdicts` takes the images that reviewers call good; `median` moves and stretches the
             model's own calibrating scores to the line's median and spread.
         false_call_rate: share of good parts that may be called defective.
         defect_rate: for `median`, the share of the line that is taken for defective.
@@ -201,8 +201,8 @@ def commission(
     if len(kept) < MIN_GOOD:
         raise NightError(
             f"night {line.run!r} has {len(kept)} images of it that are taken for good"
-            f"{' by people' if how == 'verdicts' else ''}, at least {MIN_GOOD} are needed: import "
-            "verdicts (mrkd review import), or take a longer night"
+            f"{' by reviewers' if how == 'verdicts' else ''}, at least {MIN_GOOD} are needed: "
+            "import verdicts (mrkd review import), or take a longer night"
         )
     found = calibrate(
         scores,
@@ -231,8 +231,7 @@ def _moved(own: Sequence[float], line: NDArray[np.float64]) -> NDArray[np.float6
 
 
 def _robust(values: NDArray[np.float64]) -> tuple[float, float]:
-    centre = float(np.median(values))
-    return centre, _MAD_TO_SD * float(np.median(np.abs(values - centre)))
+    return float(np.median(values)), robust_spread(values)
 
 
 def carry_over(
@@ -243,9 +242,9 @@ def carry_over(
     Args:
         workspace: URI.
         category: its name.
-        before: of the champion, with a `line`.
+        before: the champion's calibration, with a `line`.
         loaded: the new model, on the device to score on.
-        max_images: that are scored at most, chosen by the hash of their URIs.
+        max_images: most images that are scored, chosen by the hash of their URIs.
 
     Raises:
         NightError: the night is gone, or too few of its images can still be read.

@@ -81,11 +81,11 @@ class CategoryChange:
     Args:
         category: its name.
         models_a: version and calibration of each model that scored it in the first night.
-        models_b: and in the second.
-        images: of either night.
+        models_b: version and calibration of each model that scored it in the second night.
+        images: number of images that either night has.
         both: images that both nights scored.
         changes: number of images by `CHANGES`.
-        other_images: whose bytes are not the same in both nights.
+        other_images: number of images whose bytes are not the same in both nights.
         rank_correlation: Spearman's, of the scores; None under 2 images, or where all are equal.
     """
 
@@ -107,7 +107,7 @@ class Comparison:
         workspace: URI.
         run_a: name of the first night.
         run_b: name of the second.
-        categories: by name.
+        categories: changes of each category, by name.
         rows: `COMPARISON`.
     """
 
@@ -134,7 +134,7 @@ class Comparison:
         }
 
     def table(self) -> list[dict[str, Any]]:
-        """A row for each category, as people ask for it."""
+        """A row for each category, for the command's output."""
         return [
             {
                 "category": one.category,
@@ -191,7 +191,7 @@ class Comparison:
             found = cls(**facts, rows=table)
         except (KeyError, TypeError, ValueError) as error:
             raise ArtefactError(
-                f"{uri} is no comparison of this version of mrkd ({error!r}): compare again"
+                f"{uri} is not a comparison of this version of mrkd ({error!r}): compare again"
             ) from error
         if not table.schema.equals(COMPARISON):
             raise ArtefactError(f"{uri} has other columns than this version: compare again")
@@ -269,9 +269,9 @@ def _change(a: pa.ChunkedArray, b: pa.ChunkedArray) -> pa.ChunkedArray:
         pc.equal(a, "ERROR"),
         pc.equal(b, "NOK"),
     ]
-    told = ("only_a", "only_b", None, "to_error", "from_error", "ok_to_nok", "nok_to_ok")
+    changes = ("only_a", "only_b", None, "to_error", "from_error", "ok_to_nok", "nok_to_ok")
     conditions = pc.make_struct(*(pc.fill_null(case, False) for case in cases))
-    return pc.case_when(conditions, *(pa.scalar(value, pa.string()) for value in told))
+    return pc.case_when(conditions, *(pa.scalar(value, pa.string()) for value in changes))
 
 
 def _category_change(category: str, rows: pa.Table) -> CategoryChange:

@@ -1,7 +1,7 @@
-"""What a night would do and take, before anything is started: `mrkd score --plan`.
+"""Forecast of a night before anything is started: `mrkd score --plan`.
 
-Seconds come from the workspace's last nights; where there is none, the largest category's model is
-timed here on noise.
+Seconds come from the workspace's last nights; without any, the largest category's model is timed
+here on noise. `Forecast`, `Rate` and the noise serve trainings too.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from mrkd import storage
 from mrkd.config import PriceConfig, ScoreConfig
@@ -34,24 +35,84 @@ from mrkd.storage.thread_map import in_threads
 log = logging.getLogger(__name__)
 
 _NUM_NIGHTS = 3
-"""Of the newest that a rate is taken from."""
+"""Number of the newest nights that a rate is taken from."""
 
 
 @dataclass(frozen=True)
-class ScoringRate:
-    """What a night takes for an image.
+class Rate:
+    """What the units of some work take.
 
     Args:
-        image_s: seconds of the whole cluster.
-        cpus: that are held meanwhile.
-        gpus: that are held meanwhile.
-        source: how this is known.
+        image_s: seconds for an image, of the whole cluster; of a training, one worker's seconds per
+            pixel of everything that an image costs once.
+        cpus: CPUs that are held meanwhile.
+        gpus: GPUs that are held meanwhile.
+        source: words on how this is known.
+        step_s: seconds per pixel of a training's step: images of a batch times their pixels.
     """
 
     image_s: float
     cpus: float
     gpus: float
     source: str
+    step_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a command would do.
+
+    Args:
+        command: its verb.
+        head: heading of the table.
+        rows: one for each category, with its `line` in the table.
+        counts: counts of the command's last line, but for seconds of CPUs and GPUs.
+        seconds: seconds of the cluster, or of all workers together.
+        rate: rate that the seconds are made with; None where nothing would be done.
+        price: price of an hour.
+        started_at: time when the forecast was made, UTC, ISO 8601.
+        warning: one line more for the reader; empty: none.
+    """
+
+    command: str
+    head: str
+    rows: Sequence[Any]
+    counts: Mapping[str, int]
+    seconds: float
+    rate: Rate | None
+    price: PriceConfig
+    started_at: str
+    warning: str = ""
+
+    @property
+    def cost(self) -> float:
+        """Cost of the CPUs and GPUs that are held, in the price's currency."""
+        if self.rate is None:
+            return 0.0
+        hour = self.rate.cpus * self.price.cpu_hour + self.rate.gpus * self.price.gpu_hour
+        return self.seconds / 3600 * hour
+
+    def lines(self) -> Iterator[str]:
+        """The table in text."""
+        yield self.head
+        yield from (row.line() for row in self.rows)
+
+    def summary(self, run: str) -> Summary:
+        """The command's last line."""
+        counts, reasons = dict(self.counts), []
+        if self.rate:
+            counts["cpu_seconds"] = round(self.seconds * self.rate.cpus)
+            counts["gpu_seconds"] = round(self.seconds * self.rate.gpus)
+            reasons.append(f"seconds by {self.rate.source}")
+            if self.cost:
+                reasons.append(f"about {self.cost:.2f} {self.price.currency}")
+        reasons += [self.warning] if self.warning else []
+        return Summary(self.command, run, 0, "planned", counts, {}, self.started_at, now(), reasons)
+
+
+def noise(size: int, count: int) -> NDArray[np.uint8]:
+    """Images to time a model on, uint8 `[count, size, size, 3]`."""
+    return np.random.default_rng(0).integers(0, 256, (count, size, size, 3), np.uint8)
 
 
 @dataclass(frozen=True)
@@ -64,70 +125,18 @@ class NightCost:
     shards: int
     model_version: str | None
 
-
-@dataclass(frozen=True)
-class NightForecast:
-    """What a start of a night would score.
-
-    Args:
-        rows: one for each category that has something new.
-        shard_bytes: the most that one shard's pixels take in memory; as many are in flight at once
-            as there are readers and scorers.
-        rate: that the seconds are made with; None where nothing would be scored.
-        price: of an hour.
-        started_at: when it was made.
-        deadline: that the config sets, if any.
-    """
-
-    rows: Sequence[NightCost]
-    shard_bytes: int
-    rate: ScoringRate | None
-    price: PriceConfig
-    started_at: str
-    deadline: timedelta | None = None
-
-    @property
-    def num_scored(self) -> int:
-        """Images that have a model."""
-        return sum(row.num_images for row in self.rows if row.model_version)
-
-    def lines(self) -> Iterator[str]:
-        """A table for people."""
-        yield f"{'category':40} {'images':>9} {'shards':>7}  model"
-        for row in self.rows:
-            model = row.model_version or "none: its images become no_model rows"
-            yield f"{row.category:40} {row.num_images:9} {row.shards:7}  {model}"
-
-    def summary(self, run: str) -> Summary:
-        """The command's last line."""
-        counts = {
-            "categories": len(self.rows),
-            "images": sum(row.num_images for row in self.rows),
-            "bytes": sum(row.num_bytes for row in self.rows),
-            "shards": sum(row.shards for row in self.rows),
-            "no_model": sum(row.num_images for row in self.rows if not row.model_version),
-            "shard_bytes_in_memory": self.shard_bytes,
-        }
-        reasons = []
-        if self.rate:
-            seconds = self.rate.image_s * self.num_scored
-            counts["seconds"] = round(seconds)
-            counts["cpu_seconds"] = round(seconds * self.rate.cpus)
-            counts["gpu_seconds"] = round(seconds * self.rate.gpus)
-            reasons.append(f"seconds by {self.rate.source}")
-            hour = self.rate.cpus * self.price.cpu_hour + self.rate.gpus * self.price.gpu_hour
-            if hour:
-                reasons.append(f"about {seconds / 3600 * hour:.2f} {self.price.currency}")
-            if self.deadline and seconds > self.deadline.total_seconds():
-                over = timedelta(seconds=round(seconds)) - self.deadline
-                reasons.append(f"it would be done {over} after its deadline of {self.deadline}")
-        return Summary("score", run, 0, "planned", counts, {}, self.started_at, now(), reasons)
+    def line(self) -> str:
+        """Its line in the table."""
+        model = self.model_version or "none: its images become no_model rows"
+        return f"{self.category:40} {self.num_images:9} {self.shards:7}  {model}"
 
 
-def forecast_night(config: ScoreConfig) -> NightForecast:
+def forecast_night(config: ScoreConfig) -> Forecast:
     """What `mrkd score` would do with this config: lists the archive, and reads no image.
 
-    What an earlier start left unfinished is not counted: it is planned already.
+    `shard_bytes_in_memory` is the most that one shard's pixels take; as many shards are in flight
+    at once as there are readers and scorers. What an earlier start left unfinished is not counted:
+    it is planned already.
 
     Raises:
         ConfigError: as `nights.Night.draft`.
@@ -143,10 +152,24 @@ def forecast_night(config: ScoreConfig) -> NightForecast:
     shards = plan.shards() if plan else []
     rows = _rows(plan, shards) if plan else []
     scored = [row for row in rows if row.model_version]
-    shard_bytes = most_pixels(shards, config.rows)
     rate = (_recorded(config) or _timed(config, scored)) if scored else None
-    deadline = config.deadline.span
-    return NightForecast(rows, shard_bytes, rate, config.price, started_at, deadline)
+    seconds = rate.image_s * sum(row.num_images for row in scored) if rate else 0.0
+    counts = {
+        "categories": len(rows),
+        "images": sum(row.num_images for row in rows),
+        "bytes": sum(row.num_bytes for row in rows),
+        "shards": sum(row.shards for row in rows),
+        "no_model": sum(row.num_images for row in rows if not row.model_version),
+        "shard_bytes_in_memory": most_pixels(shards, config.rows),
+    }
+    if rate:
+        counts["seconds"] = round(seconds)
+    deadline, warning = config.deadline.span, ""
+    if deadline and seconds > deadline.total_seconds():
+        over = timedelta(seconds=round(seconds)) - deadline
+        warning = f"it would be done {over} after its deadline of {deadline}"
+    head = f"{'category':40} {'images':>9} {'shards':>7}  model"
+    return Forecast("score", head, rows, counts, seconds, rate, config.price, started_at, warning)
 
 
 def _rows(plan: Plan, shards: Sequence[Shard]) -> list[NightCost]:
@@ -154,17 +177,20 @@ def _rows(plan: Plan, shards: Sequence[Shard]) -> list[NightCost]:
     table = plan.rows.group_by("category").aggregate(
         [("image_uri", "count"), ("image_bytes", "sum")]
     )
-    rows = []
-    for row in table.sort_by("category").to_pylist():
-        name, pin = row["category"], plan.pins[row["category"]]
-        size = row["image_bytes_sum"] or 0
-        version = pin.version if pin else None
-        rows.append(NightCost(name, row["image_uri_count"], size, num_shards[name], version))
-    return rows
+    return [
+        NightCost(
+            category=(name := row["category"]),
+            num_images=row["image_uri_count"],
+            num_bytes=row["image_bytes_sum"] or 0,
+            shards=num_shards[name],
+            model_version=pin.version if (pin := plan.pins[name]) else None,
+        )
+        for row in table.sort_by("category").to_pylist()
+    ]
 
 
-def _recorded(config: ScoreConfig) -> ScoringRate | None:
-    """From the newest nights of the workspace that scored anything; None where there is none."""
+def _recorded(config: ScoreConfig) -> Rate | None:
+    """The rate of the newest nights that scored anything; None where none did."""
     root = storage.join(config.workspace, "nights")
     uris = [storage.join(root, name, "night.json") for name in storage.list_names(root)]
     starts = [start for some in in_threads(_starts, uris) for start in some]
@@ -175,11 +201,11 @@ def _recorded(config: ScoreConfig) -> ScoringRate | None:
     seconds = sum(start["images"] / start["images_per_s"] for start in newest)
     cpus, gpus = newest[-1]["cpus"], newest[-1]["gpus"]
     source = f"the last {len(newest)} starts of the workspace's nights"
-    return ScoringRate(seconds / images, cpus, gpus, source)
+    return Rate(seconds / images, cpus, gpus, source)
 
 
 def _starts(uri: str) -> list[Mapping[str, Any]]:
-    """The starts in a night's record that scored anything; none where there is no such record."""
+    """The starts in a night's record that scored anything; none where the record is missing."""
     try:
         return [
             {name: start[name] for name in ("started_at", "images", "images_per_s")}
@@ -195,21 +221,19 @@ def _starts(uri: str) -> list[Mapping[str, Any]]:
     return []
 
 
-def _timed(config: ScoreConfig, rows: Sequence[NightCost]) -> ScoringRate:
-    """From one batch of noise by the model with the most images, on the device that is here."""
+def _timed(config: ScoreConfig, rows: Sequence[NightCost]) -> Rate:
+    """The rate of one batch of noise by the model with the most images, on the device here."""
     most = max(rows, key=lambda row: row.num_images)
     assert most.model_version is not None
     model = save_load.load(config.workspace, most.category, most.model_version).model
     place, batch = device.choose(config.pool.device, "float32").device, config.pool.batch_size
     model.to(place)
-    size = model.config.image_size
-    noise = np.random.default_rng(0).integers(0, 256, (batch, size, size, 3), np.uint8)
-    pixels = torch.from_numpy(noise).to(place)
+    pixels = torch.from_numpy(noise(model.config.image_size, batch)).to(place)
     infer(model, pixels)
     began = time.perf_counter()
     infer(model, pixels)
     what = "counted as one tile an image" if model.config.tiles else "without reading"
-    return ScoringRate(
+    return Rate(
         image_s=(time.perf_counter() - began) / batch,
         cpus=float(os.cpu_count() or 1),
         gpus=1.0 if place.type == "cuda" else 0.0,

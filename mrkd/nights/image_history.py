@@ -1,4 +1,4 @@
-"""What became of one image: its rows over all nights, and who let the models decide that did.
+"""History of one image: its row in every night, the model's version, and who promoted that.
 
 Nothing but the manifests is searched: they hold each shard's first and last URI, so that of ten
 million rows one file a night is read.
@@ -17,61 +17,46 @@ from mrkd.errors import ConfigError, NightError
 from mrkd.model.registry import promotions as registry
 from mrkd.model.registry.promotions import Promotion
 from mrkd.nights.archive import Template, split_member
-from mrkd.nights.manifest import Manifest, Stored, call_of, read_manifests
+from mrkd.nights.manifest import Manifest, Stored, read_manifests
 from mrkd.nights.reviews import store as record
+from mrkd.nights.reviews.match_rows import Matched
 from mrkd.nights.reviews.store import Review
 from mrkd.storage import schema
 from mrkd.storage.thread_map import in_threads
 
 
 @dataclass(frozen=True)
-class Sighting:
+class Sighting(Matched):
     """One row of the image.
 
     Args:
-        run: name of the night.
-        category: that it was filed under.
-        closed_at: when the row's revision was closed, UTC, ISO 8601.
-        row: of `schema.SCORES`; the map only where it was asked for.
         superseded: whether the image was scored again in the same night, so that this row no
             longer counts.
-        promotion: that made the row's model and calibration decide; None: none did, see `models`.
-        models: of the night's config: the set of versions that it tried out, empty for champions.
-        tars: suffixes of the night's tars.
-        review: what a person says of these bytes; None: nobody said anything.
+        promotion: promotion that made the row's model and calibration decide; None: see `models`.
+        models: the night's `models`: the set of versions that it tried out, empty for champions.
+        review: a person's verdict on these bytes; None: there is none.
     """
 
-    run: str
-    category: str
-    closed_at: str
-    row: Mapping[str, Any]
     superseded: bool
     promotion: Promotion | None
     models: str
-    tars: tuple[str, ...]
     review: Review | None
 
-    @property
-    def verdict(self) -> str:
-        """OK, NOK or ERROR."""
-        return call_of(self.row)
-
     def line(self) -> dict[str, Any]:
-        """What `mrkd nights show` prints of it."""
+        """Its line in the output of `mrkd nights show`."""
         names = ("image_score", "threshold", "p_value", "model_version", "calibration")
-        told, why = self.promotion, self.row["error_message"] or ""
-        if told is not None:
-            by, why = f"{told.by}, {told.at[:16]}Z", why or told.why
+        promotion, review, why = self.promotion, self.review, self.row["error_message"] or ""
+        if promotion is not None:
+            by, why = f"{promotion.by}, {promotion.at[:16]}Z", why or promotion.why
         else:
             by = f"tried out by {self.models}" if self.models else ""
-        said = self.review
         return {
             "night": f"{self.run}/{self.row['revision']}",
             "closed_at": f"{self.closed_at[:16]}Z",
             "category": self.category,
-            "verdict": f"{self.verdict}, superseded" if self.superseded else self.verdict,
+            "verdict": f"{self.called}, superseded" if self.superseded else self.called,
             **{name: self.row[name] for name in names},
-            "people": f"{said.verdict} by {said.by}, {said.at[:10]}" if said else "",
+            "people": f"{review.verdict} by {review.by}, {review.at[:10]}" if review else "",
             "promoted_by": by,
             "why": why,
         }
@@ -82,22 +67,22 @@ def history(workspace: str, image_uri: str, *, maps: bool = True) -> list[Sighti
 
     Args:
         workspace: URI.
-        image_uri: as rows hold it, or a path; of a tar's member `<tar>#<member>`.
+        image_uri: URI as rows hold it, or a path; for a tar's member `<tar>#<member>`.
         maps: whether the rows' maps are read as well.
 
     Raises:
         NightError: no night holds it, or a shard that should is gone or damaged.
-        ArtefactError: a manifest is damaged, a promotion, or an import of people's verdicts.
+        ArtefactError: a manifest, a promotion or an import of verdicts is damaged.
         StorageError: the workspace cannot be read.
     """
     uri = storage.join(image_uri)
     columns = [name for name in schema.SCORES.names if maps or name != "anomaly_map"]
     runs = storage.list_names(storage.join(workspace, "nights"))
 
-    said = {one.image_etag: one for one in record.read(workspace) if one.image_uri == uri}
+    reviews = {one.image_etag: one for one in record.read(workspace) if one.image_uri == uri}
 
     def of_night(run: str) -> list[Sighting]:
-        return list(_sightings(workspace, run, uri, columns, promotions, said))
+        return list(_sightings(workspace, run, uri, columns, promotions, reviews))
 
     @cache
     def promotions(category: str) -> Sequence[Promotion]:
@@ -118,7 +103,7 @@ def _sightings(
     uri: str,
     columns: Sequence[str],
     promotions: Callable[[str], Sequence[Promotion]],
-    said: Mapping[str, Review],
+    reviews: Mapping[str, Review],
 ) -> Iterator[Sighting]:
     """The rows of one night."""
     folder = storage.join(workspace, "nights", run)
@@ -139,7 +124,7 @@ def _sightings(
                 promotion=_promoted(promotions(stored.category), row, manifest.closed_at),
                 models=str(manifest.config.get("models", "")),
                 tars=tuple(archive.get("tars", ())),
-                review=said.get(row["image_etag"] or ""),
+                review=reviews.get(row["image_etag"] or ""),
             )
             break  # an image is in one category
 
@@ -149,12 +134,12 @@ def _candidates(manifest: Manifest, uri: str) -> list[Stored]:
     found = [one for one in manifest.shards if one.first_uri <= uri <= one.last_uri]
     if len(found) < 2:
         return found
-    said = _category(manifest.config.get("archive", {}), uri)
-    return sorted(found, key=lambda one: one.category != said)
+    named = _category(manifest.config.get("archive", {}), uri)
+    return sorted(found, key=lambda one: one.category != named)
 
 
 def _category(archive: Mapping[str, Any], uri: str) -> str | None:
-    """By the night's template; a manifest or a tar's JSON may have said otherwise."""
+    """By the night's template; a manifest or a tar's JSON may have given another."""
     if not archive.get("uri"):
         return None
     root = storage.join(archive["uri"]).rstrip("/") + "/"

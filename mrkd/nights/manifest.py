@@ -1,4 +1,4 @@
-"""What a night's closed revisions hold: their manifests, and the reader of their rows.
+"""Manifests of a night's closed revisions, and the reader of their rows.
 
 Not every file below `scores` counts: an open revision's may still be added to, and a row whose
 image was overwritten has a successor. `open_night` gives the rows that count.
@@ -33,14 +33,14 @@ class Stored:
     """A committed shard as a manifest names it.
 
     Args:
-        file: below the night's `scores`.
-        category: of its images.
-        rows: how many it holds.
-        first_uri: of its first row; they are sorted.
-        last_uri: of its last row.
+        file: path below the night's `scores`.
+        category: category of its images.
+        rows: number of its rows.
+        first_uri: URI of its first row; rows are sorted.
+        last_uri: URI of its last row.
         counts: `ok`, `nok` and each error kind.
-        content_sha256: of the rows alone.
-        degraded: what was left out of its rows as the night was late, `scores_only`; else empty.
+        content_sha256: digest of the rows alone.
+        degraded: `scores_only` where maps were left out as the night was late; else empty.
     """
 
     file: str
@@ -69,13 +69,13 @@ class Manifest:
         run: name of the night.
         revision: its number.
         rows: one for each of its images.
-        counts: of these, `ok`, `nok` and each error kind.
+        counts: number of its images that are `ok`, `nok` and of each error kind.
         shards: the files that hold the rows.
         pins: the model of each category.
         superseded: the rows of earlier revisions that its rows replace.
-        config: of the run.
+        config: config of the run, as plain values.
         closed_at: UTC, ISO 8601.
-        schema_version: of the rows.
+        schema_version: version of the rows' schema.
     """
 
     run: str
@@ -106,7 +106,7 @@ class Manifest:
 
         Raises:
             StorageError: it cannot be read.
-            ArtefactError: it is no manifest.
+            ArtefactError: it is not a manifest.
         """
         content = storage.read_json(uri)
         try:
@@ -116,8 +116,8 @@ class Manifest:
             return cls(**{**content, "shards": shards, "pins": pins, "superseded": superseded})
         except (AttributeError, KeyError, TypeError) as error:
             raise ArtefactError(
-                f"{uri} is no manifest of this version ({error}): delete it, and a start of its "
-                "run checks the rows and writes it again"
+                f"{uri} is not a manifest of this version ({error}): delete it, and a start of "
+                "its run checks the rows and writes it again"
             ) from error
 
 
@@ -174,7 +174,7 @@ def readable(night_uri: str) -> Iterator[None]:
     except (OSError, pa.ArrowException) as error:
         reason = str(error).partition("\n")[0]
         raise StorageError(
-            f"the rows of {night_uri} cannot be read ({reason}): if its place can be reached, a "
+            f"the rows of {night_uri} cannot be read ({reason}): if its folder can be reached, a "
             "shard is gone or damaged"
         ) from error
 

@@ -34,10 +34,10 @@ def read(uri: str, workspace: str) -> dict[str, str]:
         workspace: URI of the models.
 
     Raises:
-        ConfigError: it is neither, it names nothing, something that is no name, or a version that
-            is not in the workspace.
+        ConfigError: it is neither, it names nothing, it names what cannot be a name, or a version
+            that is not in the workspace.
         ArtefactError: a record of the fleet is damaged.
-        StorageError: a place cannot be read.
+        StorageError: the set or the workspace cannot be read.
     """
     if not uri:
         return {}
@@ -67,7 +67,7 @@ def pin(workspace: str, category: str, versions: Mapping[str, str] | None = None
     Args:
         workspace: URI of the models.
         category: its name.
-        versions: that score in the champions' stead, by category. Such a one decides by the
+        versions: versions that score instead of champions, by category. Such a one decides by the
             calibration that it was promoted with last, else by its newest.
 
     Raises:
@@ -124,7 +124,7 @@ def _of_fleet(uri: str) -> dict[str, str]:
         without = sorted(str(r["category"]) for r in records if "version" not in r)
     except (KeyError, TypeError) as error:
         raise ArtefactError(
-            f"{uri}/categories holds a file that is no record of a fleet ({error!r}): take it away"
+            f"{uri}/categories holds a file that is not a fleet's record ({error!r}): take it away"
         ) from error
     if without:
         log.warning("version_set uri=%s champions_of=%s", uri, ",".join(without))

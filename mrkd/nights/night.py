@@ -6,7 +6,7 @@
     manifests/manifest-<r>.json              all rows of revision r are there; put last
     _MANIFEST.json                           copy of the newest manifest
 
-Nothing else is remembered: a start lists what stands there and goes on. Plans, shards and manifests
+Nothing else is remembered: a start lists what is stored and goes on. Plans, shards and manifests
 are put whole, on the condition that they are not there yet, and never changed, so that a run that
 dies, or two that meet, cost time and no row:
 
@@ -25,7 +25,6 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Literal
@@ -52,11 +51,9 @@ from mrkd.nights.plan import Pins, Plan
 from mrkd.nights.shards import Pin, Shard
 from mrkd.storage import schema
 from mrkd.storage.lease import Lease
+from mrkd.storage.thread_map import in_threads
 
 log = logging.getLogger(__name__)
-
-_AT_ONCE = 16
-"""Footers that are read at the same time."""
 
 
 @dataclass(frozen=True)
@@ -64,9 +61,9 @@ class Commit:
     """What became of a shard's rows.
 
     Args:
-        status: `written` (or the same bytes stood there); `already`: equal rows stood there;
-            `conflict`: other rows did, made by another kind of device, say, and they stay.
-        counts: of the rows that stand there now: `ok`, `nok` and each error kind.
+        status: `written` (or these very bytes were there); `already`: equal rows were there;
+            `conflict`: other rows were, made by another kind of device, say, and they stay.
+        counts: number of the rows there now that are `ok`, `nok` and of each error kind.
     """
 
     status: Literal["written", "already", "conflict"]
@@ -102,7 +99,7 @@ class Night:
         The caller scores and closes each before it asks for the next.
 
         Args:
-            config: of the run.
+            config: config of the run.
             pins: asked for the model of each category that has new images.
 
         Raises:
@@ -163,15 +160,15 @@ class Night:
             return datetime.fromisoformat(footer.metadata[b"planned_at"].decode())
         except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
             raise ArtefactError(
-                f"{uri} cannot be read as a plan ({error!r}): if its place can be reached, score "
+                f"{uri} cannot be read as a plan ({error!r}): if its folder can be reached, score "
                 "in a new run"
             ) from error
 
     def commit(self, shard: Shard, table: pa.Table) -> Commit:
-        """Stores a shard's rows, all at once, unless rows of it stand there already.
+        """Stores a shard's rows, all at once, unless rows of it are stored already.
 
         Args:
-            shard: of a stored plan.
+            shard: shard of a stored plan.
             table: `schema.SCORES`, a row for each of the shard's images, in its order.
 
         Raises:
@@ -203,7 +200,7 @@ class Night:
     def close(self, revision: int) -> Manifest:
         """Checks that every planned image has its one row, then puts the manifest.
 
-        A closed revision is not checked again; its manifest stands.
+        A closed revision is not checked again; its manifest remains.
 
         Raises:
             NightError: shards are missing or damaged, or there are rows that no plan knows.
@@ -221,8 +218,7 @@ class Night:
         """The manifest of a revision, all of whose rows were seen to be there, once."""
         shards = plan.shards()
         self._check_files(plan.revision, {shard.file for shard in shards})
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            stored = tuple(pool.map(self._stored, shards))
+        stored = tuple(in_threads(self._stored, shards))
         for shard, stands in zip(shards, stored, strict=True):
             if stands.rows != shard.rows.num_rows:
                 raise NightError(
@@ -266,7 +262,7 @@ class Night:
             )
 
     def _stored(self, shard: Shard) -> Stored:
-        """What stands under a shard's name, by its footer."""
+        """The stored rows of a shard, by their file's footer."""
         filesystem, folder = storage.open_uri(storage.join(self.uri, "scores"))
         try:
             footer = pq.read_metadata(f"{folder}/{shard.file}", filesystem=filesystem)
@@ -276,7 +272,7 @@ class Night:
             reason = str(error).partition("\n")[0]
             raise NightError(
                 f"{self.uri}/scores/{shard.file} cannot be read as a shard ({reason}): if its "
-                "place can be reached, delete the file and start the run again"
+                "folder can be reached, delete the file and start the run again"
             ) from error
         uris = shard.rows["image_uri"]
         return Stored(

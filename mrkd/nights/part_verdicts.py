@@ -173,7 +173,7 @@ def _category(category: str, images: pa.Table, views: Sequence[str]) -> pa.Table
 
 
 def _part(row: dict[str, Any], expected: list[str], *, needed: bool) -> dict[str, Any]:
-    """A part by its worst image, with the `views` and `num_images` that there are of it."""
+    """A part by its worst image, with all its `views` and its `num_images`."""
     views = row["views"]
     missing = [view for view in expected if view not in views]
     severity, reason = row["severity"], None

@@ -1,4 +1,4 @@
-"""What a night scores: its plans, and the models pinned for them.
+"""Plans of a night: the images of each revision, and the models pinned for them.
 
 A plan is made from what an archive holds and earlier plans do not, and is stored before anything
 is scored. From then on it decides everything: which images form a shard, by which model, under
@@ -36,7 +36,7 @@ class Plan:
         revision: its number, from 1.
         rows: one for each image (`schema.PLAN`), by category, then URI.
         pins: the model of each category in it.
-        config: of the run, as plain values.
+        config: config of the run, as plain values.
         replaces: URI and revision of rows that no longer count and whose URI has no new row.
     """
 
@@ -94,7 +94,7 @@ class Plan:
 
         Args:
             data: the file.
-            name: what the error calls it.
+            name: name of the file in errors.
 
         Raises:
             ArtefactError: it is damaged, or no plan.
@@ -112,7 +112,7 @@ class Plan:
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ArtefactError(
-                f"{name} is no plan of this version ({error!r}): score in a new run"
+                f"{name} is not a plan of this version ({error!r}): score in a new run"
             ) from error
 
 
@@ -127,9 +127,9 @@ def draft(
     """The plan of the images that are new or overwritten since the earlier plans.
 
     Args:
-        images: what the archive holds now (`archive.IMAGES`), by category, then URI.
+        images: rows of the archive as it is now (`archive.IMAGES`), by category, then URI.
         earlier: all plans of the night, the newest last.
-        config: of the run.
+        config: config of the run.
         pins: asked once for each category.
         again: revision and URI of rows to be scored once more, as the archive now holds them, or,
             where it says nothing of them, as they were planned.

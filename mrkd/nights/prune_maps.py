@@ -37,15 +37,15 @@ class Pruning:
 
     Args:
         run: name of the night.
-        closed_at: when its newest revision was closed.
-        revisions: how many it had then; later ones are not pruned by this.
+        closed_at: time when its newest revision was closed.
+        revisions: number of its revisions then; later ones are not pruned by this.
         shards: files that held maps.
-        bytes_before: of these files.
-        bytes_after: the same, rewritten; 0 while nothing is.
-        by: who; empty while nothing is done.
-        at: when, UTC, ISO 8601.
+        bytes_before: size of these files.
+        bytes_after: their size without the maps; 0 while nothing is done.
+        by: person who prunes it; empty while nothing is done.
+        at: time of the pruning, UTC, ISO 8601.
         older_than: the span that was asked for.
-        version: of this layout.
+        version: version of this layout.
     """
 
     run: str
@@ -98,9 +98,9 @@ def prune(workspace: str, one: Pruning, *, by: str, older_than: str) -> Pruning:
 
     Args:
         workspace: URI.
-        one: of `due`.
-        by: who.
-        older_than: as it was asked for, for the record.
+        one: night to prune, from `due`.
+        by: person who prunes it.
+        older_than: span that was asked for, for the record.
 
     Returns:
         What was done, as it is stored: of shards that held maps.
@@ -150,7 +150,7 @@ def _records(night_uri: str) -> list[Pruning]:
             found.append(Pruning(**storage.read_json(uri)))
         except TypeError as error:
             raise ArtefactError(
-                f"{uri} is no record of a pruning: delete it, and the night is looked through again"
+                f"{uri} is not a pruning's record: delete it, and the night is looked through again"
             ) from error
     return found
 

@@ -1,10 +1,10 @@
-"""ReferencePart parts, photographed anew before each night: has a lens, a lamp or a camera changed?
+"""Reference parts, photographed before each night: has a lens, a lamp or a camera changed?
 
     golden/<category>/<version>-<calibration>-<label>.json   scores as first seen; never changed
     nights/<run>/golden.json                                 what the night's start found
 
 Good parts must score as good and defective ones as defective, and both as they did when the model
-first saw them. What is judged is the picture-taking: the parts are always the same.
+first saw them. What is judged is how images are taken: the parts are always the same.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from mrkd.errors import ArtefactError, ConfigError, GoldenError, StorageError
 from mrkd.model import artefact
 from mrkd.model.artefact import Calibration
 from mrkd.nights.archive import UNMATCHED, Template
+from mrkd.nights.drift.distances import robust_spread
 from mrkd.nights.shards import Pin
 from mrkd.run_summary import now
 from mrkd.storage.thread_map import in_threads
@@ -42,14 +43,11 @@ LABELS: tuple[Label, ...] = ("good", "bad")
 
 _SHOWN = 3
 _NO_MAPS = RowsConfig(map="none", max_regions=0)
-# Of normally distributed values the median distance from the median, times this, is the standard
-# deviation; a few odd held-out images do not widen it.
-_MAD_TO_SD = 1.4826
 
 
 @dataclass(frozen=True)
 class ReferencePart:
-    """One picture of a reference part."""
+    """One image of a reference part."""
 
     image_uri: str
     category: str
@@ -63,10 +61,10 @@ class ScoreRange:
     Args:
         low: the least.
         high: the greatest.
-        spread: of the model's held-out scores, a robust standard deviation.
-        num_images: behind it.
-        run: of the night that set it.
-        at: when, UTC, ISO 8601.
+        spread: robust standard deviation of the model's held-out scores.
+        num_images: number of images behind it.
+        run: name of the night that set it.
+        at: time when it was set, UTC, ISO 8601.
     """
 
     low: float
@@ -82,21 +80,21 @@ class ScoreRange:
 
 
 def check(config: ScoreConfig, pins: Mapping[str, Pin | None]) -> list[str]:
-    """Scores the golden set by a night's models and compares it with what they first made of it.
+    """Scores the golden set by a night's models and compares the scores with their first ones.
 
     The first time that a model sees the good, or the bad, parts of its category as what they are,
     their scores become its band. What was found is stored in `golden.json`, whatever it is.
 
     Args:
-        config: of the run; without `golden.uri` there is nothing to check.
+        config: config of the run; without `golden.uri` there is nothing to check.
         pins: the model of each category of the night; the others' reference parts are left out.
 
     Returns:
-        What is wrong, one line for each picture, where `config.force` lets the night go on; else
+        What is wrong, one line for each image, where `config.force` lets the night go on; else
         nothing.
 
     Raises:
-        ConfigError: there is no golden set at `golden.uri`, or a key in it that tells no label.
+        ConfigError: `golden.uri` holds no golden set, or a key in it gives no label.
         GoldenError: something is wrong, and the night is not forced.
         ArtefactError: a model or a band is damaged.
         StorageError: the workspace or the golden set cannot be listed.
@@ -141,7 +139,7 @@ def check(config: ScoreConfig, pins: Mapping[str, Pin | None]) -> list[str]:
     if problems and not config.force:
         raise GoldenError(
             f"{len(problems)} of {len(found)} golden images are off, the lens, the lamp or the "
-            f"camera may have changed: {'; '.join(problems[:_SHOWN])}; all stand in {uri}. Look "
+            f"camera may have changed: {'; '.join(problems[:_SHOWN])}; all are in {uri}. Look "
             "at them; --force scores nevertheless, and a change that is meant needs its band "
             f"below {storage.join(config.workspace, 'golden')} deleted"
         )
@@ -149,10 +147,10 @@ def check(config: ScoreConfig, pins: Mapping[str, Pin | None]) -> list[str]:
 
 
 def list_references(config: ScoreConfig) -> list[ReferencePart]:
-    """The pictures of the golden set, by URI.
+    """The images of the golden set, by URI.
 
     Raises:
-        ConfigError: there is none at `golden.uri`, or a key in it that tells no category or label.
+        ConfigError: there is none at `golden.uri`, or a key in it gives no category or label.
         StorageError: it cannot be listed.
     """
     golden = config.golden
@@ -160,7 +158,7 @@ def list_references(config: ScoreConfig) -> list[ReferencePart]:
     files = storage.list_files(golden.uri, suffixes=config.archive.suffixes)
     if not files:
         raise ConfigError(
-            f"golden.uri is {golden.uri!r}: there is no file below it that ends in "
+            f"golden.uri is {golden.uri!r}: it holds no file that ends in "
             f"{', '.join(config.archive.suffixes)}"
         )
     found = []
@@ -245,7 +243,7 @@ def _score(
 
 
 def _wrong_side(row: Mapping[str, Any], label: Label) -> str:
-    """What is wrong with a picture by the threshold alone; empty: nothing."""
+    """What is wrong with an image by the threshold alone; empty: nothing."""
     if row.get("error_kind"):
         return f"has no score: {row['error_message']}"
     score, threshold = row["image_score"], row["threshold"]
@@ -256,7 +254,7 @@ def _wrong_side(row: Mapping[str, Any], label: Label) -> str:
 
 
 def _outside(row: Mapping[str, Any], band: ScoreRange | None, tolerance: float) -> str:
-    """What is wrong with a picture that lies on the right side of the threshold."""
+    """What is wrong with an image on the right side of the threshold; empty: nothing."""
     if band is None:
         return ""
     low, high = band.limits(tolerance)
@@ -283,7 +281,7 @@ def _band(config: ScoreConfig, category: str, pin: Pin, label: Label) -> ScoreRa
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ArtefactError(
-            f"{uri} is no band of a golden set ({error!r}): delete it, and the next night sets it"
+            f"{uri} is not a golden set's band ({error!r}): delete it, and the next night sets it"
         ) from error
 
 
@@ -316,5 +314,4 @@ def _first_seen(
 def spread(scores: Sequence[float]) -> float:
     """A robust standard deviation of scores; the plain one where half of them are equal."""
     values = np.asarray(scores, np.float64)
-    robust = _MAD_TO_SD * float(np.median(np.abs(values - np.median(values))))
-    return robust or float(values.std())
+    return robust_spread(values) or float(values.std())

@@ -25,7 +25,7 @@ class Pin:
     """The model that scores a category for a whole revision, whatever is promoted meanwhile.
 
     Args:
-        version: of the model.
+        version: version of the model.
         calibration: number of the version's calibration.
         teacher: name and digest, as the rows hold it.
         pixels: bytes of an image, decoded; 0: it is cut into tiles, and only reading tells.
@@ -43,7 +43,7 @@ class Shard:
 
     Args:
         id: hash of all that decides the file's rows.
-        category: of every image.
+        category: category of every image.
         revision: number of the plan.
         pin: the model; None where the category has none, see `without_model`.
         rows: its part of the plan (`schema.PLAN`), sorted by URI.

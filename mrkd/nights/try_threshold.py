@@ -1,4 +1,4 @@
-"""What another threshold would have decided in a night, from its stored scores alone."""
+"""Decisions that another threshold would have made in a night, from its stored scores alone."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ def try_threshold(night_uri: str, category: str, threshold: float) -> ThresholdT
 
     Args:
         night_uri: `<workspace>/nights/<run>`, every plan of it closed.
-        category: of the night.
-        threshold: of image scores.
+        category: category of the night.
+        threshold: image score above which a part is called defective.
 
     Raises:
         NightError: the night is not closed, or holds no such category.

@@ -1,11 +1,11 @@
-"""Places: every place is a URI, a local path, `file:///...` or `s3://bucket/key`.
+"""Files by their URI, in any storage: a local path, `file:///...` or `s3://bucket/key`.
 
 A URI is taken as it is written: nothing is percent-decoded, so `a b#1%.png` is that very name.
 Local paths become absolute `file:///...` URIs, not percent-encoded either. Endpoint, region and
 credentials of S3 come from the AWS environment or chain alone (`AWS_ENDPOINT_URL`, `AWS_REGION`,
 ...), so that another server needs no code, and no config, URI or message holds a secret.
 
-A file appears whole or not at all, and a write may depend on what stands there. S3 knows no
+A file appears whole or not at all, and a write may depend on what is stored there. S3 knows no
 folders, so of local ones too only those with files in them exist. Every function raises
 `StorageError`, with a `kind` of `schema.ERROR_KINDS`: missing, forbidden, changed, too_large, and
 unreachable for the rest.
@@ -15,15 +15,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Generator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pyarrow import fs
 
 from mrkd.errors import StorageError
-from mrkd.storage.backend import Fetched, FileEntry, Store
+from mrkd.storage.backend import Fetched, FileEntry
 from mrkd.storage.local import LocalStore
 from mrkd.storage.request_counts import requests
 from mrkd.storage.uri import LOCAL, S3, canonical, split
+
+if TYPE_CHECKING:
+    from mrkd.storage.s3 import S3Store
 
 __all__ = [
     "Fetched",
@@ -48,7 +51,7 @@ __all__ = [
 
 
 def open_uri(uri: str) -> tuple[fs.FileSystem, str]:
-    """The pyarrow file system of a place and the path in it, for pyarrow's own readers.
+    """The pyarrow file system of a URI and the path in it, for pyarrow's own readers.
 
     Never write through it: pyarrow completes an S3 stream that an exception dropped, so that half
     a file appears. `write` puts whole ones.
@@ -63,7 +66,7 @@ def open_uri(uri: str) -> tuple[fs.FileSystem, str]:
 
 
 def join(uri: str, *parts: str) -> str:
-    """The canonical URI of a place below `uri`, or of `uri` itself, without a slash at its end."""
+    """The canonical URI of a path below `uri`, or of `uri` itself, without a slash at its end."""
     uri = canonical(uri)
     names = [name for part in parts if (name := part.strip("/"))]
     if uri.startswith(S3):
@@ -72,7 +75,7 @@ def join(uri: str, *parts: str) -> str:
 
 
 def list_files(uri: str, *, suffixes: tuple[str, ...] = ()) -> list[FileEntry]:
-    """All files below a folder, at any depth, sorted by URI; none where there is no such folder.
+    """All files below a folder, at any depth, sorted by URI; none where it does not exist.
 
     Args:
         uri: the folder.
@@ -98,7 +101,7 @@ def iter_files(
 
 
 def list_names(uri: str) -> list[str]:
-    """Names of the folders right below a folder, sorted; none where there is no such folder."""
+    """Names of the folders right below a folder, sorted; none where it does not exist."""
     store, uri = _open(uri)
     return sorted(store.folders(uri))
 
@@ -111,7 +114,7 @@ def list_numbers(uri: str, *, suffix: str = ".json") -> list[int]:
 
 
 def stat(uri: str) -> FileEntry | None:
-    """Canonical URI, size and ETag of a file; None where there is no such file."""
+    """Canonical URI, size and ETag of a file; None where it does not exist."""
     store, uri = _open(uri)
     return store.stat(uri)
 
@@ -143,8 +146,8 @@ def fetch_range(uri: str, start: int, length: int, *, if_match: str | None) -> F
 
     Args:
         uri: the file.
-        start: where they begin; at or behind the file's end there are none.
-        length: how many; 0 only asks for the ETag.
+        start: offset of the first byte; at or behind the file's end there are none.
+        length: number of bytes; 0 only asks for the ETag.
         if_match: ETag that the file must have.
 
     Raises:
@@ -164,18 +167,18 @@ def read(uri: str) -> bytes:
 def write(uri: str, data: bytes, *, if_absent: bool = False, if_match: str | None = None) -> bool:
     """Puts a whole file in one atomic step; True if the file now is `data`.
 
-    A refused write still gives True where the file that stands there equals `data`: mostly it is
-    our own, put by a request that was repeated because its answer got lost. So whoever decides a
-    race by a write must put something of itself into `data`.
+    A refused write still gives True where the file that is there equals `data`: mostly it is
+    our own, put by a request that was repeated because its answer got lost. A caller that decides a
+    race by a write must therefore put something of itself into `data`.
 
     Args:
         uri: the file; its folders are made.
         data: its content.
-        if_absent: write only where there is no file.
+        if_absent: write only where the file does not exist.
         if_match: write only over a file with this ETag.
 
     Returns:
-        False where the condition did not hold and other content stands there.
+        False where the condition did not hold and other content is there.
     """
     if if_absent and if_match is not None:
         raise ValueError("if_absent and if_match exclude each other")
@@ -197,7 +200,7 @@ def read_json(uri: str) -> Any:
     """The value of a JSON file.
 
     Raises:
-        StorageError: it cannot be read, or is no JSON in UTF-8.
+        StorageError: it cannot be read, or is not JSON in UTF-8.
     """
     try:
         return json.loads(read(uri))
@@ -215,11 +218,11 @@ def write_json(
     return write(uri, f"{text}\n".encode(), if_absent=if_absent, if_match=if_match)
 
 
-def _open(uri: str) -> tuple[Store, str]:
-    """The store of a place and its canonical URI."""
+def _open(uri: str) -> tuple[LocalStore | S3Store, str]:
+    """The store of a URI, and that URI in canonical form."""
     uri = canonical(uri)
     if uri.startswith(S3):
-        from mrkd.storage.s3 import S3Store  # not above: it loads the SDK, which local places spare
+        from mrkd.storage.s3 import S3Store  # not above: it loads the SDK, which local files spare
 
         return S3Store(), uri
     return LocalStore(), uri

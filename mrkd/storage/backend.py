@@ -1,9 +1,8 @@
-"""What a kind of place must do: the local file system does it, and S3 does it."""
+"""Values and errors that every kind of storage gives: the local file system and S3."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from mrkd.errors import StorageError
 
@@ -27,34 +26,6 @@ class Fetched(NamedTuple):
 
     data: bytes
     etag: str
-
-
-class Store(Protocol):
-    """The operations of one kind of place, on canonical URIs; `mrkd.storage` documents them."""
-
-    def files(self, uri: str) -> Iterator[list[FileEntry]]:
-        """All files below a folder, some at a time, in any order; none where there is none."""
-
-    def has_files(self, uri: str) -> bool:
-        """Whether a folder has a file somewhere below it."""
-
-    def folders(self, uri: str) -> Iterator[str]:
-        """Names of the folders right below a folder, in any order."""
-
-    def stat(self, uri: str) -> FileEntry | None:
-        """The file's entry, None where there is no such file."""
-
-    def fetch(self, uri: str, *, if_match: str | None, max_bytes: int | None) -> Fetched:
-        """The file's bytes and ETag."""
-
-    def fetch_range(self, uri: str, start: int, length: int, *, if_match: str | None) -> Fetched:
-        """Some of the file's bytes, fewer only at its end, and its ETag."""
-
-    def write(self, uri: str, data: bytes, *, if_absent: bool, if_match: str | None) -> bool:
-        """Whether it was written: False where the condition did not hold."""
-
-    def delete(self, uri: str) -> None:
-        """Removes the file, if it is there."""
 
 
 def check_size(uri: str, num_bytes: int, max_bytes: int | None) -> None:

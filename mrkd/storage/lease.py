@@ -1,8 +1,8 @@
-"""One holder at a time: a JSON object that its holder renews, and loses when it no longer does.
+"""A lock with expiry, stored as a JSON object: its holder renews it, and loses it otherwise.
 
 A takeover compares the clocks of two machines, which must agree to well within `stale_after_s`.
 Where they do not, two may hold at once, and so may a holder that was only paused. A lease spares
-double work; what is done under it must stand a second worker (a night's commits are conditional).
+double work; what is done under it must bear a second worker (a night's commits are conditional).
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import threading
 import uuid
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from mrkd import storage
@@ -61,17 +60,12 @@ class Lease:
         self._keeper.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._left.set()
         self._keeper.join()
         try:
             self._renew("released")
-        except MrkdError as failure:  # what was done stands; the next start waits for stale_after_s
+        except MrkdError as failure:  # what was done stays; the next start waits for stale_after_s
             log.warning("lease_not_released uri=%s reason=%s", self._uri, failure)
 
     def beat(self) -> None:
@@ -79,7 +73,7 @@ class Lease:
 
         Raises:
             NightError: another has taken it over.
-            StorageError: its place cannot be reached; it may still be held.
+            StorageError: it cannot be reached; the lease may still be held.
         """
         self._renew("held")
 
@@ -116,7 +110,7 @@ class Lease:
         holder = content.get("holder", "someone who deleted it")
         raise NightError(
             f"{self._uri} was taken over by {holder}, as it was not renewed for "
-            f"{self._stale_after_s:g} s: leave the night to that run; what is committed stands"
+            f"{self._stale_after_s:g} s: leave the night to that run; what is committed stays"
         )
 
     def _put(self, state: str, *, etag: str | None) -> bool:
@@ -142,7 +136,9 @@ class Lease:
             _ = datetime.now(UTC) - datetime.fromisoformat(content["beat_at"])
             _ = [content[name] for name in ("state", "holder", "machine", "process", "token")]
         except (ValueError, KeyError, TypeError) as error:
-            raise NightError(f"{self._uri} is no lease: delete it if no run works there") from error
+            raise NightError(
+                f"{self._uri} is not a lease: delete it if no run works there"
+            ) from error
         return content, etag
 
     def _free(self, content: dict[str, Any]) -> bool:

@@ -44,7 +44,7 @@ class LocalStore:
                 yield from (child.name for child in _path(uri).iterdir() if child.is_dir())
 
     def stat(self, uri: str) -> FileEntry | None:
-        """The file's entry, None where there is no such file."""
+        """The file's entry, None where it does not exist."""
         path = _path(uri)
         with _explained(uri):
             status = _status(path)
@@ -96,7 +96,7 @@ def _path(uri: str) -> Path:
 
 
 def _status(path: Path) -> os.stat_result | None:
-    """None where there is no such file; asked once, as it may be removed between two looks."""
+    """None where it does not exist; asked once, as it may be removed between two looks."""
     try:
         return path.stat()
     except (FileNotFoundError, NotADirectoryError):

@@ -1,4 +1,4 @@
-"""What this process has asked of S3."""
+"""Counts of this process's requests to S3."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ class S3Store:
     """Objects; a folder is what their keys have before a slash."""
 
     def files(self, uri: str) -> Iterator[list[FileEntry]]:
-        """All objects below a folder, but for the empty ones that stand for a folder."""
+        """All objects below a folder, but for the empty ones that mark a folder."""
         return s3_listing.pages(*_folder(uri))
 
     def has_files(self, uri: str) -> bool:
@@ -51,7 +51,7 @@ class S3Store:
                 return
 
     def stat(self, uri: str) -> FileEntry | None:
-        """The object's entry, None where there is no such object, or no such bucket."""
+        """The object's entry, None where it or its bucket does not exist."""
         bucket, key = split(uri)
         if not key:
             return None
@@ -150,7 +150,7 @@ def _get(
 
 
 def _check_span(uri: str, span: str | None, response: Any) -> None:
-    """Refuses an answer to a range that is not of it."""
+    """Refuses an answer that is not of the range that was asked for."""
     if span is not None:
         first = span.removeprefix("bytes=").partition("-")[0]
         if not response.get("ContentRange", "").startswith(f"bytes {first}-"):

@@ -162,7 +162,7 @@ def _note_answer(short_get: ShortGet, response_dict: Any, **_: Any) -> None:
 def _read_files(response_dict: Any, customized_response_dict: Any, **_: Any) -> None:
     """Takes the objects out of a listing's page before the SDK does, in a half of its time.
 
-    They stand under `Files` then, as (key, size, ETag); the rest of the page is the SDK's.
+    They are under `Files` then, as (key, size, ETag); the rest of the page is the SDK's.
     """
     if response_dict["status_code"] != 200:
         return

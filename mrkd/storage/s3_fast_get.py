@@ -48,10 +48,10 @@ class ShortGet:
     """GETs that are signed as the SDK signed its last one of the same bucket.
 
     Args:
-        session: whose credentials and certificates are used.
+        session: session whose credentials and certificates are used.
         endpoint: URL of the server, for the environment's proxies.
         timeout: seconds to connect, seconds without a byte.
-        num_connections: how many stay open.
+        num_connections: number of connections that stay open.
     """
 
     def __init__(

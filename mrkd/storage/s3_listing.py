@@ -51,9 +51,9 @@ def page(bucket: str, prefix: str, token: str | None = None, delimiter: str = ""
 
     Args:
         bucket: the bucket.
-        prefix: what the keys begin with.
-        token: where the page begins, from the page before it.
-        delimiter: "/" for what stands right below the prefix, files and folders; else all files.
+        prefix: beginning of the keys.
+        token: start of the page, from the page before it.
+        delimiter: "/" for what is right below the prefix, files and folders; else all files.
     """
     request: dict[str, Any] = {"Bucket": bucket, "Prefix": prefix}
     if delimiter:
@@ -74,7 +74,7 @@ def page(bucket: str, prefix: str, token: str | None = None, delimiter: str = ""
         files = [
             FileEntry(f"s3://{bucket}/{key}", size, etag)
             for key, size, etag in answer["Files"]
-            if size or not key.endswith("/")  # the empty ones stand for folders
+            if size or not key.endswith("/")  # the empty ones mark folders
         ]
         folders = [item["Prefix"] for item in answer.get("CommonPrefixes", ())]
         return Page(files, folders, answer.get("NextContinuationToken"))

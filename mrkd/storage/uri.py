@@ -1,4 +1,4 @@
-"""What a place is called, and of which kind it is; nothing is asked of it."""
+"""URIs of files: their canonical form and their kind; no storage is asked."""
 
 from __future__ import annotations
 
@@ -13,27 +13,25 @@ LOCAL = "file://"
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
 _SECRETS = re.compile(r"(?<=//)[^/]*@|\?.*", re.DOTALL)
-"""Where the URI of another kind of place, as one that was signed, may hold some."""
+"""Parts of other URIs, such as signed ones, that may hold secrets."""
+_USE_ONE = "use a path, file:///path or s3://bucket/key"
 
 
 def canonical(uri: str) -> str:
-    """The URI of a place that is written as one, or as a path.
+    """The URI of a location that is written as one, or as a path.
 
     Raises:
         StorageError: (missing) it is of no kind that can be opened.
     """
     if not uri or "\0" in uri:
-        raise StorageError(f"{uri!r} is no place: write a path, file:// or s3:// URI", "missing")
+        raise StorageError(f"invalid location {uri!r}: {_USE_ONE}", "missing")
     if uri.startswith(S3):
         split(uri)
         return uri
     path = uri.removeprefix(LOCAL)
     if (path != uri and not path.startswith("/")) or _SCHEME.match(path):
-        raise StorageError(
-            f"{_SECRETS.sub('', uri)} is of no kind that can be opened: write a path, file:///... "
-            "or s3://...",
-            "missing",
-        )
+        found = _SECRETS.sub("", uri)
+        raise StorageError(f"{found} is of no kind that can be opened: {_USE_ONE}", "missing")
     return LOCAL + os.path.abspath(path)  # noqa: PTH100 (resolve follows links)
 
 
@@ -47,7 +45,7 @@ def split(uri: str) -> tuple[str, str]:
     bucket, _, key = uri.removeprefix(S3).partition("/")
     if not _BUCKET.fullmatch(bucket):
         raise StorageError(
-            "an s3:// URI does not begin with a bucket's name: write s3://bucket/key, and leave "
+            "an s3:// URI does not begin with a bucket's name: use s3://bucket/key, and leave "
             "credentials and endpoint to the AWS environment",
             "missing",
         )

@@ -1,54 +1,35 @@
-"""What a fleet would do and take, before anything is started: `mrkd train --plan`.
+"""Forecast of a fleet before anything is started: `mrkd train --plan` and `mrkd tune --plan`.
 
-Seconds come from the last fleets of the workspace; where there is none, a few steps are timed here.
+Seconds come from the last fleets of the workspace; without any, a few steps are timed here.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from mrkd import storage
-from mrkd.config import PriceConfig, SearchConfig, TrainConfig
+from mrkd.config import SearchConfig, TrainConfig
 from mrkd.data.datasets import Sample
 from mrkd.model import device
 from mrkd.model.detector import infer
 from mrkd.model.ensemble import Ensemble, model_of
 from mrkd.model.feature_cache import TeacherFeatures
 from mrkd.model.teacher import teacher_of
+from mrkd.nights.cost_estimate import Forecast, Rate, noise
 from mrkd.nights.reviews.training_samples import load_samples
-from mrkd.run_summary import Summary, now
+from mrkd.run_summary import now
 from mrkd.storage.thread_map import in_threads
 from mrkd.training import fit as training
 from mrkd.training.category import good_samples, inputs_of_all, standing, steps_of, work_of
 
 _NUM_FLEETS = 3
-"""Of the newest that a rate is taken from."""
+"""Number of the newest fleets that a rate is taken from."""
 _TIMED_STEPS = 3
-
-
-@dataclass(frozen=True)
-class UnitCost:
-    """What one worker takes for a unit of work.
-
-    Args:
-        step_s: seconds per pixel of a training step: images of a batch times their pixels.
-        image_s: seconds per pixel of everything that an image costs once.
-        cpus: that a worker holds.
-        gpus: that a worker holds.
-        source: how this is known.
-    """
-
-    step_s: float
-    image_s: float
-    cpus: float
-    gpus: float
-    source: str
 
 
 @dataclass(frozen=True)
@@ -59,67 +40,24 @@ class CategoryCost:
     num_images: int
     seconds: float | None
 
-
-@dataclass(frozen=True)
-class Forecast:
-    """What a fleet would do.
-
-    Args:
-        rows: one for each category, the longest first.
-        num_bytes: of the training images.
-        rate: that the seconds are made with.
-        price: of an hour.
-        started_at: when it was made.
-        command: that would do it.
-    """
-
-    rows: Sequence[CategoryCost]
-    num_bytes: int
-    rate: UnitCost
-    price: PriceConfig
-    started_at: str
-    command: str = "train"
-
-    @property
-    def seconds(self) -> float:
-        """Of all workers together."""
-        return sum(row.seconds or 0.0 for row in self.rows)
-
-    @property
-    def cost(self) -> float:
-        """Of all workers together, in the price's currency."""
-        hour = self.rate.cpus * self.price.cpu_hour + self.rate.gpus * self.price.gpu_hour
-        return self.seconds / 3600 * hour
-
-    def lines(self) -> Iterator[str]:
-        """A table for people."""
-        yield f"{'category':40} {'images':>8} {'seconds':>9}"
-        for row in self.rows:
-            takes = "-" if row.seconds is None else f"{row.seconds:.0f}"
-            yield f"{row.category:40} {row.num_images:8} {takes:>9}"
-
-    def summary(self, run: str) -> Summary:
-        """The command's last line."""
-        longest = max((row.seconds or 0.0 for row in self.rows), default=0.0)
-        counts = {
-            "categories": len(self.rows),
-            "up_to_date": sum(row.seconds is None for row in self.rows),
-            "images": sum(row.num_images for row in self.rows),
-            "bytes": self.num_bytes,
-            "cpu_seconds": round(self.seconds * self.rate.cpus),
-            "gpu_seconds": round(self.seconds * self.rate.gpus),
-            "longest_seconds": round(longest),
-        }
-        reasons = [f"seconds by {self.rate.source}"]
-        if self.price.cpu_hour or self.price.gpu_hour:
-            reasons.append(f"about {self.cost:.2f} {self.price.currency}")
-        return Summary(self.command, run, 0, "planned", counts, {}, self.started_at, now(), reasons)
+    def line(self) -> str:
+        """Its line in the table."""
+        takes = "-" if self.seconds is None else f"{self.seconds:.0f}"
+        return f"{self.category:40} {self.num_images:8} {takes:>9}"
 
 
-def forecast(config: TrainConfig) -> Forecast:
+def forecast(config: TrainConfig, *, command: str = "train", times: int = 1) -> Forecast:
     """What `mrkd train` would do with this config; reads listings and records, and no image.
 
     A category whose files were copied since counts as one to train: only reading them tells.
+
+    Args:
+        config: config of the fleet.
+        command: verb that would do it.
+        times: number of trainings of each category.
+
+    Returns:
+        The forecast, the longest category first.
 
     Raises:
         ConfigError, TeacherError: as `on_ray.train.run`.
@@ -134,12 +72,20 @@ def forecast(config: TrainConfig) -> Forecast:
     def row(name: str) -> CategoryCost:
         done = not config.fleet.force and standing(config.workspace, name, inputs[name])
         good = good_samples(samples[name])
-        seconds = None if done else _seconds(configs[name], samples[name], rate)
+        seconds = None if done else times * _seconds(configs[name], samples[name], rate)
         return CategoryCost(name, len(good), seconds)
 
     rows = sorted(in_threads(row, samples), key=lambda r: (-(r.seconds or 0), r.category))
-    num_bytes = _num_bytes(config.data.root, samples)
-    return Forecast(rows, num_bytes, rate, config.price, started_at)
+    each = [row.seconds or 0.0 for row in rows]
+    counts = {
+        "categories": len(rows),
+        "up_to_date": sum(row.seconds is None for row in rows),
+        "images": sum(row.num_images for row in rows),
+        "bytes": _num_bytes(config.data.root, samples),
+        "longest_seconds": round(max(each, default=0.0)),
+    }
+    head = f"{'category':40} {'images':>8} {'seconds':>9}"
+    return Forecast(command, head, rows, counts, sum(each), rate, config.price, started_at)
 
 
 def forecast_search(config: SearchConfig) -> Forecast:
@@ -147,14 +93,13 @@ def forecast_search(config: SearchConfig) -> Forecast:
 
     Every trial counts with a teacher's pass of its own, though those of one machine share it.
     """
-    found = forecast(config.base().with_values({"fleet.force": True}))
     options = config.search
     number = options.trials + (options.refit_best + 1) * options.refit_seeds
-    rows = [replace(row, seconds=number * (row.seconds or 0.0)) for row in found.rows]
-    return replace(found, rows=rows, command="tune")
+    base = config.base().with_values({"fleet.force": True})
+    return forecast(base, command="tune", times=number)
 
 
-def _seconds(config: TrainConfig, samples: Sequence[Sample], rate: UnitCost) -> float:
+def _seconds(config: TrainConfig, samples: Sequence[Sample], rate: Rate) -> float:
     stepped = _stepped_pixels(config, steps_of(config, samples))
     return rate.step_s * stepped + rate.image_s * work_of(config, samples)
 
@@ -164,15 +109,15 @@ def _stepped_pixels(config: TrainConfig, steps: int) -> float:
 
 
 def _num_bytes(root: str, samples: Mapping[str, Sequence[Sample]]) -> int:
-    """Of the files that hold training images; a member of a container counts with the whole."""
+    """Bytes of the files that hold training images; of a container all count."""
     sizes = {file.uri: file.num_bytes for file in storage.list_files(root)}
     used = {one.image_uri for of_category in samples.values() for one in good_samples(of_category)}
     files = {uri if uri in sizes else uri.rpartition("#")[0] for uri in used}
     return sum(sizes.get(uri, 0) for uri in files)
 
 
-def _recorded(config: TrainConfig, *, with_steps: bool) -> UnitCost | None:
-    """From what the newest fleets of the workspace took; None where none has trained anything."""
+def _recorded(config: TrainConfig, *, with_steps: bool) -> Rate | None:
+    """The rate of the newest fleets of the workspace; None where none has trained anything."""
     root = storage.join(config.workspace, "fleets")
     fleets = []
     for name in storage.list_names(root):
@@ -200,22 +145,22 @@ def _recorded(config: TrainConfig, *, with_steps: bool) -> UnitCost | None:
         return None
     cpus, gpus = asks[0]
     source = f"{len(asks)} trainings of the workspace's last fleets"
-    return UnitCost(step_s / max(stepped, 1.0), image_s / pixels, cpus, gpus, source)
+    return Rate(image_s / pixels, cpus, gpus, source, step_s / max(stepped, 1.0))
 
 
-def _timed(config: TrainConfig) -> UnitCost:
-    """From a few steps on noise, on the device that is here."""
+def _timed(config: TrainConfig) -> Rate:
+    """The rate of a few steps on noise, on the device here."""
     model_config, size = config.model, config.model.image_size
     batch = config.train.batch_size
     teacher = teacher_of(model_config, seed=config.train.seed)
     model = model_of(model_config, teacher, seed=config.train.seed).eval()
     place = device.choose(config.train.device, "float32").device
     model.to(place)
-    noise = np.random.default_rng(0).integers(0, 256, (batch, size, size, 3), np.uint8)
-    features = TeacherFeatures(model.teacher, noise, budget_bytes=config.train.cache_bytes)
+    shown = noise(size, batch)
+    features = TeacherFeatures(model.teacher, shown, budget_bytes=config.train.cache_bytes)
     began = time.perf_counter()
     features.ready()
-    infer(model, torch.from_numpy(noise).to(place))
+    infer(model, torch.from_numpy(shown).to(place))
     seen_s = (time.perf_counter() - began) / batch
     student, steps, step_s = model.student if isinstance(model, Ensemble) else model, 0, 0.0
     if student is not None:
@@ -225,7 +170,7 @@ def _timed(config: TrainConfig) -> UnitCost:
         steps, step_s = fitted.steps, 1 / fitted.images_per_s
     pixels = float(size) ** 2
     on_gpu = place.type == "cuda"
-    return UnitCost(
+    return Rate(
         step_s=step_s / pixels,
         image_s=seen_s / pixels,
         cpus=config.fleet.cpus_per_worker or float(os.cpu_count() or 1),

@@ -76,4 +76,4 @@ def test_a_day_is_scored_and_late_images_join_the_nights_of_their_own_days(
     assert [reason.partition(":")[0] for reason in events(found["reasons"])] == [
         name(day) for day in (DAYS[1], DAYS[0])
     ]
-    assert "is no manifest of this version" in events(found["reasons"])[0]
+    assert "is not a manifest of this version" in events(found["reasons"])[0]

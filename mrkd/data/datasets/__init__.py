@@ -125,7 +125,7 @@ def _training_uris(found: Mapping[str, Sequence[Sample]]) -> list[str]:
 def _in_groups(found: dict[str, list[Sample]], pattern: str) -> dict[str, list[Sample]]:
     """The samples in the groups that `data.group` reads from their names.
 
-    An image that is named otherwise is a group of its own, and is told of.
+    An image that is named otherwise is a group of its own, and is logged.
 
     Raises:
         ConfigError: no good image is named so.
@@ -178,7 +178,7 @@ def read_gt_mask(uri: str, geometry: Geometry) -> NDArray[np.bool_]:
     Half of its own brightest pixel, so that masks of 0 and 1 are read like those of 0 and 255.
 
     Raises:
-        CategoryError: it is no image, or not of its image's size.
+        CategoryError: it is not an image, or not of its image's size.
     """
     try:
         gt_mask = images.to_mask(images.decode(read_image(uri)))

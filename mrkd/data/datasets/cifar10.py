@@ -106,7 +106,7 @@ def read_batch(uri: str, data: bytes) -> tuple[Pixels, list[int]]:
         return _binary(data) if uri.endswith(".bin") else _python(data)
     except (ValueError, cv2.error) as error:
         raise ImageDecodeError(
-            "decode", f"{uri!r} is no batch of CIFAR-10 ({error}): fetch it again"
+            "decode", f"{uri!r} is not a batch of CIFAR-10 ({error}): fetch it again"
         ) from error
 
 
@@ -135,14 +135,14 @@ def _images(batch_uri: str) -> Pixels:
 def _sheet(data: bytes) -> Pixels:
     bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     if bgr is None or bgr.shape[1] != _SIDE * _SIDE:
-        found = "no picture" if bgr is None else f"{bgr.shape[1]} pixels wide"
+        found = "no image" if bgr is None else f"{bgr.shape[1]} pixels wide"
         raise ValueError(f"it is {found}, expected {_SIDE * _SIDE} pixels wide")
     return bgr[..., ::-1].astype(np.uint8).reshape(-1, _SIDE, _SIDE, 3)
 
 
 def _binary(data: bytes) -> tuple[Pixels, list[int]]:
     if not data or len(data) % (1 + _PLANES):
-        raise ValueError(f"its {len(data)} bytes are no multiple of {1 + _PLANES}")
+        raise ValueError(f"its {len(data)} bytes are not a multiple of {1 + _PLANES}")
     rows = np.frombuffer(data, np.uint8).reshape(-1, 1 + _PLANES)
     return _interleave(rows[:, 1:]), rows[:, 0].tolist()
 
@@ -150,7 +150,7 @@ def _binary(data: bytes) -> tuple[Pixels, list[int]]:
 def _python(data: bytes) -> tuple[Pixels, list[int]]:
     """Reads the pickle's instructions and runs none of them: a foreign pickle may hold any code.
 
-    What is wanted stands there in plain sight: one long string of pixels, in C order, and the
+    Both wanted parts are constants in it: one long string of pixels, in C order, and the
     numbers between the string `labels` and the next string.
     """
     planes, labels, in_labels, fortran = b"", [], False, False

@@ -1,7 +1,7 @@
 """Solar cells, layout `elpv`: the data folder of the package elpv_dataset.
 
 The cells' file numbers come in runs of one module, whose cells look alike, so that a random split
-would let a model know its test cells. Blocks of 50 numbers stand on one side each instead. A cell
+would let a model know its test cells. Blocks of 50 numbers are on one side each instead. A cell
 of probability 0 is good and one of 1 anomalous; 1/3 and 2/3, where the experts were not sure, are
 reported by themselves (`p33`, `p67`).
 """

@@ -37,18 +37,18 @@ class Sample:
     headline: bool = True
     """Counts in the figures over all defects; False: only in those of its own defect."""
     etag: str = ""
-    """Of its file as listed; a member of a container has its container's."""
+    """ETag of its file as listed; a member of a container has its container's."""
     side: Side | None = None
-    """On which a good image must stand; such a one sets no threshold. None: as its group falls."""
+    """Side that a good image is bound to; it then sets no threshold. None: its group decides."""
     sha256: str = ""
-    """Of its file, where that is known beforehand."""
+    """Digest of its file, where that is known beforehand."""
 
 
 def category_folders(root: str) -> list[str]:
     """Names of the folders below a data set's root, hidden ones left out as by a shell's `*`.
 
     Raises:
-        ConfigError: there is no such root, or nothing in it.
+        ConfigError: the root does not exist, or is empty.
     """
     names = [name for name in storage.list_names(root) if not name.startswith(".")]
     if not names and not storage.exists(root):
@@ -60,8 +60,7 @@ def chosen(names: Iterable[str], config: DataConfig) -> list[str]:
     """The categories that `config.categories` selects, sorted.
 
     Raises:
-        ConfigError: a pattern stands twice or fits none of them, or one of them cannot stand in a
-            path.
+        ConfigError: a pattern occurs twice or fits none, or a name cannot be part of a path.
     """
     there = sorted(names)
     twice = [name for name, number in Counter(config.categories).items() if number > 1]
@@ -88,5 +87,5 @@ def image_files(root: str, category: str) -> dict[str, str]:
 
 
 def place_of(key: str) -> float:
-    """The key's place in [0, 1) by its hash, the same on every machine."""
+    """The key's position in [0, 1) by its hash, the same on every machine."""
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") / 2**64

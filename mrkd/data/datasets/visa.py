@@ -46,7 +46,7 @@ def read_gt_numbers(uri: str) -> bytes | None:
 
     Raises:
         StorageError: the mask cannot be read.
-        ImageDecodeError: it is no image.
+        ImageDecodeError: it is not an image.
     """
     if not uri.endswith(_ABOVE_0):
         return None

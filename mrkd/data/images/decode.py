@@ -1,4 +1,4 @@
-"""File bytes to RGB pixels, and three numbers that describe a picture."""
+"""File bytes to RGB pixels, and three numbers that describe an image."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class DecodeLimits:
 
     Attributes:
         max_pixels: height times width, from the header.
-        max_bytes: of the file.
+        max_bytes: size of the file.
         truncated: `accept` takes what a JPEG that was cut off still holds, the rest grey; other
             formats have no such part and stay errors.
     """
@@ -44,7 +44,7 @@ class DecodeLimits:
 
 @dataclass(frozen=True)
 class Statistics:
-    """How a picture looks, to tell a drifting camera from a drifting product.
+    """The look of an image, to tell a drifting camera from a drifting product.
 
     Attributes:
         brightness: mean of the luma, 0 to 1.
@@ -58,7 +58,7 @@ class Statistics:
 
 
 def decode(data: bytes, limits: DecodeLimits | None = None) -> Pixels:
-    """The picture in the bytes of a PNG, JPEG, TIFF, BMP or WebP file.
+    """The image in the bytes of a PNG, JPEG, TIFF, BMP or WebP file.
 
     It is turned upright by its EXIF or TIFF orientation. Grey becomes three equal channels, alpha
     is dropped and the colours below it stay, palettes, CMYK and YCbCr become RGB without colour
@@ -66,7 +66,7 @@ def decode(data: bytes, limits: DecodeLimits | None = None) -> Pixels:
 
     Args:
         data: the whole file.
-        limits: what it may cost; None: the defaults.
+        limits: limits on size and bytes; None: the defaults.
 
     Returns:
         uint8 `[H0, W0, 3]` RGB.
@@ -85,8 +85,8 @@ def decode(data: bytes, limits: DecodeLimits | None = None) -> Pixels:
     _check(header, limits)
     if not header.complete:
         data += b"\xff\xd9"  # end of image, which the decoder waits for
-    if header.alpha_place:
-        data = _keep_colours(data, header.alpha_place)
+    if header.alpha_offset:
+        data = _keep_colours(data, header.alpha_offset)
     return _to_rgb8(_imdecode(data, header.format))
 
 
@@ -100,17 +100,17 @@ def _check(header: Header, limits: DecodeLimits) -> None:
         message = f"{size}, allowed {limits.max_pixels:,} in all: raise archive.max_pixels"
         raise ImageDecodeError("too_large", message)
     if header.unsupported:
-        message = f"{header.unsupported} is not decoded: save one picture of 8 or 16 bits"
+        message = f"{header.unsupported} is not decoded: save one image of 8 or 16 bits"
         raise ImageDecodeError("unsupported", message)
     if not header.complete and not (limits.truncated == "accept" and header.format == "JPEG"):
         message = f"the {header.format} of {size} is cut off: send it again"
         raise ImageDecodeError("truncated", message)
 
 
-def _keep_colours(data: bytes, alpha_place: int) -> bytes:
-    # libtiff blends such colours over black. Called associated, they are left as they stand.
+def _keep_colours(data: bytes, alpha_offset: int) -> bytes:
+    # libtiff blends such colours over black. Called associated, they are left as they are.
     patched = bytearray(data)
-    low = alpha_place if data[:2] == b"II" else alpha_place + 1
+    low = alpha_offset if data[:2] == b"II" else alpha_offset + 1
     patched[low] = _ASSOCIATED
     return bytes(patched)
 
@@ -143,9 +143,9 @@ def _to_rgb8(bgr: NDArray[np.uint8 | np.uint16]) -> Pixels:
 
 
 def statistics(rgb: Pixels) -> Statistics:
-    """Brightness, contrast and sharpness of a picture, uint8 `[H0, W0, 3]` RGB.
+    """Brightness, contrast and sharpness of an image, uint8 `[H0, W0, 3]` RGB.
 
-    Luma is ITU-R BT.601's, 0 to 1. Sharpness is measured at one size, so that pictures of
+    Luma is ITU-R BT.601's, 0 to 1. Sharpness is measured at one size, so that images of
     different sizes compare; it rises with detail and with noise.
     """
     luma = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)

@@ -1,4 +1,4 @@
-"""Pixels to the model's square and places in that square back to the picture."""
+"""Pixels to the model's square, and rectangles of that square back to the image."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _BORDER = 127
 
 @dataclass(frozen=True)
 class Geometry:
-    """How a picture of `original` (H0, W0) lies in one of `size` (H, W).
+    """The position of an image of `original` (H0, W0) in a square of `size` (H, W).
 
     `stretch` fills the whole, each axis by its own scale; `letterbox` keeps the shape and puts
-    the picture in the middle, between grey borders.
+    the image in the middle, between grey borders.
     """
 
     original: tuple[int, int]
@@ -28,7 +28,7 @@ class Geometry:
 
     @property
     def valid(self) -> tuple[int, int, int, int]:
-        """Where the picture itself lies: x, y, width and height, in pixels of `size`."""
+        """Where the image itself lies: x, y, width and height, in pixels of `size`."""
         height, width = self.size
         if self.policy == "stretch":
             return 0, 0, width, height
@@ -39,7 +39,7 @@ class Geometry:
 
     @property
     def pixel_area(self) -> float:
-        """Pixels of the original behind one pixel of the picture in `size`."""
+        """Pixels of the original behind one pixel of the image in `size`."""
         _, _, w, h = self.valid
         return self.original[0] * self.original[1] / (h * w)
 
@@ -69,7 +69,7 @@ def _span(start: int, length: int, size: int, original: int) -> tuple[int, int]:
 
 
 def resize(rgb: NDArray[np.uint8], size: int, policy: Policy) -> tuple[NDArray[np.uint8], Geometry]:
-    """The picture at the model's size, and how it lies there.
+    """The image at the model's size, and how it lies there.
 
     An axis that shrinks takes the mean over what it merges, one that grows is interpolated.
 
@@ -113,20 +113,20 @@ def to_mask(rgb: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
 
 def resize_mask(mask: NDArray[np.bool_], geometry: Geometry) -> NDArray[np.bool_]:
-    """A ground-truth mask by the geometry of its picture, nearest pixel; False on borders.
+    """A ground-truth mask by the geometry of its image, nearest pixel; False on borders.
 
     Args:
-        mask: bool `[H0, W0]`, of the picture's original size.
-        geometry: of the picture.
+        mask: bool `[H0, W0]`, at the image's original size.
+        geometry: geometry of the image.
 
     Returns:
         bool `[H, W]`.
 
     Raises:
-        ValueError: the mask is not of the picture's size.
+        ValueError: the mask is not of the image's size.
     """
     if mask.shape != geometry.original:
-        raise ValueError(f"the mask is {mask.shape}, its picture {geometry.original}")
+        raise ValueError(f"the mask is {mask.shape}, its image {geometry.original}")
     x, y, w, h = geometry.valid
     out = np.zeros(geometry.size, bool)
     rows, columns = _nearest(mask.shape[0], h), _nearest(mask.shape[1], w)

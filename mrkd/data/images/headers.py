@@ -1,4 +1,4 @@
-"""What an image file says of itself, read before any decoder sees it.
+"""Headers of image files, read before any decoder sees them.
 
 A few bytes tell whether the file is worth decoding: its size in pixels, whether it is all there,
 and whether OpenCV decodes its kind right. Only the five formats below reach a decoder at all.
@@ -25,11 +25,11 @@ class Header:
 
     Attributes:
         format: PNG, JPEG, TIFF, BMP or WebP.
-        height: in pixels.
-        width: in pixels.
+        height: height in pixels.
+        width: width in pixels.
         complete: the file is as long as it says.
-        unsupported: what about it is not decoded; empty: nothing.
-        alpha_place: where a TIFF says that its alpha is not multiplied into its colours; 0: not.
+        unsupported: property that is not decoded; empty: none.
+        alpha_offset: offset of a TIFF's mark that its colours are without their alpha; 0: none.
     """
 
     format: str
@@ -37,14 +37,14 @@ class Header:
     width: int
     complete: bool = True
     unsupported: str = ""
-    alpha_place: int = 0
+    alpha_offset: int = 0
 
 
 def read_header(data: bytes) -> Header:
     """The header of an image file.
 
     Raises:
-        ImageDecodeError: it is no image or a damaged one (decode), of another format
+        ImageDecodeError: it is not an image or a damaged one (decode), of another format
             (unsupported), or ends within its header (truncated).
     """
     for magic, read in _FORMATS:
@@ -66,10 +66,10 @@ def _number(kind: str, data: bytes, place: int) -> int:
     return int(struct.unpack_from(kind, data, place)[0])
 
 
-def _no_picture(name: str, complete: bool) -> ImageDecodeError:
+def _no_image(name: str, complete: bool) -> ImageDecodeError:
     if complete:
-        return ImageDecodeError("decode", f"a {name} without a picture: write it again")
-    return ImageDecodeError("truncated", f"a {name} that ends before its picture: send it again")
+        return ImageDecodeError("decode", f"a {name} without an image: write it again")
+    return ImageDecodeError("truncated", f"a {name} that ends before its image: send it again")
 
 
 # What follows 0xFF is no marker where it is a stuffed zero, another fill byte or a restart.
@@ -94,7 +94,7 @@ def _jpeg(data: bytes) -> Header:
             frame = struct.unpack_from(">BHHB", data, place + 2)
         place += max(_number(">H", data, place), 2)
     if frame is None:
-        raise _no_picture("JPEG", complete)
+        raise _no_image("JPEG", complete)
     bits, height, width, channels = frame
     unusual = bits != 8 or channels not in (1, 3, 4)
     unsupported = f"a JPEG with {channels} channels of {bits} bits" if unusual else ""
@@ -112,7 +112,7 @@ def _png(data: bytes) -> Header:
         if complete:
             break
     if size is None:
-        raise _no_picture("PNG", complete)
+        raise _no_image("PNG", complete)
     unsupported = f"an animation of {frames} frames" if frames > 1 else ""
     return Header("PNG", size[1], size[0], complete, unsupported)
 
@@ -125,7 +125,7 @@ def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int]]:
         end = place + 8 + length
         if end + 4 > len(data):
             return
-        # An upper-case first letter marks what the picture needs; the rest may be as it likes.
+        # An upper-case first letter marks what the image needs; the rest may be as it likes.
         if name[:1].isupper() and zlib.crc32(view[place + 4 : end]) != _number(">I", data, end):
             message = f"the PNG's part {name.decode('latin-1')!r} is damaged: send the file again"
             raise ImageDecodeError("decode", message)
@@ -170,7 +170,7 @@ def _tiff(data: bytes) -> Header:
     pages = tiff.directories(data)
     page = next(pages, None)
     if page is None or not {tiff.WIDTH, tiff.HEIGHT} <= set(page.values):
-        raise _no_picture("TIFF", complete=True)
+        raise _no_image("TIFF", complete=True)
     several = any(not other.first(tiff.SUBFILE, 0) & _TIFF_REDUCED_OR_MASK for other in pages)
     unassociated = page.first(tiff.EXTRA_SAMPLES, 0) == _TIFF_UNASSOCIATED
     return Header(
@@ -179,7 +179,7 @@ def _tiff(data: bytes) -> Header:
         page.first(tiff.WIDTH, 0),
         page.whole(len(data)),
         "a TIFF of several pages" if several else _tiff_unsupported(page),
-        page.places[tiff.EXTRA_SAMPLES] if unassociated else 0,
+        page.offsets[tiff.EXTRA_SAMPLES] if unassociated else 0,
     )
 
 

@@ -22,7 +22,7 @@ def to_tensor(pixels: Tensor, normalisation: Normalisation) -> Tensor:
 
     Args:
         pixels: uint8 `[B, H, W, 3]` RGB.
-        normalisation: of the backbone.
+        normalisation: the backbone's normalisation.
 
     Returns:
         float32 `[B, 3, H, W]`, channels last in memory.

@@ -1,6 +1,6 @@
 """The directories of a TIFF or BigTIFF file: one for each page, mask or thumbnail in it.
 
-Source: TIFF 6.0 section 2; BigTIFF widens its counts and places to 64 bits.
+Source: TIFF 6.0 section 2; BigTIFF widens its counts and offsets to 64 bits.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _TYPES = {1: "u1", 3: "u2", 4: "u4", 16: "u8"}
 
 @dataclass(frozen=True)
 class Directory:
-    """Values of the tags named above, and where in the file they stand."""
+    """Values of the tags named above, and their offsets in the file."""
 
     values: dict[int, NDArray[np.unsignedinteger]]
-    places: dict[int, int]
+    offsets: dict[int, int]
 
     def first(self, tag: int, default: int) -> int:
         """First value of a tag; `default` where the tag is not there, or empty."""
@@ -55,34 +55,34 @@ def directories(data: bytes) -> Iterator[Directory]:
     """
     order = "<" if data[:2] == b"II" else ">"
     big = struct.unpack_from(f"{order}H", data, 2)[0] == 43
-    (place,) = (
+    (offset,) = (
         struct.unpack_from(f"{order}Q", data, 8)
         if big
         else struct.unpack_from(f"{order}I", data, 4)
     )
     seen = set()
-    while place and place not in seen:
-        seen.add(place)
-        directory, place = _directory(data, place, order, big)
+    while offset and offset not in seen:
+        seen.add(offset)
+        directory, offset = _directory(data, offset, order, big)
         yield directory
 
 
-def _directory(data: bytes, place: int, order: str, big: bool) -> tuple[Directory, int]:
-    """The directory at `place`, and the place of the next one; 0: there is none."""
+def _directory(data: bytes, offset: int, order: str, big: bool) -> tuple[Directory, int]:
+    """The directory at `offset`, and the offset of the next one; 0: it is the last."""
     count_format, entry_format, pointer = ("Q", "HHQ", "Q") if big else ("H", "HHI", "I")
     head, room = struct.calcsize(f"={entry_format}"), struct.calcsize(f"={pointer}")
-    (count,) = struct.unpack_from(order + count_format, data, place)
-    place += struct.calcsize(f"={count_format}")
-    values, places = {}, {}
+    (count,) = struct.unpack_from(order + count_format, data, offset)
+    offset += struct.calcsize(f"={count_format}")
+    values, offsets = {}, {}
     for _ in range(count):
-        tag, kind, number = struct.unpack_from(order + entry_format, data, place)
+        tag, kind, number = struct.unpack_from(order + entry_format, data, offset)
         if tag in _TAGS and kind in _TYPES:
             dtype = np.dtype(order + _TYPES[kind])
-            at = place + head
+            at = offset + head
             if number * dtype.itemsize > room:  # too many for the entry: it points to them
                 (at,) = struct.unpack_from(order + pointer, data, at)
             values[tag] = np.frombuffer(data, dtype, number, at)
-            places[tag] = at
-        place += head + room
-    (following,) = struct.unpack_from(order + pointer, data, place)
-    return Directory(values, places), following
+            offsets[tag] = at
+        offset += head + room
+    (following,) = struct.unpack_from(order + pointer, data, offset)
+    return Directory(values, offsets), following

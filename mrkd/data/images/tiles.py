@@ -1,4 +1,4 @@
-"""A large picture as overlapping squares, and where the maps of these lie on a map of it all.
+"""A large image as overlapping squares, and where the maps of these lie on a map of it all.
 
 A network sees one square at a time, so that a scratch of some pixels stays one. Neighbours share a
 strip, over which their maps take turns: each has a weight that rises from its inner edge, and the
@@ -21,9 +21,10 @@ class TileSpan:
     """What a tile covers along one axis.
 
     Attributes:
-        original: first pixel of the picture and the one after the last.
-        canvas: the same on the canvas.
-        weights: of the tile's pixels on the canvas, float32; those of all tiles add up to 1.
+        original: first pixel of the image and the one after the last.
+        canvas: first pixel of the canvas and the one after the last.
+        weights: weights of the tile's pixels on the canvas, float32; over all tiles they add up
+            to 1.
     """
 
     original: tuple[int, int]
@@ -33,18 +34,18 @@ class TileSpan:
 
 @dataclass(frozen=True)
 class Tiling:
-    """How a picture is cut, and the canvas: its own map, at the scale of the tiles' maps.
+    """How an image is cut, and the canvas: its own map, at the scale of the tiles' maps.
 
     The first tile begins at the upper left corner, each next one `side - overlap` pixels on; the
-    last one of a row or column is pushed back to the border. A picture that is smaller than a tile
-    along an axis has one tile there, that ends where the picture does.
+    last one of a row or column is pushed back to the border. An image that is smaller than a tile
+    along an axis has one tile there, that ends where the image does.
 
     Args:
-        original: (H0, W0) of the picture.
-        side: of a tile, in original pixels.
-        overlap: of neighbours, in original pixels, at most half of `side`.
-        size: to which each tile is resized.
-        policy: by which one is that the picture's border cuts off.
+        original: (H0, W0) of the image.
+        side: side of a tile, in original pixels.
+        overlap: overlap of neighbours, in original pixels, at most half of `side`.
+        size: side that each tile is resized to, in pixels.
+        policy: `stretch` or `letterbox`, for a tile that the image's border cuts off.
     """
 
     original: tuple[int, int]
@@ -61,7 +62,7 @@ class Tiling:
 
     @property
     def geometry(self) -> Geometry:
-        """How the picture lies on the canvas: it fills it."""
+        """How the image lies on the canvas: it fills it."""
         return Geometry(self.original, self.canvas, "stretch")
 
     @property
@@ -80,12 +81,12 @@ class Tiling:
         return rows[number // len(columns)], columns[number % len(columns)]
 
     def tile_geometry(self, number: int) -> Geometry:
-        """How a tile's part of the picture lies in the square that the model sees."""
+        """How a tile's part of the image lies in the square that the model sees."""
         height, width = (span.original[1] - span.original[0] for span in self.tile(number))
         return Geometry((height, width), (self.size, self.size), self.policy)
 
     def cut(self, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The tiles of a picture, uint8 `[H0, W0, 3]`: uint8 `[tiles, size, size, 3]`."""
+        """The tiles of an image, uint8 `[H0, W0, 3]`: uint8 `[tiles, size, size, 3]`."""
         tiles = np.empty((len(self), self.size, self.size, 3), np.uint8)
         for number, tile in enumerate(tiles):
             (top, bottom), (left, right) = (span.original for span in self.tile(number))
@@ -94,7 +95,7 @@ class Tiling:
 
 
 def _scaled(place: int, side: int, size: int) -> int:
-    """A place on the canvas, rounded; `side` pixels further on it is exactly `size` more."""
+    """A position on the canvas, rounded; `side` pixels further on it is exactly `size` more."""
     return (2 * place * size + side) // (2 * side)
 
 

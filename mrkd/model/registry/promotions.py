@@ -120,9 +120,11 @@ def version_of(
 
 def versions(workspace: str, category: str) -> list[str]:
     """The complete versions of a category, sorted by name."""
-    folder = storage.join(workspace, "models", category)
-    names = [name for name in storage.list_names(folder) if name not in _NO_VERSIONS]
-    return sorted(name for name in names if exists(workspace, category, name))
+    folder = f"{storage.join(workspace, 'models', category)}/"
+    # By one listing: a request for each version took as long as a category has versions.
+    cards = storage.list_files(folder, suffixes=("/model.json",))
+    names = (card.uri.removeprefix(folder).removesuffix("/model.json") for card in cards)
+    return sorted(name for name in names if "/" not in name and name not in _NO_VERSIONS)
 
 
 def exists(workspace: str, category: str, version: str) -> bool:

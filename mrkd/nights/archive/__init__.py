@@ -1,8 +1,8 @@
-"""What a night is over: the images below a prefix or in a manifest, and the members of tars.
+"""Lists the images of a night: those below a prefix or in a manifest, and the members of tars.
 
-A table of them (`IMAGES`) says of each its category, which version of it is meant, and, where
-that is known already, why it cannot be read. Images are found here and read elsewhere, but for
-the members of tars (`read_members`).
+A table (`IMAGES`) holds each image's category, which version of it is meant and, where it is known
+already, why it cannot be read. Images are found here and read elsewhere, but for the members of
+tars (`read_members`).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def list_images(config: ArchiveConfig, known: Mapping[str, str] = {}) -> pa.Tabl
     A tar that is damaged has a row of its own beside those of the members before the damage.
 
     Args:
-        config: of the archive.
+        config: the archive's config.
         known: ETag by URI of tars whose members are left out while they have it (`known_tars`).
 
     Raises:
@@ -65,19 +65,19 @@ def write_manifest(uri: str, out: str, template: str = "") -> dict[str, int]:
     Args:
         uri: the archive.
         out: the file, `.parquet`; it holds `IMAGES`, offsets of tar members too.
-        template: of the keys; without one the file has no categories, and the night's own
-            template reads them. What JSONs in tars say of images is in it only with a template.
+        template: template of the keys; without one the file has no categories, and the night's own
+            template reads them. Fields of JSONs in tars are in it only with a template.
 
     Returns:
         How many `images` there are, `members` of tars among them, `errors` among them, `bytes`.
 
     Raises:
-        ConfigError: the template is wrong, or `out` has another suffix; there is no template, but
-            JSONs in tars that give categories.
+        ConfigError: the template is wrong, `out` has another suffix, or JSONs in tars give
+            categories and the template is missing.
         StorageError: the archive cannot be listed, or the file not written.
     """
     if not out.lower().endswith(".parquet"):
-        raise ConfigError(f"{out!r} is no name of a manifest: let it end in .parquet")
+        raise ConfigError(f"{out!r} is not the name of a manifest: let it end in .parquet")
     images = list_images(ArchiveConfig(uri=uri, template=template or "{name}"))
     if not template:
         if pc.any(pc.not_equal(images["category"], UNMATCHED)).as_py():

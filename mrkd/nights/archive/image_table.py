@@ -88,7 +88,7 @@ def merge_equal(table: pa.Table, *, name: str) -> pa.Table:
 
     Args:
         table: `IMAGES`.
-        name: of the manifest.
+        name: the manifest's URI, for the error.
 
     Raises:
         ConfigError: two rows of one URI differ.

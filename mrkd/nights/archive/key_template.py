@@ -1,4 +1,4 @@
-"""What a template reads out of an image's key."""
+"""Templates, which read category and attributes out of an image's key."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ an image becomes an error row, as any other that cannot be scored, and is not lo
 class Template:
     """How the key of an image, below the archive's URI, is read.
 
-    `{category}/{line}/{date}/{name}` names the parts of the key. A field stands for one or more
+    `{category}/{line}/{date}/{name}` names the parts of the key. A field matches one or more
     characters other than a slash, as few as the text after it allows; `{name}` alone may hold
-    slashes, so that deeper folders are part of it.
+    slashes, so that it takes in deeper folders.
 
     Args:
         template: text with `{name}` and any other fields, each once; without `{category}` a
             manifest or a tar's JSON must give it.
-        key: of the config, as errors name it.
+        key: key of the config that holds the template, for errors.
 
     Raises:
-        ConfigError: braces that do not close, or a field that is no plain name or stands twice.
+        ConfigError: braces that do not close, or a field that is not a plain name or occurs twice.
     """
 
     def __init__(self, template: str, key: str = "archive.template") -> None:
@@ -80,7 +80,7 @@ class Template:
 def to_category(fields: Mapping[str, str]) -> tuple[str, dict[str, str]]:
     """The category among the fields, and the others, which are the image's attributes.
 
-    Fields without a category, or whose category is no name (`config.check_name`) or is
+    Fields without a category, or whose category is not a name (`config.check_name`) or is
     `UNMATCHED` itself, give `UNMATCHED` and no attributes.
     """
     category = fields.get("category", UNMATCHED)

@@ -1,4 +1,4 @@
-"""From what a listing or a manifest names to the rows of its images."""
+"""Turns what a listing or a manifest names into the rows of its images."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class Entry(NamedTuple):
 
     Attributes:
         uri: canonical; a tar member is `<tar uri>#<member>`.
-        key: what the template reads.
-        etag: of the file, a member's is its tar's; None: whatever is read will be scored.
-        num_bytes: of the image; None: not known.
+        key: text that the template reads.
+        etag: ETag of the file, a member's is its tar's; None: whatever is read will be scored.
+        num_bytes: size of the image; None: not known.
         given: fields that a manifest has, which go before the template's.
-        offset: of a member in its tar.
-        problem: what is known to be wrong with it.
+        offset: position of a member's first byte in its tar.
+        problem: reason why it cannot be read, where that is known.
     """
 
     uri: str
@@ -60,7 +60,7 @@ def read_entries(
 
     Args:
         entries: tars among them are read, 8 at once.
-        config: of the archive.
+        config: the archive's config.
         known: ETag by URI of tars that are left out while they have it.
 
     Raises:
@@ -142,7 +142,7 @@ def _member_row(
 
 
 def _row(entry: Entry, template: Template, *, beside: Mapping[str, str] = {}) -> ImageRow:
-    """The row of an image; what stands `beside` it in a tar fills in what the template lacks."""
+    """The row of an image; the fields `beside` it in a tar fill in what the template lacks."""
     if beside or entry.given:
         fields = {**beside, **template.fields(entry.key), **entry.given}
         category, attributes = to_category(fields)

@@ -22,7 +22,7 @@ class DataFile(NamedTuple):
     """One file of rows.
 
     Attributes:
-        uri: of the file; its suffix tells its format.
+        uri: URI of the file; its suffix gives its format.
         columns: their names, for a CSV file that has no header.
         encoded: whether keys are percent-encoded.
     """

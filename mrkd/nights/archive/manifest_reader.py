@@ -1,7 +1,7 @@
 """Manifests: Parquet or CSV files that name images, and the data files of an S3 Inventory.
 
-They are read a chunk at a time. What a file lacks or holds twice, a value that is none and a row
-with a column too many are told with the file and, where there is one, the row.
+They are read a chunk at a time. Errors (a column that is missing or occurs twice, a bad value, a
+row with a column too many) name the file and, where there is one, the row.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from mrkd.nights.archive.tar_read import split_member
 from mrkd.storage import schema
 
 _NO_CAST = (pa.ArrowInvalid, pa.ArrowNotImplementedError)
-"""What pyarrow raises for values that have no place in the type that is wanted."""
+"""What pyarrow raises for values that cannot be cast to the wanted type."""
 _ABSOLUTE = re.compile(r"/|[A-Za-z][A-Za-z0-9+.-]*:/")
 _NAMES: Mapping[str, tuple[str, ...]] = {
     "uri": ("imageuri", "uri"),
@@ -46,7 +46,7 @@ _NAMES: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class _Columns:
-    """Where in a file each thing stands: an index by use, and the attributes' by name."""
+    """Columns of a file: their index by use, and the index of each attribute by its name."""
 
     used: Mapping[str, int]
     attributes: Mapping[str, int]
@@ -139,10 +139,10 @@ class _ManifestReader:
                 yield entry
 
     def _entry(self, row: Mapping[str, Any], given: dict[str, str]) -> Entry | None:
-        """The entry of a row; None for an object that is no image.
+        """The entry of a row; None for an object that is not an image.
 
         Raises:
-            ValueError: a value is none; (StorageError) its URI is of no place.
+            ValueError: a value is not valid; (StorageError) its URI is not.
         """
         given |= {name: text for name, text in row.get("attributes") or () if text is not None}
         if category := row.get("category"):
@@ -160,8 +160,9 @@ class _ManifestReader:
             raise ValueError(f"error_kind is {kind!r}, it may be {', '.join(schema.ERROR_KINDS)}")
         if offset is not None and row.get("size") is None:
             raise ValueError("a tar's member has no size")
-        said = (row.get("message") or "").strip() or "so its manifest says: list the archive again"
-        problem = Problem(kind, said) if kind is not None else None
+        reason = (row.get("message") or "").strip()
+        reason = reason or "so its manifest says: list the archive again"
+        problem = Problem(kind, reason) if kind is not None else None
         return Entry(
             uri, key, etag.strip('"') if etag else None, row.get("size"), given, offset, problem
         )
@@ -185,7 +186,7 @@ class _ManifestReader:
         if not bucket or not key:
             raise ValueError("it has no bucket or no key")
         if self._file.encoded:
-            # Plus stands for a space in them, a plus itself is %2B.
+            # In them a plus means a space, a plus itself is %2B.
             key = unquote_plus(key, errors="strict")
         uri = f"s3://{bucket}/{key}"
         storage.join(uri)  # refuses what is no bucket; a key may end with a slash
@@ -227,7 +228,7 @@ class _ManifestReader:
         if not text:
             return None
         if not text.isdecimal() or len(text) > 18:
-            raise ConfigError(self._at(row, f"{use} is {text!r}, which is no whole number"))
+            raise ConfigError(self._at(row, f"{use} is {text!r}, which is not a whole number"))
         return int(text)
 
     def _at(self, row: int, what: str) -> str:

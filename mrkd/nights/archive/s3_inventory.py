@@ -26,7 +26,7 @@ def data_files(uri: str) -> Iterator[DataFile]:
     """The files that an inventory's `manifest.json` names.
 
     Raises:
-        ConfigError: it is not there, is no such file, or its files are ORC.
+        ConfigError: it is not there, is not such a file, or its files are ORC.
         StorageError: it cannot be read.
     """
     try:
@@ -38,8 +38,8 @@ def data_files(uri: str) -> Iterator[DataFile]:
         uris = [storage.join(f"s3://{bucket}", key) for key in keys]
     except (AttributeError, KeyError, TypeError) as error:
         raise ConfigError(
-            f"archive.manifest {uri} is no manifest.json of an S3 Inventory ({error!r}): name one, "
-            "or a .parquet or .csv file"
+            f"archive.manifest {uri} is not a manifest.json of an S3 Inventory ({error!r}): name "
+            "one, or a .parquet or .csv file"
         ) from error
     except StorageError as error:
         if error.kind == "missing" or isinstance(error.__cause__, ValueError):

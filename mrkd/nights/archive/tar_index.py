@@ -1,7 +1,10 @@
 """The images in a tar, found by its headers alone and never extracted.
 
 ustar, GNU and pax, with long names of both kinds. Whatever a header claims is bounded, and names
-are only text: `../../etc/x.png` is the name of a member and never a place.
+are only text: `../../etc/x.png` is the name of a member and never a path that is opened.
+
+Not by `tarfile` alone: that of Python 3.11 passes over damaged pax records, so that a name is wrong
+unnoticed, and its time is quadratic in a pax header's digits (CVE-2024-6232; 32 KiB take 1 s).
 """
 
 from __future__ import annotations
@@ -22,8 +25,9 @@ from mrkd.storage import FileEntry
 log = logging.getLogger(__name__)
 
 _BLOCK = tarfile.BLOCKSIZE
+_TEXT = ("utf-8", "surrogateescape")
 _EXTENSION_BYTES = 2**20
-"""A longer name, or set of pax records, is no such thing."""
+"""A longer name, or set of pax records, is taken for damage."""
 _JSON_BYTES = 2**16
 _PADDING_BYTES = 2**20
 """After so many zeros past its end mark a tar is over; another one may follow before that."""
@@ -44,10 +48,10 @@ class Member:
     """An image in a tar.
 
     Attributes:
-        name: in the tar, as it is.
-        offset: of its first byte in the tar.
+        name: name in the tar, as it is.
+        offset: position of its first byte in the tar.
         num_bytes: its size.
-        problem: what is known to be wrong with it.
+        problem: reason why it cannot be read, where that is known.
     """
 
     name: str
@@ -63,7 +67,7 @@ class TarContent:
     Attributes:
         members: its images by name; of several with one name the last counts.
         fields: string and number fields of its WebDataset JSONs, by the name without `.json`.
-        damage: why it could not be read to its end.
+        damage: reason why it could not be read to its end.
     """
 
     members: dict[str, Member] = field(default_factory=dict)
@@ -83,19 +87,18 @@ def read_tar(file: FileEntry, suffixes: tuple[str, ...]) -> TarContent:
 
     Args:
         file: the tar as listed; another ETag ends the reading (`changed`).
-        suffixes: of images, in any case.
+        suffixes: endings of images' names, in any case.
     """
     content, stream = TarContent(), RangeFile(file)
     endings = tuple(suffix.lower() for suffix in suffixes)
     try:
-        for header in _headers(stream):
-            if header.name.lower().endswith(endings) and not header.is_folder:
-                member = _member(header, file)
+        for member in _members(stream):
+            if member.name.lower().endswith(endings):
                 content.members[member.name] = member
-            elif header.name.lower().endswith(".json") and header.problem is None:
-                fields = _read_json(stream, header)
+            elif member.name.lower().endswith(".json") and member.problem is None:
+                fields = _read_json(stream, member)
                 if fields is not None:
-                    content.fields[header.name[: -len(".json")]] = fields
+                    content.fields[member.name[: -len(".json")]] = fields
     except _DamageError as error:
         content.damage = error.problem
     except StorageError as error:
@@ -117,17 +120,8 @@ class _DamageError(Exception):
         self.problem = Problem(kind, message)
 
 
-@dataclass
-class _Header:
-    name: str
-    offset: int
-    num_bytes: int
-    is_folder: bool
-    problem: str | None
-
-
-def _headers(stream: RangeFile) -> Iterator[_Header]:
-    """One after the other, to the file's end.
+def _members(stream: RangeFile) -> Iterator[Member]:
+    """All but folders, one after the other, to the file's end.
 
     Raises:
         _DamageError: after the last one that could be read.
@@ -143,14 +137,14 @@ def _headers(stream: RangeFile) -> Iterator[_Header]:
             zeros, position = zeros + 1, position + _BLOCK
             continue
         try:
-            info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+            info = tarfile.TarInfo.frombuf(block, *_TEXT)
         except tarfile.HeaderError as error:
             if zeros:
-                return  # what stands behind the end mark is nobody's
+                return  # what follows the end mark is not the tar's
             raise _no_header(file, position, block, error) from error
         if block[257:265] == tarfile.GNU_MAGIC:
             # Where ustar has a long name's beginning, `tar --incremental` has the file's times.
-            info.name = block[:100].partition(b"\0")[0].decode("utf-8", "surrogateescape")
+            info.name = block[:100].partition(b"\0")[0].decode(*_TEXT)
         zeros = 0
         start = position + _BLOCK
         if info.type in (
@@ -170,52 +164,42 @@ def _headers(stream: RangeFile) -> Iterator[_Header]:
             continue
         if info.type == tarfile.GNUTYPE_SPARSE:
             start = _after_sparse(stream, start, more=block[482])
-        header = _header(info, everywhere | names, start, file)
-        yield header
+        member = _member(info, everywhere | names, start, file)
+        if not info.isdir():
+            yield member
         names = {}
         holds = info.isreg() or info.type not in tarfile.SUPPORTED_TYPES
-        end = start + (header.num_bytes if holds else 0)
-        if end > file.num_bytes:
-            what = f"{header.name!r} should end at byte {end:,}"
+        length = member.num_bytes if holds else 0
+        if start + length > file.num_bytes:
+            what = f"{member.name!r} should end at byte {start + length:,}"
             raise _DamageError("truncated", file, file.num_bytes, what)
-        position = start + (_padded(header.num_bytes) if holds else 0)
+        position = start + _padded(length)
     if not zeros:
         raise _DamageError("truncated", file, file.num_bytes, "the mark of a tar's end is missing")
 
 
-def _header(info: tarfile.TarInfo, extra: dict[str, bytes], start: int, file: FileEntry) -> _Header:
-    """A member's own header, with what the ones before it say of it."""
-    name = extra.get("GNU.sparse.name", extra.get("path"))
+def _member(info: tarfile.TarInfo, extra: dict[str, bytes], start: int, file: FileEntry) -> Member:
+    """A member by its own header and the ones before it; its name is text that Arrow can hold."""
     size = extra.get("size", b"%d" % info.size)
     if not re.fullmatch(rb"\d{1,18}", size):
-        raise _DamageError("decode", file, start - _BLOCK, "a member's size is no number")
-    problem = None
-    if info.type == tarfile.GNUTYPE_SPARSE or any(key.startswith("GNU.sparse") for key in extra):
-        problem = "is stored sparse, in pieces: make the tar without --sparse"
-    elif info.issym() or info.islnk():
-        problem = "is a link: put the image itself into the tar (tar --dereference)"
-    elif not info.isreg():
-        problem = f"is no regular file (type {info.type!r}): put an image there"
-    text = info.name if name is None else name.decode("utf-8", "surrogateescape")
-    return _Header(text, start, int(size), info.isdir(), problem)
-
-
-def _member(header: _Header, file: FileEntry) -> Member:
-    """An image; its name is text that Arrow can hold."""
-    raw = header.name.encode("utf-8", "surrogateescape")
+        raise _DamageError("decode", file, start - _BLOCK, "a member's size is not a number")
+    raw = extra.get("GNU.sparse.name", extra.get("path", info.name.encode(*_TEXT)))
     name = raw.decode("utf-8", "backslashreplace")
-    problem = None
-    if header.problem:
-        problem = Problem("unsupported", f"{name!r} in its tar {header.problem}")
-    elif name != header.name:
-        problem = Problem("unsupported", f"{name!r} in its tar is no name in UTF-8: rename it")
-    elif header.offset + header.num_bytes > file.num_bytes:
-        held = max(0, file.num_bytes - header.offset)
-        message = (
-            f"{name!r} has {held:,} of its {header.num_bytes:,} bytes in its tar: copy it again"
-        )
-        problem = Problem("truncated", message)
-    return Member(name, header.offset, header.num_bytes, problem)
+    num_bytes, held = int(size), file.num_bytes - start
+    kind, reason = "unsupported", ""
+    if info.type == tarfile.GNUTYPE_SPARSE or any(key.startswith("GNU.sparse") for key in extra):
+        reason = "in its tar is stored sparse, in pieces: make the tar without --sparse"
+    elif info.issym() or info.islnk():
+        reason = "in its tar is a link: put the image itself into the tar (tar --dereference)"
+    elif not info.isreg():
+        reason = f"in its tar is not a regular file (type {info.type!r}): put an image there"
+    elif name != raw.decode(*_TEXT):
+        reason = "in its tar is not UTF-8: rename it"
+    elif num_bytes > held:
+        kind = "truncated"
+        reason = f"has {max(0, held):,} of its {num_bytes:,} bytes in its tar: copy it again"
+    problem = Problem(kind, f"{name!r} {reason}") if reason else None
+    return Member(name, start, num_bytes, problem)
 
 
 def _no_header(file: FileEntry, position: int, block: bytes, error: Exception) -> _DamageError:
@@ -263,17 +247,17 @@ def _padded(num_bytes: int) -> int:
     return -(-num_bytes // _BLOCK) * _BLOCK
 
 
-def _read_json(stream: RangeFile, header: _Header) -> dict[str, str] | None:
+def _read_json(stream: RangeFile, member: Member) -> dict[str, str] | None:
     """The string and number fields as text; None, with a line in the log, where it has none."""
     try:
-        if header.num_bytes > _JSON_BYTES:
-            raise ValueError(f"it has {header.num_bytes:,} bytes, at most {_JSON_BYTES:,} are read")
-        value = json.loads(stream.read_at(header.offset, header.num_bytes))
+        if member.num_bytes > _JSON_BYTES:
+            raise ValueError(f"it has {member.num_bytes:,} bytes, at most {_JSON_BYTES:,} are read")
+        value = json.loads(stream.read_at(member.offset, member.num_bytes))
         if not isinstance(value, dict):
-            raise ValueError("it is no object")
+            raise ValueError("it is not an object")
     except (ValueError, RecursionError) as error:
         reason = str(error) if isinstance(error, ValueError) else "it is nested too deep"
-        log.warning("json_ignored tar=%r member=%r reason=%r", stream.file.uri, header.name, reason)
+        log.warning("json_ignored tar=%r member=%r reason=%r", stream.file.uri, member.name, reason)
         return None
     return {_text(key): _text(field) for key, field in value.items() if _is_flat(field)}
 

@@ -99,7 +99,7 @@ def split_member(uri: str, tars: Sequence[str]) -> tuple[str, str]:
     """The tar's URI and the member's name of `<tar uri>#<member>`.
 
     Cut after the first suffix of a tar that a `#` follows, where there is none at the first `#`;
-    so either name may hold a `#`. The name is empty where there is no member.
+    so either name may hold a `#`. The name is empty where the URI has none.
     """
     lower = uri.lower()
     ends = [at + len(suffix) for suffix in tars if (at := lower.find(f"{suffix.lower()}#")) >= 0]

@@ -1,4 +1,4 @@
-"""What a night was like in small numbers, kept so that later nights are set beside it.
+"""Profiles of nights: a few numbers of each, stored so that later nights are compared with them.
 
 `store` measures a closed night and puts `profile.parquet` into its folder; `earlier` reads those of
 the nights before. `compare` says what is usual, `judge` whether camera, scores or decisions drift.

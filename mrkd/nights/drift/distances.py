@@ -1,11 +1,11 @@
-"""How far two distributions lie apart, and how far nights do among themselves."""
+"""Distances of two distributions, and the distances that nights have among themselves."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 # Images that hardly differ among themselves: 2 % of their median counts as one spread.
 _LEAST_SPREAD = 0.02
@@ -20,7 +20,7 @@ def distance(now: NDArray[np.float32], usual: NDArray[np.float32]) -> float:
 
     Args:
         now: quantiles, float32 `[21]`.
-        usual: likewise, of the reference.
+        usual: quantiles of the reference, float32 `[21]`.
     """
     lower, median, upper = (float(usual[place]) for place in (5, 10, 15))
     spread = max((upper - lower) / 1.349, _LEAST_SPREAD * abs(median), 1e-9)
@@ -29,14 +29,22 @@ def distance(now: NDArray[np.float32], usual: NDArray[np.float32]) -> float:
     return float(np.copysign(np.abs(moved).mean(), moved.mean()))
 
 
+def robust_spread(values: ArrayLike) -> float:
+    """The standard deviation that normally distributed values with this median deviation have.
+
+    A few odd ones do not widen it.
+    """
+    found = np.asarray(values, np.float64)
+    return 1.4826 * float(np.median(np.abs(found - np.median(found))))
+
+
 def usual_change(distances: Sequence[float]) -> float:
     """What nights differ among themselves: the median, and three robust deviations.
 
     Of n nights times 1 + 3 / n: they made the reference, and one more differs more from it.
     """
     sizes = np.abs(distances)
-    median = float(np.median(sizes))
-    change = median + 3 * 1.4826 * float(np.median(np.abs(sizes - median)))
+    change = float(np.median(sizes)) + 3 * robust_spread(sizes)
     return change * (1 + 3 / len(sizes))
 
 
@@ -44,8 +52,8 @@ def other_sizes(now: Mapping[str, int], usual: Mapping[str, int]) -> float:
     """Kolmogorov's distance of the pixels and of the shapes, the larger one.
 
     Args:
-        now: of "HxW", how many images have it.
-        usual: likewise, of the reference.
+        now: number of images by size, "HxW".
+        usual: number of the reference's images by size.
     """
     measures: tuple[Callable[[float, float], float], ...] = (
         lambda height, width: height * width,

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from mrkd import storage
 from mrkd.errors import ArtefactError, StorageError
 from mrkd.nights.drift.profile import Profile, read
+from mrkd.storage.thread_map import in_threads
 
 NUM_NIGHTS = 30
-_AT_ONCE = 16
-"""Profiles that are read at the same time."""
-_HELD = 64
-"""Profiles that are in memory beside the newest: a workspace may hold the nights of years."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +33,7 @@ def earlier(workspace: str, profile: Profile) -> Earlier:
 
     Args:
         workspace: URI.
-        profile: of the night; those that began after it do not count.
+        profile: profile of the night; nights that began after it do not count.
 
     Raises:
         StorageError: the nights cannot be listed, or a profile that is there cannot be read.
@@ -46,15 +42,13 @@ def earlier(workspace: str, profile: Profile) -> Earlier:
     names = [name for name in storage.list_names(folder) if name != profile.run]
     before: list[Profile] = []
     without: list[str] = []
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        for start in range(0, len(names), _HELD):
-            some = names[start : start + _HELD]
-            uris = [storage.join(folder, name) for name in some]
-            for name, one in zip(some, pool.map(_read, uris), strict=True):
-                if one is None:
-                    without.append(name)
-                elif one.began_at < profile.began_at and not one.models:
-                    before.append(one)
+    uris = [storage.join(folder, name) for name in names]
+    for name, one in zip(names, in_threads(_read, uris), strict=True):
+        if one is None:
+            without.append(name)
+        elif one.began_at < profile.began_at and not one.models:
+            before.append(one)
+            # A workspace may hold the nights of years: the newest alone stay in memory.
             before = sorted(before, key=lambda one: (one.began_at, one.run))[-NUM_NIGHTS:]
     return Earlier(tuple(before), tuple(without))
 

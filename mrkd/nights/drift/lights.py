@@ -1,10 +1,10 @@
-"""Drift in separate lights: the pictures, the scores of good parts, the share called defective.
+"""Drift in separate lights: the images, the scores of good parts, the share called defective.
 
-A dark lamp changes pictures, a new batch of material changes scores, a broken tool changes
+A dark lamp changes images, a new batch of material changes scores, a broken tool changes
 decisions; a plant must tell them apart. Each is set against the images that the model was
 calibrated on and against earlier nights, and each light keeps the figure and the limits behind it:
 
-- **pictures and scores**: how far tonight's distribution lies from the reference's, by the mean
+- **images and scores**: how far tonight's distribution lies from the reference's, by the mean
   distance of their 5 ... 95 % quantiles, in spreads (interquartile range / 1.349) of the reference;
   a quantile counts 4 spreads at most, as between two kinds of parts a small share moves it far.
   Amber above 0.5, red above 1, each on top of what is usual: against calibration images
@@ -18,7 +18,7 @@ calibrated on and against earlier nights, and each light keeps the figure and th
 - **NOK rate**: against nights, its distance from their median. Amber above three, red above six of
   its usual changes (between nights and by chance), but not below a quarter, a half of the median.
   Against the calibration, what neither false calls nor the defects that are usual by the nights
-  explain; at most amber, as defects are no drift.
+  explain; at most amber, as defects are not drift.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrkd.model.artefact import Calibration
-from mrkd.nights.drift.distances import distance, other_sizes, usual_change
+from mrkd.nights.drift.distances import distance, other_sizes, robust_spread, usual_change
 from mrkd.nights.drift.profile import ProfileGroup, quantiles
 from mrkd.nights.drift.usual_range import MIN_NIGHTS
 
@@ -51,14 +51,14 @@ class Finding:
 
     Args:
         measure: brightness, contrast, sharpness, size, image_score or nok_rate.
-        against: which reference.
-        light: what it comes to.
-        figure: how far it moved, in the measure's unit; below 0: down.
+        against: reference that it is set against.
+        light: result of the comparison.
+        figure: distance that it moved, in the measure's unit; below 0: down.
         amber: the figure's size above which it is no more green.
         red: above which it is red; infinite: it never is.
         now: the median, or the rate, tonight.
-        usual: the same of the reference.
-        reason: why the light is unknown; else empty.
+        usual: the reference's median, or rate.
+        reason: reason why the light is unknown; else empty.
     """
 
     measure: str
@@ -92,10 +92,10 @@ class CalibrationImages:
     """The images that a model was calibrated on.
 
     Args:
-        num_images: how many, of their scores and of their looks.
-        quantiles: as `ProfileGroup.quantiles`; scores of those up to the threshold alone.
-        sizes: as `ProfileGroup.sizes`; empty where they are not known.
-        false_call_rate: that the calibration supports.
+        num_images: number of images, of their scores and of their looks.
+        quantiles: see `ProfileGroup.quantiles`; scores of those up to the threshold alone.
+        sizes: see `ProfileGroup.sizes`; empty where they are not known.
+        false_call_rate: rate that the calibration supports.
     """
 
     num_images: Mapping[str, int]
@@ -127,8 +127,8 @@ def judge(
 
     Args:
         tonight: the group.
-        reference: of the model that scored it; None where that cannot be read.
-        nights: the same category and line in earlier nights.
+        reference: calibration images of the model that scored it; None where they cannot be read.
+        nights: groups of this category and line in earlier nights.
     """
     nights = [night for night in nights if night.num_scored >= MIN_IMAGES]
     # Scores and decisions of another model or threshold are of another scale.
@@ -169,12 +169,9 @@ def _of_calibration(
         return Finding(name, "calibration", "unknown", reason=reason)
     chance = 2 * float(np.sqrt(1 / number + 1 / count))
     guessed = 1 + 2 / float(np.sqrt(number))
-    return _finding(
-        Finding(name, "calibration", "unknown", now=_median(now), usual=_median(held_out)),
-        distance(now, held_out),
-        (AMBER_SPREADS + chance) * guessed,
-        (RED_SPREADS + chance) * guessed,
-    )
+    limits = (AMBER_SPREADS + chance) * guessed, (RED_SPREADS + chance) * guessed
+    medians = _median(now), _median(held_out)
+    return _finding(name, "calibration", distance(now, held_out), limits, *medians)
 
 
 def _of_nights(
@@ -185,12 +182,8 @@ def _of_nights(
     usual = np.median(np.stack(before), axis=0)
     # A night of few images differs more than those of many do among themselves.
     change = max(usual_change([distance(n, usual) for n in before]), 2 / float(np.sqrt(count)))
-    return _finding(
-        Finding(name, "nights", "unknown", now=_median(now), usual=_median(usual)),
-        distance(now, usual),
-        AMBER_SPREADS + change,
-        RED_SPREADS + change,
-    )
+    limits = AMBER_SPREADS + change, RED_SPREADS + change
+    return _finding(name, "nights", distance(now, usual), limits, _median(now), _median(usual))
 
 
 def _sizes(
@@ -205,12 +198,7 @@ def _sizes(
         held_out = sum(reference.sizes.values())
         chance = 1.36 * float(np.sqrt(1 / held_out + 1 / count))  # Kolmogorov and Smirnov's 5 %
         figure = other_sizes(tonight.sizes, reference.sizes)
-        first = _finding(
-            Finding("size", "calibration", "unknown"),
-            figure,
-            AMBER_SHARE + chance,
-            RED_SHARE + chance,
-        )
+        first = _finding("size", "calibration", figure, (AMBER_SHARE + chance, RED_SHARE + chance))
     before = [night.sizes for night in nights if night.sizes]
     if len(before) < MIN_NIGHTS:
         return first, Finding("size", "nights", "unknown", reason=_too_few(len(before)))
@@ -220,13 +208,8 @@ def _sizes(
             pooled[size] = pooled.get(size, 0) + number
     chance = 1.36 / float(np.sqrt(count))
     change = max(usual_change([other_sizes(sizes, pooled) for sizes in before]), chance)
-    second = _finding(
-        Finding("size", "nights", "unknown"),
-        other_sizes(tonight.sizes, pooled),
-        AMBER_SHARE + change,
-        RED_SHARE + change,
-    )
-    return first, second
+    limits = AMBER_SHARE + change, RED_SHARE + change
+    return first, _finding("size", "nights", other_sizes(tonight.sizes, pooled), limits)
 
 
 def _decisions(
@@ -243,13 +226,9 @@ def _decisions(
     chance = 3 * float(np.sqrt(allowed * (1 - allowed) / count))
     # What is usual by the nights asks for nobody, though false calls alone do not explain it.
     known = 0.0 if second.light == "unknown" else second.usual + second.amber - allowed
-    first = _finding(
-        Finding("nok_rate", "calibration", "unknown", now=rate, usual=allowed),
-        max(rate - allowed, 0.0),
-        max(allowed + chance, known),
-        float("inf"),
-    )
-    return first, second
+    limits = max(allowed + chance, known), float("inf")
+    figure = max(rate - allowed, 0.0)
+    return _finding("nok_rate", "calibration", figure, limits, rate, allowed), second
 
 
 def _decisions_of_nights(rate: float, count: int, nights: Sequence[ProfileGroup]) -> Finding:
@@ -261,15 +240,11 @@ def _decisions_of_nights(rate: float, count: int, nights: Sequence[ProfileGroup]
     expected = max(usual, 0.5 / count)
     chance = expected * (1 - expected)
     # What the nights differ by, less what their numbers of images make of one rate by chance.
-    seen = 1.4826 * float(np.median(np.abs(np.array(rates) - usual)))
+    seen = robust_spread(rates)
     by_chance = chance / float(np.median([night.num_scored for night in nights]))
     change = float(np.sqrt(max(seen**2 - by_chance, 0) + chance / count))
-    return _finding(
-        Finding("nok_rate", "nights", "unknown", now=rate, usual=usual),
-        rate - usual,
-        max(3 * change, usual / 4, 0.002),
-        max(6 * change, usual / 2, 0.005),
-    )
+    limits = max(3 * change, usual / 4, 0.002), max(6 * change, usual / 2, 0.005)
+    return _finding("nok_rate", "nights", rate - usual, limits, rate, usual)
 
 
 _NO_CALIBRATION = "the calibration's images are not known"
@@ -284,10 +259,17 @@ def _unknown(name: str, reason: str) -> tuple[Finding, ...]:
     return tuple(Finding(name, against, "unknown", reason=reason) for against in both)
 
 
-def _finding(start: Finding, figure: float, amber: float, red: float) -> Finding:
-    size = abs(figure)
-    light: Light = "red" if size > red else "amber" if size > amber else "green"
-    return Finding(start.measure, start.against, light, figure, amber, red, start.now, start.usual)
+def _finding(
+    measure: str,
+    against: Against,
+    figure: float,
+    limits: tuple[float, float],
+    now: float = 0.0,
+    usual: float = 0.0,
+) -> Finding:
+    amber, red = limits
+    light: Light = "red" if abs(figure) > red else "amber" if abs(figure) > amber else "green"
+    return Finding(measure, against, light, figure, amber, red, now, usual)
 
 
 def _median(values: NDArray[np.float32]) -> float:

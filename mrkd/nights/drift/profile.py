@@ -46,16 +46,16 @@ class ProfileGroup:
     """The images of one category that came from one line.
 
     Args:
-        category: of the images.
+        category: category of the images.
         line: their attribute `line`; empty where the archive's template names none.
         num_images: all of them.
         num_ok: called good.
         num_nok: called defective.
-        errors: by kind, how many have no score.
+        errors: number of images without a score, by kind of error.
         quantiles: float32 `[21]` at `SHARES`, of `image_score` of OK images and of `brightness`,
             `contrast`, `sharpness` of all scored ones; none of what no image has.
-        sizes: of "HxW" in original pixels, how many scored images have it.
-        model_version: that scored them, in the newest revision; empty: none.
+        sizes: number of scored images by size in original pixels, "HxW".
+        model_version: version that scored them, in the newest revision; empty: none.
         calibration: number of its calibration; 0: none.
     """
 
@@ -103,11 +103,11 @@ class Profile:
     Args:
         run: name of the night.
         revision: the newest that was closed when it was measured.
-        began_at: when its first revision was closed, UTC, ISO 8601; nights are in this order.
-        closed_at: when its newest was.
+        began_at: time when its first revision was closed, UTC, ISO 8601; nights are in this order.
+        closed_at: time when its newest was closed.
         models: `config.models` of the night; such a night tries other models out, and none that
             follows is set beside it.
-        groups: by category, then line.
+        groups: groups by category, then line.
     """
 
     run: str
@@ -135,7 +135,7 @@ class Profile:
 
         Args:
             data: the file.
-            name: what the error calls it.
+            name: name of the file in errors.
 
         Raises:
             ArtefactError: it is damaged, or no profile of this version.
@@ -146,8 +146,8 @@ class Profile:
         version = facts.get("schema_version")
         if facts.get("schema") != "mrkd.profile" or version != str(PROFILE_VERSION):
             raise ArtefactError(
-                f"{name} is no profile of version {PROFILE_VERSION}: `mrkd report` on its night "
-                "writes it anew"
+                f"{name} is not a profile of version {PROFILE_VERSION}: `mrkd report` on its night "
+                "writes it again"
             )
         values: dict[str, Any] = {key: facts[key] for key in _FACTS}
         groups = tuple(map(_to_group, table.to_pylist()))
@@ -158,7 +158,7 @@ _FACTS = ("run", "revision", "began_at", "closed_at", "models")
 
 
 def read(night_uri: str) -> Profile:
-    """The profile that stands in a night's folder.
+    """The profile in a night's folder.
 
     Raises:
         StorageError: there is none, or it cannot be read.

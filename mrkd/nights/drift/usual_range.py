@@ -1,4 +1,4 @@
-"""What is usual: tonight's volume, NOK rate and error rate against those of earlier nights."""
+"""The usual range of volume, NOK rate and error rate, from earlier nights."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class UsualRange:
     """What at least nine of ten nights keep to.
 
     Args:
-        median: of the nights.
+        median: median of the nights.
         low: the night at their 5 % quantile, or next below; under 21 nights the lowest.
         high: the night at their 95 % quantile, or next above; under 21 nights the highest.
-        num_nights: how many there are.
+        num_nights: number of nights.
     """
 
     median: float
@@ -50,12 +50,12 @@ class Compared:
     """One category and line, tonight and before.
 
     Args:
-        category: of the images.
+        category: category of the images.
         line: empty where there are none.
         tonight: None where nothing came.
-        before: the same of each earlier night in which something came, the newest last.
+        before: the group of each earlier night in which something came, the newest last.
         runs: names of these nights.
-        num_nights: how many earlier nights there are.
+        num_nights: number of earlier nights.
         volume: band of the number of images, over nights in which some came.
         nok_rate: band of the NOK rate, over nights that the same model and calibration decided.
         error_rate: band of the error rate.
@@ -87,7 +87,7 @@ def compare(tonight: Profile, nights: Sequence[Profile]) -> list[Compared]:
     """Every category and line that sent images tonight, or usually does; sorted.
 
     Args:
-        tonight: of the night.
+        tonight: profile of the night.
         nights: those before it, the newest last.
     """
     now = tonight.by_key

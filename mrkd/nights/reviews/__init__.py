@@ -1,9 +1,9 @@
-"""People's verdicts on what nights called: they come back as a table, and count from then on.
+"""Verdicts of reviewers on what nights called: they are imported, and count from then on.
 
     labels -> matched with the rows of nights -> stored -> pages, thresholds, the next training
 
 A verdict is on the bytes that were scored: where an image was overwritten since, it says nothing
 of the new one.
 
-Whoever only shows them reads `record`, which is light; its neighbours are imported by themselves.
+Code that only shows them reads `store`, which is light; its neighbours are imported by themselves.
 """

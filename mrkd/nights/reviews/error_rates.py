@@ -1,7 +1,7 @@
-"""How often a model is wrong, by those of its calls that people looked at.
+"""Error rates of a model, from the verdicts of reviewers on its calls.
 
-People look at few of the parts that were called good and at most of those that were called
-defective, so that what is said of thresholds is weighted: `metrics.reviewed_points`.
+Reviewers look at few of the parts that were called good and at most of those that were called
+defective, so that the rates of thresholds are weighted: `metrics.reviewed_points`.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from mrkd.storage.thread_map import in_threads
 
 @dataclass(frozen=True)
 class Calls:
-    """The images that a model called good, or defective, and what people say of them.
+    """The images that a model called good, or defective, and the verdicts on them.
 
     Args:
-        num_images: of that call.
-        num_seen: of these, that people looked at.
-        num_wrong: of these, that people call otherwise.
+        num_images: images with that call.
+        num_seen: those of them that have a verdict.
+        num_wrong: those of them whose verdict differs.
     """
 
     num_images: int
@@ -48,12 +48,12 @@ class Reviewed:
 
     Args:
         category: its name.
-        model_version: that scored the images.
-        threshold: that decided the newest of them.
+        model_version: version that scored the images.
+        threshold: threshold that decided the newest of them.
         ok: images that the model called good; the wrong ones are escapes.
         nok: images that it called defective; the wrong ones are false calls.
-        points: what this and other thresholds do, weighted; empty with a `gap`.
-        gap: why there are no `points`.
+        points: rates of this and other thresholds, weighted; empty with a `gap`.
+        gap: reason why `points` is empty.
     """
 
     category: str
@@ -73,14 +73,14 @@ def estimate(
     cost_escape: float = 0.0,
     cost_false_call: float = 0.0,
 ) -> list[Reviewed]:
-    """What people's verdicts say of the models of these nights, by category; none: nothing.
+    """Error rates by the verdicts on these nights, by category; empty without any verdict.
 
     Args:
         workspace: URI.
         nights: all manifests of each, by its name.
         versions: model of each category that is wanted.
-        cost_escape: as `operating_points`.
-        cost_false_call: as `operating_points`.
+        cost_escape: see `operating_points`.
+        cost_false_call: see `operating_points`.
 
     Raises:
         ArtefactError: a shard or an import is damaged.
@@ -129,7 +129,7 @@ def _reviewed(
         calls[called] = Calls(max(counts.get(kind, 0), len(seen)), len(seen), wrong)
     scored = [(one, review) for one, review in judged if one.called in calls]
     if not scored:
-        gap = "people looked at images alone that could not be scored"
+        gap = "reviewers looked only at images that could not be scored"
         return Reviewed(category, version, 0.0, calls["OK"], calls["NOK"], (), gap)
     newest, _ = max(scored, key=lambda pair: pair[0].closed_at)
     threshold = float(newest.row["threshold"])
@@ -154,5 +154,5 @@ def _gap(calls: Mapping[str, Calls], labels: NDArray[np.int64]) -> str:
         if calls[called].num_images and not calls[called].num_seen:
             return f"nobody has looked at images that were called {words}"
     if labels.all() or not labels.any():
-        return f"among them there is no {'good' if labels.all() else 'defective'} part"
+        return f"none of them is a {'good' if labels.all() else 'defective'} part"
     return ""

@@ -1,4 +1,4 @@
-"""An import: labels are matched with the rows that people looked at, and stored."""
+"""An import: labels are matched with the rows of nights, and stored."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class Brought:
     """What an import did.
 
     Args:
-        reviews: that were stored.
-        known: labels that stood there already.
+        reviews: verdicts that were stored.
+        known: labels that were stored already.
         unmatched: images that no closed night has a row of.
         unread: images of `reviews` that the archive does not hold any more as they were scored: a
             training cannot know their bytes.
         runs: nights that scored any of `reviews`.
-        uri: of the file that holds them; empty where there was nothing new.
+        uri: URI of the file that holds them; empty where there was nothing new.
     """
 
     reviews: tuple[Review, ...]
@@ -45,19 +45,19 @@ class Brought:
 
 
 def bring(workspace: str, labels: Sequence[Label], *, by: str) -> Brought:
-    """Stores what people say of images that nights have scored.
+    """Stores verdicts on images that nights have scored.
 
     Args:
         workspace: URI.
         labels: one for each image.
-        by: who imports them.
+        by: person who imports them.
 
     Raises:
         ArtefactError: a night's manifest or shard is damaged, or what was imported before.
         StorageError: the workspace cannot be read or written.
     """
-    said = {label.image_uri: label for label in labels}
-    uris = sorted(said)
+    by_uri = {label.image_uri: label for label in labels}
+    uris = sorted(by_uri)
     runs = storage.list_names(storage.join(workspace, "nights"))
 
     def of_night(run: str) -> list[Matched]:
@@ -72,7 +72,7 @@ def bring(workspace: str, labels: Sequence[Label], *, by: str) -> Brought:
     known = {one.key: one for one in record.read(workspace)}
     new = []
     for uri, one in newest.items():
-        label, before = said[uri], known.get(one.key)
+        label, before = by_uri[uri], known.get(one.key)
         words = (label.verdict, label.by, label.at)
         if before and (before.verdict, before.by, before.at) == words:
             continue

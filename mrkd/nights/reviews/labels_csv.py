@@ -1,4 +1,4 @@
-"""LABELS.csv: what people say of images, a line each."""
+"""LABELS.csv: reviewers' verdicts on images, a line each."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Label:
     """One person's verdict on one image.
 
     Args:
-        image_uri: as nights list it.
+        image_uri: URI as nights list it.
         verdict: OK, or NOK for a part with a defect.
-        by: who says so.
-        at: when, UTC, ISO 8601.
+        by: person who gave the verdict.
+        at: time of the verdict, UTC, ISO 8601.
     """
 
     image_uri: str
@@ -41,7 +41,7 @@ def read_labels(uri: str) -> list[Label]:
     other names are passed over.
 
     Raises:
-        ConfigError: it is no such file, or a line is none; with the line.
+        ConfigError: the file does not exist, or a line is not valid; with the line.
         StorageError: it cannot be read.
     """
     try:
@@ -49,7 +49,7 @@ def read_labels(uri: str) -> list[Label]:
     except StorageError as error:
         if error.kind != "missing":
             raise
-        raise ConfigError(f"there is no file {uri!r}: correct the path") from error
+        raise ConfigError(f"the file {uri!r} does not exist: correct the path") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{uri} is not UTF-8 ({error.reason}): save it as CSV UTF-8") from error
     first = text.partition("\n")[0]
@@ -68,7 +68,7 @@ def read_labels(uri: str) -> list[Label]:
             if any(values.values()):
                 _keep(newest, _label(values, f"{uri} line {reader.line_num}"))
     except csv.Error as error:
-        raise ConfigError(f"{uri} line {reader.line_num} is no CSV ({error})") from error
+        raise ConfigError(f"{uri} line {reader.line_num} is not CSV ({error})") from error
     if not newest:
         raise ConfigError(f"{uri} holds no verdict: write a line for each image below the names")
     return list(newest.values())

@@ -1,4 +1,4 @@
-"""Rows of nights by the images that people spoke of."""
+"""Matches images that have verdicts with their rows in nights."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class Matched:
 
     Args:
         run: name of the night.
-        category: of the image.
-        closed_at: when the row's revision was, UTC, ISO 8601.
+        category: category of the image.
+        closed_at: time when the row's revision was closed, UTC, ISO 8601.
         tars: suffixes of the night's tars.
-        row: of `schema.SCORES`, without maps, regions and measures of the picture.
+        row: row of `schema.SCORES`, without maps, regions and measures of the image.
     """
 
     run: str
@@ -58,7 +58,7 @@ def rows_of(
         workspace: URI.
         run: name of the night.
         manifests: all of the night's.
-        uris: of the images, sorted.
+        uris: URIs of the images, sorted.
 
     Raises:
         ArtefactError: a shard is damaged.

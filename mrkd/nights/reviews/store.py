@@ -20,39 +20,22 @@ from mrkd.storage.thread_map import in_threads
 
 REVIEWS_VERSION = 1
 
-REVIEWS = pa.schema(
-    [
-        pa.field("image_uri", pa.string(), nullable=False),
-        pa.field("category", pa.string(), nullable=False),
-        pa.field("image_etag", pa.string(), nullable=False),
-        pa.field("verdict", pa.string(), nullable=False),
-        pa.field("by", pa.string(), nullable=False),
-        pa.field("at", pa.string(), nullable=False),
-        pa.field("run", pa.string(), nullable=False),
-        pa.field("called", pa.string(), nullable=False),
-        pa.field("sha256", pa.string(), nullable=False),
-        pa.field("copy", pa.string(), nullable=False),
-    ],
-    metadata={"schema": "mrkd.reviews", "schema_version": str(REVIEWS_VERSION)},
-)
-"""Rows of an import; see `Review`."""
-
 
 @dataclass(frozen=True)
 class Review:
     """One verdict, and the row that it is on.
 
     Args:
-        image_uri: as nights list it.
-        category: that it was filed under.
-        image_etag: of the bytes that were scored; empty where a night could not say.
-        verdict: of a person.
-        by: who.
-        at: when, UTC, ISO 8601.
+        image_uri: URI as nights list it.
+        category: category that it was filed under.
+        image_etag: ETag of the bytes that were scored; empty where a night did not know it.
+        verdict: the person's verdict.
+        by: person who gave the verdict.
+        at: time of the verdict, UTC, ISO 8601.
         run: the newest night that scored these bytes.
-        called: what that night said: OK, NOK or ERROR.
-        sha256: of the bytes; empty where the archive did not hold them any more.
-        copy: of a confirmed false call its file below `reviews`; else empty.
+        called: call of that night: OK, NOK or ERROR.
+        sha256: digest of the bytes; empty where the archive did not hold them any more.
+        copy: file below `reviews` that holds a confirmed false call; else empty.
     """
 
     image_uri: str
@@ -72,8 +55,15 @@ class Review:
         return self.image_uri, self.image_etag
 
 
+REVIEWS = pa.schema(
+    [pa.field(name, pa.string(), nullable=False) for name in Review.__dataclass_fields__],
+    metadata={"schema": "mrkd.reviews", "schema_version": str(REVIEWS_VERSION)},
+)
+"""Rows of an import; see `Review`."""
+
+
 def folder_of(workspace: str) -> str:
-    """Where a workspace's verdicts stand."""
+    """The folder of a workspace's verdicts."""
     return storage.join(workspace, "reviews")
 
 
@@ -107,7 +97,7 @@ def add(workspace: str, reviews: Sequence[Review], *, by: str) -> str:
     Args:
         workspace: URI.
         reviews: one at least.
-        by: who imports them.
+        by: person who imports them.
     """
     facts = {**(REVIEWS.metadata or {}), b"imported_at": now(), b"imported_by": by}
     table = pa.Table.from_pylist(list(map(asdict, reviews)), REVIEWS.with_metadata(facts))
@@ -119,7 +109,7 @@ def add(workspace: str, reviews: Sequence[Review], *, by: str) -> str:
 
 
 def numbers(workspace: str) -> list[int]:
-    """Of the imports, rising."""
+    """Numbers of the imports, rising."""
     return storage.list_numbers(storage.join(folder_of(workspace), "imports"), suffix=".parquet")
 
 

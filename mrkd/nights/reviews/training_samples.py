@@ -1,6 +1,6 @@
-"""What people's verdicts mean for the next training set.
+"""Samples of the next training, with what verdicts change in them.
 
-A confirmed defect never trains, under whatever name its bytes stand in the data. A confirmed false
+A confirmed defect never trains, under whatever name its bytes are in the data. A confirmed false
 call may: it joins the training side alone, since held-out images are to be like the line's, and
 false calls are its oddest good parts.
 """

@@ -77,4 +77,4 @@ def _card(workspace: str, one: Sighting, known: dict[Any, _Model]) -> dict[str, 
     data = dict(read_images(night_uri, [row], one.tars)) if row["image_etag"] else {}
     size = {name: row[name] or 1 for name in ("image_height", "image_width")}
     image = drawn({**row, **size}, *model, data)
-    return page.card(image, facts, usual=page.usual([image]), verdict=one.verdict)
+    return page.card(image, facts, usual=page.usual([image]), verdict=one.called)

@@ -1,6 +1,6 @@
 """Arrow schemas of what mrkd stores in Parquet, their version, and one builder for rows.
 
-The names, types and order of columns stand here and nowhere else. Any reader of Parquet opens the
+The names, types and order of columns are here and nowhere else. Any reader of Parquet opens the
 files; `read_map` is all that it needs beside, and it needs numpy alone.
 """
 

@@ -44,7 +44,7 @@ def encode_map(anomaly_map: NDArray[np.float32], dtype: MapType) -> dict[str, An
 
     Args:
         anomaly_map: float32 `[H, W]`, finite.
-        dtype: how a value is stored; `uint8` rounds to 255 steps between the map's ends, float16
+        dtype: type of a stored value; `uint8` rounds to 255 steps between the map's ends, float16
             to 11 bits, at most 65504; `none` stores no map.
 
     Raises:

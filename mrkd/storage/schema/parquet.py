@@ -34,11 +34,11 @@ def from_parquet(
 
     Args:
         data: the whole file.
-        name: what the error calls it.
-        columns: that are read; None: all.
+        name: name of the file in errors.
+        columns: columns that are read; None: all.
 
     Raises:
-        ArtefactError: it is no Parquet file, or a damaged one.
+        ArtefactError: it is not a Parquet file, or a damaged one.
     """
     try:
         table = pq.ParquetFile(pa.BufferReader(data)).read(columns)
@@ -46,6 +46,6 @@ def from_parquet(
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = str(error).partition("\n")[0]
         raise ArtefactError(
-            f"{name} is no whole Parquet file ({reason}): write it again"
+            f"{name} is not a whole Parquet file ({reason}): write it again"
         ) from error
     return table

@@ -103,7 +103,7 @@ PLAN = pa.schema(
     ],
     metadata={"schema": "mrkd.plan", "schema_version": str(SCHEMA_VERSION)},
 )
-"""Rows of one plan of a night; the models that it pins stand in the file's metadata."""
+"""Rows of one plan of a night; the models that it pins are in the file's metadata."""
 
 METRICS = pa.schema(
     [
@@ -115,7 +115,7 @@ METRICS = pa.schema(
         _field("high", pa.float64(), "upper end of the 95 % interval"),
         _field("seed", pa.int64(), "of the training; null: mean over seeds"),
         _field("model_version", pa.string(), "version that was evaluated"),
-        _field("reason", pa.string(), "why there is no value"),
+        _field("reason", pa.string(), "why the value is missing"),
         _field("study", pa.string(), "table of a protocol; null: champions"),
         _field("arm", pa.string(), "row of that table"),
         _field("config_digest", pa.string(), "of network and training"),
@@ -176,8 +176,8 @@ def score_table(
 
     Args:
         rows: values by column name.
-        category: of all rows; it goes into the metadata.
-        metadata: what else the file says of itself; `scored_at` is now unless given.
+        category: category of all rows; it goes into the metadata.
+        metadata: further metadata of the file; `scored_at` is now unless given.
 
     Raises:
         ValueError: a row with a column that SCORES lacks; with neither a score nor an error or

@@ -90,7 +90,7 @@ def test_a_night_that_cannot_be_pruned_fails_the_command_and_no_other_night(nigh
     exit_code, _, summary = nights("prune", "--older-than", "0s", "--yes")
     assert (exit_code, summary["state"]) == (1, "failed")
     assert summary["counts"]["nights"] == 2
-    assert "no whole Parquet file" in summary["reasons"][0]
+    assert "not a whole Parquet file" in summary["reasons"][0]
 
 
 def test_try_threshold_counts_and_lists_the_nearest_flips(nights):

@@ -125,7 +125,7 @@ def test_a_picture_of_one_pixel_can_be_damaged():
 def test_nowhere_to_draw_and_a_region_of_another_size_are_refused():
     with pytest.raises(ValueError, match="no pixel to draw on"):
         make("texture", "small", inside=np.zeros(PICTURE.shape[:2], bool))
-    with pytest.raises(ValueError, match=r"inside is \(5, 5\), the picture \(240, 320\)"):
+    with pytest.raises(ValueError, match=r"inside is \(5, 5\), the image \(240, 320\)"):
         make("texture", "small", inside=np.ones((5, 5), bool))
     with pytest.raises(ValueError, match="zip"):
         synthetic_defects.defects([PICTURE], seed=0, keys=[])

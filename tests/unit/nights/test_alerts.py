@@ -155,5 +155,5 @@ def test_a_url_in_a_config_is_refused_without_being_repeated():
 
 def test_a_record_that_is_none_is_named(tmp_path):
     storage.write_json(f"{tmp_path}/alerts.json", {"alerts": [{"what": 1}]})
-    with pytest.raises(ArtefactError, match=r"alerts\.json is no record of alerts"):
+    with pytest.raises(ArtefactError, match=r"alerts\.json is not a record of alerts"):
         alerts.read(str(tmp_path))

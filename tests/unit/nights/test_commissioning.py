@@ -137,7 +137,7 @@ def test_too_few_good_images_and_other_models_rows_are_refused(tmp_path):
     night(tmp_path, [1.0, 2.0, 3.0])
     with pytest.raises(NightError, match="3 images of it that are taken for good, at least 4"):
         commission(tmp_path, calibration_of(np.arange(9.0)), "median")
-    with pytest.raises(NightError, match="0 images of it that are taken for good by people"):
+    with pytest.raises(NightError, match="0 images of it that are taken for good by reviewers"):
         commission(tmp_path, calibration_of(np.arange(9.0)), "verdicts")
     with pytest.raises(NightError, match="no image of 'plate' that version v2 scored"):
         commissioning.read_line(str(tmp_path), "night-1", "plate", "v2")

@@ -162,7 +162,7 @@ def test_another_parquet_file_is_no_comparison(tmp_path):
     storage.write(
         f"{found.uri}/comparison.parquet", schema.to_parquet(found.rows.select(["change"]))
     )
-    with pytest.raises(ArtefactError, match=r"no comparison of this version.*compare again"):
+    with pytest.raises(ArtefactError, match=r"not a comparison of this version.*compare again"):
         Comparison.read(found.uri)
 
 

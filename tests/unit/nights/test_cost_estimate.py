@@ -74,7 +74,7 @@ def test_of_a_model_with_tiles_it_says_what_it_cannot_know(settings):
     store_version(settings.workspace, "bb", "plate", model=tiled)
     promotions.promote(settings.workspace, "plate", "bb", by="test", why="tiles")
     found = forecast_night(settings)
-    assert found.shard_bytes == settings.rows.shard_bytes
+    assert found.summary("r").counts["shard_bytes_in_memory"] == settings.rows.shard_bytes
     assert "one tile an image" in found.rate.source
 
 

@@ -33,7 +33,7 @@ def test_an_image_has_its_rows_of_all_nights_the_oldest_first(tmp_path):
     night(tmp_path, "a", [*others, failed(image)], closed_at="2026-11-23T04:00:00+00:00")
     night(tmp_path, "c", others, closed_at="2026-11-24T04:00:00+00:00")
     found = history(str(tmp_path), image)
-    assert [(one.run, one.verdict) for one in found] == [("b", "OK"), ("a", "ERROR")]
+    assert [(one.run, one.called) for one in found] == [("b", "OK"), ("a", "ERROR")]
     assert found[0].row["image_score"] == pytest.approx(0.2)
     assert found[1].line()["why"] == "it is damaged: send it again"
 
@@ -123,7 +123,7 @@ def test_an_image_of_no_night_is_said_and_so_is_a_shard_that_is_damaged(tmp_path
         history(str(tmp_path), "s3://plant/5.png")
     shard = tmp_path / "nights/a/scores/category=plate/shard-1.parquet"
     shard.write_bytes(b"no Parquet")
-    with pytest.raises(ArtefactError, match="no whole Parquet file"):
+    with pytest.raises(ArtefactError, match="not a whole Parquet file"):
         history(str(tmp_path), "s3://plant/5.png")
 
 

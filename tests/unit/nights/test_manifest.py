@@ -141,7 +141,7 @@ def test_a_night_that_never_closed_has_nothing_to_read(tmp_path):
 def test_what_is_no_manifest_is_named(tmp_path, content):
     uri = storage.join(str(tmp_path), "manifests", "manifest-1.json")
     storage.write_json(uri, content)
-    with pytest.raises(ArtefactError, match=r"manifest-1\.json is no manifest"):
+    with pytest.raises(ArtefactError, match=r"manifest-1\.json is not a manifest"):
         Manifest.read(uri)
 
 

@@ -115,7 +115,7 @@ def test_a_record_without_a_versions_name_is_refused(workspace, tmp_path):
 def test_a_folder_of_other_files_is_no_fleet(workspace, tmp_path):
     put(tmp_path, "categories/x.json", json.dumps(["plate"]))
     put(tmp_path, "categories/y.json", json.dumps({"name": "plate"}))
-    with pytest.raises(ArtefactError, match="no record of a fleet"):
+    with pytest.raises(ArtefactError, match="not a fleet's record"):
         model_versions.read(str(tmp_path), workspace)
 
 

@@ -97,7 +97,7 @@ def test_what_was_ended_in_between_is_gone_on_with(tmp_path):
     ring = f"{uri}/scores/category=ring/shard-1.parquet"
     whole = storage.read(ring)
     storage.write(ring, b"damaged")
-    with pytest.raises(ArtefactError, match="no whole Parquet file"):
+    with pytest.raises(ArtefactError, match="not a whole Parquet file"):
         prune(str(tmp_path), one, by="ada", older_than="90d")
     storage.write(ring, whole)
     (done,) = run(tmp_path)
@@ -115,5 +115,5 @@ def test_a_night_at_work_is_left_alone(tmp_path):
 def test_a_record_that_is_none_is_named(tmp_path):
     uri = night(tmp_path, "a", [row("x", 0.1)])
     storage.write_json(f"{uri}/prunings/1.json", {"run": "a", "what": 1})
-    with pytest.raises(ArtefactError, match=r"prunings/1.json is no record of a pruning"):
+    with pytest.raises(ArtefactError, match=r"prunings/1.json is not a pruning's record"):
         due(str(tmp_path), AGE, at=TODAY)

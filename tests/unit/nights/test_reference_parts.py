@@ -219,7 +219,7 @@ def test_a_damaged_band_says_what_to_do(config, damage):
     reference_parts.check(config, PINS)
     uri = bands(config)["aa-2-good.json"]
     storage.write_json(uri, damage and storage.read_json(uri) | damage)
-    with pytest.raises(ArtefactError, match=r"is no band of a golden set.*delete it"):
+    with pytest.raises(ArtefactError, match=r"is not a golden set's band.*delete it"):
         reference_parts.check(config, PINS)
 
 

@@ -127,7 +127,7 @@ def test_a_process_killed_on_this_machine_holds_nothing(uri):
 )
 def test_a_damaged_lease_is_named_and_not_taken(uri, content):
     storage.write(uri, content)
-    with pytest.raises(NightError, match=r"lease\.json is no lease: delete it"), Lease(uri):
+    with pytest.raises(NightError, match=r"lease\.json is not a lease: delete it"), Lease(uri):
         pass
 
 

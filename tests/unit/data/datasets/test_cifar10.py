@@ -103,7 +103,7 @@ def test_a_python_batch_is_read_without_running_what_it_says(tmp_path):
 def test_a_damaged_batch_is_refused(tmp_path, name, data):
     root = write_cifar(tmp_path / "cifar", "binary" if name.endswith(".bin") else "python")
     (root / name).write_bytes(data)
-    with pytest.raises(ConfigError, match="is no batch of CIFAR-10"):
+    with pytest.raises(ConfigError, match="is not a batch of CIFAR-10"):
         load(root)
 
 

@@ -280,7 +280,7 @@ def test_a_mask_lies_where_its_defect_lies(policy):
     inside = np.zeros((64, 64), bool)
     inside[y : y + h, x : x + w] = pixels[y : y + h, x : x + w, 0] > 127
     np.testing.assert_array_equal(resized, inside)
-    with pytest.raises(ValueError, match="its picture"):
+    with pytest.raises(ValueError, match="its image"):
         images.resize_mask(gt_mask[1:], geometry)
 
 

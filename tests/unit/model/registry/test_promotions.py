@@ -91,6 +91,27 @@ def test_a_folder_without_model_json_is_no_version(workspace):
     assert promotions.versions(workspace, "plate") == ["aa"]
 
 
+def test_versions_are_found_by_one_listing_and_sorted_by_name(workspace, monkeypatch):
+    for version in ("aa-2", "aa", "bb", "deep/er"):
+        complete(workspace, version)
+    storage.write_json(f"{workspace}/models/plate/holds/model.json", {})
+    asked = []
+
+    def counted(name):
+        function = getattr(storage, name)
+
+        def call(uri, **values):
+            asked.append(uri)
+            return function(uri, **values)
+
+        return call
+
+    for name in ("stat", "list_files", "list_names"):
+        monkeypatch.setattr(storage, name, counted(name))
+    assert promotions.versions(workspace, "plate") == ["aa", "aa-2", "bb"]
+    assert len(asked) == 1
+
+
 def test_the_newest_promotion_is_the_champion_past_the_ninth_too(workspace):
     complete(workspace, "aa")
     complete(workspace, "bb")

@@ -227,7 +227,7 @@ def test_a_file_that_is_damaged_missing_or_of_another_kind_is_refused(tmp_path):
     refused(csv(tmp_path, "uri\nx\n", "m.txt"), "of no kind")
     refused(str(tmp_path / "gone.csv"), "is not there")
     refused(str(tmp_path / "gone.json"), "is not there")
-    refused(csv(tmp_path, "[1]", "m.json"), "is no manifest.json")
+    refused(csv(tmp_path, "[1]", "m.json"), "is not a manifest.json")
     refused(csv(tmp_path, "{", "m.json"), "is not JSON")
 
 

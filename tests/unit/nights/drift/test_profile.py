@@ -91,7 +91,7 @@ def test_a_profile_survives_its_file(tmp_path):
 
 def test_a_profile_of_another_version_is_refused(tmp_path):
     nights.add(tmp_path, "profile.parquet", content=b"PAR1")
-    with pytest.raises(ArtefactError, match="no whole Parquet file"):
+    with pytest.raises(ArtefactError, match="not a whole Parquet file"):
         drift.read(str(tmp_path))
     with pytest.raises(StorageError):
         drift.read(str(tmp_path / "none"))

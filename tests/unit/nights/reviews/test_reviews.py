@@ -208,8 +208,8 @@ def test_each_call_is_counted_with_its_interval_and_the_images_stand_for_all_of_
     [
         (["NOK"], [], "nobody has looked at images that were called good"),
         ([], ["NOK", "OK"], "nobody has looked at images that were called defective"),
-        (["OK"], ["OK"], "there is no defective part"),
-        (["NOK"], ["NOK"], "there is no good part"),
+        (["OK"], ["OK"], "none of them is a defective part"),
+        (["NOK"], ["NOK"], "none of them is a good part"),
     ],
 )
 def test_too_few_verdicts_propose_nothing_and_say_why(plant, called_nok, called_ok, words):

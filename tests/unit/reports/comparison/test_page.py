@@ -165,5 +165,5 @@ def test_names_from_outside_are_text(tmp_path):
 
 def test_a_damaged_comparison_is_refused(written):
     storage.write(f"{written.uri}/comparison.parquet", b"PAR1")
-    with pytest.raises(ArtefactError, match="no whole Parquet file"):
+    with pytest.raises(ArtefactError, match="not a whole Parquet file"):
         load_comparison_data(written.uri)

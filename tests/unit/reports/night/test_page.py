@@ -284,5 +284,5 @@ def test_what_people_say_is_counted_and_too_few_words_propose_no_threshold(tmp_p
     storage.write(f"{workspace}/reviews/imports/1.parquet", b"damaged")
     broken = text_of(night_page(load_night_data(uri)))
     assert "Not shown: " in broken
-    assert "imports/1.parquet is no whole Parquet file" in broken
+    assert "imports/1.parquet is not a whole Parquet file" in broken
     assert run in broken

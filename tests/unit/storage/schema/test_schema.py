@@ -127,7 +127,7 @@ def test_parquet_keeps_types_metadata_and_values():
 def test_damaged_parquet_is_an_artefact_error_with_its_name():
     data = schema.to_parquet(table(scored("a")))
     for damaged in (b"", data[:-20], data[:10], b"text"):
-        with pytest.raises(ArtefactError, match=r"x\.parquet is no whole Parquet file"):
+        with pytest.raises(ArtefactError, match=r"x\.parquet is not a whole Parquet file"):
             schema.from_parquet(damaged, name="x.parquet")
 
 
