@@ -1,10 +1,12 @@
-"""What trainings of one machine share of their teachers' features, and its end."""
+"""Shared features: a folder on each machine where trainings share their teachers' features."""
 
 from __future__ import annotations
 
 import hashlib
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,31 +16,32 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 _FORGET_S = 60.0
 
 
-def folder_of(uri: str) -> str:
-    """The folder, on each machine, of the trainings of what writes to a URI."""
+@contextmanager
+def shared_folder(uri: str) -> Iterator[str]:
+    """The folder, on each machine, for a run that writes to a URI; removed at the block's end."""
     name = hashlib.sha256(uri.encode()).hexdigest()[:12]
-    return str(Path(tempfile.gettempdir()) / f"mrkd-features-{name}")
+    folder = str(Path(tempfile.gettempdir()) / f"mrkd-features-{name}")
+    try:
+        yield folder
+    finally:
+        forget(folder)
 
 
 def forget(folder: str, *, wait_s: float = _FORGET_S) -> None:
-    """Removes it on every machine.
+    """Removes a folder on every machine.
 
     Args:
-        folder: `folder_of`, or one below.
-        wait_s: for the end of it; 0: it goes on by itself.
+        folder: path of `shared_folder`, or of a folder below it.
+        wait_s: seconds to wait for the removal; 0: it goes on by itself.
     """
-    remove: Any = ray.remote(_remove)
+    remove: Any = ray.remote(shutil.rmtree)
     done = [
         remove.options(
             num_cpus=0,
             scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
-        ).remote(folder)
+        ).remote(folder, ignore_errors=True)
         for node in ray.nodes()  # type: ignore[no-untyped-call]
         if node["Alive"]
     ]
     if wait_s:
         ray.wait(done, num_returns=len(done), timeout=wait_s)
-
-
-def _remove(folder: str) -> None:
-    shutil.rmtree(folder, ignore_errors=True)

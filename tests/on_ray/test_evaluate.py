@@ -77,6 +77,6 @@ def test_images_of_parts_that_training_saw_are_named_with_their_twins(plant, tmp
 
 
 def test_a_workspace_without_models_is_refused(plant, tmp_path):
-    with pytest.raises(ConfigError, match="no model in workspace"):
+    with pytest.raises(ConfigError, match="no model exists in workspace"):
         evaluate.run(config(plant, "none", workspace=str(tmp_path)))
     assert not list(tmp_path.iterdir())

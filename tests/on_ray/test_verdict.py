@@ -6,12 +6,12 @@ import pytest
 
 from mrkd import storage
 from mrkd.errors import ConfigError, NightError
-from mrkd.on_ray.recorded_run import RecordedRun
+from mrkd.on_ray.recorded_run import recorded_run
 from mrkd.storage.lease import Lease
 
 
 def end(folder, error, lease=None):
-    with pytest.raises(type(error)), RecordedRun("score", "night-1", str(folder), lease):
+    with pytest.raises(type(error)), recorded_run("score", "night-1", str(folder), lease):
         raise error
 
 

@@ -1,4 +1,4 @@
-"""The images of a shard, from wherever they lie: files by themselves, members of tars."""
+"""Reader of a shard's images: single files and members of tars."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mrkd.storage import Fetched
 
 T = TypeVar("T")
 Row = Mapping[str, Any]
-"""Of a plan (`schema.PLAN`)."""
+"""A row of a plan (`schema.PLAN`)."""
 
 
 def read_images(
@@ -33,18 +33,18 @@ def read_images(
     last: bool,
     meter: Meter,
 ) -> list[T | Decoded]:
-    """What `use` makes of each image's bytes, in order; what is wrong with one in its place.
+    """The result of `use` for each image's bytes, in order, or the error of the image.
 
     Args:
-        rows: of a plan.
-        config: of the archive.
-        use: called in threads, for the images that could be read.
+        rows: rows of a plan.
+        config: config of the archive.
+        use: function that is called in threads, for the images that could be read.
         threads: requests that are under way at one time.
-        last: whether an image that cannot be reached is an error like any other.
-        meter: of what the reading takes.
+        last: whether an unreachable image is an error like any other.
+        meter: meter of the reading.
 
     Raises:
-        StorageError: an image cannot be reached, and this is not the last try.
+        StorageError: an image is unreachable, and this is not the last try.
     """
     found: dict[int, T | Decoded] = {}
     used: dict[int, Future[T]] = {}
