@@ -8,6 +8,7 @@ import pytest
 
 from mrkd.errors import ArtefactError, ConfigError
 from mrkd.nights.manifest import open_night
+from mrkd.nights.night import Night
 from mrkd.on_ray.score import run as score
 from mrkd.storage.schema import read_map
 from tests.support.models import MODEL
@@ -119,6 +120,20 @@ def test_a_night_that_is_told_to_end_leaves_a_verdict_and_goes_on(plant, archive
     assert score.run(config).counts == calm.counts
     assert committed.items() <= shards(plant, "stopped").items()
     assert rows(plant, "stopped") == rows(plant, "calm")
+
+
+def test_a_start_that_is_killed_leaves_no_summary_of_an_earlier_one(plant, archive, monkeypatch):
+    summary = plant.night("killed") / "summary.json"
+    summary.parent.mkdir(parents=True)
+    summary.write_text('{"state": "done"}')
+
+    def die(*_):
+        raise ZeroDivisionError("as suddenly as by a SIGKILL")
+
+    monkeypatch.setattr(Night, "revisions", die)
+    with pytest.raises(ZeroDivisionError):
+        score.run(plant.score_config(archive, "killed"))
+    assert not summary.exists()
 
 
 def test_a_damaged_model_fails_its_night_and_the_other_categories_are_scored(
