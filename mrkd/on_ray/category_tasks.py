@@ -25,24 +25,16 @@ _MAX_BACKOFF_S, _WAIT_S = 300.0, 30.0
 
 @dataclass(frozen=True)
 class Attempt:
-    """The end of one start of a category.
-
-    Args:
-        category: name of the category.
-        number: number of this start, from 1.
-        result: return value of the function; None where it failed.
-        error: one line; empty where it did not fail.
-        traceback: the worker's traceback; empty where it did not fail.
-        last: whether the category is not started again.
-        cause: the exception; None where it did not fail.
-    """
+    """The end of one start of a category; `error`, one line, is empty where it did not fail."""
 
     category: str
     number: int
+    """Number of this start, from 1."""
     result: Any = None
     error: str = ""
     traceback: str = ""
     last: bool = True
+    """Whether the category is not started again."""
     cause: BaseException | None = None
 
 
@@ -124,10 +116,10 @@ def _attempt(done: ray.ObjectRef[Any], category: str, number: int, max_failures:
         text = str(cause) if isinstance(cause, MrkdError) else f"{type(cause).__name__}: {cause}"
         traceback = _COLOUR.sub("", str(error))
         last = number > max_failures or not _may_pass(cause)
-        return Attempt(category, number, None, _line(text), traceback, last, cause)
+        return Attempt(category, number, None, one_line(text), traceback, last, cause)
     except RayError as error:
         text, last = f"its worker died: {error}", number > max_failures
-        return Attempt(category, number, None, _line(text), str(error), last, error)
+        return Attempt(category, number, None, one_line(text), str(error), last, error)
 
 
 def _may_pass(cause: BaseException) -> bool:
@@ -140,5 +132,6 @@ def _may_pass(cause: BaseException) -> bool:
     return isinstance(cause, RuntimeError | OSError | RayError)
 
 
-def _line(text: str) -> str:
-    return " ".join(text.split())
+def one_line(text: object) -> str:
+    """The text without line breaks."""
+    return " ".join(str(text).split())

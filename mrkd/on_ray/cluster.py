@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 import ray
 
-from mrkd.config import Device, PoolConfig
+from mrkd.config import Device, EvalConfig, PoolConfig, TrainConfig
 from mrkd.errors import ConfigError
 
 # For a Ray of our own; on a cluster its operator decides (cluster/runtime_env.yaml).
@@ -84,35 +84,23 @@ def connect(*, num_cpus: int | None = None, dashboard: bool = False) -> Iterator
         yield
         return
     before = signal.getsignal(signal.SIGTERM)
-    _start(num_cpus, dashboard=dashboard)
+    own: dict[str, Any] = {"num_cpus": num_cpus, "include_dashboard": dashboard, "address": "local"}
+    address = os.environ.get("RAY_ADDRESS")
+    for name, value in _LOCAL_ENVIRONMENT.items() if not address else ():
+        os.environ.setdefault(name, value)
+    try:
+        ray.init(logging_level=logging.WARNING, **({} if address else own))
+    except ConnectionError as error:
+        raise ConfigError(
+            f"RAY_ADDRESS is {address!r}, where no cluster answers: start it, or unset the "
+            "variable to run on this machine"
+        ) from error
     if callable(before) and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, before)  # Ray replaces the handler; this restores it
     try:
         yield
     finally:
         ray.shutdown()
-
-
-def _start(num_cpus: int | None, *, dashboard: bool) -> None:
-    """Connects to the cluster at `RAY_ADDRESS`, or starts a local one."""
-    address = os.environ.get("RAY_ADDRESS")
-    if address:
-        try:
-            ray.init(logging_level=logging.WARNING)
-        except ConnectionError as error:
-            raise ConfigError(
-                f"RAY_ADDRESS is {address!r}, where no cluster answers: start it, or unset the "
-                "variable to run on this machine"
-            ) from error
-    else:
-        for name, value in _LOCAL_ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
-        ray.init(
-            address="local",
-            num_cpus=num_cpus,
-            include_dashboard=dashboard,
-            logging_level=logging.WARNING,
-        )
 
 
 def nodes() -> list[Node]:
@@ -138,6 +126,17 @@ def _autoscaled() -> list[Node]:
     config = ray._private.state.state.get_cluster_config()
     groups = config.node_group_configs if config else []
     return [_node(group.resources) for group in groups if group.max_count]
+
+
+def fleet_resources(config: TrainConfig | EvalConfig, num_workers: int) -> Resources:
+    """The resources of each of some equal workers on this cluster: see `worker_resources`."""
+    return worker_resources(
+        nodes(),
+        cpus=config.fleet.cpus_per_worker,
+        gpus=config.fleet.gpus_per_worker,
+        device=config.train.device,
+        num_workers=num_workers,
+    )
 
 
 def worker_resources(

@@ -20,38 +20,29 @@ _BAR = 30
 
 
 class Figures(NamedTuple):
-    """Units of a run by state, and the seconds left; None before anything is done."""
+    """Units of a run by state, the seconds left, and the log line, which begins with its event."""
 
     states: Mapping[str, int]
     eta_s: float | None
-
-    @property
-    def eta(self) -> str:
-        """The seconds left, for a log line."""
-        return "unknown" if self.eta_s is None else f"{self.eta_s:.0f}s"
+    line: str
 
 
 class Progress(ABC):
     """Publishes how far a run is, and calls its checks, at intervals.
 
-    Args:
-        run: name of the run.
-        gauges: name and description of the gauge of units by state, then of the one of seconds
-            left.
-        every_s: seconds between two lines; None: 30 s, or 1 s where there is a bar.
-        bar: whether a terminal shows a bar instead of lines.
+    `gauges` are name and description of the gauge of units by state, then of that of seconds left.
+    With `bar`, a terminal shows a bar instead of lines.
 
     Attributes:
+        every_s: seconds between two lines, by default 30, or 1 where there is a bar.
         checks: functions that are called before each line.
     """
 
-    def __init__(
-        self, run: str, gauges: Sequence[str], every_s: float | None, *, bar: bool = False
-    ) -> None:
+    def __init__(self, run: str, gauges: Sequence[str], *, bar: bool = False) -> None:
         self.checks: list[Callable[[], None]] = []
         self._tags = {"run": run}
         self._bar = bar and sys.stderr.isatty()
-        self._every_s = every_s or (_BAR_S if self._bar else _LINE_S)
+        self.every_s = _BAR_S if self._bar else _LINE_S
         name, text, eta_name, eta_text = gauges
         self._gauge = Gauge(name, description=text, tag_keys=("run", "state"))
         self._eta_gauge = Gauge(eta_name, description=eta_text, tag_keys=("run",))
@@ -59,10 +50,6 @@ class Progress(ABC):
     @abstractmethod
     def figures(self) -> Figures:
         """How far the run is now."""
-
-    @abstractmethod
-    def line(self, figures: Figures) -> str:
-        """The log line; its first word is the event."""
 
     @contextmanager
     def published(self) -> Iterator[Self]:
@@ -85,22 +72,26 @@ class Progress(ABC):
             self._gauge.set(number, tags={**self._tags, "state": state})
         if figures.eta_s is not None:
             self._eta_gauge.set(figures.eta_s, tags=self._tags)
-        text = self.line(figures)
         if self._bar:
-            states = figures.states
-            full = _BAR * states["done"] // max(1, states["done"] + states["left"])
+            done, left = figures.states["done"], figures.states["left"]
+            full = _BAR * done // max(1, done + left)
             bar = "#" * full + "." * (_BAR - full)
-            sys.stderr.write(f"\r[{bar}] {text.partition(' ')[2]}\x1b[K")
+            sys.stderr.write(f"\r[{bar}] {figures.line.partition(' ')[2]}\x1b[K")
             sys.stderr.flush()
         else:
-            log.info("%s", text)
+            log.info("%s", figures.line)
 
     def _tick(self, ended: threading.Event, threads: ThreadPoolExecutor) -> None:
         is_last = False
         while not is_last:
-            is_last = ended.wait(self._every_s)
+            is_last = ended.wait(self.every_s)
             for check in (*self.checks, self.publish):
                 # In a future, so that what one raises ends neither the others nor the thread: it
                 # is called again at the next tick.
                 if error := threads.submit(check).exception():
                     log.error("check_failed reason=%r", error, exc_info=error)
+
+
+def seconds(eta_s: float | None) -> str:
+    """The seconds left, for a log line."""
+    return "unknown" if eta_s is None else f"{eta_s:.0f}s"

@@ -17,33 +17,25 @@ _NOUNS = {"train": "fleet", "tune": "search", "score": "night", "evaluate": "eva
 
 
 class RecordedRun:
-    """One start of a run and its `summary.json`; made by `recorded_run`.
-
-    Args:
-        command: the verb.
-        run: name of the run.
-        uri: URI of the summary.
+    """One start of a run, made by `recorded_run`; it takes away the summary of an earlier start.
 
     Attributes:
-        earlier: bytes of an earlier start's summary; None where there is none.
+        had_ended: whether an earlier start came to its end.
     """
 
-    def __init__(self, command: str, run: str, uri: str) -> None:
-        self._command, self._run, self._uri = command, run, uri
-        self._started_at = now()
-        self.earlier = storage.read(uri) if storage.stat(uri) else None
-
-    @property
-    def had_ended(self) -> bool:
-        """Whether an earlier start came to its end."""
-        with suppress(ValueError):  # a damaged summary counts for none
-            return json.loads(self.earlier or b"{}").get("state") in ("done", "partial")
-        return False
+    def __init__(self, command: str, run: str, folder: str) -> None:
+        self._command, self._run, self._started_at = command, run, now()
+        self._uri = storage.join(folder, "summary.json")
+        self._earlier = storage.read(self._uri) if storage.stat(self._uri) else b""
+        self.had_ended = False
+        with suppress(ValueError):  # none, or a damaged one
+            self.had_ended = json.loads(self._earlier)["state"] in ("done", "partial")
+        storage.delete(self._uri)
 
     def restore(self) -> None:
         """Stores the summary of the earlier start again, if there was one."""
-        if self.earlier is not None:
-            storage.write(self._uri, self.earlier)
+        if self._earlier:
+            storage.write(self._uri, self._earlier)
 
     def end(
         self,
@@ -54,15 +46,7 @@ class RecordedRun:
         reasons: Sequence[str] = (),
         stored: bool = True,
     ) -> Summary:
-        """The summary of a run that ends now; further arguments are those of `Summary`.
-
-        Args:
-            exit_code: exit code of the command.
-            counts: numbers by name.
-            uris: URIs of the output by kind.
-            reasons: lines for the reader.
-            stored: whether it is stored; otherwise the earlier summary is stored again.
-        """
+        """The `Summary` of a run that ends now; stored, or else the earlier one is again."""
         summary = Summary(
             command=self._command,
             run=self._run,
@@ -87,21 +71,14 @@ def recorded_run(
 ) -> Iterator[RecordedRun]:
     """Stores the summary of the run inside a `with` block, also where an error or a signal ends it.
 
-    An earlier start's summary is removed first: without one, a run is under way or was killed. A
-    `ConfigError` restores it, since nothing was started. A run that lost its lease stores nothing:
-    the summary is the new holder's.
-
-    Args:
-        command: the verb.
-        run: name of the run.
-        folder: URI of the folder that the run writes to.
-        lease: lease that the run holds, if it needs one.
+    An earlier start's summary is removed from the folder first: without one, a run is under way or
+    was killed. A `ConfigError` restores it, since nothing was started. A run that lost its lease
+    stores nothing: the summary is the new holder's.
 
     Raises:
         StoppedError: SIGTERM or SIGINT ended the block; the same command goes on.
     """
-    record = RecordedRun(command, run, storage.join(folder, "summary.json"))
-    storage.delete(storage.join(folder, "summary.json"))
+    record = RecordedRun(command, run, folder)
     try:
         try:
             with cluster.stoppable():

@@ -28,12 +28,7 @@ def shared_folder(uri: str) -> Iterator[str]:
 
 
 def forget(folder: str, *, wait_s: float = _FORGET_S) -> None:
-    """Removes a folder on every machine.
-
-    Args:
-        folder: path of `shared_folder`, or of a folder below it.
-        wait_s: seconds to wait for the removal; 0: it goes on by itself.
-    """
+    """Removes a folder on every machine; with `wait_s` 0 the removal goes on by itself."""
     remove: Any = ray.remote(shutil.rmtree)
     done = [
         remove.options(

@@ -20,11 +20,10 @@ _ANSWER_S = 5.0
 
 
 class StatusActor:
-    """The latest reports by name, the steps of shards under way, and the scorers of a pass."""
+    """The latest reports by name, and the steps of shards under way."""
 
     def __init__(self) -> None:
         self._reports: dict[str, dict[str, Any]] = {}
-        self._scorers: list[Any] = []
         self.clear_steps()
 
     def report(self, name: str, row: Mapping[str, Any]) -> bool:
@@ -40,6 +39,10 @@ class StatusActor:
     def report_of(self, name: str) -> dict[str, Any]:
         """The report of one name; empty before the first."""
         return self._reports.get(name, {})
+
+    def forget(self, name: str) -> None:
+        """Removes the report of a name."""
+        self._reports.pop(name, None)
 
     def clear_steps(self) -> None:
         """Forgets the steps under way: a new pass begins."""
@@ -63,18 +66,6 @@ class StatusActor:
     def in_hand(self) -> dict[str, int]:
         """The shards whose step is under way, with the number of its starts."""
         return {shard: self._begins[shard, step] for shard, step in self._in_hand}
-
-    def join(self, scorer: Any) -> None:
-        """Adds the handle of a scorer of the pass."""
-        self._scorers.append(scorer)
-
-    def scorers(self) -> list[Any]:
-        """The handles of the pass's scorers."""
-        return self._scorers
-
-    def dismiss(self) -> None:
-        """Forgets the scorers: an actor lives as long as anything holds its handle."""
-        self._scorers = []
 
 
 def start() -> Any:

@@ -37,7 +37,9 @@ def test_the_line_tells_what_is_done_at_what_rate_and_until_when(caplog):
 
 def test_the_line_comes_by_itself_while_nothing_is_done(caplog):
     caplog.set_level(logging.INFO, "mrkd")
-    with NightProgress("night-1", 100, every_s=0.05).published():
+    progress = NightProgress("night-1", 100)
+    progress.every_s = 0.05
+    with progress.published():
         time.sleep(0.5)
     assert len(lines(caplog)) > 3
 
@@ -52,7 +54,8 @@ def test_a_check_that_fails_is_logged_and_made_again_and_ends_neither_the_others
         calls.append("failed")
         raise ZeroDivisionError("a bug of a check")
 
-    progress = NightProgress("night-1", 100, every_s=0.05)
+    progress = NightProgress("night-1", 100)
+    progress.every_s = 0.05
     progress.checks += [fail, lambda: calls.append("looked")]
     with progress.published():
         time.sleep(0.5)

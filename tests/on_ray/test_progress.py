@@ -19,7 +19,10 @@ def status():
 
 def progress(status):
     work = {"cap": 100.0, "nut": 100.0, "cog": 200.0}
-    return FleetProgress("run", work, dict.fromkeys(work, 50), 0.1, num_up_to_date=4, status=status)
+    steps = dict.fromkeys(work, 50)
+    found = FleetProgress("run", work, steps, num_up_to_date=4, status=status)
+    found.every_s = 0.1
+    return found
 
 
 def kill(status):

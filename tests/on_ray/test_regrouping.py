@@ -15,6 +15,7 @@ from mrkd.on_ray.cluster import Node, Pool, Resources
 from mrkd.on_ray.score import resize_pool
 from mrkd.on_ray.score import run as score
 from mrkd.on_ray.score.resize_pool import PoolWatch, resized_pool
+from mrkd.on_ray.score.steps import SCORERS
 
 CPUS = [Node(2.0), Node(2.0)]
 GPUS = [Node(8.0, 2.0), Node(8.0, 2.0)]
@@ -24,7 +25,8 @@ class Idle:
     """An actor that does nothing but join a board."""
 
     def join(self, board: Any) -> None:
-        ray.get(board.join.remote(ray.get_runtime_context().current_actor))
+        context = ray.get_runtime_context()
+        ray.get(board.report.remote(SCORERS, {context.get_actor_id(): context.current_actor}))
 
 
 @pytest.mark.parametrize(
@@ -62,8 +64,8 @@ def test_a_node_must_be_missed_for_a_while_before_its_scorers_are_taken_out(monk
         ray.get(one.join.remote(board), timeout=30)
     with pytest.raises(RayActorError):
         ray.get(scorers[3].join.remote(board), timeout=30)
-    board.dismiss.remote()
-    assert status_actor.ask(board.scorers.remote(), otherwise=None) == []
+    board.forget.remote(SCORERS)
+    assert status_actor.ask(board.report_of.remote(SCORERS), otherwise=None) == {}
 
 
 def test_a_pass_of_few_scorers_loses_none_of_them(monkeypatch):

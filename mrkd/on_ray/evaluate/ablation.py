@@ -86,13 +86,8 @@ def _runs(
     planned: list[str] = []
     ended: dict[str, Run] = {}
     tasks: dict[str, VariantTask] = {}
-    resources = cluster.worker_resources(
-        cluster.nodes(),
-        cpus=config.fleet.cpus_per_worker,
-        gpus=config.fleet.gpus_per_worker,
-        device=config.train.device,
-        num_workers=len(fitted) * len(samples) * config.num_seeds,
-    )
+    num_runs = len(fitted) * len(samples) * config.num_seeds
+    resources = cluster.fleet_resources(config, num_runs)
     # A category's runs follow each other, so that its shared features can then be removed.
     for category, of_category in samples.items():
         for seed in seeds:

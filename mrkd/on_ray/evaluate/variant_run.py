@@ -8,8 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import pyarrow as pa
-
 from mrkd import storage
 from mrkd.config import EvalConfig, TrainConfig
 from mrkd.data.datasets import Sample
@@ -18,6 +16,7 @@ from mrkd.evaluation.ablation import Run, Study, Variant, images_of
 from mrkd.evaluation.evaluate_model import Evaluator, judge_of, measure
 from mrkd.model import artefact
 from mrkd.on_ray import cluster
+from mrkd.on_ray.category_tasks import one_line
 from mrkd.on_ray.cluster import Resources
 from mrkd.storage import schema
 from mrkd.training.category import TrialHook, fit_nearest, train_category
@@ -27,14 +26,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class VariantTask:
-    """One run.
+    """One run that has not ended: a variant to fit on a category's samples.
 
     Args:
-        config: config of the evaluation.
-        variant: variant that is fitted.
-        run: the run, not ended yet.
-        samples: samples of its category.
-        resources: resources of the worker.
         features_folder: folder, on each machine, where runs share their teachers' features.
     """
 
@@ -81,9 +75,9 @@ def work(task: VariantTask) -> Run:
     except StorageError as error:
         if error.kind == "unreachable":
             raise
-        run = replace(run, error=_line(error))
+        run = replace(run, error=one_line(error))
     except MrkdError as error:
-        run = replace(run, error=_line(error))
+        run = replace(run, error=one_line(error))
     run = replace(run, seconds=time.monotonic() - began)
     task.study.put(run, figures, scores)
     return run
@@ -110,19 +104,9 @@ def _fit(task: VariantTask) -> tuple[Evaluator, dict[str, Any]]:
     )
     within = replace(task.config, workspace=task.study.uri)
     evaluator = judge_of(within, run.category, result.version)
+    folder = artefact.folder_of(task.study.uri, run.category, result.version)
+    uri = storage.join(folder, "history.parquet")
     return evaluator, {
         "model_bytes": result.model_bytes,
-        "history": _history(task.study.uri, run.category, result.version),
+        "history": schema.from_parquet(storage.read(uri), name=uri).to_pylist(),
     }
-
-
-def _history(workspace: str, category: str, version: str) -> list[dict[str, float]]:
-    folder = artefact.folder_of(workspace, category, version)
-    uri = storage.join(folder, "history.parquet")
-    rows: pa.Table = schema.from_parquet(storage.read(uri), name=uri)
-    found: list[dict[str, float]] = rows.to_pylist()
-    return found
-
-
-def _line(error: MrkdError) -> str:
-    return " ".join(str(error).split())

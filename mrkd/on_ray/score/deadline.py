@@ -37,11 +37,8 @@ def deadline_of(night: Night, config: ScoreConfig, revision: int) -> datetime | 
 class Deadline:
     """Foresees whether a revision is done in time, and alerts once if it is not.
 
-    Args:
-        night: night of the revision; its lease is held.
-        config: config of the run.
-        at: `deadline_of` the revision.
-        drop_maps: function that is called at each look from then on, if maps are to be dropped.
+    If maps are to be dropped, `drop_maps` is called at each look from then on. The night's lease
+    must be held.
     """
 
     def __init__(

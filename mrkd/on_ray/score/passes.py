@@ -57,14 +57,7 @@ _MIN_AHEAD = 64 * 2**20
 
 @dataclass
 class Done:
-    """The work of one start.
-
-    Args:
-        images: number of committed rows.
-        seconds: seconds of all passes.
-        passes: number of passes over the shards.
-        took: timings of all workers.
-    """
+    """The work of one start: committed rows, seconds and number of passes, workers' timings."""
 
     images: int = 0
     seconds: float = 0.0
@@ -78,14 +71,7 @@ class Done:
 
 
 class Committer:
-    """Commits the shards of a night's revisions.
-
-    Args:
-        night: night of the revisions.
-        config: config of the run.
-        pool: pool of the scorers.
-        found: nodes of the cluster.
-        lease: lease of the night, checked after each shard.
+    """Commits the shards of a night's revisions, and checks the night's lease after each.
 
     Attributes:
         done: work of this start so far.
@@ -95,15 +81,14 @@ class Committer:
         self, night: Night, config: ScoreConfig, pool: Pool, found: Sequence[Node], lease: Lease
     ) -> None:
         self._night, self._config, self._lease = night, config, lease
-        self._resize(pool, found)
         self._status = status_actor.start()
-        self._watch = PoolWatch(pool, self._status)
+        self._resize(pool, found)
         self._counted: set[str] = set()
         self.done = Done()
 
     def _resize(self, pool: Pool, found: Sequence[Node]) -> None:
         """Sets the scorers and readers of the next passes."""
-        self._pool = pool
+        self._pool, self._watch = pool, PoolWatch(pool, self._status)
         self._readers = readers(found, self._config.pool.gets_per_node)
         free = sum(node.cpus for node in found) - pool.size * pool.each.cpus
         # Each reader has a shard in hand; each scorer one, and another in its queue.
@@ -135,31 +120,23 @@ class Committer:
     def _progress(self, revision: int, num_images: int) -> NightProgress:
         at = deadline_of(self._night, self._config, revision)
         drop_maps = partial(self._status.report.remote, steps.NO_MAPS, {"late": True})
-        deadline = Deadline(self._night, self._config, at, drop_maps) if at else None
-        progress = NightProgress(
-            self._night.run, num_images, deadline.every_s if deadline else None
-        )
+        progress = NightProgress(self._night.run, num_images)
         progress.checks.append(lambda: self._watch.look())
-        if deadline:
-            look = deadline.look
-            progress.checks.append(lambda: look(progress.left, progress.images_per_s))
+        if at:
+            deadline = Deadline(self._night, self._config, at, drop_maps)
+            progress.every_s = deadline.every_s
+            progress.checks.append(lambda: deadline.look(progress.left, progress.images_per_s))
         return progress
-
-    def _follow_nodes(self) -> None:
-        """Sets the scorers and readers of the next pass by the nodes that exist now."""
-        found = cluster.nodes()
-        if (pool := resized_pool(self._pool, found, self._config.pool)) != self._pool:
-            self._resize(pool, found)
-        self._watch = PoolWatch(self._pool, self._status)
 
     def _pass(
         self, shards: Sequence[Shard], progress: NightProgress, *, last: bool
     ) -> MrkdError | None:
         """One pass; its failure, if any, preferably one that the next pass would not mend."""
         self.done.passes += 1
-        self._follow_nodes()
-        resources, threads = self._pool.each, self._readers.threads
-        settings = Pass(self._config, resources, self._status, threads, last)
+        found = cluster.nodes()
+        pool = resized_pool(self._pool, found, self._config.pool)
+        self._resize(pool, found)
+        settings = Pass(self._config, pool.each, self._status, self._readers.threads, last)
         failures: list[MrkdError] = []
         known = crashed_shards(self._night)
         apart = [Work(shard) for shard in shards if shard.id in known]
@@ -223,7 +200,8 @@ class Committer:
             for row in self._pipeline(shards, settings).iter_batches(**_ONE_ROW):
                 yield object_rows.unpack(row)
         finally:
-            self._status.dismiss.remote()
+            # An actor lives as long as anything holds its handle.
+            self._status.forget.remote(steps.SCORERS)
 
     def _apart(self, works: Sequence[Work], settings: Pass) -> Iterator[Work]:
         """The shards from the quarantine, as many at once as there are scorers, in order."""
@@ -292,15 +270,12 @@ class _ProcessDied(NightError):
 
 @dataclass(frozen=True)
 class Readers:
-    """Number of readers and their threads, so that a node's requests stay within its bound.
-
-    Args:
-        threads: threads of each reader, with one request each.
-        at_once: number of readers of the whole cluster; None: as many as find room.
-    """
+    """Number of readers and their threads, so that a node's requests stay within its bound."""
 
     threads: int
+    """Threads of each reader, with one request each."""
     at_once: int | None = None
+    """Readers of the whole cluster; None: as many as find room."""
 
 
 def readers(found: Sequence[Node], gets_per_node: int) -> Readers:

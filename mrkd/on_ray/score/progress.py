@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
-from mrkd.on_ray.progress import Figures, Progress
+from mrkd.on_ray.progress import Figures, Progress, seconds
 
 _GAUGES = (
     "mrkd_night_images",
@@ -16,16 +16,10 @@ _GAUGES = (
 
 
 class NightProgress(Progress):
-    """Progress of one revision; on a terminal a bar.
+    """Progress of a revision of so many images; on a terminal a bar."""
 
-    Args:
-        run: name of the night.
-        num_images: number of images to be scored.
-        every_s: seconds between two lines; None: see `Progress`.
-    """
-
-    def __init__(self, run: str, num_images: int, every_s: float | None = None) -> None:
-        super().__init__(run, _GAUGES, every_s, bar=True)
+    def __init__(self, run: str, num_images: int) -> None:
+        super().__init__(run, _GAUGES, bar=True)
         self._num_images = num_images
         self._done = self._errors = 0
         self._began = time.monotonic()
@@ -47,14 +41,10 @@ class NightProgress(Progress):
 
     def figures(self) -> Figures:
         """Images by state, and the seconds left at the rate so far."""
-        left, rate = self.left, self.images_per_s
-        states = {"done": self._num_images - left, "left": left, "errors": self._errors}
-        return Figures(states, 0.0 if not left else left / rate if rate else None)
-
-    def line(self, figures: Figures) -> str:
-        """The log line `night done=...`."""
-        done, _, errors = figures.states.values()
-        return (
-            f"night done={done} of={self._num_images} rate={self.images_per_s:.1f}/s "
-            f"eta={figures.eta} errors={errors}"
+        left, rate, errors = self.left, self.images_per_s, self._errors
+        done, eta_s = self._num_images - left, 0.0 if not left else left / rate if rate else None
+        line = (
+            f"night done={done} of={self._num_images} rate={rate:.1f}/s eta={seconds(eta_s)} "
+            f"errors={errors}"
         )
+        return Figures({"done": done, "left": left, "errors": errors}, eta_s, line)

@@ -53,12 +53,7 @@ _BUGS = 16
 
 @dataclass
 class Quarantine:
-    """Scores shards by spans and commits them, one after another.
-
-    Args:
-        night: night of the shards.
-        settings: settings of the pass.
-    """
+    """Scores shards of a night by spans and commits them, one after another."""
 
     night: Night
     settings: Pass
@@ -66,9 +61,6 @@ class Quarantine:
 
     def __call__(self, work: Work) -> Work:
         """The shard with the counts of its committed rows, or with the error that ended it.
-
-        Args:
-            work: the shard, and the number of the pipeline's processes that just crashed on it.
 
         Raises:
             NightError: processes crash on any image.
@@ -174,10 +166,7 @@ class Quarantine:
 def _score_span(part: Shard, name: str, settings: Pass) -> Work | None:
     """The rows of a part of a shard, or its error; None where Ray has started the task again.
 
-    Args:
-        part: the shard with the rows of one span.
-        name: name of this task, for the status actor, to which it reports each step beforehand.
-        settings: settings of the pass.
+    The task reports each step to the status actor beforehand, under its name.
     """
     if not status_actor.ask(settings.status.report.remote(name, {}), otherwise=True):
         return None
@@ -201,7 +190,7 @@ def _rows(part: Shard, name: str, settings: Pass, meter: Meter) -> Work:
         return Work(part, table=part.without_model())
     # A model that does not fit into memory is not the fault of an image: loaded before the first.
     steps.score_shard(scorer, replace(part, rows=part.rows.slice(0, 0)), (), config.rows)
-    decoder = decoder_of(part, config.workspace, config.archive)
+    decoder = decoder_of(config.workspace, part.category, pin.version, config.archive)
     rows: list[Row] = part.rows.to_pylist()
     report("read")
     with meter.time("read"):

@@ -15,7 +15,6 @@ from mrkd.errors import StorageError
 from mrkd.model import artefact
 from mrkd.nights import archive
 from mrkd.nights.archive import MemberSpan
-from mrkd.nights.shards import Shard
 from mrkd.on_ray.score.timings import Meter
 from mrkd.storage import Fetched
 
@@ -113,18 +112,13 @@ def decode(decoder: Preprocessor, row: Row, got: Fetched) -> Decoded:
     return decoder(row["image_uri"], got.data, etag=got.etag, attributes=attributes)
 
 
-def decoder_of(shard: Shard, workspace: str, config: ArchiveConfig) -> Preprocessor:
-    """The decoder for the shard's model.
+@lru_cache(maxsize=64)
+def decoder_of(workspace: str, category: str, version: str, config: ArchiveConfig) -> Preprocessor:
+    """The decoder for a model.
 
     Raises:
         ArtefactError: the model's card is damaged.
     """
-    assert shard.pin is not None
-    return _decoder(workspace, shard.category, shard.pin.version, config)
-
-
-@lru_cache(maxsize=64)
-def _decoder(workspace: str, category: str, version: str, config: ArchiveConfig) -> Preprocessor:
     card = artefact.read_card(workspace, category, version)
     return Preprocessor.of(card.model, DecodeLimits.of(config))
 

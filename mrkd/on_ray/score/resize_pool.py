@@ -21,6 +21,7 @@ from mrkd.config import PoolConfig
 from mrkd.errors import ConfigError
 from mrkd.on_ray import cluster, status_actor
 from mrkd.on_ray.cluster import Node, Pool
+from mrkd.on_ray.score.steps import SCORERS
 
 log = logging.getLogger(__name__)
 
@@ -46,10 +47,6 @@ class PoolWatch:
 
     Where they have room for none at all, it waits for a node.
 
-    Args:
-        pool: scorer pool of the pass.
-        status: handle of the status actor that its scorers have joined.
-
     Attributes:
         has_shrunk: whether any scorer was removed; a later failure is not a shard's fault.
     """
@@ -74,7 +71,8 @@ class PoolWatch:
         if not room or time.monotonic() - self._since < self._grace_s:
             return
         # A small pass may have few enough; scorers that are being started join later.
-        surplus = status_actor.ask(self._status.scorers.remote(), otherwise=[])[room:]
+        scorers = status_actor.ask(self._status.report_of.remote(SCORERS), otherwise={})
+        surplus = list(scorers.values())[room:]
         if surplus:
             log.warning("regroup scorers=%d before=%d", room, self._pool.size)
             self.has_shrunk, self._pool, self._since = True, replace(self._pool, size=room), None

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from mrkd import reports, storage
@@ -56,7 +56,9 @@ def run(config: ScoreConfig) -> Summary:
     versions = _check(config)
     night = Night(config.workspace, config.run)
     with night.lease() as lease, recorded_run("score", config.run, night.uri, lease) as record:
-        with _recorded_start(night, config, versions, lease) as start:
+        with ExitStack() as stack:
+            start = _Start(night, config, versions, lease, stack)
+            stack.callback(start.store)
             manifests = start.close_all()
         uris, num_alerts, reasons = _report(night, config)
         return _end(record, night, manifests, config, uris, num_alerts, start.problems + reasons)
@@ -65,14 +67,8 @@ def run(config: ScoreConfig) -> Summary:
 def run_late(first: Summary, nights: Sequence[ScoreConfig]) -> Summary:
     """Scores the images that came late for earlier days, each day as a revision of its own night.
 
-    A day without an archive is skipped. One that fails does not end the others.
-
-    Args:
-        first: the summary of the day itself.
-        nights: configs of the days before.
-
-    Returns:
-        The day's summary, with the late images among its counts and reasons.
+    A day without an archive is skipped. One that fails does not end the others. Returns the summary
+    of the day itself, `first`, with the late images among its counts and reasons.
 
     Raises:
         StoppedError: a signal ended it; the same command goes on.
@@ -118,19 +114,7 @@ def _check(config: ScoreConfig) -> dict[str, str]:
     return model_versions.read(config.models, config.workspace)
 
 
-@contextmanager
-def _recorded_start(
-    night: Night, config: ScoreConfig, versions: Mapping[str, str], lease: Lease
-) -> Iterator[_Start]:
-    """One start of a night; at the end of the `with` block it is added to `night.json`."""
-    with ExitStack() as stack:
-        start = _Start(night, config, versions, lease, stack)
-        try:
-            yield start
-        finally:
-            start.store()
-
-
+@dataclass
 class _Start:
     """One start of a night.
 
@@ -138,21 +122,17 @@ class _Start:
         problems: deviations of the golden set, where the night was forced to go on.
     """
 
-    def __init__(
-        self,
-        night: Night,
-        config: ScoreConfig,
-        versions: Mapping[str, str],
-        lease: Lease,
-        stack: ExitStack,
-    ) -> None:
-        self.problems: list[str] = []
-        self._night, self._config, self._lease = night, config, lease
-        self._versions, self._stack = versions, stack
-        self._meter, self._started_at = Meter(), now()
-        self._committer: Committer | None = None
-        self._revision: int | None = None
-        self._nodes: list[Node] = []
+    _night: Night
+    _config: ScoreConfig
+    _versions: Mapping[str, str]
+    _lease: Lease
+    _stack: ExitStack
+    problems: list[str] = field(default_factory=list)
+    _meter: Meter = field(default_factory=Meter)
+    _started_at: str = field(default_factory=now)
+    _committer: Committer | None = None
+    _revision: int | None = None
+    _nodes: Sequence[Node] = ()
 
     def store(self) -> None:
         """Adds the start to `night.json`, if it came to a revision."""

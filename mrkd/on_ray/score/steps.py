@@ -31,18 +31,17 @@ if TYPE_CHECKING:
 MAX_STEP_CRASHES = 2
 """Crashes of processes in one step of a shard; a single one may well be its machine's fault."""
 
-NO_MAPS = "no maps"
-"""Name of the report to the status actor that no map is stored from now on."""
+NO_MAPS, SCORERS = "no maps", "scorers"
+"""Names of reports to the status actor: no map is stored from now on; the scorers' handles."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """A shard on its way, and how far it has come.
+    """A shard of the plan on its way, and how far it has come.
 
     Args:
-        shard: shard of the plan.
         images: images, read and decoded, in the shard's order.
-        table: rows of the shard (`schema.SCORES`).
+        table: rows (`schema.SCORES`).
         failure: error that ended it before it was committed.
         crashes: number of processes that crashed on it, after which it was not tried again.
         counts: number of its committed rows, by `ok`, `nok` and each error kind.
@@ -60,12 +59,9 @@ class Work:
 
 @dataclass(frozen=True)
 class Pass:
-    """Settings of one pass over shards, for its steps.
+    """Settings of one pass over shards, with a scorer's resources and the status actor's handle.
 
     Args:
-        config: config of the run.
-        scorer: resources of a scorer.
-        status: handle of the status actor.
         threads: requests that a process has under way at one time.
         last: whether an unreachable image is an error row like any other.
     """
@@ -83,9 +79,10 @@ def read(row: pa.Table, *, settings: Pass) -> pa.Table:
     config = settings.config
 
     def images(work: Work, meter: Meter) -> Work:
-        if work.shard.pin is None:
+        shard, pin = work.shard, work.shard.pin
+        if pin is None:
             return work
-        decoder = decoder_of(work.shard, config.workspace, config.archive)
+        decoder = decoder_of(config.workspace, shard.category, pin.version, config.archive)
         at_once = min(settings.threads, ahead_of(decoder))
 
         def use(row: Row, got: Fetched) -> Decoded:
@@ -94,7 +91,7 @@ def read(row: pa.Table, *, settings: Pass) -> pa.Table:
 
         with meter.time_threads() as inner:
             found = read_images(
-                work.shard.rows.to_pylist(),
+                shard.rows.to_pylist(),
                 config.archive,
                 use,
                 threads=at_once,
@@ -118,7 +115,8 @@ class Score:
         self._scorer, self._rows = Scorer(config.workspace, config.pool), config.rows
         self._may_drop = config.deadline.degraded == "scores_only" and config.rows.map != "none"
         self._status = settings.status
-        self._status.join.remote(ray.get_runtime_context().current_actor)
+        context = ray.get_runtime_context()
+        self._status.report.remote(SCORERS, {context.get_actor_id(): context.current_actor})
 
     def __call__(self, row: pa.Table) -> pa.Table:
         """Replaces the images by the table of their rows."""

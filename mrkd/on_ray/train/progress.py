@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mrkd.on_ray import status_actor
-from mrkd.on_ray.progress import Figures, Progress
+from mrkd.on_ray.progress import Figures, Progress, seconds
 
 _GAUGES = (
     "mrkd_fleet_categories",
@@ -19,28 +19,18 @@ _GAUGES = (
 
 
 class FleetProgress(Progress):
-    """Progress of the categories that are trained.
-
-    Args:
-        run: name of the fleet.
-        work: work of each category that is not up to date, in any one unit.
-        total_steps: approximate number of steps of each category's training.
-        every_s: seconds between two lines.
-        num_up_to_date: number of categories that need nothing.
-        status: handle of the status actor.
-    """
+    """Progress of the categories that are trained: their work in any one unit, their steps."""
 
     def __init__(
         self,
         run: str,
         work: Mapping[str, float],
         total_steps: Mapping[str, int],
-        every_s: float,
         *,
         num_up_to_date: int,
         status: Any,
     ) -> None:
-        super().__init__(run, _GAUGES, every_s)
+        super().__init__(run, _GAUGES)
         self._work, self._total_steps = dict(work), total_steps
         self._status, self._started = status, time.monotonic()
         self._ended: dict[str, str] = {}
@@ -69,13 +59,9 @@ class FleetProgress(Progress):
             done += self._work[name] * min(1.0, share)
         elapsed_s = time.monotonic() - self._started
         eta_s = elapsed_s * (sum(self._work.values()) / done - 1) if done else None
-        return Figures(states, eta_s)
-
-    def line(self, figures: Figures) -> str:
-        """The log line `fleet done=...`."""
-        states = figures.states
-        return (
+        line = (
             f"fleet done={states['trained']} running={states['running']} "
             f"queued={states['queued']} failed={states['failed']} "
-            f"up_to_date={states['up_to_date']} eta={figures.eta}"
+            f"up_to_date={states['up_to_date']} eta={seconds(eta_s)}"
         )
+        return Figures(states, eta_s, line)

@@ -75,10 +75,10 @@ def run(config: TrainConfig) -> Summary:
             config.run,
             work,
             {name: steps_of(configs[name], samples[name]) for name in todo},
-            config.fleet.progress_s,
             num_up_to_date=len(fleet.records),
             status=status,
         )
+        progress.every_s = config.fleet.progress_s
         try:
             with progress.published():
                 _train_each(fleet, tasks, resources, at_once, progress)
@@ -89,16 +89,10 @@ def run(config: TrainConfig) -> Summary:
 
 def _resources(config: TrainConfig, num_categories: int) -> tuple[Resources, int | None]:
     """A worker's resources, and the categories under way at one time; None: Ray bounds them."""
-    found, size = cluster.nodes(), config.fleet.workers_per_category
-    each = cluster.worker_resources(
-        found,
-        cpus=config.fleet.cpus_per_worker,
-        gpus=config.fleet.gpus_per_worker,
-        device=config.train.device,
-        num_workers=num_categories * size,
-    )
+    size = config.fleet.workers_per_category
+    each = cluster.fleet_resources(config, num_categories * size)
     # A group's workers are not part of the task that waits for them, and Ray cannot count them.
-    return each, cluster.groups_at_once(found, each, size) if size > 1 else None
+    return each, cluster.groups_at_once(cluster.nodes(), each, size) if size > 1 else None
 
 
 def _find_up_to_date(fleet: Fleet, inputs: Mapping[str, str]) -> None:
@@ -139,11 +133,8 @@ def _train_each(
             )
         if not attempt.last:
             continue
-        record: dict[str, Any] = {
-            "cpus": resources.cpus,
-            "gpus": resources.gpus,
-            "attempts": attempt.number,
-        }
+        record: dict[str, Any] = {"cpus": resources.cpus, "gpus": resources.gpus}
+        record["attempts"] = attempt.number
         if attempt.error:
             record |= {"status": "failed", "error": attempt.error, "traceback": traceback_uri}
         else:

@@ -39,16 +39,7 @@ def group_environment() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class TrainingTask:
-    """One category to train.
-
-    Args:
-        config: config of the fleet.
-        category: name of the category.
-        samples: all samples of the category.
-        checkpoints_uri: URI of the folder of its checkpoints.
-        resources: resources of each worker.
-        status: handle of the status actor.
-    """
+    """One category to train, with the resources of each worker and the status actor's handle."""
 
     config: TrainConfig
     category: str

@@ -46,10 +46,7 @@ class RefitResult:
     ) -> dict[str, Any]:
         """Plain values for `search.json`, with the importance of each key of the space.
 
-        Args:
-            trials: trials of the whole search.
-            seed: seed of the search's own trainings.
-            log_keys: keys of the space that are drawn on a log scale.
+        `seed` is that of the search's own trainings, `log_keys` are drawn on a log scale.
         """
         tried = [one for one in trials if one.seed == seed and one.category in self.categories]
         found, _ = comparable(tried, self.categories)
@@ -71,10 +68,6 @@ class RefitResult:
 
 def find(task: TrialTask, groups: Sequence[Sequence[str]]) -> list[RefitResult]:
     """Trains the best of each group and the default with other seeds, and tests the winners.
-
-    Args:
-        task: input of the search.
-        groups: groups of categories that share a config.
 
     Raises:
         CategoryError: not one category could be tested.

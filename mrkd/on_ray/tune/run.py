@@ -38,7 +38,6 @@ from mrkd.training.search import Search, Trial
 
 log = logging.getLogger(__name__)
 
-_JOINT = "joint"
 _ENVIRONMENT = {
     # Tune's own files of results, which are not needed.
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -68,19 +67,14 @@ def run(config: SearchConfig) -> Summary:
         cluster.connect(),
         shared_features.shared_folder(search.uri) as features_folder,
     ):
-        resources = cluster.worker_resources(
-            cluster.nodes(),
-            cpus=config.fleet.cpus_per_worker,
-            gpus=config.fleet.gpus_per_worker,
-            device=config.train.device,
-            num_workers=config.search.trials_at_once or config.search.trials,
-        )
+        options = config.search
+        resources = cluster.fleet_resources(config, options.trials_at_once or options.trials)
         task = TrialTask(config, samples, resources, features_folder)
         search.begin()
-        groups = _groups(config, samples)
-        for name, some in groups.items():
-            _search(task, name, some, space)
-        found = refit.find(task, list(groups.values()))
+        groups = [list(samples)] if options.scope == "joint" else [[name] for name in samples]
+        for group in groups:
+            _search(task, group, space)
+        found = refit.find(task, groups)
         return _close(task, found, space, record)
 
 
@@ -103,17 +97,10 @@ def _check(config: SearchConfig, space: Space, samples: Mapping[str, Sequence[Sa
             raise ConfigError(f"category {name}: {error}") from error
 
 
-def _groups(config: SearchConfig, samples: Mapping[str, Sequence[Sample]]) -> dict[str, list[str]]:
-    """The groups that share a config: each category by itself, or all of them."""
-    if config.search.scope == "joint":
-        return {_JOINT: list(samples)}
-    return {name: [name] for name in samples}
-
-
-def _search(task: TrialTask, name: str, categories: Sequence[str], space: Space) -> None:
-    """The trials of a group, each ended in the search's folder when this returns."""
+def _search(task: TrialTask, categories: Sequence[str], space: Space) -> None:
+    """The trials of categories that share a config, ended in the search's folder afterwards."""
     config, options, search = task.config, task.config.search, task.search
-    seed = config.train.seed
+    seed, name = config.train.seed, "joint" if options.scope == "joint" else categories[0]
     if _num_tried(search, categories, seed) >= options.trials:
         return
     os.environ.update(_ENVIRONMENT)
@@ -206,15 +193,12 @@ class _Progress(tune.Callback):
         self._ended, self._best, self._began = 0, 0.0, time.monotonic()
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        """One that came to its end, or was ended at a rung."""
+        """Counts a trial that came to its end, or was ended at a rung."""
         self._best = max(self._best, float((trial.last_result or {}).get("objective", 0.0)))
-        self._tell()
+        self.on_trial_error(iteration, trials, trial)
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        """One whose process died for the last time."""
-        self._tell()
-
-    def _tell(self) -> None:
+        """Counts a trial whose process crashed for the last time."""
         self._ended += 1
         eta_s = (time.monotonic() - self._began) * (self._total / self._ended - 1)
         log.info(

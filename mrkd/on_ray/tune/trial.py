@@ -49,12 +49,9 @@ _LOW_MEMORY = "due to the node running low on memory"
 
 @dataclass(frozen=True)
 class TrialTask:
-    """Input of every training of a search.
+    """Input of every training of a search: the samples of each category, a worker's resources.
 
     Args:
-        config: config of the search.
-        samples: samples of each category.
-        resources: resources of a worker.
         features_folder: folder, on each machine, where trainings share their teachers' features.
     """
 
@@ -77,12 +74,8 @@ class TrialTask:
 def try_all(task: TrialTask, values: Mapping[str, Any], seed: int, tell: Tell) -> None:
     """Trains a config on every category of the task, unless it has been, and reports it.
 
-    Args:
-        task: input of the search.
-        values: values of the space's keys.
-        seed: seed of the trainings.
-        tell: function that is called with `epoch` and `objective` at every rung and at the end;
-            with several categories at the end alone, with their mean.
+    `tell` is called with `epoch` and `objective` at every rung and at the end; with several
+    categories at the end alone, with their mean.
     """
     alone = len(task.samples) == 1
     ended = [
@@ -148,10 +141,7 @@ def try_one(task: TrialTask, trial: Trial, tell: Tell = lambda row: None) -> Tri
 def fail(trial: Trial, error: BaseException | str) -> None:
     """Ends a trial by an error: `out_of_memory` where that was the reason, else `failed`.
 
-    Args:
-        trial: trial to end.
-        error: the exception; its text where Ray Tune, which loses the type of an error that is
-            neither a task's nor an actor's, has kept nothing else.
+    The error may be a text: Ray Tune keeps nothing else of one that is not a task's or an actor's.
     """
     cause = getattr(error, "cause", None) or error
     kinds = MemoryShortError | torch.OutOfMemoryError | OutOfMemoryError
@@ -239,12 +229,7 @@ def _eval_set(
 
 
 def test(task: TrialTask, category: str, trials: Mapping[str, Sequence[Trial]]) -> dict[str, Any]:
-    """The test of winner and default on images that decided nothing.
-
-    Args:
-        task: input of the search.
-        category: name of the category.
-        trials: `winner` and `default`, each with its trainings by other seeds.
+    """The test of `winner` and `default`, each with its trials by other seeds, on other images.
 
     Returns:
         Plain values: of each its image AUROC as a mean over its seeds with a 95 % interval over
