@@ -77,9 +77,10 @@ def spans_left(
     return [span for span in spans if not (len(span) == 1 and span[0] in lost)], lost
 
 
-def store_crash(night: Night, shard: Shard, crash: Crash, number: int) -> None:
-    """Stores a crash of a shard under its number, from 1."""
-    uri = storage.join(folder_of(night, shard), f"{number}.json")
+def add_crash(night: Night, shard: Shard, crash: Crash, crashes: list[Crash]) -> None:
+    """Adds a crash to those of a shard, and stores it under its number, from 1."""
+    crashes.append(crash)
+    uri = storage.join(folder_of(night, shard), f"{len(crashes)}.json")
     storage.write_json(uri, asdict(crash), if_absent=True)
 
 

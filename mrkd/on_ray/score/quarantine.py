@@ -28,9 +28,9 @@ from mrkd.on_ray.score import steps
 from mrkd.on_ray.score.crash_log import (
     MAX_CRASHES,
     Crash,
+    add_crash,
     folder_of,
     spans_left,
-    store_crash,
     stored_crashes,
 )
 from mrkd.on_ray.score.read_images import Row, decode, decoder_of, read_images
@@ -76,7 +76,7 @@ class Quarantine:
         crashes = stored_crashes(self.night, shard)
         for _ in range(work.crashes):
             crash = Crash(0, len(shard.rows) - 1, None, "pipeline", "taken in hand once more")
-            self._store(shard, crash, crashes)
+            add_crash(self.night, shard, crash, crashes)
         log.warning("isolate shard=%s images=%d deaths=%d", shard.id, len(shard.rows), len(crashes))
         uris = shard.rows["image_uri"].to_pylist()
         tables: dict[int, pa.Table] = {}
@@ -89,7 +89,7 @@ class Quarantine:
                 tables[spans[0].start], took = end.table, took + end.took
                 starts = 0
                 continue
-            self._store(shard, end, crashes)
+            add_crash(self.night, shard, end, crashes)
             starts = starts + 1 if end.at in ("start", "machine") else 0
             unnamed = sum(crash.image_uri is None for crash in crashes)
             if starts >= _STARTS or unnamed >= _UNNAMED:
@@ -156,11 +156,6 @@ class Quarantine:
             one = replace(shard, rows=shard.rows.slice(number, 1))
             rows.append((number, one.error_table("internal", message)))
         return rows
-
-    def _store(self, shard: Shard, crash: Crash, crashes: list[Crash]) -> None:
-        """Adds a crash to those of a shard."""
-        crashes.append(crash)
-        store_crash(self.night, shard, crash, len(crashes))
 
 
 def _score_span(part: Shard, name: str, settings: Pass) -> Work | None:

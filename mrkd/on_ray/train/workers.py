@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,6 +71,11 @@ def train_in_group(task: TrainingTask) -> CategoryResult:
         Exception: the exception of a worker; RuntimeError where one of them, or the controller,
             crashed.
     """
+
+    def loop() -> Any:
+        cluster.enter_worker(task.resources)
+        return _train(task, ProcessGroup.current())
+
     cluster.enter_worker(task.resources)
     # Typed by hand: the stubs of ray.train are those of its first version.
     run_config: Any = RunConfig(
@@ -79,7 +84,7 @@ def train_in_group(task: TrainingTask) -> CategoryResult:
         logging_config=LoggingConfig(log_level="ERROR"),
     )
     trainer = TorchTrainer(
-        _group_loop(task),
+        loop,
         scaling_config=ScalingConfig(
             num_workers=task.config.fleet.workers_per_category,
             use_gpu=bool(task.resources.gpus),
@@ -103,14 +108,6 @@ def _cause(error: TrainingFailedError) -> BaseException:
     raised = [cause for one in failures if (cause := getattr(one, "_base_exc", None))]
     ours = [cause for cause in raised if isinstance(cause, MrkdError)]
     return (ours or raised or [RuntimeError(f"its group of workers was lost: {error}")])[0]
-
-
-def _group_loop(task: TrainingTask) -> Callable[[], Any]:
-    def loop() -> CategoryResult | None:
-        cluster.enter_worker(task.resources)
-        return _train(task, ProcessGroup.current())
-
-    return loop
 
 
 def _train(task: TrainingTask, group: ProcessGroup) -> CategoryResult | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import ray
@@ -38,8 +38,8 @@ class RefitResult:
     best: Sequence[tuple[str, float]]
     values: Mapping[str, Any]
     winner: str | None
-    tests: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    untested: Mapping[str, str] = field(default_factory=dict)
+    tests: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    untested: dict[str, str] = field(default_factory=dict)
 
     def to_dict(
         self, trials: Sequence[Trial], seed: int, log_keys: Collection[str]
@@ -100,14 +100,10 @@ def find(task: TrialTask, groups: Sequence[Sequence[str]]) -> list[RefitResult]:
     if untested and not tests:
         name, error = next(iter(untested.items()))
         raise CategoryError(f"category {name} cannot be tested: {error}")
-    return [
-        replace(
-            one,
-            tests={name: tests[name] for name in one.categories if name in tests},
-            untested={name: untested[name] for name in one.categories if name in untested},
-        )
-        for one in found
-    ]
+    for one in found:
+        one.tests.update((name, tests[name]) for name in one.categories if name in tests)
+        one.untested.update((name, untested[name]) for name in one.categories if name in untested)
+    return found
 
 
 def _train(task: TrialTask, wanted: Sequence[Trial]) -> list[Trial]:
