@@ -3,14 +3,15 @@
     MrkdError                what a user can act on; `exit_code` is the command's
     |- ConfigError           a key, value, name or root is wrong: nothing was started (exit 2)
     |- CategoryError         one category cannot be trained or evaluated; the others go on
+    |  `- MemoryShortError   a training needs more memory than its worker has
     |- ImageDecodeError      one image cannot be read; it becomes a row of that `kind`
     |- StorageError          a file or folder cannot be read or written
     |- ArtefactError         a stored model or calibration is damaged or does not fit
     |  |- StandsError        a version of that name is complete: it is never written over
     |  `- TeacherError       teacher weights are missing, altered or of another network
-    `- NightError            a night cannot go on: held by another run, or rows do not add up
-       |- GoldenError        reference parts do not score as they should
-       `- StoppedError       a signal ended it
+    |- NightError            a night cannot go on: held by another run, or rows do not add up
+    |  `- GoldenError        reference parts do not score as they should
+    `- StoppedError          a signal ended a run; the same command goes on
 
 `ValueError` stays for a caller's argument, `assert` for our own invariants.
 """
@@ -32,6 +33,10 @@ class ConfigError(MrkdError):
 
 class CategoryError(MrkdError):
     """One category cannot be trained or evaluated."""
+
+
+class MemoryShortError(CategoryError):
+    """A training needs more memory than its worker has."""
 
 
 class ImageDecodeError(MrkdError):
@@ -88,5 +93,5 @@ class GoldenError(NightError):
     """Reference parts do not score as they should: the images changed, not the product."""
 
 
-class StoppedError(NightError):
-    """A signal ended the night; the same command goes on."""
+class StoppedError(MrkdError):
+    """A signal ended a run; the same command goes on."""

@@ -17,7 +17,7 @@ from mrkd.data import datasets
 from mrkd.errors import ConfigError
 from mrkd.on_ray import cluster
 from mrkd.on_ray.evaluate import run as evaluate
-from mrkd.on_ray.recorded_run import RecordedRun
+from mrkd.on_ray.recorded_run import recorded_run
 from mrkd.on_ray.score import run as score
 from mrkd.on_ray.train import run as train
 from mrkd.reports import evaluation_page, load_page_data
@@ -43,7 +43,7 @@ def run(folder: str) -> Summary:
     workspace, archive, page_uri = (
         storage.join(folder, name) for name in ("workspace", "archive", "report.html")
     )
-    with RecordedRun(RUN, RUN, storage.join(folder)) as verdict, cluster.connect():
+    with recorded_run(RUN, RUN, storage.join(folder)) as verdict, cluster.connect():
         log.info("1/4 archive: solar cells, and three files that are not images, to %s", archive)
         _write_archive(archive, data)
         log.info("2/4 train: two categories on good cells alone, about three minutes")

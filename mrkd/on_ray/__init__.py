@@ -1,8 +1,8 @@
 """mrkd on Ray: the only part that imports it.
 
 Importing this package gives a Ray of this machine a token of its own. Ray's ports are open on all
-interfaces, and whoever reaches them may run anything here unless a token is asked for; and Ray
-reads what is said of that when it is imported, not when it is started.
+interfaces, and anyone who reaches them may run anything here unless a token is required; Ray reads
+these variables when it is imported, not when it is started.
 """
 
 import os

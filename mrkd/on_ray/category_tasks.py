@@ -1,4 +1,4 @@
-"""One Ray task for each category, the failures of one kept from the others."""
+"""One Ray task for each category; the failure of one does not end the others."""
 
 from __future__ import annotations
 
@@ -20,81 +20,68 @@ from mrkd.on_ray.cluster import Resources
 log = logging.getLogger(__name__)
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-_MAX_BACKOFF_S = 300.0
+_MAX_BACKOFF_S, _WAIT_S = 300.0, 30.0
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """How one start of a category ended.
-
-    Args:
-        category: its name.
-        number: which start of it this was, from 1.
-        result: what the function returned; None where it failed.
-        error: one line; empty where it did not fail.
-        traceback: as the worker had it; empty where it did not fail.
-        last: it is not started again.
-    """
+    """The end of one start of a category; `error`, one line, is empty where it did not fail."""
 
     category: str
     number: int
+    """Number of this start, from 1."""
     result: Any = None
     error: str = ""
     traceback: str = ""
     last: bool = True
+    """Whether the category is not started again."""
+    cause: BaseException | None = None
 
 
 def run_each(
     function: Callable[..., Any],
     arguments: Mapping[str, tuple[Any, ...]],
-    ask: Resources,
+    resources: Resources,
     *,
     max_failures: int,
     backoff_s: float = 0.0,
     at_once: int | None = None,
     environment: Mapping[str, str] | None = None,
-    tick: Callable[[], None] | None = None,
-    tick_s: float = 30.0,
 ) -> Generator[Attempt, None, None]:
     """Calls a function in a worker for each category, as many at once as the cluster holds.
 
     Args:
-        function: of the arguments; what it raises ends its own category alone.
-        arguments: by category, in the order in which they are started.
-        ask: what each call takes.
-        max_failures: times that a category is started again after its worker or its storage died,
-            or its device failed. What else a function raises, it would raise again.
-        backoff_s: before it is started again; doubled with each further time.
-        at_once: calls under way at one time; None: all, Ray lets wait what does not fit.
-        environment: variables of the calls and of what they start.
-        tick: called about every `tick_s` seconds.
-        tick_s: see `tick`.
+        function: function that is called with a category's arguments; an exception ends its own
+            category alone.
+        arguments: arguments by category, in the order in which the calls are started.
+        resources: resources of each call.
+        max_failures: number of further starts of a category whose worker or storage died, or whose
+            device failed. Any other exception would be raised again, and ends the category.
+        backoff_s: seconds before it is started again; doubled with each further start.
+        at_once: calls under way at one time; None: all, and Ray queues those that do not fit.
+        environment: environment variables of the calls and of the processes that they start.
 
     Yields:
-        Every attempt as it ends. Whoever leaves before the last ends the calls under way.
+        Every attempt as it ends. A caller that leaves before the last ends the calls under way.
     """
     # Retried here, not by Ray, so that every attempt is seen and counted.
     task = ray.remote(function).options(
-        num_cpus=ask.cpus,
-        num_gpus=ask.gpus,
+        num_cpus=resources.cpus,
+        num_gpus=resources.gpus,
         max_retries=0,
         runtime_env={"env_vars": dict(environment)} if environment else None,
     )
     order = itertools.count()
-    # (when it may start, its place, category, number): those that wait for their turn.
+    # (when it may start, its turn, category, number): those that are not started yet.
     waiting = [(0.0, next(order), category, 1) for category in arguments]
     running: dict[ray.ObjectRef[Any], tuple[str, int]] = {}
-    ticked = time.monotonic()
     try:
         while waiting or running:
             now = time.monotonic()
             while waiting and waiting[0][0] <= now and (at_once is None or len(running) < at_once):
                 _, _, category, number = heapq.heappop(waiting)
                 running[task.remote(*arguments[category])] = category, number
-            done, _ = _wait(
-                running, min(tick_s, max(0.0, waiting[0][0] - now)) if waiting else tick_s
-            )
-            for one in done:
+            for one in _wait(running, waiting[0][0] - now if waiting else _WAIT_S):
                 category, number = running.pop(one)
                 attempt = _attempt(one, category, number, max_failures)
                 if attempt.error:
@@ -106,21 +93,19 @@ def run_each(
                     entry = (time.monotonic() + delay, next(order), category, number + 1)
                     heapq.heappush(waiting, entry)
                 yield attempt
-            if tick and time.monotonic() - ticked >= tick_s:
-                ticked = time.monotonic()
-                tick()
     finally:
-        # Of a run that was stopped: its calls would go on until this process ends.
+        # The calls of a run that was stopped would go on until this process ends.
         for one in running:
             ray.cancel(one, force=True)
 
 
 def _wait(running: Mapping[ray.ObjectRef[Any], Any], timeout_s: float) -> Any:
-    """Those that ended, as soon as one has."""
+    """The calls that ended, as soon as one has; none after that time."""
     if running:
-        return ray.wait(list(running), num_returns=1, timeout=max(timeout_s, 0.05))
-    time.sleep(timeout_s)
-    return [], []
+        timeout_s = min(max(timeout_s, 0.05), _WAIT_S)
+        return ray.wait(list(running), num_returns=1, timeout=timeout_s)[0]
+    time.sleep(max(0.0, timeout_s))
+    return []
 
 
 def _attempt(done: ray.ObjectRef[Any], category: str, number: int, max_failures: int) -> Attempt:
@@ -131,15 +116,14 @@ def _attempt(done: ray.ObjectRef[Any], category: str, number: int, max_failures:
         text = str(cause) if isinstance(cause, MrkdError) else f"{type(cause).__name__}: {cause}"
         traceback = _COLOUR.sub("", str(error))
         last = number > max_failures or not _may_pass(cause)
-        return Attempt(category, number, error=_line(text), traceback=traceback, last=last)
+        return Attempt(category, number, None, one_line(text), traceback, last, cause)
     except RayError as error:
-        text = f"its worker died: {error}"
-        last = number > max_failures
-        return Attempt(category, number, error=_line(text), traceback=str(error), last=last)
+        text, last = f"its worker died: {error}", number > max_failures
+        return Attempt(category, number, None, one_line(text), str(error), last, error)
 
 
 def _may_pass(cause: BaseException) -> bool:
-    """Whether the same call may end otherwise: a place out of reach, a device or process that died.
+    """Whether the same call may succeed: storage was unreachable, a device or a process failed.
 
     torch raises RuntimeError for a device's failure, as for some bugs; one more try costs little.
     """
@@ -148,5 +132,6 @@ def _may_pass(cause: BaseException) -> bool:
     return isinstance(cause, RuntimeError | OSError | RayError)
 
 
-def _line(text: str) -> str:
-    return " ".join(text.split())
+def one_line(text: object) -> str:
+    """The text without line breaks."""
+    return " ".join(str(text).split())

@@ -1,4 +1,4 @@
-"""The Ray that a command runs on, and what may be asked of it."""
+"""The Ray cluster that a command runs on, and the resources of its workers."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ from typing import Any, NoReturn
 
 import ray
 
-from mrkd.config import Device, PoolConfig
+from mrkd.config import Device, EvalConfig, PoolConfig, TrainConfig
 from mrkd.errors import ConfigError
 
 # For a Ray of our own; on a cluster its operator decides (cluster/runtime_env.yaml).
 _LOCAL_ENVIRONMENT = {
-    # Where Ray was imported before this package, which would have asked for a token; unsaid, 2.60
-    # turns tokens on by itself, depending on what lies in the home folder.
+    # Where Ray was imported before this package, which would have required a token. By default 2.60
+    # turns tokens on by itself, depending on the files in the home folder.
     "RAY_AUTH_MODE": "disabled",
     "RAY_USAGE_STATS_ENABLED": "0",
-    # Ray's coming default, whose absence it warns of at each start.
+    # Ray's coming default; without it, Ray warns at each start.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     # Threads that spin while they wait take the cores from the other processes of a small machine.
     "OMP_WAIT_POLICY": "PASSIVE",
-    # A worker costs seconds of imports; by default one that idles for a second is ended as soon as
-    # there are more of them than CPUs, and a small machine would start them over and over.
+    # A worker costs seconds of imports. By default one that idles for a second is ended while there
+    # are more workers than CPUs, and a small machine would start them over and over.
     "RAY_idle_worker_killing_time_threshold_ms": "60000",
 }
 
 READER_CPUS = 0.5
-"""What a task takes that reads and decodes a shard, or writes one: it waits more than it works."""
+"""CPUs of a task that reads and decodes a shard, or writes one: it waits more than it works."""
 
 
 @dataclass(frozen=True)
 class Node:
-    """What a machine of the cluster offers."""
+    """Resources of one machine of the cluster."""
 
     cpus: float
     gpus: float = 0.0
@@ -47,30 +47,35 @@ class Node:
 
 @dataclass(frozen=True)
 class Resources:
-    """What one worker takes of its node, and the threads that torch uses there."""
+    """Resources that one worker takes of its node, and the threads that torch uses there."""
 
     cpus: float
     gpus: float = 0.0
     threads: int = 1
 
+    @property
+    def by_name(self) -> dict[str, float]:
+        """CPUs, and GPUs where there are any, by Ray's names."""
+        return {"CPU": self.cpus} | ({"GPU": self.gpus} if self.gpus else {})
+
 
 @dataclass(frozen=True)
 class Pool:
-    """How many scorers there are and what each one takes."""
+    """Number of scorers, and the resources of each."""
 
     size: int
-    ask: Resources
+    each: Resources
 
 
 @contextmanager
 def connect(*, num_cpus: int | None = None, dashboard: bool = False) -> Iterator[None]:
-    """The Ray of this process, else the cluster at `RAY_ADDRESS`, else a local one.
+    """Uses the Ray of this process, else the cluster at `RAY_ADDRESS`, else starts a local one.
 
-    Only what was started here is ended here.
+    At its end it shuts down only what it started.
 
     Args:
-        num_cpus: of a local Ray; None: all of the machine's.
-        dashboard: whether a local Ray serves its own pages.
+        num_cpus: number of CPUs of a local Ray; None: all of the machine's.
+        dashboard: whether a local Ray serves its dashboard.
 
     Raises:
         ConfigError: no cluster answers at `RAY_ADDRESS`.
@@ -79,39 +84,27 @@ def connect(*, num_cpus: int | None = None, dashboard: bool = False) -> Iterator
         yield
         return
     before = signal.getsignal(signal.SIGTERM)
-    _start(num_cpus, dashboard=dashboard)
+    own: dict[str, Any] = {"num_cpus": num_cpus, "include_dashboard": dashboard, "address": "local"}
+    address = os.environ.get("RAY_ADDRESS")
+    for name, value in _LOCAL_ENVIRONMENT.items() if not address else ():
+        os.environ.setdefault(name, value)
+    try:
+        ray.init(logging_level=logging.WARNING, **({} if address else own))
+    except ConnectionError as error:
+        raise ConfigError(
+            f"RAY_ADDRESS is {address!r}, where no cluster answers: start it, or unset the "
+            "variable to run on this machine"
+        ) from error
     if callable(before) and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, before)  # Ray takes it; whoever had it gets it back
+        signal.signal(signal.SIGTERM, before)  # Ray replaces the handler; this restores it
     try:
         yield
     finally:
         ray.shutdown()
 
 
-def _start(num_cpus: int | None, *, dashboard: bool) -> None:
-    """Connects to the cluster at `RAY_ADDRESS`, or to a local one that it starts."""
-    address = os.environ.get("RAY_ADDRESS")
-    if address:
-        try:
-            ray.init(logging_level=logging.WARNING)
-        except ConnectionError as error:
-            raise ConfigError(
-                f"RAY_ADDRESS is {address!r}, where no cluster answers: start it, or unset the "
-                "variable to run on this machine"
-            ) from error
-    else:
-        for name, value in _LOCAL_ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
-        ray.init(
-            address="local",
-            num_cpus=num_cpus,
-            include_dashboard=dashboard,
-            logging_level=logging.WARNING,
-        )
-
-
 def nodes() -> list[Node]:
-    """Every live node, and of those that an autoscaler may add each kind that no live one holds."""
+    """Every live node, and each kind that an autoscaler may add and no live node covers."""
     alive: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     live = [_node(node["Resources"]) for node in alive if node["Alive"]]
     return live + [
@@ -122,30 +115,41 @@ def nodes() -> list[Node]:
 
 
 def is_autoscaled() -> bool:
-    """Whether a node that is missed may come by itself."""
+    """Whether an autoscaler may replace a missing node."""
     return bool(_autoscaled())
 
 
 def _autoscaled() -> list[Node]:
     """The kinds of nodes that an autoscaler may add."""
-    # Not public, but what Ray Train itself asks before it waits for workers: a cluster whose GPU
+    # Not public, but Ray Train itself asks it before it waits for workers: a cluster whose GPU
     # nodes are asleep has none among its live ones.
     config = ray._private.state.state.get_cluster_config()
     groups = config.node_group_configs if config else []
     return [_node(group.resources) for group in groups if group.max_count]
 
 
-def worker_ask(
+def fleet_resources(config: TrainConfig | EvalConfig, num_workers: int) -> Resources:
+    """The resources of each of some equal workers on this cluster: see `worker_resources`."""
+    return worker_resources(
+        nodes(),
+        cpus=config.fleet.cpus_per_worker,
+        gpus=config.fleet.gpus_per_worker,
+        device=config.train.device,
+        num_workers=num_workers,
+    )
+
+
+def worker_resources(
     found: Sequence[Node], *, cpus: float, gpus: float, device: Device, num_workers: int
 ) -> Resources:
-    """What each of some equal workers takes.
+    """The resources of each of some equal workers.
 
     Args:
-        found: `nodes`.
-        cpus: asked for; 0: those that run at once on a node share its CPUs.
-        gpus: asked for; 0: one, where there are GPUs and the device allows it.
-        device: of the config.
-        num_workers: how many there are to run, if not at once then in turn.
+        found: the cluster's `nodes`.
+        cpus: wanted CPUs; 0: the workers that run at once on a node share its CPUs.
+        gpus: wanted GPUs; 0: one, where there are GPUs and the device allows it.
+        device: device that the config asks for.
+        num_workers: number of workers, at once or in turn.
 
     Raises:
         ConfigError: no node of the cluster can ever hold such a worker.
@@ -160,29 +164,29 @@ def worker_ask(
     node = max(fits, key=lambda node: (node.gpus, node.cpus))
     at_once = math.floor(node.gpus / gpus) if gpus else math.floor(node.cpus)
     share = node.cpus / max(1, min(at_once, num_workers))
-    # Whole CPUs, or where many share a GPU and few CPUs, what is left of one for each.
+    # Whole CPUs; a fraction of one for each worker where many share a GPU and few CPUs.
     cpus = cpus or (float(math.floor(share)) if share >= 1 else math.floor(share * 1000) / 1000)
     return Resources(cpus, gpus, threads=max(1, math.floor(cpus)))
 
 
-def groups_at_once(found: Sequence[Node], ask: Resources, size: int) -> int:
-    """How many groups of workers the nodes hold at one time.
+def groups_at_once(found: Sequence[Node], each: Resources, size: int) -> int:
+    """Number of groups of workers that the nodes hold at one time.
 
     Args:
-        found: `nodes`.
-        ask: of each worker.
-        size: workers of a group.
+        found: the cluster's `nodes`.
+        each: resources of each worker.
+        size: number of workers of a group.
 
     Raises:
         ConfigError: the cluster can never hold one group.
     """
     room = sum(
-        math.floor(min(node.cpus / ask.cpus, node.gpus / ask.gpus if ask.gpus else math.inf))
+        math.floor(min(node.cpus / each.cpus, node.gpus / each.gpus if each.gpus else math.inf))
         for node in found
     )
     if room < size:
         raise ConfigError(
-            f"{size} workers_per_category of {ask.cpus:g} CPUs and {ask.gpus:g} GPUs each: the "
+            f"{size} workers_per_category of {each.cpus:g} CPUs and {each.gpus:g} GPUs each: the "
             f"nodes ({_offers(found)}) have room for {room}: lower workers_per_category, "
             "cpus_per_worker or gpus_per_worker"
         )
@@ -191,9 +195,9 @@ def groups_at_once(found: Sequence[Node], ask: Resources, size: int) -> int:
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Makes SIGTERM, by which schedulers and `ray job stop` end a job, a KeyboardInterrupt.
+    """Turns SIGTERM, by which schedulers and `ray job stop` end a job, into a KeyboardInterrupt.
 
-    Outside of the main thread, where Python knows no signals, it changes nothing.
+    Outside of the main thread, where Python handles no signals, it changes nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -210,59 +214,59 @@ def stoppable() -> Iterator[None]:
 
 
 def scorer_pool(found: Sequence[Node], pool: PoolConfig) -> Pool:
-    """How many scorers run, and what each one takes.
+    """The number of scorers and their resources.
 
-    By default one for each GPU, which takes no CPU; on a cluster of CPUs one for each of them, with
-    one thread, which takes half of it and leaves the rest to readers: they mostly wait. Two threads
-    of one scorer wait for each other whenever a reader takes one's core (on 2 cores 27 images/s;
-    two scorers 43).
+    By default one scorer for each GPU, which takes no CPU; on a cluster of CPUs one for each CPU,
+    with one thread, which takes half of the CPU and leaves the rest to readers: they mostly wait.
+    Two threads of one scorer wait for each other whenever a reader takes one's core (on 2 cores 27
+    images/s; two scorers 43).
 
     Raises:
         ConfigError: the cluster can never hold them beside one reader.
     """
     gpus = pool.gpus_per_scorer or _one_gpu(found, pool.device)
     if gpus:
-        ask = Resources(0.0, gpus)
-        chosen = Pool(pool.scorers or scorer_room(found, ask), ask)
+        each = Resources(0.0, gpus)
+        chosen = Pool(pool.scorers or scorer_room(found, each), each)
     else:
         with_cpus = [node.cpus for node in found if node.cpus]
         wanted = pool.scorers or max(1, sum(math.floor(cpus) for cpus in with_cpus))
         per_node = math.ceil(wanted / max(1, len(with_cpus)))
         share = max(1.0, min(with_cpus, default=0.0) / per_node)
-        ask = Resources(max(0.5, math.floor(0.75 * share)), threads=max(1, math.floor(share)))
-        chosen = Pool(wanted, ask)
-    room = scorer_room(found, chosen.ask)
+        each = Resources(max(0.5, math.floor(0.75 * share)), threads=max(1, math.floor(share)))
+        chosen = Pool(wanted, each)
+    room = scorer_room(found, chosen.each)
     if not 1 <= chosen.size <= room:
         raise ConfigError(
-            f"{chosen.size} scorers of {chosen.ask.cpus:g} CPUs and {gpus:g} GPUs each, beside "
+            f"{chosen.size} scorers of {chosen.each.cpus:g} CPUs and {gpus:g} GPUs each, beside "
             f"readers of {READER_CPUS:g} CPUs: the nodes ({_offers(found)}) have room for {room}: "
             "lower pool.scorers or pool.gpus_per_scorer"
         )
     return chosen
 
 
-def scorer_room(found: Sequence[Node], ask: Resources) -> int:
-    """How many scorers of that kind these nodes hold."""
-    if ask.gpus:
-        return sum(math.floor(node.gpus / ask.gpus) for node in found)
+def scorer_room(found: Sequence[Node], each: Resources) -> int:
+    """Number of scorers with such resources that the nodes hold."""
+    if each.gpus:
+        return sum(math.floor(node.gpus / each.gpus) for node in found)
     # Pools take their CPUs before data flows: without room for a reader a night would hang.
     with_cpus = [node.cpus for node in found if node.cpus]
-    return sum(math.floor((cpus - READER_CPUS) / ask.cpus) for cpus in with_cpus)
+    return sum(math.floor((cpus - READER_CPUS) / each.cpus) for cpus in with_cpus)
 
 
-def enter_worker(ask: Resources) -> None:
-    """What our functions do first in a process of the cluster that computes with torch."""
+def enter_worker(resources: Resources) -> None:
+    """Sets torch's threads and the log; called first in a worker that computes with torch."""
     import torch
 
-    torch.set_num_threads(ask.threads)
+    torch.set_num_threads(resources.threads)
     log_to_driver()
 
 
 def log_to_driver() -> None:
-    """What our functions do first in a process that only reads or writes: its log goes to stderr.
+    """Sends the log to stderr, which Ray forwards to the driver; called first in every worker.
 
-    Ray carries that to the driver. torch is not loaded, which were 2 of the 4 s of CPU that such a
-    process takes to begin, and 180 of its 360 MB.
+    It does not load torch: in a process that only reads or writes, that would take 2 of the 4 s of
+    CPU that it needs to start, and 180 of its 360 MB.
     """
     logger = logging.getLogger("mrkd")
     if not logger.handlers:
@@ -270,9 +274,9 @@ def log_to_driver() -> None:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
         logger.addHandler(handler)
         logger.setLevel(logging.INFO)
-        # Ray Train's workers have a handler at the root, which would say everything again.
+        # Ray Train's workers have a handler at the root, which would log everything twice.
         logger.propagate = False
-    # Its lines of each epoch do not name the category; ours do.
+    # Ray Train's own lines do not name the category.
     logging.getLogger("ray.train").setLevel(logging.WARNING)
 
 

@@ -1,51 +1,41 @@
-"""How a run ended: the summary that is printed, and stored beside what the run wrote."""
+"""Recorded run: its summary is printed, and stored beside its output, however it ends."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from types import TracebackType
-from typing import Self
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 
 from mrkd import storage
-from mrkd.errors import ConfigError, MrkdError, StorageError
+from mrkd.errors import ConfigError, MrkdError, StoppedError, StorageError
+from mrkd.on_ray import cluster
 from mrkd.run_summary import Summary, now
 from mrkd.storage.lease import Lease
 
 STATES = {0: "done", 1: "failed", 3: "partial"}
+_NOUNS = {"train": "fleet", "tune": "search", "score": "night", "evaluate": "evaluation"}
 
 
 class RecordedRun:
-    """Stores the summary of the run inside a `with` block, also where an error ends it.
+    """One start of a run, made by `recorded_run`; it takes away the summary of an earlier start.
 
-    A `ConfigError` stores nothing: it says that nothing was started. Nor does the end of a run that
-    lost its lease: the verdict is that of the new holder.
-
-    Args:
-        command: the verb.
-        run: name of the run.
-        folder: URI of what the run writes; its `summary.json` is the verdict.
-        lease: that the run holds, if it needs one.
+    Attributes:
+        had_ended: whether an earlier start came to its end.
     """
 
-    def __init__(self, command: str, run: str, folder: str, lease: Lease | None = None) -> None:
-        self._command, self._run, self._lease = command, run, lease
+    def __init__(self, command: str, run: str, folder: str) -> None:
+        self._command, self._run, self._started_at = command, run, now()
         self._uri = storage.join(folder, "summary.json")
-        self._started_at = now()
+        self._earlier = storage.read(self._uri) if storage.stat(self._uri) else b""
+        self.had_ended = False
+        with suppress(ValueError):  # none, or a damaged one
+            self.had_ended = json.loads(self._earlier)["state"] in ("done", "partial")
+        storage.delete(self._uri)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        lost = self._lease is not None and self._lease.lost
-        if isinstance(error, MrkdError) and not isinstance(error, ConfigError) and not lost:
-            with suppress(StorageError):  # the first error is the one to tell
-                self.end(error.exit_code, reasons=[str(error)])
+    def restore(self) -> None:
+        """Stores the summary of the earlier start again, if there was one."""
+        if self._earlier:
+            storage.write(self._uri, self._earlier)
 
     def end(
         self,
@@ -56,7 +46,7 @@ class RecordedRun:
         reasons: Sequence[str] = (),
         stored: bool = True,
     ) -> Summary:
-        """The summary of a run that ends now, stored unless told otherwise; else as `Summary`."""
+        """The `Summary` of a run that ends now; stored, or else the earlier one is again."""
         summary = Summary(
             command=self._command,
             run=self._run,
@@ -70,4 +60,37 @@ class RecordedRun:
         )
         if stored:
             storage.write_json(self._uri, summary.to_dict())
+        else:
+            self.restore()
         return summary
+
+
+@contextmanager
+def recorded_run(
+    command: str, run: str, folder: str, lease: Lease | None = None
+) -> Iterator[RecordedRun]:
+    """Stores the summary of the run inside a `with` block, also where an error or a signal ends it.
+
+    An earlier start's summary is removed from the folder first: without one, a run is under way or
+    was killed. A `ConfigError` restores it, since nothing was started. A run that lost its lease
+    stores nothing: the summary is the new holder's.
+
+    Raises:
+        StoppedError: SIGTERM or SIGINT ended the block; the same command goes on.
+    """
+    record = RecordedRun(command, run, folder)
+    try:
+        try:
+            with cluster.stoppable():
+                yield record
+        except KeyboardInterrupt as error:
+            noun = _NOUNS.get(command, command)
+            raise StoppedError(f"the {noun} was stopped: start it again to go on") from error
+    except ConfigError:
+        record.restore()
+        raise
+    except MrkdError as error:
+        if lease is None or not lease.lost:
+            with suppress(StorageError):  # the first error is the one to report
+                record.end(error.exit_code, reasons=[str(error)])
+        raise

@@ -1,10 +1,12 @@
-"""Folders in which trainings of one machine share their teachers' features, and their removal."""
+"""Shared features: a folder on each machine where trainings share their teachers' features."""
 
 from __future__ import annotations
 
 import hashlib
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,25 +27,26 @@ def folder_of(uri: str, *below: str) -> str:
     return str(Path(tempfile.gettempdir(), f"mrkd-features-{name}", *below))
 
 
-def forget(folder: str, *, wait_s: float = _FORGET_S) -> None:
-    """Removes it on every machine.
+@contextmanager
+def shared_folder(uri: str) -> Iterator[str]:
+    """The folder, on each machine, for a run that writes to a URI; removed at the block's end."""
+    folder = folder_of(uri)
+    try:
+        yield folder
+    finally:
+        forget(folder)
 
-    Args:
-        folder: `folder_of`, or one below.
-        wait_s: for the end of it; 0: it goes on by itself.
-    """
-    remove: Any = ray.remote(_remove)
+
+def forget(folder: str, *, wait_s: float = _FORGET_S) -> None:
+    """Removes a folder on every machine; with `wait_s` 0 the removal goes on by itself."""
+    remove: Any = ray.remote(shutil.rmtree)
     done = [
         remove.options(
             num_cpus=0,
             scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
-        ).remote(folder)
+        ).remote(folder, ignore_errors=True)
         for node in ray.nodes()  # type: ignore[no-untyped-call]
         if node["Alive"]
     ]
     if wait_s:
         ray.wait(done, num_returns=len(done), timeout=wait_s)
-
-
-def _remove(folder: str) -> None:
-    shutil.rmtree(folder, ignore_errors=True)

@@ -1,5 +1,6 @@
 import json
 import shutil
+import signal
 from pathlib import Path
 
 import pyarrow.compute as pc
@@ -7,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mrkd.config import DataConfig, EvalConfig
-from mrkd.errors import ConfigError
+from mrkd.errors import ConfigError, StoppedError
 from mrkd.evaluation.evaluate_model import LABELLED
 from mrkd.on_ray.evaluate import run as evaluate
 from mrkd.reports import load_page_data
@@ -77,6 +78,23 @@ def test_images_of_parts_that_training_saw_are_named_with_their_twins(plant, tmp
 
 
 def test_a_workspace_without_models_is_refused(plant, tmp_path):
-    with pytest.raises(ConfigError, match="no model in workspace"):
+    with pytest.raises(ConfigError, match="no model exists in workspace"):
         evaluate.run(config(plant, "none", workspace=str(tmp_path)))
     assert not list(tmp_path.iterdir())
+
+
+def test_an_evaluation_of_champions_that_is_stopped_leaves_a_summary(plant, monkeypatch):
+    folder = plant.workspace / "evaluations" / "stopped"
+    folder.mkdir(parents=True)
+    (folder / "summary.json").write_text('{"state": "done"}')
+
+    def stop(*_, **__):
+        assert not (folder / "summary.json").exists()
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(evaluate, "run_each", stop)
+    with pytest.raises(StoppedError, match="the evaluation was stopped"):
+        evaluate.run(config(plant, "stopped"))
+    summary = json.loads((folder / "summary.json").read_text())
+    assert (summary["exit_code"], summary["state"]) == (1, "failed")
+    assert summary["reasons"] == ["the evaluation was stopped: start it again to go on"]

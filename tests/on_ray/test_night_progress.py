@@ -1,4 +1,4 @@
-"""The night's line, and the board that knows what processes have in hand."""
+"""The night's line, and the status that knows what processes have in hand."""
 
 import logging
 import re
@@ -9,7 +9,8 @@ import pytest
 import ray
 
 from mrkd.on_ray import status_actor
-from mrkd.on_ray.score.progress import NightBoard, NightProgress
+from mrkd.on_ray.score.progress import NightProgress
+from mrkd.on_ray.status_actor import StatusActor
 
 
 def lines(caplog):
@@ -18,11 +19,11 @@ def lines(caplog):
 
 def test_the_line_tells_what_is_done_at_what_rate_and_until_when(caplog):
     caplog.set_level(logging.INFO, "mrkd")
-    with NightProgress("night-1", 100) as progress:
-        progress.tell()
+    with NightProgress("night-1", 100).published() as progress:
+        progress.publish()
         progress.add({"ok": 20, "nok": 4, "decode": 1})
         time.sleep(0.2)
-        progress.tell()
+        progress.publish()
         progress.add({"ok": 75})
     first, second, last = lines(caplog)
     assert first == "night done=0 of=100 rate=0.0/s eta=unknown errors=0"
@@ -36,53 +37,75 @@ def test_the_line_tells_what_is_done_at_what_rate_and_until_when(caplog):
 
 def test_the_line_comes_by_itself_while_nothing_is_done(caplog):
     caplog.set_level(logging.INFO, "mrkd")
-    with NightProgress("night-1", 100, every_s=0.05):
+    progress = NightProgress("night-1", 100)
+    progress.every_s = 0.05
+    with progress.published():
         time.sleep(0.5)
+    assert len(lines(caplog)) > 3
+
+
+def test_a_check_that_fails_is_logged_and_made_again_and_ends_neither_the_others_nor_the_line(
+    caplog,
+):
+    caplog.set_level(logging.INFO, "mrkd")
+    calls = []
+
+    def fail():
+        calls.append("failed")
+        raise ZeroDivisionError("a bug of a check")
+
+    progress = NightProgress("night-1", 100)
+    progress.every_s = 0.05
+    progress.checks += [fail, lambda: calls.append("looked")]
+    with progress.published():
+        time.sleep(0.5)
+    assert calls.count("failed") == calls.count("looked") > 3
+    assert "a bug of a check" in caplog.text
     assert len(lines(caplog)) > 3
 
 
 def test_on_a_terminal_there_is_a_bar_in_place_of_lines(caplog, capsys, monkeypatch):
     caplog.set_level(logging.INFO, "mrkd")
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    with NightProgress("night-1", 4) as progress:
+    with NightProgress("night-1", 4).published() as progress:
         progress.add({"ok": 2})
-        progress.tell()
+        progress.publish()
         progress.add({"nok": 2})
     half, whole = re.findall(r"\r\[([#.]+)\] done=", capsys.readouterr().err)
     assert (half, whole) == ("#" * 15 + "." * 15, "#" * 30)
     assert not lines(caplog)
 
 
-def test_the_board_counts_how_often_a_step_was_begun_until_it_was_done():
+def test_the_status_counts_how_often_a_step_was_begun_until_it_was_done():
     """Once done it may be wanted again, as its block was lost with a node: that is no death."""
-    board = NightBoard()
-    begun = [board.begin(*step) for step in (("a", "read"), ("a", "read"), ("b", "read"))]
+    status = StatusActor()
+    begun = [status.begin(*step) for step in (("a", "read"), ("a", "read"), ("b", "read"))]
     assert begun == [1, 2, 1]
-    assert board.in_hand() == {"a": 2, "b": 1}
-    board.end("b", "read")
-    assert [board.begin("b", "read"), board.begin("b", "score")] == [1, 1]
-    board.end("b", "read")
-    board.end("a", "read")
-    assert board.in_hand() == {"b": 1}
-    board.clear()
-    assert board.in_hand() == {}
+    assert status.in_hand() == {"a": 2, "b": 1}
+    status.end("b", "read")
+    assert [status.begin("b", "read"), status.begin("b", "score")] == [1, 1]
+    status.end("b", "read")
+    status.end("a", "read")
+    assert status.in_hand() == {"b": 1}
+    status.clear_steps()
+    assert status.in_hand() == {}
 
 
-def test_the_board_knows_where_a_task_was_last_and_that_it_ran_before():
-    board = NightBoard()
-    assert board.place("t") == ("start", None)
-    assert board.start("t")
-    board.put("t", "decode", 3)
-    assert board.place("t") == ("decode", 3)
-    assert not board.start("t")
-    assert board.place("t") == ("decode", 3)
+def test_the_status_knows_where_a_task_was_last_and_that_it_ran_before():
+    status = StatusActor()
+    assert status.report_of("t") == {}
+    assert status.report("t", {})
+    status.report("t", {"step": "decode", "number": 3})
+    assert status.report_of("t") == {"step": "decode", "number": 3}
+    assert not status.report("t", {})
+    assert status.report_of("t") == {"step": "decode", "number": 3}
 
 
-def test_a_board_that_is_gone_costs_its_answer_and_nothing_else(caplog):
-    board = status_actor.start(NightBoard)
-    assert status_actor.ask(board.begin.remote("a", "read"), otherwise=7) == 1
-    ray.kill(board)
+def test_a_status_that_is_gone_costs_its_answer_and_nothing_else(caplog):
+    status = status_actor.start()
+    assert status_actor.ask(status.begin.remote("a", "read"), otherwise=7) == 1
+    ray.kill(status)
     deadline = time.monotonic() + 60
-    while status_actor.ask(board.begin.remote("a", "read"), otherwise=7) != 7:
+    while status_actor.ask(status.begin.remote("a", "read"), otherwise=7) != 7:
         assert time.monotonic() < deadline
     assert "board_lost" in caplog.text

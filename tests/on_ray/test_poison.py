@@ -9,7 +9,7 @@ import pytest
 from mrkd import storage
 from mrkd.nights.manifest import open_night
 from mrkd.on_ray.score import run as score
-from mrkd.on_ray.score.crash_log import Death
+from mrkd.on_ray.score.crash_log import Crash
 from tests.support.night_runs import events
 from tests.support.poison.sitecustomize import DEADLY_RGB, MARKER
 
@@ -37,14 +37,14 @@ def rows(plant, run, archive):
     return found
 
 
-def deaths(plant, run):
+def crashes(plant, run):
     """Of each shard, in order."""
     found = {}
     for folder in plant.night(run).glob("attempts/*"):
         numbers = storage.list_numbers(str(folder))
         assert numbers == list(range(1, len(numbers) + 1))
         found[folder.name] = [
-            Death(**storage.read_json(str(folder / f"{number}.json"))) for number in numbers
+            Crash(**storage.read_json(str(folder / f"{number}.json"))) for number in numbers
         ]
     return found
 
@@ -68,7 +68,7 @@ def test_deadly_images_are_found_and_the_rest_is_scored_to_the_same_bits(
             assert row["model_version"] == expected[key]["model_version"]
         else:
             assert row == expected[key], key
-    plates, rings = sorted(deaths(plant, "poison").values(), key=lambda of: str(of[2]))
+    plates, rings = sorted(crashes(plant, "poison").values(), key=lambda of: str(of[2]))
     for of in (plates, rings):
         assert [death.at for death in of[:2]] == 2 * ["pipeline"]
     named = [death.image_uri.removeprefix(f"file://{poisoned}/") for death in plates[2:]]
@@ -81,7 +81,7 @@ def test_deaths_of_an_earlier_start_count_in_the_next_one(plant, own_archive):
         file.write(MARKER)
     config = plant.score_config(own_archive, "died-before", **{"rows.shard_rows": 6})
     score.run(config)
-    expected, before = rows(plant, "died-before", own_archive), deaths(plant, "died-before")
+    expected, before = rows(plant, "died-before", own_archive), crashes(plant, "died-before")
     # As a driver leaves it that was killed before it could store the last death.
     night = plant.night("died-before")
     ((shard, died),) = before.items()
@@ -93,4 +93,4 @@ def test_deaths_of_an_earlier_start_count_in_the_next_one(plant, own_archive):
 
     assert events(score.run(config).reasons) == ["1 of 24 images have no score: internal 1"]
     assert rows(plant, "died-before", own_archive) == expected
-    assert deaths(plant, "died-before") == before
+    assert crashes(plant, "died-before") == before

@@ -9,26 +9,29 @@ import ray
 from ray.exceptions import RayActorError
 
 from mrkd.on_ray import status_actor
-from mrkd.on_ray.train.progress import FleetBoard, FleetProgress
+from mrkd.on_ray.train.progress import FleetProgress
 
 
 @pytest.fixture
-def board():
-    return status_actor.start(FleetBoard)
+def status():
+    return status_actor.start()
 
 
-def progress(board):
+def progress(status):
     work = {"cap": 100.0, "nut": 100.0, "cog": 200.0}
-    return FleetProgress("run", work, dict.fromkeys(work, 50), num_up_to_date=4, board=board)
+    steps = dict.fromkeys(work, 50)
+    found = FleetProgress("run", work, steps, num_up_to_date=4, status=status)
+    found.every_s = 0.1
+    return found
 
 
-def kill(board):
+def kill(status):
     """Ends the actor for good, unlike a crash, after which it is started anew, and sees it gone."""
-    ray.kill(board)  # returns before the process has ended, which may still answer
+    ray.kill(status)  # returns before the process has ended, which may still answer
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         try:
-            ray.get(board.rows.remote(), timeout=60)
+            ray.get(status.reports.remote(), timeout=60)
         except RayActorError:
             return
     raise TimeoutError("the actor still answers")
@@ -38,13 +41,15 @@ def last_line(caplog):
     return [r.getMessage() for r in caplog.records if r.getMessage().startswith("fleet ")][-1]
 
 
-def test_the_line_counts_what_workers_and_the_driver_say(board, caplog):
+def test_the_line_counts_what_workers_and_the_driver_say(status, caplog):
     caplog.set_level(logging.INFO, "mrkd")
-    one = progress(board)
-    one.tell()
+    one = progress(status)
+    one.publish()
     assert last_line(caplog) == "fleet done=0 running=0 queued=3 failed=0 up_to_date=4 eta=unknown"
-    ray.get([board.put.remote("cap", {}), board.put.remote("nut", {"step": 25, "epoch": 1})])
-    one.tell()
+    ray.get(
+        [status.report.remote("cap", {}), status.report.remote("nut", {"step": 25, "epoch": 1})]
+    )
+    one.publish()
     assert re.fullmatch(
         r"fleet done=0 running=2 queued=1 failed=0 up_to_date=4 eta=\d+s", last_line(caplog)
     )
@@ -53,20 +58,29 @@ def test_the_line_counts_what_workers_and_the_driver_say(board, caplog):
     assert last_line(caplog).startswith("fleet done=1 running=0 queued=1 failed=1 up_to_date=4")
 
 
-def test_what_is_under_way_has_its_last_row(board):
-    one = progress(board)
-    ray.get([board.put.remote("cap", {}), board.put.remote("cap", {"step": 5, "epoch": 0})])
+def test_what_is_under_way_has_its_last_row(status):
+    one = progress(status)
+    ray.get([status.report.remote("cap", {}), status.report.remote("cap", {"step": 5, "epoch": 0})])
     assert one.under_way() == {"cap": {"step": 5, "epoch": 0}}
     one.end("cap", "trained")
     assert one.under_way() == {}
 
 
-def test_a_lost_board_costs_its_words_and_nothing_else(board, caplog):
+def test_a_lost_status_costs_its_words_and_nothing_else(status, caplog):
     caplog.set_level(logging.INFO, "mrkd")
-    one = progress(board)
-    ray.get(board.put.remote("cap", {}))
-    kill(board)
+    one = progress(status)
+    ray.get(status.report.remote("cap", {}))
+    kill(status)
     assert one.under_way() == {}
     one.end("cap", "trained")
     assert "board_lost" in caplog.text
     assert last_line(caplog).startswith("fleet done=1 running=0 queued=2")
+
+
+def test_the_line_comes_by_itself(status, caplog):
+    caplog.set_level(logging.INFO, "mrkd")
+    until = time.monotonic() + 60
+    with progress(status).published():
+        while caplog.text.count("fleet done=0") < 4:
+            assert time.monotonic() < until
+            time.sleep(0.05)

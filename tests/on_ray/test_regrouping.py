@@ -14,8 +14,8 @@ from mrkd.on_ray import cluster, status_actor
 from mrkd.on_ray.cluster import Node, Pool, Resources
 from mrkd.on_ray.score import resize_pool
 from mrkd.on_ray.score import run as score
-from mrkd.on_ray.score.progress import NightBoard
-from mrkd.on_ray.score.resize_pool import Regrouping, pool_in_place_of
+from mrkd.on_ray.score.resize_pool import PoolWatch, resized_pool
+from mrkd.on_ray.score.steps import SCORERS
 
 CPUS = [Node(2.0), Node(2.0)]
 GPUS = [Node(8.0, 2.0), Node(8.0, 2.0)]
@@ -25,7 +25,8 @@ class Idle:
     """An actor that does nothing but join a board."""
 
     def join(self, board: Any) -> None:
-        ray.get(board.join.remote(ray.get_runtime_context().current_actor))
+        context = ray.get_runtime_context()
+        ray.get(board.report.remote(SCORERS, {context.get_actor_id(): context.current_actor}))
 
 
 @pytest.mark.parametrize(
@@ -41,41 +42,41 @@ class Idle:
 )
 def test_the_pool_follows_the_nodes_or_waits_for_them(before, found, expected):
     pool = cluster.scorer_pool(before, PoolConfig())
-    assert pool_in_place_of(pool, found, PoolConfig()) == expected
+    assert resized_pool(pool, found, PoolConfig()) == expected
 
 
 def test_a_node_must_be_missed_for_a_while_before_its_scorers_are_taken_out(monkeypatch):
     monkeypatch.setattr(resize_pool, "_GRACE_S", 0.25)
-    board = status_actor.start(NightBoard)
+    board = status_actor.start()
     scorers: list[Any] = [ray.remote(Idle).options(num_cpus=0).remote() for _ in range(4)]
     for one in scorers:
         ray.get(one.join.remote(board))
-    watch = Regrouping(cluster.scorer_pool(CPUS, PoolConfig()), board)
+    watch = PoolWatch(cluster.scorer_pool(CPUS, PoolConfig()), board)
     answers = iter([CPUS[:1], CPUS, CPUS[:1], CPUS[:1], CPUS[:1], [], CPUS[:1]])
     monkeypatch.setattr(cluster, "nodes", lambda: next(answers))
     done = []
     for pause in (0.3, 0.3, 0.1, 0.2, 0.0, 0.3, 0.0):
         watch.look()
-        done.append(watch.done)
+        done.append(watch.has_shrunk)
         time.sleep(pause)
     assert done == [False, False, False, False, True, True, True]
     for one in scorers[:3]:  # beside which one reader has room
         ray.get(one.join.remote(board), timeout=30)
     with pytest.raises(RayActorError):
         ray.get(scorers[3].join.remote(board), timeout=30)
-    board.dismiss.remote()
-    assert status_actor.ask(board.scorers.remote(), otherwise=None) == []
+    board.forget.remote(SCORERS)
+    assert status_actor.ask(board.report_of.remote(SCORERS), otherwise=None) == {}
 
 
 def test_a_pass_of_few_scorers_loses_none_of_them(monkeypatch):
     monkeypatch.setattr(resize_pool, "_GRACE_S", 0.0)
-    board = status_actor.start(NightBoard)
+    board = status_actor.start()
     scorer: Any = ray.remote(Idle).options(num_cpus=0).remote()
     ray.get(scorer.join.remote(board))
-    watch = Regrouping(cluster.scorer_pool(CPUS, PoolConfig()), board)
+    watch = PoolWatch(cluster.scorer_pool(CPUS, PoolConfig()), board)
     monkeypatch.setattr(cluster, "nodes", lambda: CPUS[:1])
     watch.look()
-    assert not watch.done
+    assert not watch.has_shrunk
     ray.get(scorer.join.remote(board), timeout=30)
 
 

@@ -11,9 +11,8 @@ from mrkd.nights.night import Night
 from mrkd.on_ray import cluster, status_actor
 from mrkd.on_ray.cluster import Node, Resources
 from mrkd.on_ray.score.passes import Committer, Readers, readers
-from mrkd.on_ray.score.progress import NightBoard
-from mrkd.on_ray.score.quarantine import Isolation
-from mrkd.on_ray.score.steps import Work
+from mrkd.on_ray.score.quarantine import Quarantine
+from mrkd.on_ray.score.steps import Pass, Work
 
 NUM_IMAGES = 24
 
@@ -62,8 +61,8 @@ def test_a_night_with_fewer_requests_than_readers_is_read(plant, archive):
 class _BreaksOff(Committer):
     """Its first pass commits everything and ends before it says so."""
 
-    def _together(self, shards, *, last):
-        works = super()._together(shards, last=last)
+    def _together(self, shards, settings):
+        works = super()._together(shards, settings)
         if self.done.passes > 1:
             yield from works
         assert all(work.counts for work in works)
@@ -85,9 +84,7 @@ def test_a_death_that_cannot_be_stored_leaves_its_shard_for_another_pass(plant, 
     config = plant.score_config(archive, "not-stored")
     night, shards = planned(config)
     storage.write(storage.join(night.uri, "attempts"), b"where its folder should be")
-    isolate = Isolation(
-        night, config, Resources(0.5), status_actor.start(NightBoard), threads=1, last=True
-    )
-    work = isolate(Work(shards[0], deaths=2))
+    settings = Pass(config, Resources(0.5), status_actor.start(), threads=1, last=True)
+    work = Quarantine(night, settings)(Work(shards[0], crashes=2))
     assert isinstance(work.failure, StorageError)
     assert (work.shard, work.counts) == (shards[0], {})

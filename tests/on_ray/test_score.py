@@ -8,6 +8,7 @@ import pytest
 
 from mrkd.errors import ArtefactError, ConfigError
 from mrkd.nights.manifest import open_night
+from mrkd.nights.night import Night
 from mrkd.on_ray.score import run as score
 from mrkd.storage.schema import read_map
 from tests.support.models import MODEL
@@ -121,6 +122,20 @@ def test_a_night_that_is_told_to_end_leaves_a_verdict_and_goes_on(plant, archive
     assert rows(plant, "stopped") == rows(plant, "calm")
 
 
+def test_a_start_that_is_killed_leaves_no_summary_of_an_earlier_one(plant, archive, monkeypatch):
+    summary = plant.night("killed") / "summary.json"
+    summary.parent.mkdir(parents=True)
+    summary.write_text('{"state": "done"}')
+
+    def die(*_):
+        raise ZeroDivisionError("as suddenly as by a SIGKILL")
+
+    monkeypatch.setattr(Night, "revisions", die)
+    with pytest.raises(ZeroDivisionError):
+        score.run(plant.score_config(archive, "killed"))
+    assert not summary.exists()
+
+
 def test_a_damaged_model_fails_its_night_and_the_other_categories_are_scored(
     plant, archive, tmp_path
 ):
@@ -143,10 +158,10 @@ def test_a_damaged_model_fails_its_night_and_the_other_categories_are_scored(
 
 
 def test_a_place_that_holds_nothing_is_refused_before_anything_is_written(plant, archive, tmp_path):
-    with pytest.raises(ConfigError, match="no file at or below"):
+    with pytest.raises(ConfigError, match="no file exists at or below"):
         score.run(plant.score_config(tmp_path / "absent", "refused"))
     assert not plant.night("refused").exists()
-    with pytest.raises(ConfigError, match="no model in workspace"):
+    with pytest.raises(ConfigError, match="no model exists in workspace"):
         score.run(plant.score_config(archive, "refused", workspace=str(tmp_path / "empty")))
     assert not (tmp_path / "empty").exists()
 
@@ -158,5 +173,5 @@ def test_alerts_that_cannot_be_told_are_a_reason_and_fail_no_night(plant, archiv
     summary = score.run(plant.score_config(archive, "unheard"))
     assert (summary.exit_code, summary.counts["images"]) == (0, NUM_IMAGES)
     (reason,) = events(summary.reasons)
-    assert reason.startswith("the rows and their page stand, but no alert was told: ")
+    assert reason.startswith("the rows and their page are stored, but no alert was sent: ")
     assert (plant.night("unheard") / "report.html").exists()

@@ -11,7 +11,9 @@ GPU_MACHINE = [Node(4), Node(16, 2)]
 
 
 def ask(found, *, cpus=0, gpus=0, device="auto", num_workers=100):
-    return cluster.worker_ask(found, cpus=cpus, gpus=gpus, device=device, num_workers=num_workers)
+    return cluster.worker_resources(
+        found, cpus=cpus, gpus=gpus, device=device, num_workers=num_workers
+    )
 
 
 def test_a_ray_that_runs_already_is_used_and_left_running():

@@ -39,10 +39,6 @@ def out_of_reach(starts, kind):
     return time.time() - float(mark.read_text())
 
 
-def wait_a_while():
-    time.sleep(0.5)
-
-
 def stay(folder, category):
     """Leaves its process's number; every other than `short` has no end."""
     (folder / category).write_text(str(os.getpid()))
@@ -95,21 +91,6 @@ def test_no_more_calls_are_under_way_than_are_allowed(tmp_path, at_once):
     options = {"max_failures": 0, "at_once": at_once}
     found = [one.result for one in run_each(meet, calls, Resources(0), **options)]
     assert max(found) == at_once
-
-
-def test_it_ticks_while_it_waits():
-    ticks = []
-    calls = run_each(
-        wait_a_while,
-        {"a": (), "b": ()},
-        ASK,
-        max_failures=0,
-        at_once=1,
-        tick=lambda: ticks.append(1),
-        tick_s=0.1,
-    )
-    assert len(list(calls)) == 2
-    assert len(ticks) >= 4
 
 
 @pytest.mark.timeout(60)

@@ -24,7 +24,7 @@ _TITLES = {
     # How the processes of a kind name themselves in /proc.
     "worker": ("ray::train\0", "ray::RayTrainWorker"),
     "controller": ("ray::TrainController",),
-    "board": ("ray::Board\0",),
+    "board": ("ray::StatusActor\0",),
     "raylet": ("raylet/raylet\0",),
 }
 _START_S = 120.0

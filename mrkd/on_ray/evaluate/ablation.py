@@ -1,15 +1,15 @@
-"""An evaluation that trains: every arm of its tables on every category with every seed.
+"""Ablation: trains and measures every variant of its tables on every category with every seed.
 
-Each is a Ray task that trains as a fleet does, measures, and stores what it found; one that fails
-keeps no other from it. The same call goes on where an earlier one was ended: what has been found
-stays, a training under way goes on from its checkpoint. What is left behind:
-`mrkd/evaluation/ablation/store.py`, and beside the runs
+Each run is a Ray task that trains as a fleet does, measures, and stores its figures; one that fails
+does not end the others. The same call goes on where an earlier one ended: measured runs are kept,
+and a training under way goes on from its checkpoint. The layout of the runs:
+`mrkd/evaluation/ablation/store.py`. Beside them:
 
     evaluations/<run>/metrics.parquet      every figure with its interval (`schema.METRICS`)
-                      differences.parquet  arms against the base of their table
-                      operating.parquet    thresholds, and what they would do
+                      differences.parquet  variants against the base of their table
+                      operating.parquet    thresholds, and their error rates
                       tables.md            the tables as Markdown
-                      study.json           the resolved config, tables, how each run ended
+                      study.json           the resolved config, the tables, the end of each run
                       report.html, summary.json
 """
 
@@ -30,7 +30,7 @@ from mrkd.on_ray import cluster, shared_features
 from mrkd.on_ray.category_tasks import run_each
 from mrkd.on_ray.evaluate import variant_run
 from mrkd.on_ray.evaluate.variant_run import VariantTask
-from mrkd.on_ray.recorded_run import RecordedRun
+from mrkd.on_ray.recorded_run import RecordedRun, recorded_run
 from mrkd.run_summary import Summary
 from mrkd.storage import schema
 from mrkd.training.category import inputs_of_all
@@ -41,12 +41,13 @@ Samples = Mapping[str, Sequence[Sample]]
 
 
 def run(config: EvalConfig) -> Summary:
-    """Trains and measures whatever has not been, and writes the tables and the page.
+    """Trains and measures the runs that have not ended, and writes the tables and the page.
 
     Raises:
-        ConfigError: the data are not the protocol's, or a model, its weights or the cluster cannot
-            be had; nothing was started.
-        TeacherError: there are no such teacher weights.
+        ConfigError: the data are not the protocol's, a model or its weights do not exist, or the
+            cluster lacks the resources; nothing was started.
+        TeacherError: the teacher weights do not exist.
+        StoppedError: a signal ended it; the same command goes on.
         StorageError: the workspace cannot be read or written.
     """
     samples = datasets.load(config.data)
@@ -54,27 +55,23 @@ def run(config: EvalConfig) -> Summary:
     tables = tables_of(config)
     fitted = runs_of(config, tables)
     for one in fitted.values():
-        # Refuses what would fail in every run of a kind: no such weights, no such level.
+        # Refuses what would fail in every run of a variant: missing weights, a missing level.
         inputs_of_all(
             {name: one.training(config, name, config.train.seed) for name in samples}, samples
         )
     study = Study(config)
-    with RecordedRun("evaluate", config.run, study.uri) as verdict, cluster.connect():
-        storage.delete(storage.join(study.uri, "summary.json"))
-        try:
-            with cluster.stoppable():
-                runs = _runs(config, study, fitted, samples)
-        except KeyboardInterrupt:
-            reason = "the evaluation was stopped: start it again to go on"
-            return verdict.end(1, reasons=[reason])
-        finally:
-            shared_features.forget(shared_features.folder_of(study.uri))
+    with (
+        recorded_run("evaluate", config.run, study.uri) as record,
+        cluster.connect(),
+        shared_features.shared_folder(study.uri),
+    ):
+        runs = _runs(config, study, fitted, samples)
         found = outcome(study, tables, runs)
         for name in ("metrics", "differences", "operating"):
             table = schema.to_parquet(getattr(found, name))
             storage.write(storage.join(study.uri, f"{name}.parquet"), table)
         study.store(tables, runs, samples)
-        return _close(config, study, runs, fitted, verdict)
+        return _close(config, study, runs, fitted, record)
 
 
 def _runs(
@@ -84,16 +81,10 @@ def _runs(
     seeds = range(config.train.seed, config.train.seed + config.num_seeds)
     planned: list[str] = []
     ended: dict[str, Run] = {}
-    orders: dict[str, tuple[VariantTask]] = {}
-    ask = cluster.worker_ask(
-        cluster.nodes(),
-        cpus=config.fleet.cpus_per_worker,
-        gpus=config.fleet.gpus_per_worker,
-        device=config.train.device,
-        num_workers=len(fitted) * len(samples) * config.num_seeds,
-    )
-    # A category's runs follow each other, so that what their teachers say of it is needed no
-    # longer than they last.
+    tasks: dict[str, VariantTask] = {}
+    num_runs = len(fitted) * len(samples) * config.num_seeds
+    resources = cluster.fleet_resources(config, num_runs)
+    # A category's runs follow each other, so that its shared features can then be removed.
     for category, of_category in samples.items():
         for seed in seeds:
             for key, one in fitted.items():
@@ -105,28 +96,27 @@ def _runs(
                 if before and before.inputs == inputs and not (before.error or config.fleet.force):
                     ended[name] = before
                     continue
-                order = VariantTask(
+                tasks[name] = VariantTask(
                     config,
                     one,
                     Run(key, category, seed, inputs),
                     of_category,
-                    ask,
+                    resources,
                     shared_features.folder_of(study.uri, category),
                 )
-                orders[name] = (order,)
-    left = {name: sum(key.startswith(f"{name}/") for key in orders) for name in samples}
-    log.info("study_start runs=%d of=%d", len(orders), len(orders) + len(ended))
+    left = {name: sum(key.startswith(f"{name}/") for key in tasks) for name in samples}
+    log.info("study_start runs=%d of=%d", len(tasks), len(tasks) + len(ended))
     attempts = run_each(
         variant_run.work,
-        orders,
-        ask,
+        {name: (task,) for name, task in tasks.items()},
+        resources,
         max_failures=config.fleet.max_failures,
         backoff_s=config.fleet.backoff_s,
     )
     for attempt in attempts:
         if not attempt.last:
             continue
-        begun = orders[attempt.category][0].run
+        begun = tasks[attempt.category].run
         done: Run = attempt.result or replace(begun, error=attempt.error)
         if attempt.error:
             study.put(done)
@@ -152,12 +142,12 @@ def _close(
     study: Study,
     runs: Sequence[Run],
     fitted: Mapping[str, Variant],
-    verdict: RecordedRun,
+    record: RecordedRun,
 ) -> Summary:
-    """The page and the verdict."""
+    """Writes the page and the summary."""
     failed = [one for one in runs if one.error]
     leaks = {one.category: len(one.leaks) for one in runs if one.leaks}
-    return verdict.end(
+    return record.end(
         3 if len(failed) > config.max_failed_share * len(runs) else 0,
         counts={
             "runs": len(runs),

@@ -1,14 +1,14 @@
-"""The champions of a workspace on labelled images, one Ray task for each category.
+"""Evaluation of a workspace's champions on labelled images, one Ray task for each category.
 
-    evaluations/<run>/scores.parquet   one row an image (`labelled.LABELLED`)
+    evaluations/<run>/scores.parquet   one row an image (`evaluate_model.LABELLED`)
                       metrics.parquet  every figure with its interval (`schema.METRICS`)
-                      operating.parquet  thresholds, and what they would do (`schema.OPERATING`)
-                      leaks.parquet    pictures of one part on both sides, if looked for
+                      operating.parquet  thresholds and their error rates (`schema.OPERATING`)
+                      leaks.parquet    images of one part on both sides, with `check_leaks`
                       evaluation.json  the resolved config; each category's model, or its failure
                       report.html      the page
-                      summary.json     the verdict
+                      summary.json     the summary
 
-A category that cannot be measured stands there with its reason.
+A category that cannot be measured is stored with its reason.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from mrkd.on_ray import cluster
 from mrkd.on_ray.category_tasks import run_each
 from mrkd.on_ray.cluster import Resources
 from mrkd.on_ray.evaluate import ablation
-from mrkd.on_ray.recorded_run import RecordedRun
-from mrkd.on_ray.score.run import check_places
+from mrkd.on_ray.recorded_run import recorded_run
+from mrkd.on_ray.score.run import check_roots
 from mrkd.run_summary import Summary, now
 from mrkd.storage import schema
 
@@ -47,28 +47,29 @@ LEAKS = pa.schema(
 )
 
 _MAX_FAILURES = 1
-"""Times that a category is started again after its worker died."""
+"""Number of further starts of a category after its worker crashed."""
 
 
 def run(config: EvalConfig) -> Summary:
-    """Measures every category; one that cannot be measured keeps no other from it.
+    """Measures every category; one that cannot be measured does not end the others.
 
-    With a protocol the models are trained first: `study.run`.
+    With a protocol the models are trained first: `ablation.run`.
 
     Raises:
-        ConfigError: there are no such images, no model at all, or what a worker takes cannot be
-            had; nothing was started.
+        ConfigError: the images or every model are missing, or the cluster lacks the resources;
+            nothing was started.
+        StoppedError: a signal ended it.
         StorageError: the workspace cannot be read or written.
     """
     if config.protocol != "champions":
         return ablation.run(config)
     samples = datasets.load(config.data)
-    check_places(config.workspace, config.data.root)
+    check_roots(config.workspace, config.data.root)
     folder = storage.join(config.workspace, "evaluations", config.run)
     measured: dict[str, Evaluation] = {}
     failed: dict[str, str] = {}
-    with RecordedRun("evaluate", config.run, folder) as verdict, cluster.connect():
-        ask = cluster.worker_ask(
+    with recorded_run("evaluate", config.run, folder) as record, cluster.connect():
+        resources = cluster.worker_resources(
             cluster.nodes(),
             cpus=0,
             gpus=config.pool.gpus_per_scorer,
@@ -76,9 +77,9 @@ def run(config: EvalConfig) -> Summary:
             num_workers=len(samples),
         )
         arguments = {
-            name: (config, name, of_category, ask) for name, of_category in samples.items()
+            name: (config, name, of_category, resources) for name, of_category in samples.items()
         }
-        for attempt in run_each(_measure, arguments, ask, max_failures=_MAX_FAILURES):
+        for attempt in run_each(_measure, arguments, resources, max_failures=_MAX_FAILURES):
             if not attempt.error:
                 measured[attempt.category] = attempt.result
             elif attempt.last:
@@ -90,7 +91,7 @@ def run(config: EvalConfig) -> Summary:
         for name, found in leaks.items():
             log.warning("leaks category=%s images=%d first=%s", name, len(found), found[0])
         too_many = len(failed) > config.max_failed_share * len(samples)
-        return verdict.end(
+        return record.end(
             3 if too_many else 0,
             counts={
                 "categories": len(samples),
@@ -117,10 +118,10 @@ def run(config: EvalConfig) -> Summary:
 
 
 def _measure(
-    config: EvalConfig, category: str, samples: Sequence[Sample], ask: Resources
+    config: EvalConfig, category: str, samples: Sequence[Sample], resources: Resources
 ) -> Evaluation:
-    """One category, in a worker of the cluster."""
-    cluster.enter_worker(ask)
+    """Measures one category, in a worker of the cluster."""
+    cluster.enter_worker(resources)
     return measure_category(config, category, samples)
 
 
@@ -152,15 +153,14 @@ def _store(
         "config": config.to_dict(),
         "categories": dict(sorted(categories.items())),
     }
-    storage.write(storage.join(folder, "scores.parquet"), schema.to_parquet(scores))
-    storage.write(storage.join(folder, "metrics.parquet"), schema.to_parquet(metrics))
-    storage.write(storage.join(folder, "operating.parquet"), schema.to_parquet(operating))
+    tables = {"scores": scores, "metrics": metrics, "operating": operating}
     if config.check_leaks:
         leaks = [
             {"category": name, **asdict(leak)}
             for name in sorted(measured)
             for leak in measured[name].leaks
         ]
-        table = pa.Table.from_pylist(leaks, schema=LEAKS)
-        storage.write(storage.join(folder, "leaks.parquet"), schema.to_parquet(table))
+        tables["leaks"] = pa.Table.from_pylist(leaks, schema=LEAKS)
+    for name, table in tables.items():
+        storage.write(storage.join(folder, f"{name}.parquet"), schema.to_parquet(table))
     storage.write_json(storage.join(folder, "evaluation.json"), record)

@@ -1,7 +1,7 @@
-"""The processes that died of a shard, each stored as `attempts/<shard>/<n>.json` of its night.
+"""Crash log of a shard: each process that crashed on it, as `attempts/<shard>/<n>.json`.
 
-They say which images are left to try together, and which one is given up: a start that was killed
-goes on from there.
+From the log follow the spans of images to be tried next, and the images that are given up: a start
+that was killed goes on from there.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from mrkd.errors import NightError
 from mrkd.nights.night import Night
 from mrkd.nights.shards import Shard
 
-DEATHS = 3
-"""Processes that an image may end before it is given up."""
+MAX_CRASHES = 3
+"""Processes that an image may crash before it is given up."""
 
 
 @dataclass(frozen=True)
-class Death:
-    """A process that died with a span of a shard in hand.
+class Crash:
+    """A process that crashed while it worked on a span of a shard.
 
     Args:
         first: number of the span's first image in the shard, from 0.
-        last: of its last one.
-        image_uri: of the image that was being decoded; None where it died elsewhere.
+        last: number of its last image.
+        image_uri: URI of the image that was being decoded; None where it crashed elsewhere.
         at: start, read, decode or score; pipeline for one that had the whole shard, at any step;
-            machine for one that went with its node.
-        reason: as Ray has it.
-        low_memory: Ray ended it, as its node had no memory left; others may have used that up.
+            machine for one that was lost with its node.
+        reason: Ray's message.
+        low_memory: whether Ray ended it, as its node had no memory left; others may have used it.
     """
 
     first: int
@@ -42,75 +42,77 @@ class Death:
 
 
 def spans_left(
-    uris: Sequence[str], deaths: Sequence[Death]
-) -> tuple[list[range], dict[int, Death]]:
-    """What is to be scored of a shard after some deaths, and the last death of each lost image.
+    uris: Sequence[str], crashes: Sequence[Crash]
+) -> tuple[list[range], dict[int, Crash]]:
+    """The spans of a shard to be scored after some crashes, and the images that are given up.
 
     Args:
-        uris: of the shard's images, in order.
-        deaths: as they came.
+        uris: URIs of the shard's images, in order.
+        crashes: crashes in the order in which they were stored.
 
     Returns:
-        Spans of image numbers, in order, and those given up: together each image once.
+        Spans of image numbers, in order, and the last crash of each image that is given up:
+        together each image once.
     """
     spans = [range(len(uris))] if uris else []
     counts: Counter[int] = Counter()
-    blamed: dict[int, Death] = {}
-    # The pipeline's deaths are those of the first image that a process then dies of by itself.
-    credit = min(DEATHS - 1, sum(death.at == "pipeline" for death in deaths))
-    for death in deaths:
-        if death.at in ("start", "pipeline", "machine"):
+    blamed: dict[int, Crash] = {}
+    # The pipeline's crashes count for the first image on which a process then crashes by itself.
+    credit = min(MAX_CRASHES - 1, sum(crash.at == "pipeline" for crash in crashes))
+    for crash in crashes:
+        if crash.at in ("start", "pipeline", "machine"):
             continue
-        hit = range(death.first, death.last + 1)
-        number = uris.index(death.image_uri) if death.image_uri in uris else None
+        hit = range(crash.first, crash.last + 1)
+        number = uris.index(crash.image_uri) if crash.image_uri in uris else None
         if number is None and len(hit) == 1:
-            number = death.first
+            number = crash.first
         if number is not None:
-            counts[number], blamed[number] = counts[number] + 1, death
-            if not death.low_memory:
+            counts[number], blamed[number] = counts[number] + 1, crash
+            if not crash.low_memory:
                 counts[number], credit = counts[number] + credit, 0
             spans = [part for span in spans for part in _alone(span, number)]
         else:
             spans = [part for span in spans for part in (_halves(span) if span == hit else [span])]
-    lost = {number: blamed[number] for number, count in counts.items() if count >= DEATHS}
+    lost = {number: blamed[number] for number, count in counts.items() if count >= MAX_CRASHES}
     return [span for span in spans if not (len(span) == 1 and span[0] in lost)], lost
 
 
-def store_death(night: Night, shard: Shard, death: Death, number: int) -> None:
-    """Adds the one of that number, from 1, to those of a shard."""
-    uri = storage.join(folder_of(night, shard), f"{number}.json")
-    storage.write_json(uri, asdict(death), if_absent=True)
+def add_crash(night: Night, shard: Shard, crash: Crash, crashes: list[Crash]) -> None:
+    """Adds a crash to those of a shard, and stores it under its number, from 1."""
+    crashes.append(crash)
+    uri = storage.join(folder_of(night, shard), f"{len(crashes)}.json")
+    storage.write_json(uri, asdict(crash), if_absent=True)
 
 
 def folder_of(night: Night, shard: Shard) -> str:
-    """URI of what is stored of a shard's deaths."""
+    """URI of the folder of a shard's crashes."""
     return storage.join(night.uri, "attempts", shard.id)
 
 
-def shards_with_deaths(night: Night) -> set[str]:
-    """Ids of the shards that processes have died of, in this start or an earlier one."""
+def crashed_shards(night: Night) -> set[str]:
+    """Ids of the shards on which processes have crashed, in this start or an earlier one."""
     return set(storage.list_names(storage.join(night.uri, "attempts")))
 
 
-def stored_deaths(night: Night, shard: Shard) -> list[Death]:
-    """Of a shard, as they came.
+def stored_crashes(night: Night, shard: Shard) -> list[Crash]:
+    """The crashes of a shard, in order.
 
     Raises:
-        NightError: a file is none of ours.
+        NightError: a file does not hold a crash.
     """
     folder = folder_of(night, shard)
-    deaths = []
+    crashes = []
     for number in storage.list_numbers(folder):
         uri = storage.join(folder, f"{number}.json")
         try:
-            deaths.append(Death(**storage.read_json(uri)))
+            crashes.append(Crash(**storage.read_json(uri)))
         except TypeError as error:
-            raise NightError(f"{uri} is no death of a process ({error}): delete it") from error
-    return deaths
+            raise NightError(f"{uri} is not the record of a crash ({error}): delete it") from error
+    return crashes
 
 
 def _alone(span: range, number: int) -> list[range]:
-    """A span cut so that one of its images stands alone."""
+    """A span cut so that one of its images is a span of its own."""
     if number not in span:
         return [span]
     parts = [range(span.start, number), range(number, number + 1), range(number + 1, span.stop)]

@@ -1,8 +1,8 @@
-"""One Python object as one Arrow row, for the way through Ray Data.
+"""One Python object as one Arrow row, to travel through Ray Data.
 
-A row cannot be cut and, at `batch_size=1`, never meets another: what is one object stays one from
-end to end. Pickled as Ray would, but the memory of arrays and tables is kept beside the pickle, so
-that a reader sees it where it lies in the object store. Nothing of it is ever stored.
+A row cannot be cut and, at `batch_size=1`, is never merged: one object remains one row from end to
+end. It is pickled as Ray would, but the memory of arrays and tables is kept beside the pickle, so
+that a reader sees it in the object store without a copy. None of it is ever stored.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def pack(value: object) -> pa.Table:
 
 
 def unpack(row: pa.Table) -> Any:
-    """The value of a table of one row; its arrays lie in the row, read-only where that is Ray's."""
+    """The value of a table of one row; its arrays share the row's memory, read-only if Ray's."""
     assert row.num_rows == 1, f"{row.num_rows} rows where one shard was put in"
     pickled, *buffers = (part.as_buffer() for part in row["parts"][0].values)
     return pickle.loads(pickled, buffers=buffers)

@@ -1,4 +1,4 @@
-"""The images of a shard, from wherever they lie: files by themselves, members of tars."""
+"""Reader of a shard's images: single files and members of tars."""
 
 from __future__ import annotations
 
@@ -15,13 +15,12 @@ from mrkd.errors import StorageError
 from mrkd.model import artefact
 from mrkd.nights import archive
 from mrkd.nights.archive import MemberSpan
-from mrkd.nights.shards import Shard
 from mrkd.on_ray.score.timings import Meter
 from mrkd.storage import Fetched
 
 T = TypeVar("T")
 Row = Mapping[str, Any]
-"""Of a plan (`schema.PLAN`)."""
+"""A row of a plan (`schema.PLAN`)."""
 
 
 def read_images(
@@ -33,18 +32,18 @@ def read_images(
     last: bool,
     meter: Meter,
 ) -> list[T | Decoded]:
-    """What `use` makes of each image's bytes, in order; what is wrong with one in its place.
+    """The result of `use` for each image's bytes, in order, or the error of the image.
 
     Args:
-        rows: of a plan.
-        config: of the archive.
-        use: called in threads, for the images that could be read.
+        rows: rows of a plan.
+        config: config of the archive.
+        use: function that is called in threads, for the images that could be read.
         threads: requests that are under way at one time.
-        last: whether an image that cannot be reached is an error like any other.
-        meter: of what the reading takes.
+        last: whether an unreachable image is an error like any other.
+        meter: meter of the reading.
 
     Raises:
-        StorageError: an image cannot be reached, and this is not the last try.
+        StorageError: an image is unreachable, and this is not the last try.
     """
     found: dict[int, T | Decoded] = {}
     used: dict[int, Future[T]] = {}
@@ -113,18 +112,13 @@ def decode(decoder: Preprocessor, row: Row, got: Fetched) -> Decoded:
     return decoder(row["image_uri"], got.data, etag=got.etag, attributes=attributes)
 
 
-def decoder_of(shard: Shard, workspace: str, config: ArchiveConfig) -> Preprocessor:
-    """The decoder for the shard's model.
+@lru_cache(maxsize=64)
+def decoder_of(workspace: str, category: str, version: str, config: ArchiveConfig) -> Preprocessor:
+    """The decoder for a model.
 
     Raises:
         ArtefactError: the model's card is damaged.
     """
-    assert shard.pin is not None
-    return _decoder(workspace, shard.category, shard.pin.version, config)
-
-
-@lru_cache(maxsize=64)
-def _decoder(workspace: str, category: str, version: str, config: ArchiveConfig) -> Preprocessor:
     card = artefact.read_card(workspace, category, version)
     return Preprocessor.of(card.model, DecodeLimits.of(config))
 

@@ -1,9 +1,9 @@
-"""A pass over a night's shards is made for the nodes that there are; one of these may be lost.
+"""Resizing of a pass's scorer pool after the loss of a node.
 
-Ray starts its scorers again on the nodes that are left. They find no room there, and what they had
-in hand waits for ever; or they find it, and none is left for those that read. So those that are too
-many are taken out of the pass: it goes on with fewer, or it fails, and the next one is made for the
-nodes that there are then.
+Ray starts the lost scorers again on the remaining nodes. Either they find no room there, and their
+shards wait for ever; or they find it, and leave none for the readers. So the surplus scorers are
+removed from the pass: it goes on with fewer, or it fails, and the next pass is made for the nodes
+that then exist.
 """
 
 from __future__ import annotations
@@ -21,49 +21,46 @@ from mrkd.config import PoolConfig
 from mrkd.errors import ConfigError
 from mrkd.on_ray import cluster, status_actor
 from mrkd.on_ray.cluster import Node, Pool
+from mrkd.on_ray.score.steps import SCORERS
 
 log = logging.getLogger(__name__)
 
 _GRACE_S, _AUTOSCALED_S = 20.0, 600.0
-"""For which nodes must be missed: a new one in a lost one's place may be under way."""
+"""Seconds for which nodes must be missing: a replacement may be under way."""
 
 
-def pool_in_place_of(before: Pool, found: Sequence[Node], config: PoolConfig) -> Pool:
-    """The pool for these nodes; the one before where they hold none, to wait for others.
+def resized_pool(before: Pool, found: Sequence[Node], config: PoolConfig) -> Pool:
+    """The pool for these nodes; the earlier pool where they hold none, to wait for other nodes.
 
-    Nor do CPUs take the place of GPUs, whose rows would be others.
+    CPUs never replace GPUs: the rows would differ.
     """
     try:
         pool = cluster.scorer_pool(found, config)
     except ConfigError as error:
         log.warning("no_room reason=%s", error)
         return before
-    return before if before.ask.gpus and not pool.ask.gpus else pool
+    return before if before.each.gpus and not pool.each.gpus else pool
 
 
-class Regrouping:
-    """Takes out of one pass the scorers that its nodes hold no longer.
+class PoolWatch:
+    """Removes from a pass the scorers for which its nodes have no room any longer.
 
-    Where they hold none at all, nothing is better than to wait for a node.
-
-    Args:
-        pool: of the pass.
-        board: where its scorers have put themselves down.
+    Where they have room for none at all, it waits for a node.
 
     Attributes:
-        done: whether any was taken out; what fails from then on is no shard's fault.
+        has_shrunk: whether any scorer was removed; a later failure is not a shard's fault.
     """
 
-    def __init__(self, pool: Pool, board: Any) -> None:
-        self.done = False
-        self._pool, self._board = pool, board
+    def __init__(self, pool: Pool, status: Any) -> None:
+        self.has_shrunk = False
+        self._pool, self._status = pool, status
         self._grace_s = _AUTOSCALED_S if cluster.is_autoscaled() else _GRACE_S
         self._since: float | None = None
 
     def look(self) -> None:
-        """Looks at the nodes; called every so often."""
+        """Checks the nodes; called at intervals."""
         try:
-            room = cluster.scorer_room(cluster.nodes(), self._pool.ask)
+            room = cluster.scorer_room(cluster.nodes(), self._pool.each)
         except RayError as error:
             log.warning("nodes_unknown reason=%s", " ".join(str(error).split())[:200])
             return
@@ -73,10 +70,11 @@ class Regrouping:
         self._since = self._since or time.monotonic()
         if not room or time.monotonic() - self._since < self._grace_s:
             return
-        # Those of a small pass may be few enough; those that are being started join later.
-        surplus = status_actor.ask(self._board.scorers.remote(), otherwise=[])[room:]
+        # A small pass may have few enough; scorers that are being started join later.
+        scorers = status_actor.ask(self._status.report_of.remote(SCORERS), otherwise={})
+        surplus = list(scorers.values())[room:]
         if surplus:
             log.warning("regroup scorers=%d before=%d", room, self._pool.size)
-            self.done, self._pool, self._since = True, replace(self._pool, size=room), None
+            self.has_shrunk, self._pool, self._since = True, replace(self._pool, size=room), None
         for scorer in surplus:
             ray.kill(scorer)

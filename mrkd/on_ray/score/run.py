@@ -1,10 +1,10 @@
-"""A night: an archive of images to rows in Parquet, each image exactly once.
+"""Night on Ray: an archive of images to rows in Parquet, each image exactly once.
 
-Plan, commit and close are `mrkd.nights.night`; how a revision is scored on Ray is `revision`:
+Plan, commit and close are in `mrkd.nights.night`; the scoring of a revision on Ray is in `passes`:
 
-    for each revision that is not closed, then for what is new:
+    for each revision that is not closed, then for the new images:
         todo -> the golden set -> passes of the pipeline -> manifest
-    parts, profile and page, from what is stored
+    parts, profile and page, from the stored rows
 """
 
 from __future__ import annotations
@@ -13,10 +13,8 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from types import TracebackType
-from typing import Self
 
 from mrkd import reports, storage
 from mrkd.config import ScoreConfig
@@ -29,7 +27,7 @@ from mrkd.nights.night import Night
 from mrkd.nights.shards import Pin
 from mrkd.on_ray import cluster
 from mrkd.on_ray.cluster import Node
-from mrkd.on_ray.recorded_run import STATES, RecordedRun
+from mrkd.on_ray.recorded_run import STATES, RecordedRun, recorded_run
 from mrkd.on_ray.score.deadline import deadline_of
 from mrkd.on_ray.score.passes import Committer, Done
 from mrkd.on_ray.score.timings import Meter, add_start
@@ -42,46 +40,35 @@ log = logging.getLogger(__name__)
 
 
 def run(config: ScoreConfig) -> Summary:
-    """Scores what the archive holds and the night does not, by the champions of the workspace.
+    """Scores the archive's images that the night lacks, by the champions of the workspace.
 
-    A signal (SIGTERM, SIGINT) ends it with a verdict.
+    A signal (SIGTERM, SIGINT) ends it with a summary.
 
     Raises:
-        ConfigError: there is no archive or no model, the template or the pool cannot be, or the
-            night was planned otherwise; nothing was started.
+        ConfigError: the archive or every model is missing, the template or the pool is impossible,
+            or the night was planned with another config; nothing was started.
         StoppedError: a signal ended it; the same command goes on.
         NightError: another run holds the night, or shards could not be committed;
-            what was committed stands, and the same command goes on from there.
+            committed rows are kept, and the same command goes on from there.
         ArtefactError: a model is damaged.
         StorageError: the workspace or the archive cannot be read or written.
     """
     versions = _check(config)
     night = Night(config.workspace, config.run)
-    with night.lease() as lease, RecordedRun("score", config.run, night.uri, lease) as verdict:
-        try:
-            with cluster.stoppable():
-                with _Start(night, config, versions, lease) as start:
-                    manifests = start.close_all()
-                uris, num_alerts, reasons = _tell(night, config)
-                reasons = start.problems + reasons
-                return _end(verdict, night, manifests, config, uris, num_alerts, reasons)
-        except KeyboardInterrupt as error:
-            raise StoppedError(
-                "the night was stopped: start it again, which goes on; what is committed stands"
-            ) from error
+    with night.lease() as lease, recorded_run("score", config.run, night.uri, lease) as record:
+        with ExitStack() as stack:
+            start = _Start(night, config, versions, lease, stack)
+            stack.callback(start.store)
+            manifests = start.close_all()
+        uris, num_alerts, reasons = _report(night, config)
+        return _end(record, night, manifests, config, uris, num_alerts, start.problems + reasons)
 
 
 def run_late(first: Summary, nights: Sequence[ScoreConfig]) -> Summary:
-    """Scores what came late for earlier days, each a revision of its own night.
+    """Scores the images that came late for earlier days, each day as a revision of its own night.
 
-    A day that has no archive is passed by. One that fails keeps no other one.
-
-    Args:
-        first: the verdict of the day itself.
-        nights: of the days before.
-
-    Returns:
-        The day's verdict, with what was late among its counts and reasons.
+    A day without an archive is skipped. One that fails does not end the others. Returns the summary
+    of the day itself, `first`, with the late images among its counts and reasons.
 
     Raises:
         StoppedError: a signal ended it; the same command goes on.
@@ -100,79 +87,72 @@ def run_late(first: Summary, nights: Sequence[ScoreConfig]) -> Summary:
             reasons.append(f"{config.run}: {error}")
             continue
         codes.append(late.exit_code)
-        # What is said of a model once holds for every night that it decided.
+        # A warning about a model, given once, holds for every night that it decided.
         news = [reason for reason in late.reasons if reason not in first.reasons]
         reasons += [f"{config.run}: {reason}" for reason in news]
         if late.counts["images"]:
             behind += 1
             images += late.counts["images"]
             reasons.append(f"{config.run}: {late.counts['images']} images came late")
-    # What failed goes before what is only partial.
+    # A failure has priority over a partial end.
     code = min((code for code in codes if code), default=0)
     counts = {**first.counts, "late_images": images, "late_nights": behind}
     return replace(first, exit_code=code, state=STATES[code], counts=counts, reasons=reasons)
 
 
 def _check(config: ScoreConfig) -> dict[str, str]:
-    """Refuses what is most likely misspelt, before anything is started; the version set."""
+    """Refuses what is most likely misspelt, before anything is started; returns the versions."""
     archive.Template(config.archive.template)
     if unknown := sorted(set(config.retry_errors) - set(ERROR_KINDS)):
         raise ConfigError(
             f"retry_errors holds {', '.join(unknown)}{nearest(unknown[0], list(ERROR_KINDS))}"
         )
-    check_places(config.workspace, config.archive.manifest or config.archive.uri)
+    check_roots(config.workspace, config.archive.manifest or config.archive.uri)
     if config.golden.uri:
         reference_parts.list_references(config)
     alerts.url_of(config.alerts)
     return model_versions.read(config.models, config.workspace)
 
 
+@dataclass
 class _Start:
-    """One start of a night, within a `with` block, whose end is told in `night.json`.
+    """One start of a night.
 
     Attributes:
-        problems: of the golden set, where the night was forced to go on.
+        problems: deviations of the golden set, where the night was forced to go on.
     """
 
-    def __init__(
-        self, night: Night, config: ScoreConfig, versions: Mapping[str, str], lease: Lease
-    ) -> None:
-        self.problems: list[str] = []
-        self._night, self._config, self._lease = night, config, lease
-        self._versions = versions
-        self._meter, self._started_at = Meter(), now()
-        self._ray = ExitStack()
-        self._committer: Committer | None = None
-        self._revision: int | None = None
-        self._nodes: list[Node] = []
+    _night: Night
+    _config: ScoreConfig
+    _versions: Mapping[str, str]
+    _lease: Lease
+    _stack: ExitStack
+    problems: list[str] = field(default_factory=list)
+    _meter: Meter = field(default_factory=Meter)
+    _started_at: str = field(default_factory=now)
+    _committer: Committer | None = None
+    _revision: int | None = None
+    _nodes: Sequence[Node] = ()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        with self._ray:
-            if self._revision is not None:
-                done = self._committer.done if self._committer else Done()
-                facts = {
-                    "revision": self._revision,
-                    "started_at": self._started_at,
-                    "finished_at": now(),
-                    "images": done.images,
-                    "images_per_s": round(done.images_per_s, 2),
-                    "attempts": done.passes,
-                    "cpus": sum(node.cpus for node in self._nodes),
-                    "gpus": sum(node.gpus for node in self._nodes),
-                }
-                took = self._meter.took() + done.took
-                add_start(self._night, self._config, facts, took)
+    def store(self) -> None:
+        """Adds the start to `night.json`, if it came to a revision."""
+        if self._revision is None:
+            return
+        done = self._committer.done if self._committer else Done()
+        facts = {
+            "revision": self._revision,
+            "started_at": self._started_at,
+            "finished_at": now(),
+            "images": done.images,
+            "images_per_s": round(done.images_per_s, 2),
+            "attempts": done.passes,
+            "cpus": sum(node.cpus for node in self._nodes),
+            "gpus": sum(node.gpus for node in self._nodes),
+        }
+        add_start(self._night, self._config, facts, self._meter.took() + done.took)
 
     def close_all(self) -> list[Manifest]:
-        """Scores and closes what is left of the night, then what is new."""
+        """Scores and closes the unfinished revisions of the night, then the new images."""
         manifests: list[Manifest] = []
         revisions = self._night.revisions(self._config, self._pin)
         while True:
@@ -185,13 +165,13 @@ class _Start:
                 if self._config.golden.uri:  # else the plan need not be read again
                     self.problems += reference_parts.check(self._config, self._night.pins(revision))
                 self._on_ray().commit_all(shards)
-            # So a page that stands is of all that is closed, also after a start that was killed.
+            # So a page that exists shows all closed revisions, also after a start that was killed.
             storage.delete(_page_uri(self._night))
             with self._meter.time("close"):
                 manifests.append(self._night.close(revision))
 
     def _pin(self, category: str) -> Pin | None:
-        # Before the plan is stored, for which the pool may be none; Ray's start is no listing.
+        # Before the plan is stored: the pool may be refused. Ray's start does not count as listing.
         began = time.perf_counter()
         self._on_ray()
         self._meter.add("list", began - time.perf_counter())
@@ -199,24 +179,24 @@ class _Start:
 
     def _on_ray(self) -> Committer:
         if self._committer is None:
-            self._ray.enter_context(cluster.connect())
+            self._stack.enter_context(cluster.connect())
             self._nodes = cluster.nodes()
             pool = cluster.scorer_pool(self._nodes, self._config.pool)
             self._committer = Committer(self._night, self._config, pool, self._nodes, self._lease)
         return self._committer
 
 
-def check_places(workspace: str, root: str) -> None:
-    """Refuses places that are most likely misspelt.
+def check_roots(workspace: str, root: str) -> None:
+    """Refuses URIs that are most likely misspelt.
 
     Raises:
-        ConfigError: there is nothing at `root`, or no model in the workspace.
+        ConfigError: `root` does not hold a file, or the workspace does not hold a model.
     """
     if not storage.exists(root):
-        raise ConfigError(f"there is no file at or below {root!r}: correct the URI")
+        raise ConfigError(f"no file exists at or below {root!r}: correct the URI")
     if not storage.list_names(storage.join(workspace, "models")):
         raise ConfigError(
-            f"there is no model in workspace {workspace!r}: correct the URI, or train first"
+            f"no model exists in workspace {workspace!r}: correct the URI, or train first"
         )
 
 
@@ -224,12 +204,11 @@ def _page_uri(night: Night) -> str:
     return storage.join(night.uri, "report.html")
 
 
-def _tell(night: Night, config: ScoreConfig) -> tuple[dict[str, str], int, list[str]]:
-    """Parts, page and alerts; their URIs, the number of alerts, and what went wrong.
+def _report(night: Night, config: ScoreConfig) -> tuple[dict[str, str], int, list[str]]:
+    """Writes parts, page and alerts; their URIs, the number of alerts, and the problems.
 
-    Parts and page are made where no page stands any more.
-
-    The rows are committed by then: whatever is wrong here is told, and fails no night.
+    Parts and page are written where the page does not exist. The rows are committed by then: a
+    problem here is a reason of the summary, and does not fail the night.
     """
     uris: dict[str, str] = {}
     found: list[alerts.Alert] = []
@@ -241,20 +220,20 @@ def _tell(night: Night, config: ScoreConfig) -> tuple[dict[str, str], int, list[
             uris["report"] = reports.write_page(night.uri, data)
     except MrkdError as error:
         log.warning("night_not_told run=%s reason=%s", night.run, error)
-        reason = f"the rows stand, but their page does not ({error}): mrkd report {night.uri}"
+        reason = f"the rows are stored, their page is not ({error}): mrkd report {night.uri}"
         return uris, 0, [reason]
     try:
-        told, failure = alerts.tell(night.uri, night.run, found, config.alerts)
+        sent, failure = alerts.tell(night.uri, night.run, found, config.alerts)
     except MrkdError as error:
         log.warning("alerts_not_told run=%s reason=%s", night.run, error)
-        return uris, 0, [f"the rows and their page stand, but no alert was told: {error}"]
-    if told:
+        return uris, 0, [f"the rows and their page are stored, but no alert was sent: {error}"]
+    if sent:
         uris["alerts"] = storage.join(night.uri, alerts.RECORD)
-    return uris, len(told), [failure] if failure else []
+    return uris, len(sent), [failure] if failure else []
 
 
 def _end(
-    verdict: RecordedRun,
+    record: RecordedRun,
     night: Night,
     closed: Sequence[Manifest],
     config: ScoreConfig,
@@ -262,7 +241,7 @@ def _end(
     num_alerts: int,
     also: Sequence[str],
 ) -> Summary:
-    """The verdict over the images of the revisions that this start has closed."""
+    """The summary of the revisions that this start has closed."""
     kinds = count_rows(night.uri, closed)
     num_images = kinds.total()
     errors = {kind: n for kind, n in sorted(kinds.items()) if kind not in ("ok", "nok")}
@@ -272,8 +251,8 @@ def _end(
     shut = unopened(night.uri, config.archive.tars) if errors else []
     if shut:
         reasons.append(
-            f"{len(shut)} tars could not be opened ({shut[0]} is the first), and what they "
-            "hold is unknown: --retry-errors forbidden,missing,unreachable opens them again"
+            f"{len(shut)} tars could not be opened ({shut[0]} is the first), and their content "
+            "is unknown: --retry-errors forbidden,missing,unreachable opens them again"
         )
     if num_mapless := sum(one.num_degraded for one in closed):
         reasons.append(f"{num_mapless} images have no map, as the night was late")
@@ -282,7 +261,7 @@ def _end(
         if at and (late := datetime.fromisoformat(one.closed_at) - at) > timedelta(0):
             seconds = timedelta(seconds=round(late.total_seconds()))
             reasons.append(f"revision {one.revision} was closed {seconds} after its deadline")
-    return verdict.end(
+    return record.end(
         3 if shut or num_errors > config.max_error_share * num_images else 0,
         counts={
             "images": num_images,
@@ -296,13 +275,13 @@ def _end(
             **uris,
         },
         reasons=[*reasons, *also, *some_of(_doubts(night, closed))],
-        # A start that found nothing to do has nothing to say of a night that ended well before.
-        stored=bool(closed) or not _ended(night),
+        # A start that found nothing to do leaves the summary of a night that had ended.
+        stored=bool(closed) or not record.had_ended,
     )
 
 
 def _doubts(night: Night, closed: Sequence[Manifest]) -> list[str]:
-    """What people should know of the thresholds that decided, a line each."""
+    """Warnings about the thresholds that decided, a line each."""
     pins = {name: pin for one in closed for name, pin in one.pins.items() if pin}
 
     def doubt(category: str) -> str:
@@ -316,8 +295,3 @@ def _doubts(night: Night, closed: Sequence[Manifest]) -> list[str]:
         return f"category {category}: {warning}" if warning else ""
 
     return [line for line in in_threads(doubt, sorted(pins)) if line]
-
-
-def _ended(night: Night) -> bool:
-    uri = storage.join(night.uri, "summary.json")
-    return storage.stat(uri) is not None and storage.read_json(uri)["state"] in ("done", "partial")

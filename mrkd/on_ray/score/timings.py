@@ -1,4 +1,4 @@
-"""What the steps of a night took: seconds, requests to S3, memory; added up by the driver.
+"""Timings of a night's steps: seconds, requests to S3, memory; added up by the driver.
 
 Stored as `night.json`, one entry a start, for the night's page.
 """
@@ -24,18 +24,18 @@ log = logging.getLogger(__name__)
 
 SCHEMA = 1
 STAGES = ("list", "read", "decode", "score", "commit", "close")
-"""Of which the seconds are told; of those in workers, summed over processes."""
+"""Stages whose seconds are stored; those in workers summed over processes."""
 
 
 @dataclass(frozen=True)
 class Timings:
-    """What some steps took.
+    """Timings of some steps.
 
     Args:
-        seconds: by stage, of all processes together.
-        requests: by kind, as `storage.requests` counts them.
-        peak_rss_bytes: most bytes that any one process had in memory so far; those of Ray's object
-            store that it looked at are among them.
+        seconds: seconds by stage, of all processes together.
+        requests: number of requests by kind, counted by `storage.requests`.
+        peak_rss_bytes: most bytes that any one process had in memory so far, including those of
+            Ray's object store that it has read.
     """
 
     seconds: Mapping[str, float] = field(default_factory=dict)
@@ -43,7 +43,7 @@ class Timings:
     peak_rss_bytes: int = 0
 
     def __add__(self, other: Timings) -> Timings:
-        """Both together."""
+        """Both in sum."""
         seconds: Counter[str] = Counter(self.seconds)
         seconds.update(other.seconds)
         return Timings(
@@ -54,7 +54,7 @@ class Timings:
 
 
 class Meter:
-    """Measures what this process does from its making to `took`."""
+    """Measures this process from the meter's creation to `took`."""
 
     def __init__(self) -> None:
         self._before = storage.requests()
@@ -63,7 +63,7 @@ class Meter:
 
     @contextmanager
     def time(self, stage: str) -> Iterator[None]:
-        """Adds the seconds of a block to a stage, from any thread."""
+        """Adds the seconds of a block to a stage; for any thread."""
         began = time.perf_counter()
         try:
             yield
@@ -71,13 +71,13 @@ class Meter:
             self.add(stage, time.perf_counter() - began)
 
     def add(self, stage: str, seconds: float) -> None:
-        """Adds seconds to a stage, or takes them from it."""
+        """Adds seconds, which may be negative, to a stage."""
         with self._lock:
             self._seconds[stage] += seconds  # type: ignore[assignment] # floats add as well
 
     @contextmanager
     def time_threads(self) -> Iterator[Meter]:
-        """A block whose threads each time their own part: in sum they get the block's seconds."""
+        """A block whose threads each time their own part; in sum they add the block's seconds."""
         inner, began = Meter(), time.perf_counter()
         try:
             yield inner
@@ -87,19 +87,16 @@ class Meter:
                 self.add(stage, elapsed * seconds / (total or 1))
 
     def took(self) -> Timings:
-        """Since the making of this meter."""
+        """The timings since the meter's creation."""
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         return Timings(dict(self._seconds), storage.requests() - self._before, peak)
 
 
 def add_start(night: Night, config: ScoreConfig, start: Mapping[str, Any], took: Timings) -> None:
-    """Appends one start to the night's `night.json`; where that fails, the log says so.
+    """Appends one start to the night's `night.json`, with the timings of all processes.
 
-    Args:
-        night: of it.
-        config: of the run.
-        start: revision, started_at, finished_at, images, images_per_s, attempts, cpus, gpus.
-        took: of all processes.
+    `start` holds revision, started_at, finished_at, images, images_per_s, attempts, cpus, gpus. A
+    failure is logged.
     """
     uri = storage.join(night.uri, "night.json")
     seconds = {stage: round(took.seconds.get(stage, 0.0), 3) for stage in STAGES}

@@ -1,8 +1,8 @@
-"""A fleet: one training for each category, on what the cluster has.
+"""Fleet on Ray: one training for each category, within the cluster's resources.
 
 A category is a Ray task in which Ray Train's local mode runs the loop, or one that waits for a
-group of workers; README.md says why. One that is up to date is found by one small read and costs
-no task. What a fleet leaves behind: `mrkd/training/fleet_store.py`.
+group of workers; README.md gives the reasons. A category that is up to date is found by one small
+read and costs no task. The layout of a fleet's folder: `mrkd/training/fleet_store.py`.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from mrkd.nights.reviews.training_samples import load_samples
 from mrkd.on_ray import cluster, status_actor
 from mrkd.on_ray.category_tasks import run_each
 from mrkd.on_ray.cluster import Resources
-from mrkd.on_ray.recorded_run import RecordedRun
+from mrkd.on_ray.recorded_run import RecordedRun, recorded_run
 from mrkd.on_ray.train import workers
-from mrkd.on_ray.train.progress import FleetBoard, FleetProgress
+from mrkd.on_ray.train.progress import FleetProgress
 from mrkd.on_ray.train.workers import TrainingTask
 from mrkd.run_summary import Summary, some_of
 from mrkd.storage.thread_map import in_threads
@@ -30,30 +30,30 @@ Samples = Mapping[str, Sequence[Sample]]
 
 
 def run(config: TrainConfig) -> Summary:
-    """Trains every category that is not up to date; one that fails keeps no other from it.
+    """Trains every category that is not up to date; one that fails does not end the others.
 
-    The same call goes on where an earlier one was ended. A signal (SIGTERM, SIGINT) ends this one
-    with a verdict.
+    The same call goes on where an earlier one ended. A signal (SIGTERM, SIGINT) ends this one with
+    a summary.
 
     Raises:
-        ConfigError: the data, a network or what it asks of the cluster cannot be had; nothing was
-            started.
-        TeacherError: there are no such teacher weights.
+        ConfigError: the data or a network do not exist, or the cluster lacks the resources; nothing
+            was started.
+        TeacherError: the teacher weights do not exist.
         StorageError: the workspace cannot be read or written.
     """
     samples = load_samples(config)
     configs = config.for_categories(list(samples))
-    # Refuses what would fail in every category of a kind: no such weights, no such level.
+    # Refuses what would fail in every category: missing weights, a missing level.
     inputs = inputs_of_all(configs, samples)
     fleet = Fleet(config)
-    # Ray Train learns from the dashboard that a group's controller died, and frees its workers.
+    # Ray Train learns from the dashboard that a group's controller crashed, and frees its workers.
     in_groups = config.fleet.workers_per_category > 1
     with (
-        RecordedRun("train", config.run, fleet.uri) as verdict,
+        recorded_run("train", config.run, fleet.uri) as record,
         cluster.connect(dashboard=in_groups),
     ):
-        ask, at_once = _placement(config, len(samples))
-        # What an earlier start of this fleet has trained since it was forced is done.
+        resources, at_once = _resources(config, len(samples))
+        # Categories that an earlier, forced start of this fleet has trained are done.
         fleet.records |= fleet.begin()
         if not config.fleet.force:
             _find_up_to_date(fleet, inputs)
@@ -62,12 +62,12 @@ def run(config: TrainConfig) -> Summary:
             for name in samples
             if name not in fleet.records
         }
-        # The largest first, so that no long one is left alone at the end.
+        # The largest first, so that a long one is not left alone at the end.
         todo = sorted(work, key=lambda name: (-work[name], name))
-        board = status_actor.start(FleetBoard)
-        orders = {
-            name: (
-                TrainingTask(config, name, samples[name], fleet.checkpoints_uri(name), ask, board),
+        status = status_actor.start()
+        tasks = {
+            name: TrainingTask(
+                config, name, samples[name], fleet.checkpoints_uri(name), resources, status
             )
             for name in todo
         }
@@ -76,32 +76,27 @@ def run(config: TrainConfig) -> Summary:
             work,
             {name: steps_of(configs[name], samples[name]) for name in todo},
             num_up_to_date=len(fleet.records),
-            board=board,
+            status=status,
         )
+        progress.every_s = config.fleet.progress_s
         try:
-            with cluster.stoppable():
-                _train_each(fleet, orders, ask, at_once, progress)
+            with progress.published():
+                _train_each(fleet, tasks, resources, at_once, progress)
         except KeyboardInterrupt:
-            _leave(fleet, todo, progress)
-        return _close(fleet, verdict)
+            _store_stopped(fleet, todo, progress)
+        return _close(fleet, record)
 
 
-def _placement(config: TrainConfig, num_categories: int) -> tuple[Resources, int | None]:
-    """What a worker takes, and how many categories may be under way; None: Ray sees to it."""
-    found, size = cluster.nodes(), config.fleet.workers_per_category
-    ask = cluster.worker_ask(
-        found,
-        cpus=config.fleet.cpus_per_worker,
-        gpus=config.fleet.gpus_per_worker,
-        device=config.train.device,
-        num_workers=num_categories * size,
-    )
-    # A group's workers are no part of the task that waits for them, so that Ray cannot count them.
-    return ask, cluster.groups_at_once(found, ask, size) if size > 1 else None
+def _resources(config: TrainConfig, num_categories: int) -> tuple[Resources, int | None]:
+    """A worker's resources, and the categories under way at one time; None: Ray bounds them."""
+    size = config.fleet.workers_per_category
+    each = cluster.fleet_resources(config, num_categories * size)
+    # A group's workers are not part of the task that waits for them, and Ray cannot count them.
+    return each, cluster.groups_at_once(cluster.nodes(), each, size) if size > 1 else None
 
 
 def _find_up_to_date(fleet: Fleet, inputs: Mapping[str, str]) -> None:
-    """Ends the categories whose inputs have made a version before."""
+    """Ends the categories for which the inputs have a stored version."""
     workspace = fleet.config.workspace
 
     def look(name: str) -> CategoryResult | None:
@@ -114,23 +109,21 @@ def _find_up_to_date(fleet: Fleet, inputs: Mapping[str, str]) -> None:
 
 def _train_each(
     fleet: Fleet,
-    orders: Mapping[str, tuple[TrainingTask]],
-    ask: Resources,
+    tasks: Mapping[str, TrainingTask],
+    resources: Resources,
     at_once: int | None,
     progress: FleetProgress,
 ) -> None:
-    """Trains what is left, and stores how each category ended when it does."""
+    """Trains the categories, and stores the end of each at once."""
     options = fleet.config.fleet
     attempts = run_each(
         workers.train if at_once is None else workers.train_in_group,
-        orders,
-        ask if at_once is None else Resources(0.0),
+        {name: (task,) for name, task in tasks.items()},
+        resources if at_once is None else Resources(0.0),
         max_failures=options.max_failures,
         backoff_s=options.backoff_s,
         at_once=at_once,
         environment=None if at_once is None else workers.group_environment(),
-        tick=progress.tell,
-        tick_s=options.progress_s,
     )
     for attempt in attempts:
         traceback_uri = ""
@@ -140,7 +133,8 @@ def _train_each(
             )
         if not attempt.last:
             continue
-        record: dict[str, Any] = {"cpus": ask.cpus, "gpus": ask.gpus, "attempts": attempt.number}
+        record: dict[str, Any] = {"cpus": resources.cpus, "gpus": resources.gpus}
+        record["attempts"] = attempt.number
         if attempt.error:
             record |= {"status": "failed", "error": attempt.error, "traceback": traceback_uri}
         else:
@@ -149,8 +143,8 @@ def _train_each(
         progress.end(attempt.category, record["status"])
 
 
-def _leave(fleet: Fleet, todo: Sequence[str], progress: FleetProgress) -> None:
-    """Says of what has not ended how far it was; its checkpoint stays."""
+def _store_stopped(fleet: Fleet, todo: Sequence[str], progress: FleetProgress) -> None:
+    """Stores how far each category was that has not ended; its checkpoint remains."""
     under_way = progress.under_way()
     for name in todo:
         if name in fleet.records:
@@ -164,8 +158,8 @@ def _leave(fleet: Fleet, todo: Sequence[str], progress: FleetProgress) -> None:
         fleet.end(name, {"status": "not_started", "attempts": 0, "reason": reason})
 
 
-def _close(fleet: Fleet, verdict: RecordedRun) -> Summary:
-    """The page and the verdict."""
+def _close(fleet: Fleet, record: RecordedRun) -> Summary:
+    """Writes the page and the summary."""
     counts, failures = fleet.counts, fleet.failures
     stopped = counts["not_started"]
     fleet.close("stopped" if stopped else "done")
@@ -174,7 +168,7 @@ def _close(fleet: Fleet, verdict: RecordedRun) -> Summary:
     reasons += some_of(fleet.doubts)
     if stopped:
         reasons.insert(0, f"{stopped} categories are not done: start the fleet again to go on")
-    return verdict.end(
+    return record.end(
         1 if stopped else 3 if too_many else 0,
         counts=counts,
         uris={

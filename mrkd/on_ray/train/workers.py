@@ -1,9 +1,9 @@
-"""What a fleet's workers do: one category, alone or as a group."""
+"""Workers of a fleet: each trains one category, alone or as one of a group."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,75 +27,70 @@ log = logging.getLogger(__name__)
 
 
 def group_environment() -> dict[str, str]:
-    """Variables of `train_in_group` and of the controller and workers that it starts."""
+    """Environment variables of `train_in_group`, and of the controller and workers it starts."""
     return {
         "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
         "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
-        # What frees the workers of a controller that died looks for its cluster, and would take
-        # any other Ray of the machine for it.
+        # The process that frees the workers of a crashed controller looks for its cluster, and
+        # would take any other Ray of the machine for it.
         "RAY_ADDRESS": ray.get_runtime_context().gcs_address,
     }
 
 
 @dataclass(frozen=True)
 class TrainingTask:
-    """One category to train.
-
-    Args:
-        config: of the fleet.
-        category: its name.
-        samples: all of the category's.
-        checkpoints_uri: folder of its checkpoints.
-        ask: what a worker takes of its node.
-        board: where workers say how far they are.
-    """
+    """One category to train, with the resources of each worker and the status actor's handle."""
 
     config: TrainConfig
     category: str
     samples: Sequence[Sample]
     checkpoints_uri: str
-    ask: Resources
-    board: Any
+    resources: Resources
+    status: Any
 
 
-def train(order: TrainingTask) -> CategoryResult:
+def train(task: TrainingTask) -> CategoryResult:
     """Trains a category in this process, which is a task that holds the worker's resources."""
-    cluster.enter_worker(order.ask)
-    # Local mode calls it in this very process, so that its result needs no way back.
+    cluster.enter_worker(task.resources)
+    # Local mode calls the loop in this very process, so its result needs no transport.
     results: list[CategoryResult | None] = []
 
     def loop() -> None:
-        results.append(_train(order, ProcessGroup()))
+        results.append(_train(task, ProcessGroup()))
 
-    TorchTrainer(loop, scaling_config=ScalingConfig(num_workers=0, use_gpu=_on_gpu(order))).fit()
+    TorchTrainer(loop, scaling_config=ScalingConfig(num_workers=0, use_gpu=_on_gpu(task))).fit()
     (result,) = results
     assert result
     return result
 
 
-def train_in_group(order: TrainingTask) -> CategoryResult:
+def train_in_group(task: TrainingTask) -> CategoryResult:
     """Trains a category by a group of workers; this process, a task that holds nothing, waits.
 
     Raises:
-        Exception: what a worker raised; RuntimeError where one of them, or the controller, died.
+        Exception: the exception of a worker; RuntimeError where one of them, or the controller,
+            crashed.
     """
-    cluster.enter_worker(order.ask)
-    num_workers = order.config.fleet.workers_per_category
-    resources = {"CPU": order.ask.cpus} | ({"GPU": order.ask.gpus} if order.ask.gpus else {})
+
+    def loop() -> Any:
+        cluster.enter_worker(task.resources)
+        return _train(task, ProcessGroup.current())
+
+    cluster.enter_worker(task.resources)
     # Typed by hand: the stubs of ray.train are those of its first version.
     run_config: Any = RunConfig(
         name="ray_train",
-        storage_path=order.checkpoints_uri,
+        storage_path=task.checkpoints_uri,
         logging_config=LoggingConfig(log_level="ERROR"),
     )
     trainer = TorchTrainer(
-        _group_loop(order),
+        loop,
         scaling_config=ScalingConfig(
-            num_workers=num_workers,
-            use_gpu=bool(order.ask.gpus),
-            resources_per_worker=resources,
+            num_workers=task.config.fleet.workers_per_category,
+            use_gpu=bool(task.resources.gpus),
+            resources_per_worker=task.resources.by_name,
         ),
-        torch_config=TorchConfig(backend="nccl" if _on_gpu(order) else "gloo"),
+        torch_config=TorchConfig(backend="nccl" if _on_gpu(task) else "gloo"),
         run_config=run_config,
     )
     try:
@@ -107,66 +102,52 @@ def train_in_group(order: TrainingTask) -> CategoryResult:
 
 
 def _cause(error: TrainingFailedError) -> BaseException:
-    """What ended a group; where a worker raised something, the others say that they lost it."""
+    """The exception that ended a group: a worker's own, else that the group was lost."""
     failures = getattr(error, "worker_failures", {}).values()
-    # Ray Train wraps what a worker raises, and has no public way to it.
+    # Ray Train wraps a worker's exception, and has no public access to it.
     raised = [cause for one in failures if (cause := getattr(one, "_base_exc", None))]
     ours = [cause for cause in raised if isinstance(cause, MrkdError)]
     return (ours or raised or [RuntimeError(f"its group of workers was lost: {error}")])[0]
 
 
-def _group_loop(order: TrainingTask) -> Callable[[], Any]:
-    def loop() -> CategoryResult | None:
-        cluster.enter_worker(order.ask)
-        return _train(order, ProcessGroup.current())
-
-    return loop
-
-
-def _train(order: TrainingTask, group: ProcessGroup) -> CategoryResult | None:
-    """One worker's share; the result of the category on the first."""
-    first = group.rank == 0
-    gauges = _Gauges(order.config.run, order.category) if first else None
-    if first:
-        order.board.put.remote(order.category, {})
+def _train(task: TrainingTask, group: ProcessGroup) -> CategoryResult | None:
+    """One worker's share of a training; on the first worker the result of the category."""
+    is_first = group.rank == 0
+    gauges = _gauges() if is_first else {}
+    if is_first:
+        task.status.report.remote(task.category, {})
 
     def report(row: Mapping[str, Any]) -> None:
-        if gauges:
+        if is_first:
             figures = " ".join(f"{name}={value:.6g}" for name, value in row.items())
-            log.info("epoch_end category=%s %s", order.category, figures)
-            gauges.set(row)
-            order.board.put.remote(order.category, dict(row))
+            log.info("epoch_end category=%s %s", task.category, figures)
+            for name, gauge in gauges.items():
+                gauge.set(row[name], tags={"run": task.config.run, "category": task.category})
+            task.status.report.remote(task.category, dict(row))
         ray.train.report(dict(row))
 
-    work = train_category if first else assist
+    work = train_category if is_first else assist
     return work(
-        order.config,
-        order.category,
-        order.samples,
+        task.config,
+        task.category,
+        task.samples,
         report=report,
-        checkpoints_uri=order.checkpoints_uri,
+        checkpoints_uri=task.checkpoints_uri,
         group=group,
     )
 
 
-class _Gauges:
-    """What Prometheus may know of one training."""
-
-    def __init__(self, run: str, category: str) -> None:
-        self._tags = {"run": run, "category": category}
-        self._gauges = {
-            name: Gauge(f"mrkd_training_{name}", description=text, tag_keys=("run", "category"))
-            for name, text in (
-                ("loss", "Training loss of the last epoch."),
-                ("validation_loss", "Loss over held-out good images after the last epoch."),
-                ("step", "Optimiser steps taken."),
-            )
-        }
-
-    def set(self, row: Mapping[str, Any]) -> None:
-        for name, gauge in self._gauges.items():
-            gauge.set(row[name], tags=self._tags)
+def _gauges() -> dict[str, Gauge]:
+    """Gauges of a training for Prometheus, by the column of its report."""
+    return {
+        name: Gauge(f"mrkd_training_{name}", description=text, tag_keys=("run", "category"))
+        for name, text in (
+            ("loss", "Training loss of the last epoch."),
+            ("validation_loss", "Loss over held-out good images after the last epoch."),
+            ("step", "Optimiser steps taken."),
+        )
+    }
 
 
-def _on_gpu(order: TrainingTask) -> bool:
-    return order.ask.gpus > 0 and order.config.train.device != "cpu"
+def _on_gpu(task: TrainingTask) -> bool:
+    return task.resources.gpus > 0 and task.config.train.device != "cpu"

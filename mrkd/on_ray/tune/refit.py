@@ -1,10 +1,10 @@
-"""Who wins a search: its best configs trained anew with other seeds, and one look at the test."""
+"""Refits of a search: trains its best configs again with other seeds, and tests the winners."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import ray
@@ -18,36 +18,35 @@ from mrkd.training.search import Trial, comparable, importances, key_of, objecti
 log = logging.getLogger(__name__)
 
 DEFAULT = key_of({})
-"""The config that a search begins with."""
+"""Name of the config that a search begins with."""
 
 
 @dataclass(frozen=True)
 class RefitResult:
-    """What a group of categories was searched for.
+    """The winner of a group of categories.
 
     Args:
-        categories: that share a config.
+        categories: names of the categories, which share a config.
         best: refitted configs with their mean rank, the best first.
-        values: of the winner, by dotted key; none where it is the default, or there is none.
-        winner: its name; None where no training came to its end.
-        tests: of each category, `trial.test`.
+        values: values of the winner by dotted key; empty where it is the default, or None.
+        winner: name of the winner's config; None where every training failed.
+        tests: `trial.test` of each category.
+        untested: reason of each category that could not be tested.
     """
 
     categories: Sequence[str]
     best: Sequence[tuple[str, float]]
     values: Mapping[str, Any]
     winner: str | None
-    tests: Mapping[str, Mapping[str, Any]]
+    tests: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    untested: dict[str, str] = field(default_factory=dict)
 
     def to_dict(
         self, trials: Sequence[Trial], seed: int, log_keys: Collection[str]
     ) -> dict[str, Any]:
-        """Plain values for `search.json`, with what each key of the space decides.
+        """Plain values for `search.json`, with the importance of each key of the space.
 
-        Args:
-            trials: of the whole search.
-            seed: of the search's own trainings.
-            log_keys: of the space, drawn on a log scale.
+        `seed` is that of the search's own trainings, `log_keys` are drawn on a log scale.
         """
         tried = [one for one in trials if one.seed == seed and one.category in self.categories]
         found, _ = comparable(tried, self.categories)
@@ -67,22 +66,21 @@ class RefitResult:
         }
 
 
-def find(order: TrialTask, groups: Sequence[Sequence[str]]) -> list[RefitResult]:
+def find(task: TrialTask, groups: Sequence[Sequence[str]]) -> list[RefitResult]:
     """Trains the best of each group and the default with other seeds, and tests the winners.
 
-    Args:
-        order: of the search.
-        groups: categories that share a config.
+    Raises:
+        CategoryError: not one category could be tested.
     """
-    search, options = order.search, order.config.search
-    tried = [one for one in search.trials() if one.seed == order.config.train.seed]
+    search, options = task.search, task.config.search
+    tried = [one for one in search.trials() if one.seed == task.config.train.seed]
     values = {one.key: one.values for one in tried} | {DEFAULT: {}}
     chosen: list[list[str]] = []
     for categories in groups:
         mine = [one for one in tried if one.category in categories]
         keys = [key for key, _ in ranked(objectives(mine), categories)[: options.refit_best]]
         chosen.append([*keys, *([DEFAULT] if DEFAULT not in keys else [])])
-    first = order.config.train.seed + 1
+    first = task.config.train.seed + 1
     wanted = [
         Trial(category, values[key], first + n)
         for n in range(options.refit_seeds)
@@ -90,24 +88,27 @@ def find(order: TrialTask, groups: Sequence[Sequence[str]]) -> list[RefitResult]
         for key in keys
         for category in categories
     ]
-    refits = _train(order, wanted)
+    refits = _train(task, wanted)
     found = []
     for categories, keys in zip(groups, chosen, strict=True):
         mine = [one for one in refits if one.category in categories and one.key in keys]
         best = ranked(objectives(mine), categories)
         winner = best[0][0] if best else None
         own = values[winner] if winner else {}
-        found.append(RefitResult(categories, best, own, winner, {}))
-    tests = _test(order, found, refits)
-    return [
-        replace(one, tests={name: tests[name] for name in one.categories if name in tests})
-        for one in found
-    ]
+        found.append(RefitResult(categories, best, own, winner))
+    tests, untested = _test(task, found, refits)
+    if untested and not tests:
+        name, error = next(iter(untested.items()))
+        raise CategoryError(f"category {name} cannot be tested: {error}")
+    for one in found:
+        one.tests.update((name, tests[name]) for name in one.categories if name in tests)
+        one.untested.update((name, untested[name]) for name in one.categories if name in untested)
+    return found
 
 
-def _train(order: TrialTask, wanted: Sequence[Trial]) -> list[Trial]:
-    """The trainings that are wanted, as they ended; those that stand are not made again."""
-    search, fleet = order.search, order.config.fleet
+def _train(task: TrialTask, wanted: Sequence[Trial]) -> list[Trial]:
+    """The wanted trainings, ended; those that are stored are not repeated."""
+    search, fleet = task.search, task.config.fleet
     stored = [search.get(one.category, one.key, one.seed) for one in wanted]
     ended = [one for one in stored if one and one.has_ended]
     todo = {
@@ -115,21 +116,22 @@ def _train(order: TrialTask, wanted: Sequence[Trial]) -> list[Trial]:
         for one, before in zip(wanted, stored, strict=True)
         if before is None or not before.has_ended
     }
-    shared = ray.put(order)
+    shared = ray.put(task)
     attempts = run_each(
         trial.try_one,
         {name: (shared, one) for name, one in todo.items()},
-        order.ask,
+        task.resources,
         max_failures=fleet.max_failures,
         backoff_s=fleet.backoff_s,
-        at_once=order.config.search.trials_at_once or None,
+        at_once=task.config.search.trials_at_once or None,
     )
     for attempt in attempts:
         if not attempt.last:
             continue
         one = attempt.result or todo[attempt.category]
-        if attempt.error:
-            one.state, one.error = "failed", attempt.error
+        if attempt.cause:
+            trial.fail(one, attempt.cause)
+            one.error = attempt.error
             search.put(one)
         ended.append(one)
         log.info(
@@ -139,13 +141,14 @@ def _train(order: TrialTask, wanted: Sequence[Trial]) -> list[Trial]:
 
 
 def _test(
-    order: TrialTask, found: Sequence[RefitResult], refits: Sequence[Trial]
-) -> dict[str, dict[str, Any]]:
-    """What the winners and the default do on the images kept for the end, by category."""
-    search = order.search
+    task: TrialTask, found: Sequence[RefitResult], refits: Sequence[Trial]
+) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """The tests of winners and default by category, and the reasons of those that failed."""
+    search = task.search
     tests: dict[str, dict[str, Any]] = {}
+    failed: dict[str, str] = {}
     arguments: dict[str, tuple[Any, ...]] = {}
-    shared = ray.put(order)
+    shared = ray.put(task)
     for one in found:
         for name in one.categories if one.winner else ():
             if stored := search.get_test(name):
@@ -156,11 +159,11 @@ def _test(
             models = {side: [t for t in done if t.key == key] for side, key in sides.items()}
             arguments[name] = (shared, name, models)
     for attempt in run_each(
-        trial.test, arguments, order.ask, max_failures=order.config.fleet.max_failures
+        trial.test, arguments, task.resources, max_failures=task.config.fleet.max_failures
     ):
         if attempt.last and attempt.error:
-            raise CategoryError(f"category {attempt.category} cannot be tested: {attempt.error}")
-        if attempt.last:
+            failed[attempt.category] = attempt.error
+        elif attempt.last:
             tests[attempt.category] = attempt.result
             search.put_test(attempt.category, attempt.result)
-    return tests
+    return tests, failed

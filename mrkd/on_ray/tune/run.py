@@ -1,8 +1,8 @@
-"""A search on Ray Tune: trials, the best of them again with other seeds, the winner on a test.
+"""Search on Ray Tune: trials, refits of the best with other seeds, and a test of the winner.
 
 A trial is `trial.try_all`, which trains by the fleet's own `train_category`; Tune draws the configs
-and, at rungs, ends trials. What has been trained is kept by `mrkd/searches/`, not by Tune: a search
-that was killed draws the same configs, and a trial that has ended answers at once.
+and, at rungs, ends trials. Results are kept by `mrkd/training/search/`, not by Tune: a search that
+was killed draws the same configs, and a trial that has ended answers at once.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from dataclasses import replace
 from typing import Any
 
 from ray import tune
-from ray.exceptions import OutOfMemoryError
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
@@ -28,7 +27,7 @@ from mrkd.data.datasets import Sample
 from mrkd.errors import CategoryError, ConfigError
 from mrkd.nights.reviews.training_samples import load_samples
 from mrkd.on_ray import cluster, shared_features
-from mrkd.on_ray.recorded_run import RecordedRun
+from mrkd.on_ray.recorded_run import RecordedRun, recorded_run
 from mrkd.on_ray.tune import refit, spaces, trial
 from mrkd.on_ray.tune.refit import RefitResult
 from mrkd.on_ray.tune.spaces import Space
@@ -39,22 +38,23 @@ from mrkd.training.search import Search, Trial
 
 log = logging.getLogger(__name__)
 
-_JOINT = "joint"
 _ENVIRONMENT = {
-    # Its own files of results, into a folder that nobody reads.
+    # Tune's own files of results, which are not needed.
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    # It would keep the signal that ends a search for itself.
+    # Tune would handle the signal that ends a search itself.
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "RAY_AIR_NEW_OUTPUT": "0",
 }
 
 
 def run(config: SearchConfig) -> Summary:
-    """Searches, and writes trials, page and `best.toml`; the same call goes on where one was ended.
+    """Searches, and writes trials, page and `best.toml`; the same call goes on after an end.
 
     Raises:
-        ConfigError: data, space or cluster cannot serve; nothing was started.
-        TeacherError: there are no such teacher weights.
+        ConfigError: the data, the space or the cluster are unsuitable; nothing was started.
+        TeacherError: the teacher weights do not exist.
+        CategoryError: not one category could be tested.
+        StoppedError: a signal ended it; the same command goes on.
         StorageError: the workspace cannot be read or written.
     """
     samples = load_samples(config)
@@ -62,25 +62,24 @@ def run(config: SearchConfig) -> Summary:
     spaces.check(space, config)
     _check(config, space, samples)
     search = Search(config)
-    with RecordedRun("tune", config.run, search.uri) as verdict, cluster.connect():
-        order = _order(config, samples)
+    with (
+        recorded_run("tune", config.run, search.uri) as record,
+        cluster.connect(),
+        shared_features.shared_folder(search.uri) as features_folder,
+    ):
+        options = config.search
+        resources = cluster.fleet_resources(config, options.trials_at_once or options.trials)
+        task = TrialTask(config, samples, resources, features_folder)
         search.begin()
-        try:
-            with cluster.stoppable():
-                groups = _groups(config, samples)
-                for name, some in groups.items():
-                    _search(order, name, some, space)
-                found = refit.find(order, list(groups.values()))
-        except KeyboardInterrupt:
-            reason = "the search was stopped: start it again to go on"
-            return verdict.end(1, reasons=[reason])
-        finally:
-            shared_features.forget(order.features_folder)
-        return _close(order, found, space, verdict)
+        groups = [list(samples)] if options.scope == "joint" else [[name] for name in samples]
+        for group in groups:
+            _search(task, group, space)
+        found = refit.find(task, groups)
+        return _close(task, found, space, record)
 
 
 def _check(config: SearchConfig, space: Space, samples: Mapping[str, Sequence[Sample]]) -> None:
-    """Refuses what would fail in every trial of a kind: no such weights, level or label."""
+    """Refuses what would fail in every trial: missing weights, a missing level or label."""
     for pattern, table in config.category.items():
         for key in space:
             section, _, name = key.partition(".")
@@ -98,41 +97,21 @@ def _check(config: SearchConfig, space: Space, samples: Mapping[str, Sequence[Sa
             raise ConfigError(f"category {name}: {error}") from error
 
 
-def _order(config: SearchConfig, samples: Mapping[str, Sequence[Sample]]) -> TrialTask:
-    options = config.search
-    ask = cluster.worker_ask(
-        cluster.nodes(),
-        cpus=config.fleet.cpus_per_worker,
-        gpus=config.fleet.gpus_per_worker,
-        device=config.train.device,
-        num_workers=options.trials_at_once or options.trials,
-    )
-    return TrialTask(config, samples, ask, shared_features.folder_of(Search(config).uri))
-
-
-def _groups(config: SearchConfig, samples: Mapping[str, Sequence[Sample]]) -> dict[str, list[str]]:
-    """What is searched together: each category by itself, or all of them."""
-    if config.search.scope == "joint":
-        return {_JOINT: list(samples)}
-    return {name: [name] for name in samples}
-
-
-def _search(order: TrialTask, name: str, categories: Sequence[str], space: Space) -> None:
-    """The trials of a group, each ended in the search's folder when this returns."""
-    config, options, search = order.config, order.config.search, order.search
-    seed = config.train.seed
+def _search(task: TrialTask, categories: Sequence[str], space: Space) -> None:
+    """The trials of categories that share a config, ended in the search's folder afterwards."""
+    config, options, search = task.config, task.config.search, task.search
+    seed, name = config.train.seed, "joint" if options.scope == "joint" else categories[0]
     if _num_tried(search, categories, seed) >= options.trials:
         return
     os.environ.update(_ENVIRONMENT)
-    # It misses the files that are switched off above.
+    # It warns of the files that are switched off above.
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
-    one = replace(order, samples={c: order.samples[c] for c in categories})
-    ask = {"CPU": order.ask.cpus} | ({"GPU": order.ask.gpus} if order.ask.gpus else {})
+    one = replace(task, samples={c: task.samples[c] for c in categories})
     with tempfile.TemporaryDirectory(prefix="mrkd-tune-") as folder, warnings.catch_warnings():
-        # Optuna's of choices that are lists, which it keeps as they are.
+        # Optuna warns of choices that are lists, which it keeps unchanged.
         warnings.simplefilter("ignore", UserWarning)
         tuner = tune.Tuner(
-            tune.with_resources(tune.with_parameters(_trainable, order=one), ask),
+            tune.with_resources(tune.with_parameters(_trainable, task=one), one.resources.by_name),
             param_space=dict(space),
             tune_config=tune.TuneConfig(
                 metric="objective",
@@ -154,29 +133,27 @@ def _search(order: TrialTask, name: str, categories: Sequence[str], space: Space
     for number in range(len(grid)):
         result = grid[number]
         for category in categories:
-            _end(search, Trial(category, dict(result.config or {}), seed), result.error)
+            end_trial(search, Trial(category, dict(result.config or {}), seed), result.error)
 
 
 def _num_tried(search: Search, categories: Sequence[str], seed: int) -> int:
-    """Configs whose trials have all ended."""
+    """The number of configs whose trials have all ended."""
     mine = [one for one in search.trials() if one.seed == seed and one.category in categories]
     return sum(n == len(categories) for n in Counter(one.key for one in mine).values())
 
 
-def _trainable(values: Mapping[str, Any], order: TrialTask) -> None:
-    trial.try_all(order, values, order.config.train.seed, lambda row: tune.report(dict(row)))
+def _trainable(values: Mapping[str, Any], task: TrialTask) -> None:
+    trial.try_all(task, values, task.config.train.seed, lambda row: tune.report(dict(row)))
 
 
-def _end(search: Search, begun: Trial, error: BaseException | None) -> None:
-    """Says of a trial that did not end by itself why: its process died, or a rung ended it."""
+def end_trial(search: Search, begun: Trial, error: BaseException | str | None) -> None:
+    """Ends a trial that did not end by itself: an error ended its process, or a rung the trial."""
     stored = search.get(begun.category, begun.key, begun.seed) or begun
     if stored.has_ended:
         return
     stored.state = "pruned"
     if error is not None:
-        stored.error = " ".join(str(error).split())[-500:]
-        lost = isinstance(error, OutOfMemoryError) or "OutOfMemoryError" in str(error)
-        stored.state = "out_of_memory" if lost else "failed"
+        trial.fail(stored, error)
     search.put(stored)
 
 
@@ -216,15 +193,12 @@ class _Progress(tune.Callback):
         self._ended, self._best, self._began = 0, 0.0, time.monotonic()
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        """One that came to its end, or was ended at a rung."""
+        """Counts a trial that came to its end, or was ended at a rung."""
         self._best = max(self._best, float((trial.last_result or {}).get("objective", 0.0)))
-        self._tell()
+        self.on_trial_error(iteration, trials, trial)
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        """One whose process died for the last time."""
-        self._tell()
-
-    def _tell(self) -> None:
+        """Counts a trial whose process crashed for the last time."""
         self._ended += 1
         eta_s = (time.monotonic() - self._began) * (self._total / self._ended - 1)
         log.info(
@@ -238,17 +212,18 @@ class _Progress(tune.Callback):
 
 
 def _close(
-    order: TrialTask, found: Sequence[RefitResult], space: Space, verdict: RecordedRun
+    task: TrialTask, found: Sequence[RefitResult], space: Space, record: RecordedRun
 ) -> Summary:
-    """Table, best config, page and verdict."""
-    config, search = order.config, order.search
+    """Writes the table, the best config, the page and the summary."""
+    config, search = task.config, task.search
     trials = search.trials()
     keys = list(space)
     uris = {"trials": search.put_table(trials, keys)}
     log_keys = spaces.log_keys(space)
     groups = [one.to_dict(trials, config.train.seed, log_keys) for one in found]
     lost = [name for one in found if one.winner is None for name in one.categories]
-    if len(lost) < len(order.samples):
+    untested = {name: error for one in found for name, error in one.untested.items()}
+    if len(lost) < len(task.samples):
         uris["best"] = search.put_best(
             {name: one.values for one in found for name in one.categories if one.winner},
             joint=config.search.scope == "joint",
@@ -261,20 +236,24 @@ def _close(
             "groups": groups,
         }
     )
-    search.clear()
+    if not untested:  # else the next start tests again
+        search.clear()
     uris["report"] = reports.write_page(search.uri)
     states = Counter(one.state for one in trials)
     num_search = sum(one.seed == config.train.seed for one in trials)
     counts = {
-        "categories": len(order.samples),
+        "categories": len(task.samples),
         "trials": num_search,
         "refits": len(trials) - num_search,
         **{state: states[state] for state in ("done", "pruned", "failed", "out_of_memory")},
     }
-    too_many = len(lost) > config.fleet.max_failed_share * len(order.samples)
-    return verdict.end(
-        3 if too_many else 0,
+    failed = len(lost) + len(untested)
+    return record.end(
+        3 if failed > config.fleet.max_failed_share * len(task.samples) else 0,
         counts=counts,
         uris=uris,
-        reasons=[f"category {name}: no trial came to its end; see trials.parquet" for name in lost],
+        reasons=[
+            *(f"category {name}: every trial failed; see trials.parquet" for name in lost),
+            *(f"category {name} cannot be tested: {error}" for name, error in untested.items()),
+        ],
     )

@@ -1,4 +1,4 @@
-"""Search spaces: what stands in `tune_spaces`, or in a file of the user's own."""
+"""Search spaces: modules of `tune_spaces`, or Python files of the user."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def load(name: str) -> Space:
     """A space by its name, or by the path of a Python file.
 
     Raises:
-        ConfigError: there is none, or it is no mapping of keys to `ray.tune` domains.
+        ConfigError: it does not exist, or is not a mapping of keys to `ray.tune` domains.
     """
     module = _file(name) if name.endswith(".py") else _module(name)
     space = getattr(module, "SPACE", None)
@@ -45,14 +45,14 @@ def load(name: str) -> Space:
     for key, domain in space.items():
         if not isinstance(domain, Domain):
             raise ConfigError(
-                f"search.space {name!r}: {key} is {domain!r}, no domain: take tune.choice, "
-                "tune.uniform or their like"
+                f"search.space {name!r}: {key} is {domain!r}, not a domain: use tune.choice, "
+                "tune.uniform or another of ray.tune"
             )
     return space
 
 
 def check(space: Space, config: SearchConfig) -> None:
-    """Whether every key of a space is one of the config, and the config takes its values.
+    """Checks that every key of a space is one of the config, and that the config takes its values.
 
     Raises:
         ConfigError: it does not, naming the key; or a key would change nothing.
@@ -77,12 +77,6 @@ def check(space: Space, config: SearchConfig) -> None:
         )
 
 
-def draw(space: Space, rng: random.Random) -> dict[str, Any]:
-    """One config of a space; for tests and forecasts, as a search draws its own."""
-    # Domains draw from numpy's generators, seeded by a number.
-    return {key: domain.sample(random_state=rng.randrange(2**31)) for key, domain in space.items()}
-
-
 def described(space: Space) -> dict[str, str]:
     """Each key of a space with its domain in words."""
     return {key: _words(domain) for key, domain in space.items()}
@@ -94,13 +88,13 @@ def log_keys(space: Space) -> list[str]:
 
 
 def choices(space: Space, key: str) -> list[Any]:
-    """What a key may be, where it is one of several; none where it is a range or is not there."""
+    """The choices of a key; empty where it is a range, or not in the space."""
     domain = space.get(key)
     return list(domain.categories) if isinstance(domain, Categorical) else []
 
 
 def _edges(domain: Domain) -> Iterator[Any]:
-    """Values that a config must take: every choice, of a range its ends and some between."""
+    """Values that a config must take: every choice; the ends of a range and some between."""
     if isinstance(domain, Categorical):
         yield from domain.categories
         return
@@ -122,7 +116,7 @@ def _words(domain: Domain) -> str:
 
 def _is_log(domain: Domain) -> bool:
     sampler = domain.get_sampler()  # type: ignore[no-untyped-call]
-    sampler = getattr(sampler, "sampler", sampler)  # of one that rounds
+    sampler = getattr(sampler, "sampler", sampler)  # inside one that rounds
     return type(sampler).__name__.strip("_").startswith("Log")
 
 
@@ -138,7 +132,7 @@ def _module(name: str) -> ModuleType:
 def _file(path: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(Path(path).stem, path)
     if spec is None or spec.loader is None or not Path(path).is_file():
-        raise ConfigError(f"search.space {path!r} is not there: check the path")
+        raise ConfigError(f"search.space {path!r} does not exist: check the path")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

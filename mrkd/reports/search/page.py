@@ -131,6 +131,8 @@ def _verdict(group: SearchGroup, metric: str) -> str:
         return "No training came to its end: see the errors below"
     if group.board[0]["is_default"]:
         return "Nothing that was tried is better than the config the search began with: keep it"
+    if not group.tests:
+        return "The winner was not tested: the summary of the search gives the reason"
     better, worse, unsure = _sorted_by_test(group.tests)
     if better and not worse and not unsure:
         return f"The winner is better than the default on the test, by {metric}"

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mrkd.config import FitConfig
-from mrkd.errors import CategoryError
+from mrkd.errors import CategoryError, MemoryShortError
 from mrkd.training.fit.process_group import ProcessGroup
 
 log = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ class Batches:
             rows: rows of the batch, equal on every worker; the last step's gradients are cleared.
 
         Raises:
-            CategoryError: memory runs out even with two images at a time.
+            MemoryShortError: memory runs out even with two images at a time.
         """
         before = self._norms.read()
         while True:
@@ -139,7 +139,7 @@ class Batches:
             torch.cuda.empty_cache()
         number = 2 * self.num_micro_batches
         if batch_size // number < _MIN_IMAGES:
-            raise CategoryError(
+            raise MemoryShortError(
                 f"out of memory with {math.ceil(batch_size / self.num_micro_batches)} images at a "
                 "time: lower model.image_size or train.cache_bytes, or give its worker more of a "
                 "GPU (fleet.gpus_per_worker)"

@@ -44,7 +44,7 @@ def _wrap_forward(module):
 
 
 _WRAPPED = {
-    "mrkd.data.images.decoding": _wrap_decoding,
+    "mrkd.data.images.decode": _wrap_decoding,
     "mrkd.model.inference.forward": _wrap_forward,
 }
 

@@ -3,14 +3,14 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mrkd.on_ray.score.crash_log import DEATHS, Death, spans_left
+from mrkd.on_ray.score.crash_log import MAX_CRASHES, Crash, spans_left
 
 URIS = [f"file:///archive/{n}.png" for n in range(8)]
 
 
 def died(span, at="score", image=None, *, low_memory=False):
     uri = None if image is None else URIS[image]
-    return Death(span.start, span.stop - 1, uri, at, "a signal", low_memory)
+    return Crash(span.start, span.stop - 1, uri, at, "a signal", low_memory)
 
 
 def test_a_shard_of_which_nothing_died_is_one_span():
@@ -78,4 +78,4 @@ def test_whatever_kills_is_given_up_and_all_else_is_scored_once(decoding, scorin
     _, lost = spans_left(URIS, deaths)
     assert set(lost) == decoding | scoring
     assert sorted(n for span in scored.values() for n in span) == sorted(set(range(8)) - set(lost))
-    assert len(deaths) <= len(lost) * (DEATHS + 3)
+    assert len(deaths) <= len(lost) * (MAX_CRASHES + 3)
