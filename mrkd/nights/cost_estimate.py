@@ -1,7 +1,7 @@
 """Forecast of a night before anything is started: `mrkd score --plan`.
 
 Seconds come from the workspace's last nights; without any, the largest category's model is timed
-here on noise. `Forecast`, `Rate` and the noise serve trainings too.
+here on noise. `Forecast`, `UnitCost` and the noise serve trainings too.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _NUM_NIGHTS = 3
 
 
 @dataclass(frozen=True)
-class Rate:
+class UnitCost:
     """What the units of some work take.
 
     Args:
@@ -79,7 +79,7 @@ class Forecast:
     rows: Sequence[Any]
     counts: Mapping[str, int]
     seconds: float
-    rate: Rate | None
+    rate: UnitCost | None
     price: PriceConfig
     started_at: str
     warning: str = ""
@@ -189,7 +189,7 @@ def _rows(plan: Plan, shards: Sequence[Shard]) -> list[NightCost]:
     ]
 
 
-def _recorded(config: ScoreConfig) -> Rate | None:
+def _recorded(config: ScoreConfig) -> UnitCost | None:
     """The rate of the newest nights that scored anything; None where none did."""
     root = storage.join(config.workspace, "nights")
     uris = [storage.join(root, name, "night.json") for name in storage.list_names(root)]
@@ -201,7 +201,7 @@ def _recorded(config: ScoreConfig) -> Rate | None:
     seconds = sum(start["images"] / start["images_per_s"] for start in newest)
     cpus, gpus = newest[-1]["cpus"], newest[-1]["gpus"]
     source = f"the last {len(newest)} starts of the workspace's nights"
-    return Rate(seconds / images, cpus, gpus, source)
+    return UnitCost(seconds / images, cpus, gpus, source)
 
 
 def _starts(uri: str) -> list[Mapping[str, Any]]:
@@ -221,7 +221,7 @@ def _starts(uri: str) -> list[Mapping[str, Any]]:
     return []
 
 
-def _timed(config: ScoreConfig, rows: Sequence[NightCost]) -> Rate:
+def _timed(config: ScoreConfig, rows: Sequence[NightCost]) -> UnitCost:
     """The rate of one batch of noise by the model with the most images, on the device here."""
     most = max(rows, key=lambda row: row.num_images)
     assert most.model_version is not None
@@ -233,7 +233,7 @@ def _timed(config: ScoreConfig, rows: Sequence[NightCost]) -> Rate:
     began = time.perf_counter()
     infer(model, pixels)
     what = "counted as one tile an image" if model.config.tiles else "without reading"
-    return Rate(
+    return UnitCost(
         image_s=(time.perf_counter() - began) / batch,
         cpus=float(os.cpu_count() or 1),
         gpus=1.0 if place.type == "cuda" else 0.0,

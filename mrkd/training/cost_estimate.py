@@ -20,7 +20,7 @@ from mrkd.model.detector import infer
 from mrkd.model.ensemble import Ensemble, model_of
 from mrkd.model.feature_cache import TeacherFeatures
 from mrkd.model.teacher import teacher_of
-from mrkd.nights.cost_estimate import Forecast, Rate, noise
+from mrkd.nights.cost_estimate import Forecast, UnitCost, noise
 from mrkd.nights.reviews.training_samples import load_samples
 from mrkd.run_summary import now
 from mrkd.storage.thread_map import in_threads
@@ -99,7 +99,7 @@ def forecast_search(config: SearchConfig) -> Forecast:
     return forecast(base, command="tune", times=number)
 
 
-def _seconds(config: TrainConfig, samples: Sequence[Sample], rate: Rate) -> float:
+def _seconds(config: TrainConfig, samples: Sequence[Sample], rate: UnitCost) -> float:
     stepped = _stepped_pixels(config, steps_of(config, samples))
     return rate.step_s * stepped + rate.image_s * work_of(config, samples)
 
@@ -116,7 +116,7 @@ def _num_bytes(root: str, samples: Mapping[str, Sequence[Sample]]) -> int:
     return sum(sizes.get(uri, 0) for uri in files)
 
 
-def _recorded(config: TrainConfig, *, with_steps: bool) -> Rate | None:
+def _recorded(config: TrainConfig, *, with_steps: bool) -> UnitCost | None:
     """The rate of the newest fleets of the workspace; None where none has trained anything."""
     root = storage.join(config.workspace, "fleets")
     fleets = []
@@ -145,10 +145,10 @@ def _recorded(config: TrainConfig, *, with_steps: bool) -> Rate | None:
         return None
     cpus, gpus = asks[0]
     source = f"{len(asks)} trainings of the workspace's last fleets"
-    return Rate(image_s / pixels, cpus, gpus, source, step_s / max(stepped, 1.0))
+    return UnitCost(image_s / pixels, cpus, gpus, source, step_s / max(stepped, 1.0))
 
 
-def _timed(config: TrainConfig) -> Rate:
+def _timed(config: TrainConfig) -> UnitCost:
     """The rate of a few steps on noise, on the device here."""
     model_config, size = config.model, config.model.image_size
     batch = config.train.batch_size
@@ -170,7 +170,7 @@ def _timed(config: TrainConfig) -> Rate:
         steps, step_s = fitted.steps, 1 / fitted.images_per_s
     pixels = float(size) ** 2
     on_gpu = place.type == "cuda"
-    return Rate(
+    return UnitCost(
         step_s=step_s / pixels,
         image_s=seen_s / pixels,
         cpus=config.fleet.cpus_per_worker or float(os.cpu_count() or 1),

@@ -134,7 +134,8 @@ _TITLE = re.compile(
 )
 _ARGUMENT = re.compile(r"(of|likewise|the same|as)\b", re.IGNORECASE)
 _IS_NO = re.compile(r"\b(is|are) no\b(?! (longer|more))")
-_WORDS = re.compile(r"\b(places?|pictures?|people|stands?|stood|told|said)\b", re.IGNORECASE)
+# A log key such as `stands=` stays: readers of logs know it.
+_WORDS = re.compile(r"\b(places?|pictures?|people|stands?|stood|told|said)\b(?!=)", re.IGNORECASE)
 _RIDDLE = re.compile(r"\b(likewise|whoever|hitherto|by and by|of it\b(?=[.;:]))", re.IGNORECASE)
 _ENTRY = re.compile(r" {4}\w+: (.*)")
 

@@ -100,7 +100,7 @@ class ShownMap:
 
 
 @dataclass(frozen=True)
-class ShownImage:
+class ExampleImage:
     """An image beside its ground truth and the maps of several variants.
 
     Args:
@@ -134,7 +134,7 @@ class CategoryData:
     name: str
     num_train: int
     num_judged: int
-    shown: Sequence[ShownImage]
+    shown: Sequence[ExampleImage]
     operating: Sequence[Row]
     rare: Sequence[Row] = ()
     leaks: Sequence[Row] = ()
@@ -277,7 +277,7 @@ class _AblationReader:
             num_leaks=len(found) if self.config.check_leaks else None,
         )
 
-    def _images(self, category: str) -> Iterator[ShownImage]:
+    def _images(self, category: str) -> Iterator[ExampleImage]:
         """The best, the median and the worst of each kind of defect by the base's own map."""
         runs = list(self._shown_runs(category))
         if not runs:
@@ -304,7 +304,7 @@ class _AblationReader:
                         maps.append(ShownMap(name, one, low))
                 size, resize = model["image_size"], model["resize"]
                 image = stored.scored_image(row, image_size=size, resize=resize)
-                yield ShownImage(image, rank, overlap, maps)
+                yield ExampleImage(image, rank, overlap, maps)
 
     def _shown_runs(self, category: str) -> Iterator[tuple[str, Run]]:
         """The first table's base, plain RD and the nearest neighbour, each with the first seed."""
