@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # whoever only decodes is spared torch's import: seconds, and memory
+if TYPE_CHECKING:  # decoding alone needs no torch, whose import takes seconds and memory
     from torch import Tensor
 
 

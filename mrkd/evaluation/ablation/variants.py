@@ -159,7 +159,7 @@ def _levels(config: EvalConfig) -> Table:
     count = len(config.model.taps) or 3
     numbers = range(1, count + 1)
     subsets = [s for size in numbers for s in itertools.combinations(numbers, size)]
-    # All of them are no subset, so that the arm shares its runs with the model itself.
+    # All of them are not a subset, so that the arm shares its runs with the model itself.
     arms = [
         Variant(_named(s), {**ALONE, "model.levels": [] if len(s) == count else list(s)})
         for s in subsets

@@ -41,7 +41,7 @@ def batches(file: DataFile) -> Iterator[pa.RecordBatch]:
     """
     with _explained(file.uri):
         for batch in _read(file):
-            batch.validate(full=True)  # else text that is no UTF-8 is met much later
+            batch.validate(full=True)  # else text that is not UTF-8 is met much later
             yield batch
 
 

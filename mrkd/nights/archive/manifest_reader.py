@@ -170,7 +170,7 @@ class _ManifestReader:
     def _canonical(self, text: str | None, *, is_member: bool) -> str:
         if not text:
             raise ValueError("it has no URI")
-        # A member's name is no path: were it made canonical, `x.tar#../y` would lead out of it.
+        # A member's name is not a path: were it made canonical, `x.tar#../y` would lead out of the tar.
         lower = text.lower()
         member = is_member or any(tar in lower for tar in self._tars)
         file, name = split_member(text, self._config.tars) if member else (text, "")
@@ -189,7 +189,7 @@ class _ManifestReader:
             # In them a plus means a space, a plus itself is %2B.
             key = unquote_plus(key, errors="strict")
         uri = f"s3://{bucket}/{key}"
-        storage.join(uri)  # refuses what is no bucket; a key may end with a slash
+        storage.join(uri)  # refuses what is not a bucket; a key may end with a slash
         return uri
 
     def _key(self, uri: str) -> str:

@@ -80,7 +80,7 @@ class Checkpoint:
                 part, _, name = key.partition(".")
                 parts[part][name] = tensor
             found = cls(**parts, **json.loads(facts))
-        # TypeError: another release's fields, or a header that is no table.
+        # TypeError: another release's fields, or a header that is not a table.
         except (
             safetensors.SafetensorError,
             struct.error,
