@@ -170,7 +170,7 @@ class _ManifestReader:
     def _canonical(self, text: str | None, *, is_member: bool) -> str:
         if not text:
             raise ValueError("it has no URI")
-        # A member's name is not a path: were it made canonical, `x.tar#../y` would lead out of the tar.
+        # A member's name is not a path: made canonical, `x.tar#../y` would leave it.
         lower = text.lower()
         member = is_member or any(tar in lower for tar in self._tars)
         file, name = split_member(text, self._config.tars) if member else (text, "")
