@@ -11,7 +11,8 @@ from tests.support.models import small_config
 SCRIPT = """
 import sys, ray
 from mrkd.config import ScoreConfig, TrainConfig
-from mrkd.on_ray import score, train
+from mrkd.on_ray.score import run as score
+from mrkd.on_ray.train import run as train
 
 verb, num_gpus, text = sys.argv[1:]
 ray.init(address="local", num_cpus=2, num_gpus=int(num_gpus), include_dashboard=False)
@@ -23,15 +24,15 @@ CROWD = """
 import sys
 from pathlib import Path
 import ray
-from mrkd.on_ray import session
+from mrkd.on_ray import cluster
 from mrkd.on_ray.category_tasks import run_each
 from tests.support.crowd import meet
 
 folder, gpus = Path(sys.argv[1]), float(sys.argv[2])
 num_gpus, number, crowd = map(int, sys.argv[3:])
 ray.init(address="local", num_cpus=2, num_gpus=num_gpus, include_dashboard=False)
-found = session.nodes()
-ask = session.worker_resources(found, cpus=0, gpus=gpus, device="cpu", num_workers=number)
+found = cluster.nodes()
+ask = cluster.worker_resources(found, cpus=0, gpus=gpus, device="cpu", num_workers=number)
 calls = {str(n): (folder, crowd) for n in range(number)}
 print(max(one.result for one in run_each(meet, calls, ask, max_failures=0)))
 """
