@@ -101,14 +101,10 @@ class Ensemble(TeacherModel):
         )
         own = (STUDENT,) if self.student else ()
         self.detectors, self.names = own + SCORED, (*own, *SCORED, FINE)
-        for name, size in (
-            ("score", len(self.detectors)),
-            ("whole", len(SCORED)),
-            ("map", len(own) + 1),
-        ):
-            centre = "bound" if name == "whole" else "mean"
-            self.register_buffer(f"{name}_{centre}", torch.zeros(size))
-            self.register_buffer(f"{name}_std", torch.ones(size))
+        sizes = len(self.detectors), len(SCORED), len(own) + 1
+        for centre, size in zip(("score_mean", "whole_bound", "map_mean"), sizes, strict=True):
+            self.register_buffer(centre, torch.zeros(size))
+            self.register_buffer(f"{centre.partition('_')[0]}_std", torch.ones(size))
 
     def grid(self, name: str) -> CellGaussian:
         """The Gaussians of a grid."""
@@ -151,7 +147,7 @@ class Ensemble(TeacherModel):
         """Each detector's smoothed map at input size, in the order of `names`: `[B, K, H, W]`."""
         own = []
         if self.student is not None and found.pairs is not None:
-            own.append(self.student.anomaly_map(found.pairs))
+            own.append(self.student.maps(found.pairs))
         own += [self.smoothed(name, found.distances[name]) for name in (*SCORED, FINE)]
         return torch.cat(own, 1)
 

@@ -119,11 +119,8 @@ def _num_bytes(root: str, samples: Mapping[str, Sequence[Sample]]) -> int:
 def _recorded(config: TrainConfig, *, with_steps: bool) -> UnitCost | None:
     """The rate of the newest fleets of the workspace; None where none has trained anything."""
     root = storage.join(config.workspace, "fleets")
-    fleets = []
-    for name in storage.list_names(root):
-        uri = storage.join(root, name, "fleet.json")
-        if storage.stat(uri):
-            fleets.append(storage.read_json(uri))
+    uris = [storage.join(root, name, "fleet.json") for name in storage.list_names(root)]
+    fleets = [storage.read_json(uri) for uri in uris if storage.stat(uri)]
     fleets.sort(key=lambda fleet: str(fleet["started_at"]), reverse=True)
     stepped, step_s, pixels, image_s, asks = 0.0, 0.0, 0.0, 0.0, []
     for fleet in fleets[:_NUM_FLEETS]:

@@ -55,7 +55,8 @@ class Fleet(RunFolder):
             trained; none after one that came to its end.
         """
         earlier: dict[str, dict[str, Any]] = {}
-        if not self._was_interrupted():
+        before = self.read_json(self.record)
+        if before is None or before["state"] == "done":
             self.remove("categories")
         elif self.config.fleet.force:
             # What is not forced is found by its inputs, this and every other fleet's.
@@ -111,11 +112,6 @@ class Fleet(RunFolder):
             for name, record in sorted(self.records.items())
             for doubt in doubts_of(record)
         ]
-
-    def _was_interrupted(self) -> bool:
-        """Whether the start before this one was killed or stopped."""
-        before = self.read_json(self.record)
-        return before is not None and before["state"] != "done"
 
 
 def doubts_of(record: Mapping[str, Any]) -> list[str]:

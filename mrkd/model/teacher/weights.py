@@ -111,8 +111,15 @@ def read_state(backbone: str, weights: str, sha256: str) -> tuple[str, dict[str,
     if source and source.kind == "package":
         where = _package_file(source)
     data = _download(where, allowed) if _is_http(where) else _read(where)
-    _check_digest(where, data, allowed, stated=bool(sha256))
-    return where, _parse(where, data)
+    if _matches(data, allowed):
+        return where, _parse(where, data)
+    found = f"{where} has sha256 {hashlib.sha256(data).hexdigest()} ({len(data)} bytes)"
+    if sha256:
+        raise TeacherError(f"{found}, expected {allowed[0]}: it is another or a damaged file")
+    raise TeacherError(
+        f"{found}; known: {', '.join(allowed)}. A damaged file? "
+        "If it is your own and you trust it, state that digest with --model.weights-sha256"
+    )
 
 
 def _package_file(source: WeightSource) -> str:
@@ -165,18 +172,6 @@ def _file_name(where: str) -> str:
 
 def _matches(data: bytes, allowed: tuple[str, ...]) -> bool:
     return hashlib.sha256(data).hexdigest().startswith(allowed)
-
-
-def _check_digest(where: str, data: bytes, allowed: tuple[str, ...], *, stated: bool) -> None:
-    if _matches(data, allowed):
-        return
-    found = f"{where} has sha256 {hashlib.sha256(data).hexdigest()} ({len(data)} bytes)"
-    if stated:
-        raise TeacherError(f"{found}, expected {allowed[0]}: it is another or a damaged file")
-    raise TeacherError(
-        f"{found}; known: {', '.join(allowed)}. A damaged file? "
-        "If it is your own and you trust it, state that digest with --model.weights-sha256"
-    )
 
 
 def _parse(where: str, data: bytes) -> dict[str, Tensor]:

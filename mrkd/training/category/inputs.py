@@ -33,18 +33,15 @@ from mrkd.training.fit.process_group import ProcessGroup
 log = logging.getLogger(__name__)
 
 
-class Clock:
+class Clock(dict[str, float]):
     """Seconds of each named stage."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
         """Times a `with` block as that stage."""
         began = time.perf_counter()
         yield
-        self.seconds[stage] = time.perf_counter() - began
+        self[stage] = time.perf_counter() - began
 
 
 @dataclass(frozen=True)

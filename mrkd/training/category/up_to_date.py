@@ -104,10 +104,7 @@ def standing(workspace: str, category: str, inputs: str) -> CategoryResult | Non
         inputs: `inputs_of` the category.
     """
     record = promotions.made_from(workspace, category, inputs)
-    if record is None:
-        return None
-    result = CategoryResult(**record)
-    return replace(result, status="up_to_date")
+    return None if record is None else replace(CategoryResult(**record), status="up_to_date")
 
 
 def _roi_etag(config: TrainConfig) -> str:

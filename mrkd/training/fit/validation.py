@@ -104,7 +104,7 @@ def calibrate_score(model: MRKD, features: TeacherFeatures) -> None:
     found = []
     for levels in features.batches():
         pairs = model.pairs(levels)
-        of_map = model.map_score(model.anomaly_map(pairs))
+        of_map = model.map_score(model.maps(pairs))
         found.append(torch.stack([of_map, model.gaussian_distance(pairs)]))
     std, mean = torch.std_mean(torch.cat(found, 1), dim=1)
     model.get_buffer("score_mean").copy_(mean)

@@ -7,7 +7,6 @@ validation side. A teacher sees them once: its features of them are kept.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -21,8 +20,7 @@ from mrkd.data.datasets import Sample
 from mrkd.data.datasets.sample import place_of
 from mrkd.data.images import Geometry
 from mrkd.data.preprocess import Decoded, Preprocessor
-from mrkd.data.roi import Roi
-from mrkd.errors import CategoryError, ImageDecodeError
+from mrkd.errors import CategoryError
 from mrkd.evaluation import metrics
 from mrkd.model import inference
 from mrkd.model.detector import Detector
@@ -127,25 +125,15 @@ def ask_synthetic(
 
     def look(number: int) -> list[tuple[Decoded, int, str | None, NDArray[np.bool_] | None]]:
         sample = ranked[number]
-        try:
-            data = datasets.read_image(sample)
-            rgb = images.decode(data)
-        except ImageDecodeError:
-            return []
-        roi: Roi | None = model.roi
-        if roi and roi.misfit(rgb.shape[:2]):
-            return []
-        key, region = hashlib.sha256(data).hexdigest(), roi.mask if roi else None
-        shown = [(0, rgb, np.zeros(rgb.shape[:2], bool))]
-        if number < num_damaged:
-            made = synthetic_defects.defects([rgb], seed=seed, keys=[key], inside=region)
-            shown += [(1, one.pixels, one.gt_mask) for one in made]
-        fitted = [(label, *decoder.fit(pixels), mask) for label, pixels, mask in shown]
+        drawn = synthetic_defects.read_and_draw(
+            sample, model.roi, seed=seed, with_defects=number < num_damaged
+        )
+        fitted = [(label, *decoder.fit(rgb), mask) for label, rgb, mask in drawn.shown]
         return [
             (
                 Decoded(sample.image_uri, pixels=pixels, geometry=geometry),
                 label,
-                key,
+                drawn.digest,
                 inside(images.resize_mask(mask, geometry), geometry),
             )
             for label, pixels, geometry, mask in fitted
