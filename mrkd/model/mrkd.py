@@ -205,9 +205,7 @@ class MRKD(TeacherModel):
     def image_score(self, map_B1HW: Tensor, pairs: FeaturePairs | None = None) -> Tensor:
         """One number an image, of its pixels inside: float32 `[B]`, higher is more anomalous.
 
-        Args:
-            map_B1HW: `maps` of the pairs.
-            pairs: needed where `gaussian` is on.
+        It is that of the `maps` of the pairs, which are needed where `gaussian` is on.
         """
         score = self.map_score(map_B1HW)
         if not self.config.gaussian:

@@ -47,14 +47,10 @@ class CategoryCost:
 
 
 def forecast(config: TrainConfig, *, command: str = "train", times: int = 1) -> Forecast:
-    """What `mrkd train` would do with this config; reads listings and records, and no image.
+    """What a command with this config would do; reads listings and records, and no image.
 
-    A category whose files were copied since counts as one to train: only reading them tells.
-
-    Args:
-        config: config of the fleet.
-        command: verb that would do it.
-        times: number of trainings of each category.
+    A category whose files were copied since counts as one to train: only reading them tells. Each
+    category is trained so many `times`.
 
     Returns:
         The forecast, the longest category first.

@@ -136,12 +136,7 @@ def score_good(
 
 @dataclass(frozen=True)
 class FoldScorers:
-    """Detectors, each with the images that it scores.
-
-    Args:
-        images: the category's good images.
-        own: detectors, each with the images that it scores.
-    """
+    """Detectors, each with the numbers of the images that it scores."""
 
     images: DecodedImages
     own: Sequence[tuple[Detector, Labels]]

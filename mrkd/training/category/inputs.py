@@ -50,15 +50,10 @@ class Job:
 
     Args:
         config: configuration of the category.
-        category: its name.
-        good: its good images.
         left_out: images of its folder in which a reviewer found a defect, a line each.
-        teacher: teacher of its model.
         inputs: `inputs_of` the category.
         version: name of the version that these inputs make.
         is_complete: whether that version is complete and not to be made again.
-        group: workers that share the training.
-        clock: seconds of each stage.
     """
 
     config: TrainConfig

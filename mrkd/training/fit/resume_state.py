@@ -61,11 +61,7 @@ class Checkpoint:
 
     @classmethod
     def from_bytes(cls, data: bytes, *, where: str) -> Self:
-        """The checkpoint of a file.
-
-        Args:
-            data: its content.
-            where: its URI, for errors.
+        """The checkpoint of a file's content; errors name `where` as its URI.
 
         Raises:
             ArtefactError: it is not what was written.

@@ -140,10 +140,8 @@ def by_labels(
 ) -> GateTrial | None:
     """The trial on a category's labelled images; None where there are none, or of one label alone.
 
-    Args:
-        rivals: the challenger, and the champion if there is one.
-        samples: all images of the category.
-        max_images: largest number of images of each label.
+    The rivals are the challenger and, if there is one, the champion; at most `max_images` of each
+    label are shown.
 
     Raises:
         CategoryError: a score of the challenger is not finite.
@@ -168,10 +166,7 @@ def by_defects(
 ) -> GateTrial | None:
     """The trial on good images and defects drawn on some of them; None where none is left.
 
-    Args:
-        rivals: the challenger, and the champion if there is one.
-        good: good training images, each with the sha256 of its file.
-        max_images: largest number of images of each label.
+    Arguments are those of `by_labels`, and good training images, each with its file's sha256.
 
     Raises:
         CategoryError: a score of the challenger is not finite.

@@ -112,13 +112,9 @@ def ask_labelled(samples: Sequence[Sample], model: Detector, *, max_images: int)
 def ask_synthetic(
     good: Sequence[Sample], model: Detector, *, max_images: int, seed: int = _SEED
 ) -> EvalSet:
-    """Good images, and some again with a defect of each kind; errors as `ask_labelled`.
+    """Good images that a model has not learnt, and some again with a defect of each kind.
 
-    Args:
-        good: images without a defect that the model has not learnt.
-        model: model whose size and region of interest they take.
-        max_images: largest number of images of each label.
-        seed: seed of the defects.
+    At most `max_images` of each label, `seed` draws the defects; errors as `ask_labelled`.
     """
     ranked = sorted(good, key=lambda one: (place_of(one.image_uri), one.image_uri))
     num_damaged = max_images // len(synthetic_defects.KINDS)
