@@ -55,21 +55,15 @@ class Normalised(NamedTuple):
 
 
 class Ensemble(TeacherModel):
-    """A `detector.Detector` of a student, if there is one, and cell Gaussians.
+    """A `detector.Detector` of a student, if there is one, and cell Gaussians; errors as its base.
 
     Args:
         config: the model's configuration; `cells` is on.
-        teacher: frozen; may be shared by any number of models.
-        roi: region of every image in which the part lies; None: everywhere.
         student: a student with this config, teacher and region; None: cells alone.
 
     Attributes:
         detectors: names of those that are scored.
         names: names of the maps, in the order of `maps`.
-
-    Raises:
-        CategoryError: the region is too small for the model's size.
-        ConfigError: there is a region of interest and the model takes tiles.
     """
 
     # Cells are fitted to features kept in float16: smaller variations would be rounding noise.

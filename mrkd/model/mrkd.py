@@ -57,8 +57,6 @@ class MRKD(TeacherModel):
 
     Args:
         config: which parts are on and how features are compared.
-        teacher: frozen; may be shared by any number of models.
-        roi: region of every image in which the part lies; None: everywhere.
 
     Raises:
         CategoryError: the region is too small for the model's size.

@@ -29,11 +29,7 @@ STATUSES = ("trained", "up_to_date", "failed", "not_started")
 
 
 class Fleet(RunFolder):
-    """Folder of one fleet, with the records of the categories that have ended so far.
-
-    Args:
-        config: configuration of the fleet.
-    """
+    """Folder of one fleet, with the records of the categories that have ended so far."""
 
     kind, record, version = "fleets", "fleet.json", FLEET_VERSION
     config: TrainConfig

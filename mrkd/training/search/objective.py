@@ -100,7 +100,8 @@ def ask_labelled(samples: Sequence[Sample], model: Detector, *, max_images: int)
     """
     decoder = Preprocessor.of(model.config)
     ranked = sorted(samples, key=lambda one: (place_of(one.image_uri), one.image_uri))
-    some = [one for label in (0, 1) for one in _of_label(ranked, label)[:max_images]]
+    by_label = ([one for one in ranked if one.gt_label == label] for label in (0, 1))
+    some = [one for of_label in by_label for one in of_label[:max_images]]
     found = []
     for sample, read in zip(some, preprocess.decode_samples(some, decoder), strict=True):
         image = inference.within(model.roi, read)
@@ -247,7 +248,3 @@ def _first_half(samples: Sequence[Sample]) -> set[str]:
 
 def _has_both(samples: Sequence[Sample]) -> bool:
     return {one.gt_label for one in samples} == {0, 1}
-
-
-def _of_label(samples: Sequence[Sample], label: int) -> list[Sample]:
-    return [one for one in samples if one.gt_label == label]

@@ -61,11 +61,7 @@ TRIALS = pa.schema(
 
 
 class Search(RunFolder):
-    """Folder of one search.
-
-    Args:
-        config: configuration of the search.
-    """
+    """Folder of one search."""
 
     kind, record, version = "searches", "search.json", SEARCH_VERSION
     config: SearchConfig
