@@ -77,7 +77,7 @@ class Checkpoint:
                 part, _, name = key.partition(".")
                 parts[part][name] = tensor
             found = cls(**parts, **json.loads(facts))
-        # TypeError: another release's fields, or a header that is no table.
+        # TypeError: another release's fields, or a header that is not a table.
         except (safetensors.SafetensorError, ValueError, LookupError, TypeError) as error:
             raise ArtefactError(f"{where} is not a checkpoint ({error}): delete it") from error
         if not intact:
