@@ -10,6 +10,7 @@ A defect is drawn in a window around its middle, so that its cost is that of its
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrkd import seeds
+from mrkd.data import datasets
+from mrkd.data import images as rasters
+from mrkd.data.datasets import Sample
+from mrkd.data.roi import Roi
+from mrkd.errors import ImageDecodeError, StorageError
 
 Kind = Literal["cut_paste", "texture", "scratch"]
 Size = Literal["small", "medium", "large"]
@@ -57,6 +63,44 @@ class Defect:
     gt_mask: NDArray[np.bool_]
     kind: Kind
     size: Size
+
+
+@dataclass(frozen=True)
+class DrawnImages:
+    """An image as stored and, if asked for, again with each kind of made defect.
+
+    Args:
+        digest: sha256 of its file; empty where there is none.
+        shown: label (1 with a made defect), uint8 RGB and bool mask of the defect `[H, W]` of each;
+            empty where the image cannot be read, or a region of interest does not fit it.
+    """
+
+    digest: str = ""
+    shown: Sequence[tuple[int, Pixels, NDArray[np.bool_]]] = ()
+
+
+def read_and_draw(sample: Sample, roi: Roi | None, *, seed: int, with_defects: bool) -> DrawnImages:
+    """An image and its made defects, which lie in the region of interest.
+
+    Raises:
+        StorageError: the image cannot be reached. It may come back, and a decision by the images
+            that could be read today would pass for one by all.
+    """
+    try:
+        data = datasets.read_image(sample)
+        rgb = rasters.decode(data)
+    except ImageDecodeError:
+        return DrawnImages()
+    except StorageError as error:
+        if error.kind == "unreachable":
+            raise
+        return DrawnImages()
+    if roi and roi.misfit(rgb.shape[:2]):
+        return DrawnImages()
+    digest, inside = hashlib.sha256(data).hexdigest(), roi.mask if roi else None
+    made = defects([rgb], seed=seed, keys=[digest], inside=inside) if with_defects else []
+    good = (0, rgb, np.zeros(rgb.shape[:2], bool))
+    return DrawnImages(digest, [good, *((1, one.pixels, one.gt_mask) for one in made)])
 
 
 def defects(

@@ -134,10 +134,8 @@ def smooth(map_B1HW: Tensor, sigma: float, *, roi: Tensor | None = None) -> Tens
     if sigma <= 0:
         return map_B1HW if roi is None else map_B1HW * roi
     size = (map_B1HW.shape[-2], map_B1HW.shape[-1])
-    if roi is None:
-        return _apply(map_B1HW[:, 0], size, sigma)[:, None]
-    inside_HW = _apply(roi[None], size, sigma).clamp_min(_TINY)
-    return (_apply(map_B1HW[:, 0] * roi, size, sigma) / inside_HW * roi)[:, None]
+    smoothed = _resized(map_B1HW[:, 0], roi, size, sigma)[:, None]
+    return smoothed if roi is None else smoothed * roi
 
 
 def image_score(

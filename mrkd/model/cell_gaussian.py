@@ -162,11 +162,7 @@ class CellGaussian(nn.Module):
         return found if self.cells_roi is None else found * self.cells_roi
 
     def fit(self, sums: Sums) -> None:
-        """Sets mean and covariance to those of good images.
-
-        Args:
-            sums: sums over at least one image.
-        """
+        """Sets mean and covariance to those of good images, one at least."""
         count, weight = sums.count, self.grid.weight
         mean = sums.total / count
         covariance = sums.outer / count - mean[:, :, None] * mean[:, None, :]

@@ -55,21 +55,15 @@ class Normalised(NamedTuple):
 
 
 class Ensemble(TeacherModel):
-    """A `detector.Detector` of a student, if there is one, and cell Gaussians.
+    """A `detector.Detector` of a student, if there is one, and cell Gaussians; errors as its base.
 
     Args:
         config: the model's configuration; `cells` is on.
-        teacher: frozen; may be shared by any number of models.
-        roi: region of every image in which the part lies; None: everywhere.
         student: a student with this config, teacher and region; None: cells alone.
 
     Attributes:
         detectors: names of those that are scored.
         names: names of the maps, in the order of `maps`.
-
-    Raises:
-        CategoryError: the region is too small for the model's size.
-        ConfigError: there is a region of interest and the model takes tiles.
     """
 
     # Cells are fitted to features kept in float16: smaller variations would be rounding noise.
@@ -101,14 +95,10 @@ class Ensemble(TeacherModel):
         )
         own = (STUDENT,) if self.student else ()
         self.detectors, self.names = own + SCORED, (*own, *SCORED, FINE)
-        for name, size in (
-            ("score", len(self.detectors)),
-            ("whole", len(SCORED)),
-            ("map", len(own) + 1),
-        ):
-            centre = "bound" if name == "whole" else "mean"
-            self.register_buffer(f"{name}_{centre}", torch.zeros(size))
-            self.register_buffer(f"{name}_std", torch.ones(size))
+        sizes = len(self.detectors), len(SCORED), len(own) + 1
+        for centre, size in zip(("score_mean", "whole_bound", "map_mean"), sizes, strict=True):
+            self.register_buffer(centre, torch.zeros(size))
+            self.register_buffer(f"{centre.partition('_')[0]}_std", torch.ones(size))
 
     def grid(self, name: str) -> CellGaussian:
         """The Gaussians of a grid."""
@@ -151,7 +141,7 @@ class Ensemble(TeacherModel):
         """Each detector's smoothed map at input size, in the order of `names`: `[B, K, H, W]`."""
         own = []
         if self.student is not None and found.pairs is not None:
-            own.append(self.student.anomaly_map(found.pairs))
+            own.append(self.student.maps(found.pairs))
         own += [self.smoothed(name, found.distances[name]) for name in (*SCORED, FINE)]
         return torch.cat(own, 1)
 

@@ -144,10 +144,9 @@ class TeacherFeatures:
 
     def batch(self, rows: Sequence[int] | NDArray[np.int64]) -> list[Tensor]:
         """float32 `[B, C_l, h_l, w_l]`, shallow to deep, on the teacher's device."""
-        index = torch.as_tensor(np.asarray(rows))
         return [
-            level[index].to(self.device, torch.float32, memory_format=torch.channels_last)
-            for level in self.levels
+            level.to(self.device, torch.float32, memory_format=torch.channels_last)
+            for level in self._stored(rows)
         ]
 
     def batches(self) -> Iterator[list[Tensor]]:
@@ -198,9 +197,6 @@ class _Some(TeacherFeatures):
 
     def shown(self, row: int) -> NDArray[np.uint8]:
         return self._whole.shown(int(self._rows[row]))
-
-    def batch(self, rows: Sequence[int] | NDArray[np.int64]) -> list[Tensor]:
-        return self._whole.batch(self._rows[np.asarray(rows)])
 
     def _stored(self, rows: Sequence[int] | NDArray[np.int64]) -> list[Tensor]:
         return self._whole._stored(self._rows[np.asarray(rows)])

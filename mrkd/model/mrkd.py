@@ -6,7 +6,6 @@ Shape letters: B batch, C channels, h w a level's size, H W the input's.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -40,27 +39,17 @@ _NUM_LEVELS = 3
 """Levels of a backbone that the student uses; deeper ones are for cell Gaussians alone."""
 
 
-@dataclass(frozen=True)
-class _Shape:
-    """The parts of a teacher's architecture that bottleneck and student repeat."""
-
-    block: Block
-    planes: int
-    embedding_blocks: int
-    decoder_blocks: tuple[int, ...]
-    base_width: int
-
-
-def _shape(name: str, channels: Sequence[int]) -> _Shape:
+def _shape(name: str, channels: Sequence[int]) -> tuple[Block, int, int, tuple[int, ...], int]:
+    """A teacher's block, planes, blocks to embed and to decode, and width, to be repeated."""
     match name:
         case "resnet18":
-            return _Shape(DecoderBlock, 512, 2, (2, 2, 2), 64)
+            return DecoderBlock, 512, 2, (2, 2, 2), 64
         case "resnet50":
-            return _Shape(BottleneckBlock, 512, 3, (6, 4, 3), 64)
+            return BottleneckBlock, 512, 3, (6, 4, 3), 64
         case "wide_resnet50_2":
-            return _Shape(BottleneckBlock, 512, 3, (6, 4, 3), 128)
+            return BottleneckBlock, 512, 3, (6, 4, 3), 128
         case _:
-            return _Shape(DecoderBlock, 2 * channels[-1], 2, (2,) * len(channels), 64)
+            return DecoderBlock, 2 * channels[-1], 2, (2,) * len(channels), 64
 
 
 class MRKD(TeacherModel):
@@ -68,8 +57,6 @@ class MRKD(TeacherModel):
 
     Args:
         config: which parts are on and how features are compared.
-        teacher: frozen; may be shared by any number of models.
-        roi: region of every image in which the part lies; None: everywhere.
 
     Raises:
         CategoryError: the region is too small for the model's size.
@@ -90,28 +77,23 @@ class MRKD(TeacherModel):
                 f"model.levels is {list(config.levels)}: {config.backbone} has {len(channels)}"
             )
         _check_size(config, strides[-1])
-        shape = _shape(teacher.name, channels)
+        block, planes, num_embedding, num_decoder, width = _shape(teacher.name, channels)
         deepest = channels[-1]
         self.fusion = MultiScaleFusion(channels, strides)
         self.attention = nn.Sequential(
             self._spatial_channel_attention(deepest), SimAM() if config.simam else nn.Identity()
         )
         self.embedding = stage(
-            shape.block,
-            deepest,
-            shape.planes,
-            shape.embedding_blocks,
-            resample="down",
-            base_width=shape.base_width,
+            block, deepest, planes, num_embedding, resample="down", base_width=width
         )
         self.decoder = Decoder(
-            shape.block,
-            shape.planes * shape.block.expansion,
+            block,
+            planes * block.expansion,
             channels,
             strides,
-            shape.decoder_blocks,
+            num_decoder,
             levels=self.levels,
-            base_width=shape.base_width,
+            base_width=width,
         )
         self.heads = nn.ModuleList(self._head(channels[n]) for n in self.levels)
         self.register_buffer("level_mean", torch.zeros(len(self.levels)))
@@ -196,23 +178,19 @@ class MRKD(TeacherModel):
         """float32 `[B, 3, H, W]`, normalised for the teacher, to pairs of the levels in use."""
         return self.pairs(self.teacher_features(images_B3HW))
 
-    def maps(self, found: FeaturePairs) -> Tensor:
-        """`anomaly_map`: one detector has one map, `[B, 1, H, W]`."""
-        return self.anomaly_map(found)
-
     def join(self, maps_BKHW: Tensor, found: FeaturePairs | None = None) -> Joined:
         """The map itself, and its score."""
         score = self.image_score(maps_BKHW, found)
         return Joined(maps_BKHW[:, 0], score, score[:, None])
 
-    def anomaly_map(self, pairs: FeaturePairs) -> Tensor:
+    def maps(self, found: FeaturePairs) -> Tensor:
         """The smoothed map at input size: float32 `[B, 1, H, W]`, higher is more anomalous.
 
         Zero outside the region of interest; a calibrated map may well be lower inside.
         """
         size = self.config.image_size
         return maps.anomaly_map(
-            maps.level_maps(pairs, anchor=self.config.anchor),
+            maps.level_maps(found, anchor=self.config.anchor),
             size=(size, size),
             combine=self.config.combine,
             mean=self.get_buffer("level_mean"),
@@ -225,9 +203,7 @@ class MRKD(TeacherModel):
     def image_score(self, map_B1HW: Tensor, pairs: FeaturePairs | None = None) -> Tensor:
         """One number an image, of its pixels inside: float32 `[B]`, higher is more anomalous.
 
-        Args:
-            map_B1HW: `anomaly_map` of the pairs.
-            pairs: needed where `gaussian` is on.
+        It is that of the `maps` of the pairs, which are needed where `gaussian` is on.
         """
         score = self.map_score(map_B1HW)
         if not self.config.gaussian:

@@ -47,14 +47,10 @@ class CategoryCost:
 
 
 def forecast(config: TrainConfig, *, command: str = "train", times: int = 1) -> Forecast:
-    """What `mrkd train` would do with this config; reads listings and records, and no image.
+    """What a command with this config would do; reads listings and records, and no image.
 
-    A category whose files were copied since counts as one to train: only reading them tells.
-
-    Args:
-        config: config of the fleet.
-        command: verb that would do it.
-        times: number of trainings of each category.
+    A category whose files were copied since counts as one to train: only reading them tells. Each
+    category is trained so many `times`.
 
     Returns:
         The forecast, the longest category first.
@@ -119,11 +115,8 @@ def _num_bytes(root: str, samples: Mapping[str, Sequence[Sample]]) -> int:
 def _recorded(config: TrainConfig, *, with_steps: bool) -> UnitCost | None:
     """The rate of the newest fleets of the workspace; None where none has trained anything."""
     root = storage.join(config.workspace, "fleets")
-    fleets = []
-    for name in storage.list_names(root):
-        uri = storage.join(root, name, "fleet.json")
-        if storage.stat(uri):
-            fleets.append(storage.read_json(uri))
+    uris = [storage.join(root, name, "fleet.json") for name in storage.list_names(root)]
+    fleets = [storage.read_json(uri) for uri in uris if storage.stat(uri)]
     fleets.sort(key=lambda fleet: str(fleet["started_at"]), reverse=True)
     stepped, step_s, pixels, image_s, asks = 0.0, 0.0, 0.0, 0.0, []
     for fleet in fleets[:_NUM_FLEETS]:

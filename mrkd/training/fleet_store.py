@@ -29,11 +29,7 @@ STATUSES = ("trained", "up_to_date", "failed", "not_started")
 
 
 class Fleet(RunFolder):
-    """Folder of one fleet, with the records of the categories that have ended so far.
-
-    Args:
-        config: configuration of the fleet.
-    """
+    """Folder of one fleet, with the records of the categories that have ended so far."""
 
     kind, record, version = "fleets", "fleet.json", FLEET_VERSION
     config: TrainConfig
@@ -55,7 +51,8 @@ class Fleet(RunFolder):
             trained; none after one that came to its end.
         """
         earlier: dict[str, dict[str, Any]] = {}
-        if not self._was_interrupted():
+        before = self.read_json(self.record)
+        if before is None or before["state"] == "done":
             self.remove("categories")
         elif self.config.fleet.force:
             # What is not forced is found by its inputs, this and every other fleet's.
@@ -111,11 +108,6 @@ class Fleet(RunFolder):
             for name, record in sorted(self.records.items())
             for doubt in doubts_of(record)
         ]
-
-    def _was_interrupted(self) -> bool:
-        """Whether the start before this one was killed or stopped."""
-        before = self.read_json(self.record)
-        return before is not None and before["state"] != "done"
 
 
 def doubts_of(record: Mapping[str, Any]) -> list[str]:

@@ -1,13 +1,11 @@
 """Files of a trained model: `model.json`, weights, calibrations, history; each with its digest.
 
-A folder of files, each with its digest, `model.json` written last.
-
     models/<category>/<version>/
       model.safetensors          bottleneck, student and feature mask generation; no teacher
       calibrations/<n>.json      thresholds and held-out scores; 1 is written with the model
       history.parquet            one row per epoch
       training_scores.parquet    the final model's score of each good image it was given
-      model.json                 what made the model, and sha256 and size of every file above
+      model.json                 written last: what made the model, sha256 and size of every file
     teachers/<backbone>-<sha256[:12]>.safetensors      stored once for all models
 
 JSON files are sealed (`checksummed_files`): every byte read back is a byte that was written.

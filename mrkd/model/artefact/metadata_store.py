@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any, TypeVar
 
 from mrkd import __version__, storage
 from mrkd.errors import ArtefactError, ConfigError
 from mrkd.model.artefact import checksummed_files
 from mrkd.model.artefact.model_card import CARD, Calibration, ModelCard
 from mrkd.storage import schema
+
+T = TypeVar("T")
 
 
 def folder_of(workspace: str, category: str, version: str) -> str:
@@ -23,10 +27,7 @@ def read_card(workspace: str, category: str, version: str) -> ModelCard:
         ArtefactError: it is missing (the version is unfinished), damaged, or of a newer mrkd.
     """
     uri = storage.join(folder_of(workspace, category, version), CARD)
-    try:
-        return ModelCard.from_json(checksummed_files.read_json(uri))
-    except (ConfigError, KeyError, TypeError, ValueError) as error:
-        raise _unknown(uri, error) from error
+    return _parsed(uri, ModelCard.from_json)
 
 
 def read_calibration(workspace: str, category: str, version: str, number: int) -> Calibration:
@@ -37,10 +38,7 @@ def read_calibration(workspace: str, category: str, version: str, number: int) -
     """
     folder = folder_of(workspace, category, version)
     uri = storage.join(folder, "calibrations", f"{number}.json")
-    try:
-        return Calibration.from_json(checksummed_files.read_json(uri))
-    except (KeyError, TypeError, ValueError) as error:
-        raise _unknown(uri, error) from error
+    return _parsed(uri, Calibration.from_json)
 
 
 def read_file(workspace: str, card: ModelCard, name: str) -> bytes:
@@ -87,8 +85,11 @@ def add_calibration(
             return new
 
 
-def _unknown(uri: str, error: Exception) -> ArtefactError:
-    return ArtefactError(
-        f"{uri} does not fit this version of mrkd ({__version__}): use the version that wrote it, "
-        f"or train again; {error}"
-    )
+def _parsed(uri: str, from_json: Callable[[dict[str, Any]], T]) -> T:
+    try:
+        return from_json(checksummed_files.read_json(uri))
+    except (ConfigError, KeyError, TypeError, ValueError) as error:
+        raise ArtefactError(
+            f"{uri} does not fit this version of mrkd ({__version__}): use the version that wrote "
+            f"it, or train again; {error}"
+        ) from error

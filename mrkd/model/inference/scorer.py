@@ -56,14 +56,7 @@ class Scorer:
         calibration: int = 1,
         rows: RowsConfig,
     ) -> list[dict[str, Any]]:
-        """One row of `schema.SCORES` for each image, in order, without `revision`.
-
-        Args:
-            decoded: images of one category, errors among them.
-            category: category of the images.
-            version: version of the model.
-            calibration: number of the calibration.
-            rows: what is stored.
+        """One row of `schema.SCORES` for each image, errors too, in order, without `revision`.
 
         Raises:
             ArtefactError: the model or its calibration is damaged or missing.

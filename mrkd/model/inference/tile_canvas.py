@@ -21,12 +21,7 @@ class Canvas:
         self.maps_KHW = torch.zeros(num_maps, *tiling.canvas, device=place)
 
     def add(self, number: int, tile_KSS: Tensor) -> None:
-        """Adds a tile's share.
-
-        Args:
-            number: number of the tile.
-            tile_KSS: its maps at the model's size, float32 `[K, S, S]`.
-        """
+        """Adds a tile's share: its maps at the model's size, float32 `[K, S, S]`."""
         rows, columns = self._tiling.tile(number)
         (top, bottom), (left, right) = rows.canvas, columns.canvas
         x, y, width, height = self._tiling.tile_geometry(number).valid

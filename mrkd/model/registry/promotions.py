@@ -251,11 +251,8 @@ def holds(workspace: str, category: str) -> dict[str, Hold]:
 def record_inputs(workspace: str, category: str, inputs: str, made: Mapping[str, Any]) -> None:
     """Stores the result that a category's inputs had, over an earlier one of these inputs.
 
-    Args:
-        workspace: URI.
-        category: its name.
-        inputs: a hash over all that decides a version, hexadecimal.
-        made: plain values, among them the name under `version`.
+    `inputs` is a hash over all that decides a version, hexadecimal; `made` holds plain values,
+    among them the name under `version`.
     """
     content = {"inputs": inputs, "made": dict(made)}
     storage.write_json(_inputs_uri(workspace, category, inputs), content)

@@ -26,8 +26,6 @@ class Shelf:
     """The registry's records of one category.
 
     Args:
-        workspace: URI.
-        category: its name.
         versions: names of the complete versions.
         promotions: all promotions, the newest last.
         holds: holds by version.
@@ -105,12 +103,8 @@ def shelf(workspace: str, category: str) -> Shelf:
 def list_versions(workspace: str, pattern: str = "*") -> list[dict[str, Any]]:
     """A row for each version: categories by name, in each the champion first, then the newest.
 
-    Args:
-        workspace: URI.
-        pattern: shell pattern of the categories.
-
     Raises:
-        ArtefactError: no category fits, or a record cannot be read.
+        ArtefactError: no category fits the shell pattern, or a record cannot be read.
         StorageError: the workspace cannot be read.
     """
     known = _categories(workspace)

@@ -136,11 +136,7 @@ def teacher_of(config: ModelConfig, *, seed: int) -> Teacher:
 
 
 def teacher_from_safetensors(data: bytes, *, where: str = "teacher weights") -> Teacher:
-    """The teacher whose `to_safetensors()` is `data`.
-
-    Args:
-        data: the bytes.
-        where: their source, for errors.
+    """The teacher whose `to_safetensors()` is `data`; errors name `where` as its source.
 
     Raises:
         TeacherError: they are not a teacher's, or do not fit the backbone that they name.

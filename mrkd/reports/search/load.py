@@ -84,7 +84,7 @@ def load_search_data(search_uri: str) -> SearchData:
         )
     files = storage.list_files(storage.join(search_uri, "trials"), suffixes=(".json",))
     read = in_threads(storage.read_json, [file.uri for file in files])
-    trials = [Trial.from_dict(one) for one in read]
+    trials = [Trial(**one) for one in read]
     best_uri = storage.join(search_uri, "best.toml")
     return SearchData(
         record,

@@ -113,8 +113,7 @@ def score_good(
             raw[:, 0], peaks = _as_held_out(raw[:, 0], split), _as_held_out(peaks, split)
         scores = model.joint_score(torch.from_numpy(raw).to(model.score_mean.device)).cpu().numpy()
         if _may_shift(model, split, config):
-            shift = _shift(model, raw, split, cross.features, config)
-            note = _shift_note(shift, len(split.groups))
+            note = _shift_note(_shift(model, raw, split, cross.features, config), len(split.groups))
     else:
         # In a search's trial the cells know the training side alone.
         numbers = split.held_out if cross else np.arange(len(images))
@@ -137,12 +136,7 @@ def score_good(
 
 @dataclass(frozen=True)
 class FoldScorers:
-    """Detectors, each with the images that it scores.
-
-    Args:
-        images: the category's good images.
-        own: detectors, each with the images that it scores.
-    """
+    """Detectors, each with the numbers of the images that it scores."""
 
     images: DecodedImages
     own: Sequence[tuple[Detector, Labels]]
@@ -199,7 +193,7 @@ def _set_map_scales(
     student = model.student
     if student is not None:
         held_out = features.of(images.squares_of(split.held_out))
-        own = (student.anomaly_map(student.pairs(levels)) for levels in held_out.batches())
+        own = (student.maps(student.pairs(levels)) for levels in held_out.batches())
         scales = [scale(own), *scales]
     mean, std = torch.tensor(scales).unbind(1)
     model.set_map_scales(mean, std)

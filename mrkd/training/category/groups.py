@@ -98,14 +98,7 @@ class Split:
 
 
 def split_of(images: DecodedImages, groups: Groups, config: FitConfig, *, sided: bool) -> Split:
-    """Folds and sides of a category's good images.
-
-    Args:
-        images: the category's good images, in the order of their content.
-        groups: groups of the images.
-        config: shares of the sides.
-        sided: whether there are sides; else all images calibrate.
-    """
+    """Folds of a category's good images, and sides if it is `sided`; else all images calibrate."""
     # Of one group nothing could be held out: each image is a group, and the calibration says so.
     folds = folds_of(groups if len(groups) > 1 else Groups(np.arange(len(images)), groups.source))
     calibrating = _calibrating(images)
@@ -134,13 +127,8 @@ def why_no_student(
 
     Beside cells, which need neither, a student needs enough images, and enough groups to hold some
     out on either side: with two of eight held out, ball screws' thresholds depended on which two (0
-    to 21 % of good parts called at 1 % asked, tests/bench/LOG.md).
-
-    Args:
-        model: configuration of the network.
-        train: configuration of its training.
-        images: its good images; only those that may be held out count.
-        groups: groups of the images.
+    to 21 % of good parts called at 1 % asked, tests/bench/LOG.md). Only images that may be held out
+    count.
     """
     if not model.cells:
         return ""
@@ -158,12 +146,7 @@ def why_no_student(
 
 
 def groups_of(images: DecodedImages, features: TeacherFeatures) -> Groups:
-    """The groups of a category's good images.
-
-    Args:
-        images: the category's good images, in the order of their content.
-        features: features of their squares.
-    """
+    """The groups of a category's good images, by the features of their squares if need be."""
     names = [one.sample.group for one in images.good]
     if any(name is not None for name in names):
         # An image without a group, such as a reviewed one, is a group of its own.

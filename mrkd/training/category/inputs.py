@@ -33,18 +33,15 @@ from mrkd.training.fit.process_group import ProcessGroup
 log = logging.getLogger(__name__)
 
 
-class Clock:
+class Clock(dict[str, float]):
     """Seconds of each named stage."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
         """Times a `with` block as that stage."""
         began = time.perf_counter()
         yield
-        self.seconds[stage] = time.perf_counter() - began
+        self[stage] = time.perf_counter() - began
 
 
 @dataclass(frozen=True)
@@ -53,15 +50,10 @@ class Job:
 
     Args:
         config: configuration of the category.
-        category: its name.
-        good: its good images.
         left_out: images of its folder in which a reviewer found a defect, a line each.
-        teacher: teacher of its model.
         inputs: `inputs_of` the category.
         version: name of the version that these inputs make.
         is_complete: whether that version is complete and not to be made again.
-        group: workers that share the training.
-        clock: seconds of each stage.
     """
 
     config: TrainConfig

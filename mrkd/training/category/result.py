@@ -12,9 +12,7 @@ class CategoryResult:
     """Result of one category's training that did not fail.
 
     Args:
-        category: its name.
         status: `up_to_date`: the same images, config and teacher made that version before.
-        version: version of the model.
         num_images: good images on each side of its student's training: train, validation,
             calibration; without a student all are calibration's.
         image_size: side of the model's input in pixels.
@@ -31,7 +29,6 @@ class CategoryResult:
         no_student: why the model has none though its config has one; else empty.
         seconds: seconds of each stage.
         started_at: when its worker began, UTC, ISO 8601.
-        finished_at: when it was done.
     """
 
     category: str

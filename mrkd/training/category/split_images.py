@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import tempfile
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,7 +68,9 @@ class DecodedImages:
     @cached_property
     def rows(self) -> list[slice]:
         """The squares of each image."""
-        ends = np.cumsum([_num_squares(image) for image in self.decoded]).tolist()
+        size = math.prod(self.pixels.shape[1:])
+        sizes = [image.pixels.size // size for image in self.decoded if image.pixels is not None]
+        ends = np.cumsum(sizes).tolist()
         return [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
 
     @property
@@ -91,7 +93,13 @@ class DecodedImages:
 
     def names(self, numbers: Iterable[int]) -> list[str]:
         """A name for each square of some images that depends on its content, not on its row."""
-        return [name for n in numbers for name in _names(self.good[n].digest, self.decoded[n])]
+        found = []
+        for n in numbers:
+            digest, pixels = self.good[n].digest, self.decoded[n].pixels
+            assert pixels is not None
+            tiled = pixels.ndim == 4
+            found += [f"{digest} {tile}" for tile in range(len(pixels))] if tiled else [digest]
+        return found
 
     @property
     def digests(self) -> list[str]:
@@ -167,7 +175,8 @@ def decode_good(good: list[GoodImage], decoder: Preprocessor) -> DecodedImages:
     skipped: list[str] = []
     found = preprocess.decode_samples([one.sample for one in good], decoder)
     with tempfile.TemporaryFile(prefix="mrkd-tiles-") if decoder.tiles else nullcontext() as file:
-        squares = _Squares(decoder.size, len(good), file)
+        shape, num_rows = (decoder.size, decoder.size, 3), 0
+        pixels = np.empty((0 if file else len(good), *shape), np.uint8)
         for one, decoded in zip(good, found, strict=True):
             if decoded.etag != one.digest:
                 raise CategoryError(
@@ -177,56 +186,22 @@ def decode_good(good: list[GoodImage], decoder: Preprocessor) -> DecodedImages:
             if decoded.pixels is None:
                 skipped.append(f"{decoded.image_uri}: {decoded.error_message}")
                 continue
-            kept.append((one, replace(decoded, pixels=None), squares.add(decoded.pixels)))
-        pixels = squares.array()
+            squares = decoded.pixels.reshape(-1, *shape)
+            rows = slice(num_rows, num_rows + len(squares))
+            if file:
+                file.write(squares.data)
+            else:
+                pixels[rows] = squares
+            kept.append((one, replace(decoded, pixels=None), rows))
+            num_rows = rows.stop
+        if file and num_rows:
+            # The map outlives the file, which has no name: the operating system pages the tiles of
+            # large images, and a killed process leaves nothing behind.
+            file.flush()
+            pixels = np.asarray(np.memmap(file, np.uint8, "r+", shape=(num_rows, *shape)))
     images = DecodedImages([], [], pixels, skipped)
     for one, decoded, rows in kept:
         images.good.append(one)
         own = pixels[rows] if decoder.tiles else pixels[rows.start]
         images.decoded.append(replace(decoded, pixels=own))
     return images
-
-
-class _Squares:
-    """Squares of the model's size, put one after another.
-
-    Args:
-        size: side of a square in pixels.
-        num_images: number of images of one square each, whose memory is taken at once.
-        file: file that holds them instead of memory, for the tiles of large images: it has no name,
-            the operating system pages it, and a killed process leaves nothing behind.
-    """
-
-    def __init__(self, size: int, num_images: int, file: IO[bytes] | None) -> None:
-        self._shape, self._file, self._num = (size, size, 3), file, 0
-        self._array = np.empty((0 if file else num_images, *self._shape), np.uint8)
-
-    def add(self, pixels: NDArray[np.uint8]) -> slice:
-        """Adds an image's squares; returns their rows."""
-        squares = pixels.reshape(-1, *self._shape)
-        rows = slice(self._num, self._num + len(squares))
-        if self._file:
-            self._file.write(squares.data)
-        else:
-            self._array[rows] = squares
-        self._num = rows.stop
-        return rows
-
-    def array(self) -> NDArray[np.uint8]:
-        """All of them, uint8 `[>= num, S, S, 3]`; it outlives the file."""
-        if not self._file or not self._num:
-            return self._array
-        self._file.flush()
-        return np.asarray(np.memmap(self._file, np.uint8, "r+", shape=(self._num, *self._shape)))
-
-
-def _num_squares(image: Decoded) -> int:
-    assert image.pixels is not None
-    return len(image.pixels) if image.pixels.ndim == 4 else 1
-
-
-def _names(digest: str, image: Decoded) -> list[str]:
-    assert image.pixels is not None
-    if image.pixels.ndim == 3:
-        return [digest]
-    return [f"{digest} {number}" for number in range(len(image.pixels))]

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from mrkd.config import RoiConfig, TrainConfig
-from mrkd.data.datasets import Sample, Side
+from mrkd.data.datasets import Sample
 from mrkd.data.preprocess import Preprocessor, map_policy
 from mrkd.data.roi import Roi
 from mrkd.errors import ArtefactError, CategoryError, NightError, StandsError, StorageError
@@ -81,7 +81,7 @@ def train_category(
     if job.is_complete:
         result = _stored(job)
     else:
-        fitted = _fit(job, _decode(job), report, checkpoints, probe)
+        fitted = _fit(job, report, checkpoints, probe)
         try:
             loaded, result = _save(job, fitted, probe)
         except StandsError:
@@ -100,7 +100,7 @@ def train_category(
     log.info("category_end category=%s status=%s version=%s", category, result.status, job.version)
     return replace(
         result,
-        seconds=job.clock.seconds,
+        seconds=dict(job.clock),
         started_at=started_at,
         finished_at=datetime.now(UTC).isoformat(),
     )
@@ -118,29 +118,12 @@ def assist(
     """A further worker's share of `train_category`; arguments and errors as there."""
     job = prepare(config, category, samples, group)
     if not job.is_complete:
-        _fit(job, _decode(job), report, Checkpoints(checkpoints_uri, job.version))
-
-
-def _decode(job: Job) -> DecodedImages:
-    model = job.config.model
-    with job.clock("decode"):
-        images = decode_good(job.good, Preprocessor.of(model))
-        check_count(images.good, images.skipped)
-    return images
+        _fit(job, report, Checkpoints(checkpoints_uri, job.version))
 
 
 @dataclass(frozen=True)
 class _Fitted:
-    """A trained model and its inputs.
-
-    Args:
-        model: in eval mode, not calibrated yet.
-        images: its good images.
-        split: their groups, folds and sides.
-        student: how its student's training went; None where it has none.
-        no_student: why it has none though its config has one; else empty.
-        cross: its cells; None where it has none.
-    """
+    """A trained model, not calibrated yet, and its inputs."""
 
     model: Model
     images: DecodedImages
@@ -149,20 +132,15 @@ class _Fitted:
     no_student: str
     cross: CrossFit | None
 
-    def samples_on(self, side: Side) -> list[Sample]:
-        """The good images on a side."""
-        return [self.images.good[n].sample for n in self.split.on(side)]
-
 
 def _fit(
-    job: Job,
-    images: DecodedImages,
-    report: Report | None,
-    checkpoints: Checkpoints,
-    probe: TrialHook | None = None,
+    job: Job, report: Report | None, checkpoints: Checkpoints, probe: TrialHook | None = None
 ) -> _Fitted:
     """The trained model, its student from the last checkpoint if there is one."""
     config = job.config.train
+    with job.clock("decode"):
+        images = decode_good(job.good, Preprocessor.of(job.config.model))
+        check_count(images.good, images.skipped)
     roi = _roi(job.config.roi, images)
     job.teacher.to(device.choose(config.device, "float32").device)
     with job.clock("features"):
@@ -299,7 +277,8 @@ def _marks(
 ) -> Mapping[str, Any]:
     loaded = loaded or _load(job)
     if fitted is not None:
-        samples = fitted.samples_on("validation")
+        good, split = fitted.images.good, fitted.split
+        samples = [good[n].sample for n in split.on("validation")]
     else:
         sides = artefact.read_sides(job.config.workspace, job.category, job.version)
         samples = [one.sample for one in job.good if sides.get(one.digest) == "validation"]

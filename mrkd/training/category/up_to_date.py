@@ -29,12 +29,8 @@ def inputs_of(config: TrainConfig, samples: Sequence[Sample], teacher_digest: st
     """A hash over all that decides a category's version, files by name and ETag.
 
     Equal hashes mean equal versions; a copied or touched file changes the hash and not the version,
-    which then costs reading the images, and nothing more.
-
-    Args:
-        config: configuration of the category, `TrainConfig.for_category`.
-        samples: all images of the category, as listed now.
-        teacher_digest: digest of its teacher.
+    which then costs reading the images, and nothing more. The config is the category's own
+    (`TrainConfig.for_category`).
     """
     good = good_samples(samples)
     listing = sorted((one.image_uri, one.etag, one.group or "") for one in good)
@@ -57,10 +53,6 @@ def inputs_of_all(
     configs: Mapping[str, TrainConfig], samples: Mapping[str, Sequence[Sample]]
 ) -> dict[str, str]:
     """`inputs_of` of each category; every kind of network is built once, without its weights.
-
-    Args:
-        configs: configuration of each category, `TrainConfig.for_categories`.
-        samples: all images of each category.
 
     Raises:
         ConfigError: a network does not have a level that its config names.
@@ -96,18 +88,9 @@ def steps_of(config: TrainConfig, samples: Sequence[Sample]) -> int:
 
 
 def standing(workspace: str, category: str, inputs: str) -> CategoryResult | None:
-    """The result that these inputs had before, by one small read; None where there is none.
-
-    Args:
-        workspace: URI.
-        category: its name.
-        inputs: `inputs_of` the category.
-    """
+    """The result that these `inputs_of` had before, by one small read; None where there is none."""
     record = promotions.made_from(workspace, category, inputs)
-    if record is None:
-        return None
-    result = CategoryResult(**record)
-    return replace(result, status="up_to_date")
+    return None if record is None else replace(CategoryResult(**record), status="up_to_date")
 
 
 def _roi_etag(config: TrainConfig) -> str:

@@ -118,7 +118,8 @@ class Batches:
                 loss.backward()
                 total += loss.detach()
         except RuntimeError as error:
-            if not _is_lack_of_memory(error):
+            is_known = any(words in str(error) for words in _LACK_OF_MEMORY)
+            if not (is_known or isinstance(error, torch.OutOfMemoryError)):
                 raise
             return None
         if len(own) > 1:
@@ -188,9 +189,3 @@ class _Norms:
     def _split(self, statistics: Tensor) -> Sequence[Tensor]:
         parts: Sequence[Tensor] = statistics.split([len(t) for t in self.statistics])
         return parts
-
-
-def _is_lack_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or any(
-        words in str(error) for words in _LACK_OF_MEMORY
-    )

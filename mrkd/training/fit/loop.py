@@ -189,7 +189,8 @@ class _Fit:
         student_seconds, began_at, saved_at = 0.0, self.step, time.monotonic()
         while not self._is_over():
             began = time.perf_counter()
-            losses = self._train_epoch()
+            batches = self._order(len(self.history))[: self.total_steps - self.step]
+            losses = [self._take_step(rows) for rows in batches]
             student_seconds += time.perf_counter() - began
             self._close_epoch(losses)
             overdue = time.monotonic() - saved_at >= checkpoint_s
@@ -231,14 +232,6 @@ class _Fit:
         return self.step >= self.total_steps or (
             bool(self.history) and waited >= self.config.patience
         )
-
-    def _train_epoch(self) -> list[float]:
-        """The loss of each of an epoch's steps."""
-        losses = []
-        for rows in self._order(len(self.history))[: self.total_steps - self.step]:
-            losses.append(self._take_step(rows))
-            self.step += 1
-        return losses
 
     def _close_epoch(self, losses: Sequence[float]) -> None:
         """Adds the epoch's row to the history, and keeps its weights if they are the best."""
@@ -302,6 +295,7 @@ class _Fit:
         self.optimiser.zero_grad(set_to_none=True)
         loss = self.batches.backward(self.step, rows)
         self.optimiser.step()
+        self.step += 1
         return loss
 
     def _rate(self, step: int) -> float:

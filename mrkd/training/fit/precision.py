@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
 import numpy as np
 import torch
@@ -34,10 +35,7 @@ def place(
     """
     if resume:
         return device.choose(config.device, resume.precision)
-
-    def measure(precision: torch.dtype) -> float:
-        return _time_step(model, loss, precision)
-
+    measure = partial(_time_step, model, loss)
     found = device.choose(config.device, config.precision, measure=measure)
     own = found.precision is torch.bfloat16
     first = bool(group.broadcast(own))

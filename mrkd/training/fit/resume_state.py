@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self
@@ -62,18 +61,16 @@ class Checkpoint:
 
     @classmethod
     def from_bytes(cls, data: bytes, *, where: str) -> Self:
-        """The checkpoint of a file.
-
-        Args:
-            data: its content.
-            where: its URI, for errors.
+        """The checkpoint of a file's content; errors name `where` as its URI.
 
         Raises:
             ArtefactError: it is not what was written.
         """
         parts: dict[str, Any] = {"model": {}, "best": {}, "moments": {}}
         try:
-            header = _header(data)
+            # The header of a safetensors file: a length, then JSON.
+            length = int.from_bytes(data[:8], "little")
+            header = json.loads(data[8 : 8 + length])["__metadata__"]
             tensors, facts = safetensors.torch.load(data), header["facts"]
             intact = _seal(tensors, facts) == header["sha256"]
             for key, tensor in tensors.items():
@@ -81,13 +78,7 @@ class Checkpoint:
                 parts[part][name] = tensor
             found = cls(**parts, **json.loads(facts))
         # TypeError: another release's fields, or a header that is not a table.
-        except (
-            safetensors.SafetensorError,
-            struct.error,
-            ValueError,
-            LookupError,
-            TypeError,
-        ) as error:
+        except (safetensors.SafetensorError, ValueError, LookupError, TypeError) as error:
             raise ArtefactError(f"{where} is not a checkpoint ({error}): delete it") from error
         if not intact:
             raise ArtefactError(f"{where} is damaged, it is not what was written: delete it")
@@ -138,12 +129,6 @@ def put_moments(
             tensor.copy_(moments[f"{name}.{moment}"])
         step = moments[f"{name}.step"].to(parameter.device, copy=True)
         optimiser.state[parameter] = {"step": step, **state}
-
-
-def _header(data: bytes) -> dict[str, str]:
-    """The user's part of a safetensors file's header: a length, then JSON."""
-    (length,) = struct.unpack_from("<Q", data)
-    return dict(json.loads(data[8 : 8 + length])["__metadata__"])
 
 
 def _seal(tensors: Mapping[str, Tensor], facts: str) -> str:

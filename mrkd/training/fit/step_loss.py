@@ -79,16 +79,13 @@ class TrainingLoss:
     def _masks(self, step: int, rows: Rows, device: torch.device) -> list[Tensor] | None:
         if not (self._model.config.fmm and self._config.mask_rate):
             return None
+        done = step / max(1, self._total_steps - 1)
+        share = {"constant": 1.0, "rise": done, "fall": 1 - done}[self._config.mask_schedule]
         masks = feature_masks(
             self._sizes,
             config=self._config,
-            rate=self._mask_rate(step),
+            rate=self._config.mask_rate * share,
             step=step,
             sample_ids=[self._sample_ids[n] for n in rows],
         )
         return [m.to(device) for m in masks]
-
-    def _mask_rate(self, step: int) -> float:
-        done = step / max(1, self._total_steps - 1)
-        share = {"constant": 1.0, "rise": done, "fall": 1 - done}[self._config.mask_schedule]
-        return self._config.mask_rate * share

@@ -23,12 +23,7 @@ _FLOOR = 1e-6
 
 @torch.inference_mode()
 def validation_loss(model: MRKD, features: TeacherFeatures) -> float:
-    """The plain loss, nothing hidden, as a mean over images; leaves the model in eval mode.
-
-    Args:
-        model: the model.
-        features: features of the held-out images.
-    """
+    """The plain loss, nothing hidden, as a mean over images; leaves the model in eval mode."""
     model.eval()
     total = 0.0
     for levels in features.batches():
@@ -41,12 +36,7 @@ def validation_loss(model: MRKD, features: TeacherFeatures) -> float:
 
 @torch.inference_mode()
 def calibrate_levels(model: MRKD, features: TeacherFeatures) -> None:
-    """Sets mean and standard deviation of each level's distances to those over the pixels.
-
-    Args:
-        model: in eval mode.
-        features: features of the held-out images.
-    """
+    """Sets mean and standard deviation of each level's distances to those over held-out pixels."""
     per_level: list[list[Tensor]] = [[] for _ in model.levels]
     regions: Sequence[Tensor | None] = model.level_roi or [None] * len(per_level)
     for levels in features.batches():
@@ -61,11 +51,7 @@ def calibrate_levels(model: MRKD, features: TeacherFeatures) -> None:
 
 @torch.inference_mode()
 def fit_gaussian(model: MRKD, features: TeacherFeatures) -> None:
-    """Sets mean and whitening of the deepest level's mean features.
-
-    Args:
-        model: a model whose `gaussian` is on.
-        features: features of the training images.
+    """Sets mean and whitening of the deepest level's mean features, by the training images.
 
     Source: the covariance is shrunk after Ledoit & Wolf 2004, J. Multivariate Analysis 88.
     """
@@ -95,16 +81,11 @@ def fit_gaussian(model: MRKD, features: TeacherFeatures) -> None:
 
 @torch.inference_mode()
 def calibrate_score(model: MRKD, features: TeacherFeatures) -> None:
-    """Sets mean and standard deviation of both parts of the score.
-
-    Args:
-        model: in eval mode, whose `gaussian` is on and whose levels are calibrated.
-        features: features of the held-out images.
-    """
+    """Sets mean and standard deviation of both parts of the score, once levels are calibrated."""
     found = []
     for levels in features.batches():
         pairs = model.pairs(levels)
-        of_map = model.map_score(model.anomaly_map(pairs))
+        of_map = model.map_score(model.maps(pairs))
         found.append(torch.stack([of_map, model.gaussian_distance(pairs)]))
     std, mean = torch.std_mean(torch.cat(found, 1), dim=1)
     model.get_buffer("score_mean").copy_(mean)
@@ -113,12 +94,7 @@ def calibrate_score(model: MRKD, features: TeacherFeatures) -> None:
 
 @torch.inference_mode()
 def calibrate_ensemble(model: Ensemble, features: TeacherFeatures) -> None:
-    """Sets all scales of an ensemble by images that neither student nor cells know.
-
-    Args:
-        model: in eval mode, its cells fitted.
-        features: features of the held-out images.
-    """
+    """Sets all scales of an ensemble with fitted cells by images that it does not know."""
     if model.student is not None:
         calibrate_levels(model.student, features)
     pixels: list[list[Tensor]] = []

@@ -6,7 +6,6 @@ defect is drawn on the image as stored, so that models of different sizes see th
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice
@@ -16,11 +15,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mrkd.data import datasets, images, preprocess, synthetic_defects
+from mrkd.data import preprocess, synthetic_defects
 from mrkd.data.datasets import Sample
 from mrkd.data.datasets.sample import place_of
 from mrkd.data.preprocess import Decoded, Preprocessor
-from mrkd.errors import CategoryError, ImageDecodeError, StorageError
+from mrkd.errors import CategoryError
 from mrkd.evaluation import metrics
 from mrkd.evaluation.metrics import Metric
 from mrkd.model import inference
@@ -141,10 +140,8 @@ def by_labels(
 ) -> GateTrial | None:
     """The trial on a category's labelled images; None where there are none, or of one label alone.
 
-    Args:
-        rivals: the challenger, and the champion if there is one.
-        samples: all images of the category.
-        max_images: largest number of images of each label.
+    The rivals are the challenger and, if there is one, the champion; at most `max_images` of each
+    label are shown.
 
     Raises:
         CategoryError: a score of the challenger is not finite.
@@ -169,10 +166,7 @@ def by_defects(
 ) -> GateTrial | None:
     """The trial on good images and defects drawn on some of them; None where none is left.
 
-    Args:
-        rivals: the challenger, and the champion if there is one.
-        good: good training images, each with the sha256 of its file.
-        max_images: largest number of images of each label.
+    Arguments are those of `by_labels`, and good training images, each with its file's sha256.
 
     Raises:
         CategoryError: a score of the challenger is not finite.
@@ -264,36 +258,17 @@ def _scores(
 
 
 def _look(rivals: Sequence[Rival], exhibit: _Exhibit) -> list[_View]:
-    """The image as the models take it, and its synthetic defects; empty where it cannot be read.
+    """The image as the models take it, and its synthetic defects; empty where it cannot be read."""
+    found = synthetic_defects.read_and_draw(
+        exhibit.sample, rivals[0].loaded.model.roi, seed=_SEED, with_defects=exhibit.damaged
+    )
 
-    Raises:
-        StorageError: the image cannot be reached. It may come back, and a decision by the images
-            that could be read today would pass for one by all.
-    """
-    uri, roi = exhibit.sample.image_uri, rivals[0].loaded.model.roi
-    try:
-        data = datasets.read_image(exhibit.sample)
-        rgb = images.decode(data)
-    except ImageDecodeError:
-        return []
-    except StorageError as error:
-        if error.kind == "unreachable":
-            raise
-        return []
-    if roi and roi.misfit(rgb.shape[:2]):
-        return []
-    shown = [(exhibit.label, rgb)]
-    if exhibit.damaged:
-        key, inside = hashlib.sha256(data).hexdigest(), roi.mask if roi else None
-        made = synthetic_defects.defects([rgb], seed=_SEED, keys=[key], inside=inside)
-        shown += [(1, defect.pixels) for defect in made]
+    def view(loaded: LoadedModel, rgb: NDArray[np.uint8]) -> Decoded:
+        pixels, geometry = Preprocessor.of(loaded.card.model).fit(rgb)
+        decoded = Decoded(exhibit.sample.image_uri, pixels=pixels, geometry=geometry)
+        return inference.within(loaded.model.roi, decoded)
+
     return [
-        _View(label, exhibit.group, tuple(_view(rival.loaded, uri, pixels) for rival in rivals))
-        for label, pixels in shown
+        _View(label or exhibit.label, exhibit.group, tuple(view(one.loaded, rgb) for one in rivals))
+        for label, rgb, _ in found.shown
     ]
-
-
-def _view(rival: LoadedModel, uri: str, rgb: NDArray[np.uint8]) -> Decoded:
-    """The image as a model takes it."""
-    pixels, geometry = Preprocessor.of(rival.card.model).fit(rgb)
-    return inference.within(rival.model.roi, Decoded(uri, pixels=pixels, geometry=geometry))

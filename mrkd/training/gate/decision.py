@@ -173,13 +173,12 @@ def _decide(record: dict[str, Any], trouble: str, where: str) -> tuple[State, st
             f"it calls {calls['challenger']} of {calls['num_images']} {kind} good images "
             f"defective, and its calibration promises {calls['supported_rate']:.2%}"
         )
-    also = f"; {overcalls}: set its threshold by parts of the line (mrkd models calibrate)"
+    also = "set its threshold by parts of the line (mrkd models calibrate)"
+    also = f"; {overcalls}: {also}" if overcalls else ""
     if record["champion"] is None:
-        reason = f"the category's first model: {own} on {where}"
-        return "first", reason + also if overcalls else reason
+        return "first", f"the category's first model: {own} on {where}{also}"
     if trouble:
-        reason = f"the champion {trouble}; {own} on {where}"
-        return "passed", reason + also if overcalls else reason
+        return "passed", f"the champion {trouble}; {own} on {where}{also}"
     figures = f"{own}, the champion's {record['champion']['image_auroc']['value']:.4f}, on {where}"
     reasons = []
     if record["difference"]["value"] < -MARGIN - _ROUNDING:
@@ -188,7 +187,7 @@ def _decide(record: dict[str, Any], trouble: str, where: str) -> tuple[State, st
         reasons.append(f"{overcalls}; the champion calls {calls['champion']}")
     if reasons:
         return "held", "; ".join(reasons)
-    return "passed", figures + also if overcalls else figures
+    return "passed", figures + also
 
 
 def _described(trial: GateTrial) -> str:

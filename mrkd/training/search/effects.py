@@ -114,29 +114,26 @@ def label(value: Any) -> str:
 
 def _words(key: str, parts: Sequence[Part]) -> str:
     """One sentence, and no more than the trials can show."""
-    if len(parts) < 2 or max(len(part.objectives) for part in parts) < _MIN_PER_PART:
-        return f"{key}: too few trials to tell what it does"
     judged = [part for part in parts if len(part.objectives) > 1]
-    if len(judged) < 2:
+    if len(judged) < 2 or max(len(part.objectives) for part in judged) < _MIN_PER_PART:
         return f"{key}: too few trials to tell what it does"
     best = max(judged, key=lambda part: part.mean)
-    worse = [part for part in judged if _differ(best, part)]
+    worse = [
+        part
+        for part in judged
+        if best.mean - part.mean > _ERRORS * math.hypot(best.error, part.error)
+    ]
     if not worse:
-        over = _span(parts) if best.low is not None else " or ".join(p.label for p in parts)
-        return f"{key}: {over} makes no difference that these data can show"
+        return f"{key}: {_span(parts)} makes no difference that these data can show"
     alike = [part for part in judged if part not in worse]
-    where = _span(alike) if best.low is not None else " or ".join(p.label for p in alike)
     tail = " serve alike" if len(alike) > 1 else " is best"
     costs = ", ".join(f"{part.label} costs {best.mean - part.mean:.3f}" for part in worse)
-    return f"{key}: {where}{tail}; {costs}"
-
-
-def _differ(best: Part, other: Part) -> bool:
-    error = math.hypot(best.error, other.error)
-    return best.mean - other.mean > _ERRORS * error
+    return f"{key}: {_span(alike)}{tail}; {costs}"
 
 
 def _span(parts: Sequence[Part]) -> str:
-    """Ranges in words; neighbours as one."""
+    """Choices in words, or ranges; neighbours as one."""
+    if parts[0].low is None:
+        return " or ".join(part.label for part in parts)
     low, high = min(part.low or 0.0 for part in parts), max(part.high or 0.0 for part in parts)
     return f"between {low:.2g} and {high:.2g}"

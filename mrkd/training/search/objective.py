@@ -7,7 +7,6 @@ validation side. A teacher sees them once: its features of them are kept.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -21,8 +20,7 @@ from mrkd.data.datasets import Sample
 from mrkd.data.datasets.sample import place_of
 from mrkd.data.images import Geometry
 from mrkd.data.preprocess import Decoded, Preprocessor
-from mrkd.data.roi import Roi
-from mrkd.errors import CategoryError, ImageDecodeError
+from mrkd.errors import CategoryError
 from mrkd.evaluation import metrics
 from mrkd.model import inference
 from mrkd.model.detector import Detector
@@ -102,7 +100,8 @@ def ask_labelled(samples: Sequence[Sample], model: Detector, *, max_images: int)
     """
     decoder = Preprocessor.of(model.config)
     ranked = sorted(samples, key=lambda one: (place_of(one.image_uri), one.image_uri))
-    some = [one for label in (0, 1) for one in _of_label(ranked, label)[:max_images]]
+    by_label = ([one for one in ranked if one.gt_label == label] for label in (0, 1))
+    some = [one for of_label in by_label for one in of_label[:max_images]]
     found = []
     for sample, read in zip(some, preprocess.decode_samples(some, decoder), strict=True):
         image = inference.within(model.roi, read)
@@ -114,38 +113,24 @@ def ask_labelled(samples: Sequence[Sample], model: Detector, *, max_images: int)
 def ask_synthetic(
     good: Sequence[Sample], model: Detector, *, max_images: int, seed: int = _SEED
 ) -> EvalSet:
-    """Good images, and some again with a defect of each kind; errors as `ask_labelled`.
+    """Good images that a model has not learnt, and some again with a defect of each kind.
 
-    Args:
-        good: images without a defect that the model has not learnt.
-        model: model whose size and region of interest they take.
-        max_images: largest number of images of each label.
-        seed: seed of the defects.
+    At most `max_images` of each label, `seed` draws the defects; errors as `ask_labelled`.
     """
     ranked = sorted(good, key=lambda one: (place_of(one.image_uri), one.image_uri))
     num_damaged = max_images // len(synthetic_defects.KINDS)
 
     def look(number: int) -> list[tuple[Decoded, int, str | None, NDArray[np.bool_] | None]]:
         sample = ranked[number]
-        try:
-            data = datasets.read_image(sample)
-            rgb = images.decode(data)
-        except ImageDecodeError:
-            return []
-        roi: Roi | None = model.roi
-        if roi and roi.misfit(rgb.shape[:2]):
-            return []
-        key, region = hashlib.sha256(data).hexdigest(), roi.mask if roi else None
-        shown = [(0, rgb, np.zeros(rgb.shape[:2], bool))]
-        if number < num_damaged:
-            made = synthetic_defects.defects([rgb], seed=seed, keys=[key], inside=region)
-            shown += [(1, one.pixels, one.gt_mask) for one in made]
-        fitted = [(label, *decoder.fit(pixels), mask) for label, pixels, mask in shown]
+        drawn = synthetic_defects.read_and_draw(
+            sample, model.roi, seed=seed, with_defects=number < num_damaged
+        )
+        fitted = [(label, *decoder.fit(rgb), mask) for label, rgb, mask in drawn.shown]
         return [
             (
                 Decoded(sample.image_uri, pixels=pixels, geometry=geometry),
                 label,
-                key,
+                drawn.digest,
                 inside(images.resize_mask(mask, geometry), geometry),
             )
             for label, pixels, geometry, mask in fitted
@@ -263,7 +248,3 @@ def _first_half(samples: Sequence[Sample]) -> set[str]:
 
 def _has_both(samples: Sequence[Sample]) -> bool:
     return {one.gt_label for one in samples} == {0, 1}
-
-
-def _of_label(samples: Sequence[Sample], label: int) -> list[Sample]:
-    return [one for one in samples if one.gt_label == label]

@@ -41,11 +41,7 @@ def comparable(
     """Objective of each config, a mean over the categories, where all were measured alike.
 
     These are the configs whose trials ended or, where a scheduler has left too few of these, all
-    configs at their first rung.
-
-    Args:
-        trials: trials of the categories, by one seed.
-        categories: categories that share a config.
+    configs at their first rung. All trials are by one seed.
 
     Returns:
         Objectives by config; the epochs after which they were measured, None: at the end.

@@ -16,6 +16,7 @@ and finds those that have been tried.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
@@ -60,11 +61,7 @@ TRIALS = pa.schema(
 
 
 class Search(RunFolder):
-    """Folder of one search.
-
-    Args:
-        config: configuration of the search.
-    """
+    """Folder of one search."""
 
     kind, record, version = "searches", "search.json", SEARCH_VERSION
     config: SearchConfig
@@ -98,17 +95,17 @@ class Search(RunFolder):
 
     def put(self, trial: Trial) -> None:
         """Stores a trial, ended or under way."""
-        self.write_json(trial.to_dict(), "trials", trial.category, f"{trial.key}-{trial.seed}.json")
+        self.write_json(asdict(trial), "trials", trial.category, f"{trial.key}-{trial.seed}.json")
 
     def get(self, category: str, key: str, seed: int) -> Trial | None:
         """A trial as it was stored last; None where it was never begun."""
         raw = self.read_json("trials", category, f"{key}-{seed}.json")
-        return raw and Trial.from_dict(raw)
+        return raw and Trial(**raw)
 
     def trials(self) -> list[Trial]:
         """All trials that have ended, by category, config and seed."""
         files = storage.list_files(self.path("trials"), suffixes=(".json",))
-        found = [Trial.from_dict(storage.read_json(file.uri)) for file in files]
+        found = [Trial(**storage.read_json(file.uri)) for file in files]
         return [trial for trial in found if trial.has_ended]
 
     def checkpoints_uri(self, trial: Trial) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, Self
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 State = Literal["running", "done", "pruned", "failed", "out_of_memory"]
 
@@ -64,12 +64,3 @@ class Trial:
     def rungs(self) -> list[dict[str, Any]]:
         """Rows of the epochs after which it was measured."""
         return [row for row in self.rows if "objective" in row]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, raw: Mapping[str, Any]) -> Self:
-        """What `to_dict` gave, read from JSON."""
-        return cls(**raw)

@@ -67,7 +67,7 @@ def test_score_is_the_maps_and_the_gaussians_each_by_held_out_spread(teacher):
     _, scores, _ = infer(model, torch.from_numpy(held_out.pixels))
     assert scores.mean().item() == pytest.approx(0, abs=0.2)
     pairs = model.pairs(held_out.batch(range(12)))
-    of_map = model.map_score(model.anomaly_map(pairs))
+    of_map = model.map_score(model.maps(pairs))
     gaussian = model.gaussian_distance(pairs)
 
     def standard(values):

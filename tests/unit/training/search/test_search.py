@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import asdict
 
 import pyarrow.parquet as pq
 import pytest
@@ -163,7 +164,7 @@ def test_a_trial_survives_its_file_and_one_under_way_is_no_result(tmp_path):
     stored = search.get("plate", trial.key, 0)
     assert (stored.key, stored.rows) == (trial.key, trial.rows)
     assert search.get("plate", "0" * 12, 0) is None
-    assert json.loads(json.dumps(trial.to_dict()))["state"] == "running"
+    assert json.loads(json.dumps(asdict(trial)))["state"] == "running"
 
 
 def test_a_trial_is_the_fleet_with_its_values_and_a_seed(tmp_path):
