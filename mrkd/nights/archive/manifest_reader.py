@@ -180,7 +180,8 @@ class _ManifestReader:
 
     def _object(self, row: Mapping[str, Any]) -> str:
         """The URI of an inventory's row; empty for one that is deleted or was overwritten."""
-        if _is(row.get("deleted"), "true") or _is(row.get("latest"), "false"):
+        deleted, latest = ((row.get(use) or "").lower() for use in ("deleted", "latest"))
+        if deleted == "true" or latest == "false":
             return ""
         bucket, key = row["bucket"], row["key"]
         if not bucket or not key:
@@ -242,10 +243,6 @@ def _with_slash(key: str, tars: tuple[str, ...]) -> str:
             end = at + len(tar)
             return f"{key[: end - 1]}/{key[end:].removeprefix('./').lstrip('/')}"
     return key
-
-
-def _is(value: str | None, text: str) -> bool:
-    return value is not None and value.lower() == text
 
 
 def _texts(column: pa.Array) -> list[str | None]:
