@@ -208,12 +208,8 @@ def carry_over(
 ) -> Calibration:
     """A new model's calibration by the night that set the one before it.
 
-    Args:
-        workspace: URI of models and nights.
-        category: name of the category.
-        before: the champion's calibration, with a `line`.
-        loaded: the new model, on the device to score on.
-        max_images: most images that are scored, chosen by the hash of their URIs.
+    The champion's calibration `before` has a `line`, and the new model `loaded` is on the device to
+    score on. At most `max_images` are scored, chosen by the hash of their URIs.
 
     Raises:
         NightError: the night is gone, or too few of its images can still be read.

@@ -65,10 +65,8 @@ class Sighting(Matched):
 def history(workspace: str, image_uri: str, *, maps: bool = True) -> list[Sighting]:
     """Every row of an image in the closed revisions of all nights, the oldest first.
 
-    Args:
-        workspace: URI.
-        image_uri: URI as rows hold it, or a path; for a tar's member `<tar>#<member>`.
-        maps: whether the rows' maps are read as well.
+    The image's URI is as rows hold it, or a path; for a tar's member `<tar>#<member>`. The rows'
+    maps are read with `maps` alone.
 
     Raises:
         NightError: no night holds it, or a shard that should is gone or damaged.

@@ -100,11 +100,9 @@ def split_member(uri: str, tars: Sequence[str]) -> tuple[str, str]:
 
 
 def known_tars(rows: pa.Table, tars: Sequence[str]) -> dict[str, str]:
-    """The ETag of each tar that a plan's rows name, as `list_images` takes it.
+    """The ETag of each tar that a plan's rows name, by URI; of several ETags the last one.
 
-    Args:
-        rows: `image_uri` and `image_etag`; of a tar with several ETags the last one counts.
-        tars: the archive's suffixes of tars.
+    Of the rows `image_uri` and `image_etag` are used.
     """
     known: dict[str, str] = {}
     uris = rows["image_uri"]
