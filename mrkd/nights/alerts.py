@@ -66,7 +66,7 @@ class Alert:
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """By which a night tells it once."""
+        """Kind, category and line, under which a night sends one alert only."""
         return self.kind, self.category, self.line
 
 
@@ -91,28 +91,16 @@ def find(
     lights: Mapping[tuple[str, str], Lights],
     config: AlertsConfig,
 ) -> list[Alert]:
-    """What of a night lies beyond the limits of its config.
-
-    Args:
-        compared: every category and line, against the nights before.
-        lights: drift lights of the groups that sent images.
-        config: the limits.
-    """
+    """The alerts of a night, by the limits of its config."""
     return [alert for row in compared for alert in _of_group(row, lights, config)]
 
 
 def tell(
     night_uri: str, run: str, found: Sequence[Alert], config: AlertsConfig
 ) -> tuple[tuple[Alert, ...], str]:
-    """Stores what is new of a night and sends what was not sent.
+    """Stores the new alerts of a night and sends those that were not sent.
 
     The caller holds the night's lease.
-
-    Args:
-        night_uri: the night's folder.
-        run: its name.
-        found: alerts of this start.
-        config: config that names the webhook.
 
     Returns:
         All alerts of the night, and why the webhook did not take them; empty where it did.

@@ -62,6 +62,5 @@ def _offsets(night_uri: str, rows: Sequence[Row]) -> dict[str, int]:
             table = plan.to_table(columns=["image_uri", "offset"], filter=among)
         except (OSError, pa.ArrowException):
             continue  # the images of a plan that is gone are left out
-        pairs = zip(table["image_uri"].to_pylist(), table["offset"].to_pylist(), strict=True)
-        found |= dict(pairs)
+        found |= zip(*(column.to_pylist() for column in table.columns), strict=True)
     return found

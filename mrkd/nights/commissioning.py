@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import compress
 from typing import Any, Literal
 
 import numpy as np
@@ -20,7 +21,6 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mrkd import storage
-from mrkd.config.toml import nearest
 from mrkd.data.datasets.sample import place_of
 from mrkd.data.images import Statistics
 from mrkd.data.preprocess import Preprocessor
@@ -31,7 +31,7 @@ from mrkd.model.artefact.save_load import LoadedModel
 from mrkd.model.calibration import calibrate
 from mrkd.nights import archived_images
 from mrkd.nights.drift.distances import robust_spread
-from mrkd.nights.manifest import open_night, read_manifests, readable
+from mrkd.nights.manifest import DECISION, category_rows, read_manifests
 from mrkd.nights.reviews import store as record
 
 How = Literal["verdicts", "median"]
@@ -43,20 +43,8 @@ MIN_SEEN = 0.5
 _LEAST_READ = 0.5
 _MOST_CALLED = 0.5
 
-_COLUMNS = [
-    "image_uri",
-    "image_etag",
-    "image_bytes",
-    "revision",
-    "image_score",
-    "map_max",
-    "regions",
-    "brightness",
-    "contrast",
-    "sharpness",
-    "error_kind",
-    "model_version",
-]
+_STATISTICS = ("brightness", "contrast", "sharpness")
+_COLUMNS = ("image_etag", "image_bytes", "revision", "map_max", "regions", *_STATISTICS, *DECISION)
 
 
 @dataclass(frozen=True)
@@ -110,13 +98,7 @@ class Basis:
 
 
 def read_line(workspace: str, run: str, category: str, version: str | None = None) -> Line:
-    """What a night holds of a category.
-
-    Args:
-        workspace: URI.
-        run: name of the night.
-        category: its name.
-        version: model whose rows are wanted; None: any, whose scores then mean nothing.
+    """A category's images in a night, as `version` scored them; None: any, of mixed scales.
 
     Raises:
         NightError: the night is not closed, or has no such rows.
@@ -134,14 +116,8 @@ def read_line(workspace: str, run: str, category: str, version: str | None = Non
 
 
 def _rows(workspace: str, run: str, category: str) -> list[dict[str, Any]]:
-    night_uri = storage.join(workspace, "nights", run)
-    rows = open_night(night_uri)
-    known = sorted({s.category for one in read_manifests(night_uri) for s in one.shards})
-    if category not in known:
-        raise NightError(f"{night_uri} holds no category {category!r}{nearest(category, known)}")
-    chosen = (pc.field("category") == category) & pc.field("error_kind").is_null()
-    with readable(night_uri):
-        found: list[dict[str, Any]] = rows.to_table(columns=_COLUMNS, filter=chosen).to_pylist()
+    table = category_rows(storage.join(workspace, "nights", run), category, _COLUMNS)
+    found: list[dict[str, Any]] = table.filter(pc.is_null(table["error_kind"])).to_pylist()
     return sorted(found, key=lambda row: str(row["image_uri"]))
 
 
@@ -153,9 +129,7 @@ def _line(run: str, rows: Sequence[Mapping[str, Any]], workspace: str) -> Line:
         uris=[row["image_uri"] for row in rows],
         scores=np.array([row["image_score"] for row in rows], np.float64),
         peaks=np.array([_peak(row) for row in rows], np.float64),
-        statistics=[
-            Statistics(row["brightness"], row["contrast"], row["sharpness"]) for row in rows
-        ],
+        statistics=[Statistics(*(row[name] for name in _STATISTICS)) for row in rows],
         good=np.array([word == "OK" for word in words], bool),
         seen=np.array([word is not None for word in words], bool),
     )
@@ -225,13 +199,8 @@ def commission(
 def _moved(own: Sequence[float], line: NDArray[np.float64]) -> NDArray[np.float64]:
     """Values moved and stretched to median and spread of others."""
     values = np.array(own)
-    centre, spread = _robust(values)
-    other_centre, other_spread = _robust(line)
-    return (values - centre) * (other_spread / max(spread, 1e-9)) + other_centre
-
-
-def _robust(values: NDArray[np.float64]) -> tuple[float, float]:
-    return float(np.median(values)), robust_spread(values)
+    stretch = robust_spread(line) / max(robust_spread(values), 1e-9)
+    return (values - float(np.median(values))) * stretch + float(np.median(line))
 
 
 def carry_over(
@@ -239,12 +208,8 @@ def carry_over(
 ) -> Calibration:
     """A new model's calibration by the night that set the one before it.
 
-    Args:
-        workspace: URI.
-        category: its name.
-        before: the champion's calibration, with a `line`.
-        loaded: the new model, on the device to score on.
-        max_images: most images that are scored, chosen by the hash of their URIs.
+    The champion's calibration `before` has a `line`, and the new model `loaded` is on the device to
+    score on. At most `max_images` are scored, chosen by the hash of their URIs.
 
     Raises:
         NightError: the night is gone, or too few of its images can still be read.
@@ -259,9 +224,7 @@ def carry_over(
         )
     rows = _rows(workspace, basis.run, category)
     line = _line(basis.run, rows, workspace)
-    wanted = [
-        row for row, good in zip(rows, line.good, strict=True) if good or basis.how == "median"
-    ]
+    wanted = rows if basis.how == "median" else compress(rows, line.good)
     wanted = sorted(wanted, key=lambda row: place_of(row["image_uri"]))[:max_images]
     scored = _scored(workspace, basis.run, wanted, loaded)
     if len(scored) < max(MIN_GOOD, _LEAST_READ * len(wanted)):
@@ -269,10 +232,9 @@ def carry_over(
             f"of {len(wanted)} images of night {basis.run!r} {len(scored)} can still be read as "
             "they were scored"
         )
-    again = _line(basis.run, scored, workspace)
     return commission(
         loaded.calibration,
-        again,
+        _line(basis.run, scored, workspace),
         how=basis.how,
         false_call_rate=before.false_call_rate,
         defect_rate=basis.defect_rate,
@@ -280,30 +242,18 @@ def carry_over(
 
 
 def _scored(
-    workspace: str, run: str, rows: Sequence[Mapping[str, Any]], loaded: LoadedModel
+    workspace: str, run: str, rows: Sequence[dict[str, Any]], loaded: LoadedModel
 ) -> list[dict[str, Any]]:
     """The rows as another model has them, of the images that still are what was scored."""
     night_uri = storage.join(workspace, "nights", run)
-    tars = {
-        suffix
-        for one in read_manifests(night_uri)
-        for suffix in one.config.get("archive", {}).get("tars", ())
-    }
+    tars = {suffix for one in read_manifests(night_uri) for suffix in one.tars}
     by_uri = {row["image_uri"]: row for row in rows}
     decoder = Preprocessor.of(loaded.card.model)
     found = archived_images.read_images(night_uri, rows, sorted(tars))
-    decoded = (decoder(uri, data) for uri, data in found)
-    usable = (
-        image
-        for image in (inference.within(loaded.model.roi, one) for one in decoded)
-        if image.error_kind is None
-    )
+    decoded = (inference.within(loaded.model.roi, decoder(uri, data)) for uri, data in found)
+    usable = (image for image in decoded if image.error_kind is None)
     return [
-        {
-            **by_uri[scored.decoded.image_uri],
-            "image_score": scored.image_score,
-            "map_max": scored.peak,
-            "regions": [],
-        }
-        for scored in inference.score_images(loaded.model, usable)
+        by_uri[one.decoded.image_uri]
+        | {"image_score": one.image_score, "map_max": one.peak, "regions": []}
+        for one in inference.score_images(loaded.model, usable)
     ]

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import Any, Self
 
 import numpy as np
@@ -24,7 +25,13 @@ from numpy.typing import NDArray
 from mrkd import storage
 from mrkd.config import check_name
 from mrkd.errors import ArtefactError, ConfigError
-from mrkd.nights.manifest import open_night, read_manifests, readable
+from mrkd.nights.manifest import (
+    DECISION,
+    categories_of,
+    open_night,
+    read_manifests,
+    readable,
+)
 from mrkd.storage import schema
 
 RECORD = "comparison.parquet"
@@ -34,6 +41,7 @@ CHANGES = ("ok_to_nok", "nok_to_ok", "to_error", "from_error", "only_a", "only_b
 """In which an image's verdicts may differ."""
 
 _SIDES = ("a", "b")
+_MODELS = ("models_a", "models_b")
 
 
 def _sided() -> Iterable[pa.Field]:
@@ -61,17 +69,7 @@ COMPARISON = pa.schema(
 )
 """Rows of `comparison.parquet`, by category, then URI; a night without the image has nulls."""
 
-_READ = (
-    "image_uri",
-    "image_etag",
-    "image_score",
-    "p_value",
-    "threshold",
-    "is_anomalous",
-    "error_kind",
-    "model_version",
-    "calibration",
-)
+_READ = ("image_etag", "p_value", *DECISION)
 
 
 @dataclass(frozen=True)
@@ -101,15 +99,7 @@ class CategoryChange:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two nights side by side.
-
-    Args:
-        workspace: URI.
-        run_a: name of the first night.
-        run_b: name of the second.
-        categories: changes of each category, by name.
-        rows: `COMPARISON`.
-    """
+    """Two nights side by side: the changes of each category, by name, and `COMPARISON` rows."""
 
     workspace: str
     run_a: str
@@ -186,7 +176,10 @@ class Comparison:
         metadata = table.schema.metadata or {}
         try:
             facts = json.loads(metadata[b"comparison"])
-            facts["categories"] = tuple(map(_read_change, facts["categories"]))
+            facts["categories"] = tuple(
+                CategoryChange(**{**one, **{name: tuple(one[name]) for name in _MODELS}})
+                for one in facts["categories"]
+            )
             facts["workspace"] = folder.rsplit("/", 2)[0]
             found = cls(**facts, rows=table)
         except (KeyError, TypeError, ValueError) as error:
@@ -212,10 +205,10 @@ def compare(workspace: str, run_a: str, run_b: str) -> Comparison:
         raise ConfigError(f"both nights are {run_a!r}: name two")
     nights = [storage.join(workspace, "nights", run) for run in (run_a, run_b)]
     rows = [(night, open_night(night)) for night in nights]
-    shards = [s for night in nights for manifest in read_manifests(night) for s in manifest.shards]
+    manifests = chain.from_iterable(map(read_manifests, nights))
     categories, tables = [], []
     # One category at a time: memory holds what is compared, not both nights' whole rows.
-    for category in sorted({stored.category for stored in shards}):
+    for category in categories_of(manifests):
         joined = _joined([_side(*one, category) for one in rows], category)
         categories.append(_category_change(category, joined))
         tables.append(joined)
@@ -239,16 +232,15 @@ def _side(night_uri: str, rows: ds.Dataset, category: str) -> pa.Table:
 def _joined(sides: list[pa.Table], category: str) -> pa.Table:
     """The rows of a category (`COMPARISON`), by URI."""
     a, b = sides
-    joined = a.join(
-        b, "image_uri", join_type="full outer", left_suffix="_a", right_suffix="_b"
-    ).sort_by("image_uri")
+    suffixes = {"left_suffix": "_a", "right_suffix": "_b"}
+    joined = a.join(b, "image_uri", join_type="full outer", **suffixes).sort_by("image_uri")
     both = pc.and_(pc.is_valid(joined["image_score_a"]), pc.is_valid(joined["image_score_b"]))
     where = np.flatnonzero(both.to_numpy(zero_copy_only=False))
     for side in _SIDES:
         ranks = np.full(joined.num_rows, np.nan, np.float32)
         ranks[where] = ranked(joined[f"image_score_{side}"].to_numpy()[where])
-        column = pa.array(ranks, from_pandas=True)  # NaN: null
-        joined = joined.append_column(f"rank_{side}", column)
+        ranks_or_null = pa.array(ranks, from_pandas=True)  # NaN: null
+        joined = joined.append_column(f"rank_{side}", ranks_or_null)
     columns = {
         "category": pa.repeat(category, joined.num_rows),
         "change": _change(joined["verdict_a"], joined["verdict_b"]),
@@ -287,11 +279,6 @@ def _category_change(category: str, rows: pa.Table) -> CategoryChange:
         other_images=pc.sum(pc.equal(rows["same_image"], False)).as_py() or 0,
         rank_correlation=rank_correlation(a, b),
     )
-
-
-def _read_change(content: Mapping[str, Any]) -> CategoryChange:
-    models = {name: tuple(content[name]) for name in ("models_a", "models_b")}
-    return CategoryChange(**{**content, **models})
 
 
 def _models(rows: pa.Table, side: str) -> tuple[str, ...]:

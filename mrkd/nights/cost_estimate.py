@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ from mrkd.model.detector import infer
 from mrkd.nights import model_versions
 from mrkd.nights.night import Night
 from mrkd.nights.plan import Plan
-from mrkd.nights.shards import Pin, Shard, most_pixels
+from mrkd.nights.shards import Shard, most_pixels
 from mrkd.run_summary import Summary, now
 from mrkd.storage.thread_map import in_threads
 
@@ -144,10 +145,7 @@ def forecast_night(config: ScoreConfig) -> Forecast:
     """
     started_at = now()
     versions = model_versions.read(config.models, config.workspace)
-
-    def pin(category: str) -> Pin | None:
-        return model_versions.pin(config.workspace, category, versions)
-
+    pin = partial(model_versions.pin, config.workspace, versions=versions)
     plan = Night(config.workspace, config.run).draft(config, pin)
     shards = plan.shards() if plan else []
     rows = _rows(plan, shards) if plan else []

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from mrkd import storage
@@ -65,10 +65,8 @@ class Sighting(Matched):
 def history(workspace: str, image_uri: str, *, maps: bool = True) -> list[Sighting]:
     """Every row of an image in the closed revisions of all nights, the oldest first.
 
-    Args:
-        workspace: URI.
-        image_uri: URI as rows hold it, or a path; for a tar's member `<tar>#<member>`.
-        maps: whether the rows' maps are read as well.
+    The image's URI is as rows hold it, or a path; for a tar's member `<tar>#<member>`. The rows'
+    maps are read with `maps` alone.
 
     Raises:
         NightError: no night holds it, or a shard that should is gone or damaged.
@@ -78,15 +76,11 @@ def history(workspace: str, image_uri: str, *, maps: bool = True) -> list[Sighti
     uri = storage.join(image_uri)
     columns = [name for name in schema.SCORES.names if maps or name != "anomaly_map"]
     runs = storage.list_names(storage.join(workspace, "nights"))
-
     reviews = {one.image_etag: one for one in record.read(workspace) if one.image_uri == uri}
+    promotions = cache(partial(registry.promotions, workspace))
 
     def of_night(run: str) -> list[Sighting]:
         return list(_sightings(workspace, run, uri, columns, promotions, reviews))
-
-    @cache
-    def promotions(category: str) -> Sequence[Promotion]:
-        return registry.promotions(workspace, category)
 
     found = [one for some in in_threads(of_night, runs) for one in some]
     if not found:
@@ -114,7 +108,6 @@ def _sightings(
             row = _row(folder, stored, uri, columns)
             if row is None:
                 continue
-            archive = manifest.config.get("archive", {})
             yield Sighting(
                 run=run,
                 category=stored.category,
@@ -123,7 +116,7 @@ def _sightings(
                 superseded=manifest.revision in replaced,
                 promotion=_promoted(promotions(stored.category), row, manifest.closed_at),
                 models=str(manifest.config.get("models", "")),
-                tars=tuple(archive.get("tars", ())),
+                tars=manifest.tars,
                 review=reviews.get(row["image_etag"] or ""),
             )
             break  # an image is in one category

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mrkd import storage
+from mrkd.config.toml import nearest
 from mrkd.errors import ArtefactError, NightError, StorageError
 from mrkd.nights.shards import Pin
 from mrkd.storage import schema
@@ -24,6 +25,11 @@ from mrkd.storage import schema
 if TYPE_CHECKING:
     import pyarrow.dataset as ds
 
+DECISION = (
+    *("image_uri", "image_score", "threshold", "is_anomalous", "error_kind"),
+    *("model_version", "calibration"),
+)
+"""Columns of `schema.SCORES` with an image's decision and the model that made it."""
 _DECIDED = ("error_kind", "is_anomalous")
 _OUT_OF_REACH = ("forbidden", "missing", "unreachable")
 
@@ -100,6 +106,11 @@ class Manifest:
         shards = [shard for shard in self.shards if shard.degraded]
         return sum(shard.counts.get(kind, 0) for shard in shards for kind in ("ok", "nok"))
 
+    @property
+    def tars(self) -> tuple[str, ...]:
+        """Suffixes of the archive's tars."""
+        return tuple(self.config.get("archive", {}).get("tars", ()))
+
     @classmethod
     def read(cls, uri: str) -> Self:
         """The manifest in a file.
@@ -125,7 +136,7 @@ def open_night(uri: str) -> ds.Dataset:
     """The rows of a night that count: of closed revisions, without the superseded ones.
 
     Args:
-        uri: the night's folder, `<workspace>/nights/<run>`.
+        uri: URI of the night's folder, `<workspace>/nights/<run>`.
 
     Returns:
         The columns of `schema.SCORES` and, as a string, `category`; read when it is scanned.
@@ -162,6 +173,25 @@ def open_night(uri: str) -> ds.Dataset:
     return rows
 
 
+def categories_of(manifests: Iterable[Manifest]) -> list[str]:
+    """The categories that have a shard in these manifests, sorted."""
+    return sorted({stored.category for manifest in manifests for stored in manifest.shards})
+
+
+def category_rows(uri: str, category: str, columns: Sequence[str]) -> pa.Table:
+    """Some columns of a closed night's rows of one category.
+
+    Raises:
+        NightError: as `open_night`, or the night holds no such category.
+        StorageError: the rows cannot be read.
+    """
+    rows, known = open_night(uri), categories_of(read_manifests(uri))
+    if category not in known:
+        raise NightError(f"{uri} holds no category {category!r}{nearest(category, known)}")
+    with readable(uri):
+        return rows.to_table(columns=list(columns), filter=pc.field("category") == category)
+
+
 @contextmanager
 def readable(night_uri: str) -> Iterator[None]:
     """A block in which pyarrow reads rows of a night.
@@ -183,10 +213,6 @@ def count_rows(uri: str, closed: Sequence[Manifest]) -> Counter[str]:
     """How many rows of these revisions are `ok`, `nok` and of each error kind.
 
     A row that a later one of them supersedes is left out: its image is counted by the later one.
-
-    Args:
-        uri: the night's folder.
-        closed: some of its manifests.
 
     Raises:
         NightError: as `open_night`, where rows are superseded.
@@ -216,10 +242,6 @@ def failed(uri: str, kinds: Sequence[str]) -> list[tuple[int, str]]:
 
 def unopened(uri: str, tars: Sequence[str]) -> list[str]:
     """A night's tars that could not be opened: each is one row, and what it holds is unknown.
-
-    Args:
-        uri: the night's folder.
-        tars: suffixes of the archive's tars.
 
     Raises:
         NightError: as `open_night`.

@@ -29,10 +29,6 @@ log = logging.getLogger(__name__)
 def read(uri: str, workspace: str) -> dict[str, str]:
     """The version of each category that a set names, by category; all of them are complete.
 
-    Args:
-        uri: a `.json` or `.toml` file, or the folder of a fleet; empty: none.
-        workspace: URI of the models.
-
     Raises:
         ConfigError: it is neither, it names nothing, it names what cannot be a name, or a version
             that is not in the workspace.
@@ -64,11 +60,8 @@ def read(uri: str, workspace: str) -> dict[str, str]:
 def pin(workspace: str, category: str, versions: Mapping[str, str] | None = None) -> Pin | None:
     """The model of a category, to be kept for a whole revision; None where there is none.
 
-    Args:
-        workspace: URI of the models.
-        category: its name.
-        versions: versions that score instead of champions, by category. Such a one decides by the
-            calibration that it was promoted with last, else by its newest.
+    A version in `versions`, by category, scores instead of the champion. It decides by the
+    calibration that it was promoted with last, else by its newest.
 
     Raises:
         ArtefactError: the model, or a record of the category, is damaged.

@@ -96,11 +96,8 @@ class Night:
     def revisions(self, config: ScoreConfig, pins: Pins) -> Iterator[int]:
         """What is to be scored now: a stored plan that is not closed, then a new one, if any.
 
-        The caller scores and closes each before it asks for the next.
-
-        Args:
-            config: config of the run.
-            pins: asked for the model of each category that has new images.
+        The caller scores and closes each before it asks for the next. `pins` is asked for the
+        model of each category that has new images.
 
         Raises:
             ConfigError: the run was planned with another config, or there is nothing to plan from.
@@ -167,9 +164,7 @@ class Night:
     def commit(self, shard: Shard, table: pa.Table) -> Commit:
         """Stores a shard's rows, all at once, unless rows of it are stored already.
 
-        Args:
-            shard: shard of a stored plan.
-            table: `schema.SCORES`, a row for each of the shard's images, in its order.
+        The table is of `schema.SCORES`, a row for each of the shard's images, in its order.
 
         Raises:
             ValueError: the rows are not those of the shard.

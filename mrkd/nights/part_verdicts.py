@@ -20,7 +20,7 @@ import pyarrow.dataset as ds
 
 from mrkd import storage
 from mrkd.config import PartsConfig
-from mrkd.nights.manifest import open_night, read_manifests, readable
+from mrkd.nights.manifest import DECISION, categories_of, open_night, read_manifests, readable
 from mrkd.storage import schema
 
 log = logging.getLogger(__name__)
@@ -46,16 +46,7 @@ PARTS = pa.schema(
 _AT_ONCE = 16_384
 _OK, _ERROR, _NOK = 0, 1, 2
 _VERDICTS = ("OK", "ERROR", "NOK")
-_COLUMNS = (
-    "image_uri",
-    "attributes",
-    "image_score",
-    "p_value",
-    "threshold",
-    "is_anomalous",
-    "error_kind",
-    "error_message",
-)
+_COLUMNS = (*DECISION, "attributes", "p_value", "error_message")
 # The worst view of a part first; among defective ones the rarest score, then the highest.
 _WORST_FIRST = [
     ("part", "ascending"),
@@ -70,10 +61,6 @@ def store(night_uri: str, config: PartsConfig) -> dict[str, str]:
     """Writes `parts.parquet`, and `parts.csv` for the plant's own system, into a night's folder.
 
     Both are written anew whenever a revision is closed: a late view may change a verdict.
-
-    Args:
-        night_uri: `<workspace>/nights/<run>`, every plan of it closed.
-        config: the views that every part must have.
 
     Returns:
         URIs of what was written, `parts` and `parts_csv`; none where no image names a part.
@@ -98,20 +85,17 @@ def store(night_uri: str, config: PartsConfig) -> dict[str, str]:
 def part_table(night_uri: str, views: Sequence[str] = ()) -> pa.Table | None:
     """The parts of a night and their verdicts (`PARTS`); None where no image names a part.
 
-    Args:
-        night_uri: `<workspace>/nights/<run>`, every plan of it closed.
-        views: a part without one of these is ERROR, unless NOK. Without any, the views seen in its
-            category are expected, and one that a part lacks is only named.
+    A part without one of `views` is ERROR, unless NOK. Without any, the views seen in its category
+    are expected, and one that a part lacks is only named.
 
     Raises:
         NightError: the night is not closed.
         StorageError: it cannot be read.
     """
     rows = open_night(night_uri)
-    shards = (stored for manifest in read_manifests(night_uri) for stored in manifest.shards)
     tables, nameless = [], 0
     # One category at a time: memory holds the largest, not the night.
-    for category in sorted({stored.category for stored in shards}):
+    for category in categories_of(read_manifests(night_uri)):
         with readable(night_uri):
             images = _images(rows, category)
         named = images.filter(pc.is_valid(images["part"]))

@@ -90,11 +90,7 @@ class Plan:
 
     @classmethod
     def from_parquet(cls, data: bytes, *, name: str) -> Self:
-        """The plan in a file.
-
-        Args:
-            data: the file.
-            name: name of the file in errors.
+        """The plan in the bytes of a file; `name` is its name in errors.
 
         Raises:
             ArtefactError: it is damaged, or no plan.

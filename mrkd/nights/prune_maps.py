@@ -64,12 +64,8 @@ def due(workspace: str, age: timedelta, *, at: datetime | None = None) -> list[P
     """The nights whose maps are older than this and still there, the oldest first.
 
     A night's age is that of its newest closed revision. Sizes are from listings: which shards of a
-    night that was half pruned still hold maps, only pruning tells.
-
-    Args:
-        workspace: URI.
-        age: older nights are due.
-        at: the time of today; None: now.
+    night that was half pruned still hold maps, only pruning tells. The age is taken `at` a time;
+    None: now.
 
     Raises:
         ArtefactError: a manifest, or a record of a pruning, is damaged.
@@ -94,13 +90,7 @@ def due(workspace: str, age: timedelta, *, at: datetime | None = None) -> list[P
 
 
 def prune(workspace: str, one: Pruning, *, by: str, older_than: str) -> Pruning:
-    """Takes the maps out of a night's shards; ended in between, the next call goes on.
-
-    Args:
-        workspace: URI.
-        one: night to prune, from `due`.
-        by: person who prunes it.
-        older_than: span that was asked for, for the record.
+    """Takes the maps out of a night from `due`; ended in between, the next call goes on.
 
     Returns:
         What was done, as it is stored: of shards that held maps.

@@ -23,7 +23,6 @@ from mrkd.data.images import DecodeLimits
 from mrkd.data.preprocess import Decoded, Preprocessor, ahead_of
 from mrkd.errors import ArtefactError, ConfigError, GoldenError, StorageError
 from mrkd.model import artefact
-from mrkd.model.artefact import Calibration
 from mrkd.nights.archive import UNMATCHED, Template
 from mrkd.nights.drift.distances import robust_spread
 from mrkd.nights.shards import Pin
@@ -101,9 +100,8 @@ def check(config: ScoreConfig, pins: Mapping[str, Pin | None]) -> list[str]:
     """
     if not config.golden.uri:
         return []
-    from mrkd.model.inference import (
-        Scorer,  # not above: it loads torch, and most nights have no golden set
-    )
+    # Not above: it loads torch, and most nights have no golden set.
+    from mrkd.model.inference import Scorer
 
     references = list_references(config)
     scorer = Scorer(config.workspace, config.pool)
@@ -190,10 +188,15 @@ def _check_category(
     for label in LABELS:
         own = [row for one, row in zip(references, rows, strict=True) if one.label == label]
         problems = [_wrong_side(row, label) for row in own]
-        band = _band(config, category, pin, label)
+        name = f"{pin.version}-{pin.calibration}-{label}.json"
+        uri = storage.join(config.workspace, "golden", category, name)
+        band = _band(uri)
         if band is None and own and not any(problems):
             scores = [row["image_score"] for row in own]
-            band = _first_seen(config, category, pin, label, scores, calibration)
+            deviation = spread(calibration.scores)
+            first = ScoreRange(min(scores), max(scores), deviation, len(own), config.run, now())
+            named = {"category": category, **asdict(pin), "label": label}
+            band = _first_seen(uri, first, named)
         limits = band.limits(config.golden.tolerance) if band else (None, None)
         for row, problem in zip(own, problems, strict=True):
             yield {
@@ -263,14 +266,8 @@ def _outside(row: Mapping[str, Any], band: ScoreRange | None, tolerance: float) 
     return f"scores {row['image_score']:.4g}, outside {low:.4g} to {high:.4g} (set by {band.run})"
 
 
-def _band_uri(config: ScoreConfig, category: str, pin: Pin, label: Label) -> str:
-    name = f"{pin.version}-{pin.calibration}-{label}.json"
-    return storage.join(config.workspace, "golden", category, name)
-
-
-def _band(config: ScoreConfig, category: str, pin: Pin, label: Label) -> ScoreRange | None:
+def _band(uri: str) -> ScoreRange | None:
     """The stored band; None where the model has not seen these parts as what they are yet."""
-    uri = _band_uri(config, category, pin, label)
     if storage.stat(uri) is None:
         return None
     try:
@@ -285,30 +282,13 @@ def _band(config: ScoreConfig, category: str, pin: Pin, label: Label) -> ScoreRa
         ) from error
 
 
-def _first_seen(
-    config: ScoreConfig,
-    category: str,
-    pin: Pin,
-    label: Label,
-    scores: Sequence[float],
-    calibration: Calibration,
-) -> ScoreRange | None:
-    """Stores the band of these scores; where another night was faster, its band."""
-    band = ScoreRange(
-        low=min(scores),
-        high=max(scores),
-        spread=spread(calibration.scores),
-        num_images=len(scores),
-        run=config.run,
-        at=now(),
-    )
-    named = {"category": category, **asdict(pin), "label": label}
+def _first_seen(uri: str, band: ScoreRange, named: Mapping[str, Any]) -> ScoreRange | None:
+    """Stores a band, with what names it; where another night was faster, its band."""
     content = {"schema": GOLDEN_VERSION, **named, **asdict(band)}
-    uri = _band_uri(config, category, pin, label)
     if storage.write_json(uri, content, if_absent=True):
         log.info("golden_band uri=%s low=%g high=%g", uri, band.low, band.high)
         return band
-    return _band(config, category, pin, label)
+    return _band(uri)
 
 
 def spread(scores: Sequence[float]) -> float:

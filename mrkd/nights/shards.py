@@ -71,11 +71,8 @@ class Shard:
     def error_table(self, kind: str, message: str) -> pa.Table:
         """One row (`schema.SCORES`) for each image: it was not scored, and why.
 
-        An image whose error was known when it was planned keeps that one.
-
-        Args:
-            kind: a member of `schema.ERROR_KINDS`.
-            message: one line that says what to do.
+        An image whose error was known when it was planned keeps that one. The kind is one of
+        `schema.ERROR_KINDS`, the message one line that says what to do.
         """
         common: dict[str, Any] = {"error_kind": kind, "error_message": message}
         if self.pin is not None:

@@ -10,19 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mrkd.config.toml import nearest
-from mrkd.errors import NightError
-from mrkd.nights.manifest import open_night, read_manifests, readable
-
-_COLUMNS = [
-    "image_uri",
-    "image_score",
-    "threshold",
-    "is_anomalous",
-    "error_kind",
-    "model_version",
-    "calibration",
-]
+from mrkd.nights.manifest import DECISION, category_rows
 
 
 @dataclass(frozen=True)
@@ -58,22 +46,11 @@ class ThresholdTrial:
 def try_threshold(night_uri: str, category: str, threshold: float) -> ThresholdTrial:
     """What a threshold would have decided; an image is defective strictly above it.
 
-    Args:
-        night_uri: `<workspace>/nights/<run>`, every plan of it closed.
-        category: category of the night.
-        threshold: image score above which a part is called defective.
-
     Raises:
         NightError: the night is not closed, or holds no such category.
         StorageError: it cannot be read.
     """
-    rows = open_night(night_uri)
-    shards = (stored for manifest in read_manifests(night_uri) for stored in manifest.shards)
-    known = sorted({stored.category for stored in shards})
-    if category not in known:
-        raise NightError(f"{night_uri} holds no category {category!r}{nearest(category, known)}")
-    with readable(night_uri):
-        table = rows.to_table(columns=_COLUMNS, filter=pc.field("category") == category)
+    table = category_rows(night_uri, category, DECISION)
     scored = table.filter(pc.is_null(table["error_kind"])).drop_columns(["error_kind"])
     limit = np.float32(threshold)
     then = pc.greater(scored["image_score"], pa.scalar(limit, pa.float32()))

@@ -39,11 +39,8 @@ __all__ = [
 def list_images(config: ArchiveConfig, known: Mapping[str, str] = {}) -> pa.Table:
     """The images that the archive holds now, one row each (`IMAGES`), by category, then URI.
 
-    A tar that is damaged has a row of its own beside those of the members before the damage.
-
-    Args:
-        config: the archive's config.
-        known: ETag by URI of tars whose members are left out while they have it (`known_tars`).
+    A tar that is damaged has a row of its own beside those of the members before the damage. The
+    members of a tar in `known`, ETags by URI (`known_tars`), are left out while it has that ETag.
 
     Raises:
         ConfigError: the template is wrong; a manifest is not there, is none, or holds two
@@ -63,7 +60,7 @@ def write_manifest(uri: str, out: str, template: str = "") -> dict[str, int]:
     """Lists an archive once, for nights that name the file as `archive.manifest`.
 
     Args:
-        uri: the archive.
+        uri: URI of the archive.
         out: the file, `.parquet`; it holds `IMAGES`, offsets of tar members too.
         template: template of the keys; without one the file has no categories, and the night's own
             template reads them. Fields of JSONs in tars are in it only with a template.

@@ -14,23 +14,6 @@ from numpy.typing import NDArray
 from mrkd.errors import ConfigError
 from mrkd.storage import schema
 
-IMAGES = pa.schema(
-    [
-        schema.PLAN.field(name)
-        for name in (
-            "image_uri",
-            "category",
-            "image_etag",
-            "image_bytes",
-            "attributes",
-            "offset",
-            "error_kind",
-            "error_message",
-        )
-    ]
-)
-"""The columns of a plan that the archive alone decides."""
-
 _CHUNK_ROWS = 16_384
 _SORTED_ROWS = 2**20
 
@@ -46,6 +29,10 @@ class ImageRow(NamedTuple):
     offset: int | None = None
     error_kind: str | None = None
     error_message: str | None = None
+
+
+IMAGES = pa.schema([schema.PLAN.field(name) for name in ImageRow._fields])
+"""The columns of a plan that the archive alone decides."""
 
 
 def to_batches(rows: Iterable[ImageRow]) -> Iterator[pa.RecordBatch]:
@@ -84,11 +71,7 @@ def _take(column: pa.ChunkedArray, order: pa.Array) -> pa.ChunkedArray:
 
 
 def merge_equal(table: pa.Table, *, name: str) -> pa.Table:
-    """The table without the repetitions of rows that a manifest has twice.
-
-    Args:
-        table: `IMAGES`.
-        name: the manifest's URI, for the error.
+    """The table (`IMAGES`) without the repetitions of rows that the manifest `name` has twice.
 
     Raises:
         ConfigError: two rows of one URI differ.
@@ -107,7 +90,7 @@ def merge_equal(table: pa.Table, *, name: str) -> pa.Table:
 
 
 def _refuse(first: pa.Table, other: pa.Table, name: str) -> NoReturn:
-    """Tells of the first two rows that differ."""
+    """Raises a ConfigError that names the first two rows that differ."""
     for here, there in zip(first.to_pylist(), other.to_pylist(), strict=True):
         for column, value in here.items():
             if value != there[column]:

@@ -56,12 +56,9 @@ def list_entries(config: ArchiveConfig) -> Iterator[Entry]:
 def read_entries(
     entries: Iterable[Entry], config: ArchiveConfig, known: Mapping[str, str]
 ) -> tuple[list[pa.RecordBatch], int]:
-    """The rows of all images (`rows.IMAGES`), and how many tars were read for them.
+    """The rows of all images (`IMAGES`), and how many tars were read for them, 8 at once.
 
-    Args:
-        entries: tars among them are read, 8 at once.
-        config: the archive's config.
-        known: ETag by URI of tars that are left out while they have it.
+    A tar in `known`, ETags by URI, is left out while it has that ETag.
 
     Raises:
         ConfigError: the template is wrong.
@@ -129,12 +126,11 @@ def _member_row(
     entry: Entry, file: FileEntry, name: str, content: TarContent, template: Template
 ) -> ImageRow:
     member = content.members[name]
-    of_image = Entry(
+    of_image = entry._replace(
         uri=f"{file.uri}#{name}",
         key=f"{entry.key}/{name.removeprefix('./').lstrip('/')}",
         etag=file.etag,
         num_bytes=member.num_bytes,
-        given=entry.given,
         offset=member.offset,
         problem=member.problem,
     )
@@ -149,14 +145,5 @@ def _row(entry: Entry, template: Template, *, beside: Mapping[str, str] = {}) ->
         pairs = tuple(attributes.items())
     else:
         category, pairs = template.read(entry.key)
-    kind, message = entry.problem or (None, None)
-    return ImageRow(
-        entry.uri,
-        category,
-        entry.etag,
-        entry.num_bytes,
-        pairs,
-        entry.offset,
-        kind,
-        message,
-    )
+    known = entry.uri, category, entry.etag, entry.num_bytes
+    return ImageRow(*known, pairs, entry.offset, *(entry.problem or (None, None)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -39,10 +38,20 @@ def batches(file: DataFile) -> Iterator[pa.RecordBatch]:
         ConfigError: it is not there, of another kind, or damaged; of a CSV the bad row is named.
         StorageError: it cannot be read.
     """
-    with _explained(file.uri):
+    try:
         for batch in _read(file):
             batch.validate(full=True)  # else text that is not UTF-8 is met much later
             yield batch
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ConfigError(
+            f"archive.manifest {file.uri} cannot be read ({reason}): make it again"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"archive.manifest {file.uri} is not UTF-8 ({error.reason}, byte {error.start:,} of a "
+            "header or text): save it as UTF-8"
+        ) from error
 
 
 def _read(file: DataFile) -> Iterator[pa.RecordBatch]:
@@ -84,20 +93,3 @@ def _open_csv(
             strings_can_be_null=True,
         ),
     )
-
-
-@contextmanager
-def _explained(uri: str) -> Iterator[None]:
-    """Turns what pyarrow finds wrong with a file into a ConfigError that names it."""
-    try:
-        yield
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ConfigError(f"archive.manifest {uri} cannot be read ({reason}): make it again") from (
-            error
-        )
-    except UnicodeDecodeError as error:
-        raise ConfigError(
-            f"archive.manifest {uri} is not UTF-8 ({error.reason}, byte {error.start:,} of a "
-            "header or text): save it as UTF-8"
-        ) from error

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 from urllib.parse import unquote_plus
 
 import pyarrow as pa
@@ -44,44 +43,34 @@ _NAMES: Mapping[str, tuple[str, ...]] = {
 """What a column is used for, by its name in lower case without underscores."""
 
 
-@dataclass(frozen=True)
-class _Columns:
-    """Columns of a file: their index by use, and the index of each attribute by its name."""
+def _columns(columns: pa.Schema, file: str) -> tuple[dict[str, int], dict[str, int]]:
+    """Indices of a file's columns, by use, and of its attributes, by name.
 
-    used: Mapping[str, int]
-    attributes: Mapping[str, int]
-
-    @classmethod
-    def of(cls, columns: pa.Schema, file: str) -> Self:
-        """Those of a file.
-
-        Raises:
-            ConfigError: it does not say which images it means.
-        """
-        names = columns.names
-        plain = [name.lower().replace("_", "") for name in names]
-        used = {
-            use: plain.index(alias)
-            for use, aliases in _NAMES.items()
-            for alias in reversed(aliases)
-            if alias in plain
-        }
-        if "uri" not in used and not {"bucket", "key"} <= used.keys():
-            raise ConfigError(
-                f"archive.manifest {file} has the columns {', '.join(names)}: it needs image_uri, "
-                "or bucket and key; of an S3 Inventory name the manifest.json"
-            )
-        if "uri" in used:  # then these are attributes like any other
-            used = {
-                k: v for k, v in used.items() if k not in ("bucket", "key", "latest", "deleted")
-            }
-        if "attributes" in used and not pa.types.is_map(columns.field(used["attributes"]).type):
-            del used["attributes"]  # it is one of them
-        taken = set(used.values())
-        rest = {name: at for at, name in enumerate(names) if at not in taken}
-        if "uri" not in used:
-            rest = {name: at for name, at in rest.items() if not is_own_column(name)}
-        return cls(used, rest)
+    Raises:
+        ConfigError: the columns do not say which images are meant.
+    """
+    names = columns.names
+    plain = [name.lower().replace("_", "") for name in names]
+    used = {
+        use: plain.index(alias)
+        for use, aliases in _NAMES.items()
+        for alias in reversed(aliases)
+        if alias in plain
+    }
+    if "uri" not in used and not {"bucket", "key"} <= used.keys():
+        raise ConfigError(
+            f"archive.manifest {file} has the columns {', '.join(names)}: it needs image_uri, "
+            "or bucket and key; of an S3 Inventory name the manifest.json"
+        )
+    if "uri" in used:  # then these are attributes like any other
+        used = {k: v for k, v in used.items() if k not in ("bucket", "key", "latest", "deleted")}
+    if "attributes" in used and not pa.types.is_map(columns.field(used["attributes"]).type):
+        del used["attributes"]  # it is one of them
+    taken = set(used.values())
+    rest = {name: at for at, name in enumerate(names) if at not in taken}
+    if "uri" not in used:
+        rest = {name: at for name, at in rest.items() if not is_own_column(name)}
+    return used, rest
 
 
 def manifest_entries(config: ArchiveConfig) -> Iterator[Entry]:
@@ -118,16 +107,16 @@ class _ManifestReader:
         # As an editor counts lines: a CSV's header is the first.
         is_csv = not file.uri.lower().endswith(".parquet")
         self._row = 1 if is_csv and file.columns is None else 0
-        self._columns: _Columns | None = None
+        self._columns: tuple[dict[str, int], dict[str, int]] | None = None
 
     def entries(self, batch: pa.RecordBatch) -> Iterator[Entry]:
         """Those of the next rows."""
         if self._columns is None:
-            self._columns = _Columns.of(batch.schema, self._file.uri)
-        columns, first = self._columns, self._row + 1
+            self._columns = _columns(batch.schema, self._file.uri)
+        (used, attributes), first = self._columns, self._row + 1
         self._row += batch.num_rows
-        values = {use: self._values(batch, use, at, first) for use, at in columns.used.items()}
-        more = {name: _texts(batch.column(at)) for name, at in columns.attributes.items()}
+        values = {use: self._values(batch, use, at, first) for use, at in used.items()}
+        more = {name: _texts(batch.column(at)) for name, at in attributes.items()}
         for n in range(batch.num_rows):
             try:
                 row = {use: column[n] for use, column in values.items()}
@@ -180,7 +169,8 @@ class _ManifestReader:
 
     def _object(self, row: Mapping[str, Any]) -> str:
         """The URI of an inventory's row; empty for one that is deleted or was overwritten."""
-        if _is(row.get("deleted"), "true") or _is(row.get("latest"), "false"):
+        deleted, latest = ((row.get(use) or "").lower() for use in ("deleted", "latest"))
+        if deleted == "true" or latest == "false":
             return ""
         bucket, key = row["bucket"], row["key"]
         if not bucket or not key:
@@ -242,10 +232,6 @@ def _with_slash(key: str, tars: tuple[str, ...]) -> str:
             end = at + len(tar)
             return f"{key[: end - 1]}/{key[end:].removeprefix('./').lstrip('/')}"
     return key
-
-
-def _is(value: str | None, text: str) -> bool:
-    return value is not None and value.lower() == text
 
 
 def _texts(column: pa.Array) -> list[str | None]:

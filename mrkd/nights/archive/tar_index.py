@@ -33,6 +33,7 @@ _PADDING_BYTES = 2**20
 """After so many zeros past its end mark a tar is over; another one may follow before that."""
 _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")
 _PAX = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE)
+_EXTENSIONS = (*_PAX, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
 _RECORD = re.compile(rb"(\d{1,10}) ([^=]+)=")
 
 
@@ -85,9 +86,8 @@ class TarContent:
 def read_tar(file: FileEntry, suffixes: tuple[str, ...]) -> TarContent:
     """The images in a tar, up to where it is damaged or can no longer be read.
 
-    Args:
-        file: the tar as listed; another ETag ends the reading (`changed`).
-        suffixes: endings of images' names, in any case.
+    Images are files whose names end in one of `suffixes`, in any case. Another ETag than that of
+    `file` ends the reading (`changed`).
     """
     content, stream = TarContent(), RangeFile(file)
     endings = tuple(suffix.lower() for suffix in suffixes)
@@ -147,12 +147,7 @@ def _members(stream: RangeFile) -> Iterator[Member]:
             info.name = block[:100].partition(b"\0")[0].decode(*_TEXT)
         zeros = 0
         start = position + _BLOCK
-        if info.type in (
-            *_PAX,
-            tarfile.XGLTYPE,
-            tarfile.GNUTYPE_LONGNAME,
-            tarfile.GNUTYPE_LONGLINK,
-        ):
+        if info.type in _EXTENSIONS:
             data = _extension(stream, start, info.size)
             if info.type == tarfile.XGLTYPE:
                 everywhere |= _pax(data, file, start)

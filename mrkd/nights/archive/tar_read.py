@@ -46,30 +46,26 @@ class MemberSpan:
     def read(self, *, max_bytes: int | None = None) -> Iterator[tuple[Row, Outcome]]:
         """Each row with its member's bytes, or with a StorageError of its kind.
 
-        Args:
-            max_bytes: size up to which a member is read at all.
+        Members of more than `max_bytes` are not read (`too_large`).
         """
-        found: Outcome
+        # A span of several is never large, whatever its members are.
+        found: Outcome | None = _too_large(self.rows[0], max_bytes) if len(self.rows) == 1 else None
         etag = self.rows[0]["image_etag"]
         try:
-            # A span of several is never large, whatever its members are.
-            if len(self.rows) == 1 and _is_above(self.rows[0], max_bytes):
-                found = _too_large(self.rows[0], max_bytes)
-            else:
-                size = self.num_bytes
-                found = storage.fetch_range(self.tar_uri, self.start, size, if_match=etag)
+            found = found or storage.fetch_range(
+                self.tar_uri, self.start, self.num_bytes, if_match=etag
+            )
         except StorageError as error:
             found = error
         for row in self.rows:
-            above = _is_above(row, max_bytes)
-            yield row, _too_large(row, max_bytes) if above else _member(row, found, self.start)
+            yield row, _too_large(row, max_bytes) or _member(row, found, self.start)
 
 
 def spans(rows: Iterable[Row], tars: Sequence[str]) -> list[MemberSpan]:
     """The ranges that hold these members, of any number of tars; each may be read in a thread.
 
     Args:
-        rows: those of a plan that have an offset, in any order.
+        rows: rows of a plan that have an offset, in any order.
         tars: the archive's suffixes of tars (`ArchiveConfig.tars`).
     """
     by_tar: dict[tuple[str, str | None], list[Row]] = {}
@@ -85,11 +81,7 @@ def read_members(
     """Each row with its member's bytes, or with a StorageError of its kind; by tar, then offset.
 
     One request reads many members, and of the tar that the plan knows: another ETag is `changed`.
-
-    Args:
-        rows: those of a plan that have an offset, in any order.
-        tars: the archive's suffixes of tars (`ArchiveConfig.tars`).
-        max_bytes: size up to which a member is read at all.
+    Arguments as `spans` and `MemberSpan.read` take them.
     """
     for span in spans(rows, tars):
         yield from span.read(max_bytes=max_bytes)
@@ -108,11 +100,9 @@ def split_member(uri: str, tars: Sequence[str]) -> tuple[str, str]:
 
 
 def known_tars(rows: pa.Table, tars: Sequence[str]) -> dict[str, str]:
-    """The ETag of each tar that a plan's rows name, as `list_images` takes it.
+    """The ETag of each tar that a plan's rows name, by URI; of several ETags the last one.
 
-    Args:
-        rows: `image_uri` and `image_etag`; of a tar with several ETags the last one counts.
-        tars: the archive's suffixes of tars.
+    Of the rows `image_uri` and `image_etag` are used.
     """
     known: dict[str, str] = {}
     uris = rows["image_uri"]
@@ -158,11 +148,9 @@ def _member(row: Row, found: Outcome, start: int) -> Outcome:
     return Fetched(data, found.etag)
 
 
-def _is_above(row: Row, max_bytes: int | None) -> bool:
-    return max_bytes is not None and _size(row) > max_bytes
-
-
-def _too_large(row: Row, max_bytes: int | None) -> StorageError:
+def _too_large(row: Row, max_bytes: int | None) -> StorageError | None:
+    if max_bytes is None or _size(row) <= max_bytes:
+        return None
     return StorageError(
         f"{row['image_uri']!r} has {_size(row):,} bytes, at most {max_bytes:,} are read: raise "
         "archive.max_bytes or leave it out",

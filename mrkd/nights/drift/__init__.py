@@ -9,14 +9,12 @@ from __future__ import annotations
 from mrkd.nights.drift.earlier_nights import NUM_NIGHTS, Earlier, earlier
 from mrkd.nights.drift.lights import CalibrationImages, Finding, Light, Lights, judge
 from mrkd.nights.drift.measure import current, measure, store
-from mrkd.nights.drift.profile import PROFILE, SHARES, Profile, ProfileGroup, quantiles, read
+from mrkd.nights.drift.profile import Profile, ProfileGroup, quantiles, read
 from mrkd.nights.drift.usual_range import MIN_NIGHTS, Compared, UsualRange, compare
 
 __all__ = [
     "MIN_NIGHTS",
     "NUM_NIGHTS",
-    "PROFILE",
-    "SHARES",
     "CalibrationImages",
     "Compared",
     "Earlier",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from operator import mul
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -51,15 +52,10 @@ def usual_change(distances: Sequence[float]) -> float:
 def other_sizes(now: Mapping[str, int], usual: Mapping[str, int]) -> float:
     """Kolmogorov's distance of the pixels and of the shapes, the larger one.
 
-    Args:
-        now: number of images by size, "HxW".
-        usual: number of the reference's images by size.
+    Both arguments are numbers of images by size, "HxW".
     """
-    measures: tuple[Callable[[float, float], float], ...] = (
-        lambda height, width: height * width,
-        lambda height, width: width / height,
-    )
-    return max(_kolmogorov(now, usual, measure) for measure in measures)
+    pixels, shapes = (_kolmogorov(now, usual, measure) for measure in (mul, lambda h, w: w / h))
+    return max(pixels, shapes)
 
 
 def _kolmogorov(

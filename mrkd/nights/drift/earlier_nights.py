@@ -31,10 +31,6 @@ def earlier(workspace: str, profile: Profile) -> Earlier:
     Nights that try other models out (`Profile.models`) are none of them. The profile of every
     night is read, as it alone says when the night began.
 
-    Args:
-        workspace: URI.
-        profile: profile of the night; nights that began after it do not count.
-
     Raises:
         StorageError: the nights cannot be listed, or a profile that is there cannot be read.
     """

@@ -23,6 +23,7 @@ calibrated on and against earlier nights, and each light keeps the figure and th
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -202,10 +203,7 @@ def _sizes(
     before = [night.sizes for night in nights if night.sizes]
     if len(before) < MIN_NIGHTS:
         return first, Finding("size", "nights", "unknown", reason=_too_few(len(before)))
-    pooled: dict[str, int] = {}
-    for sizes in before:
-        for size, number in sizes.items():
-            pooled[size] = pooled.get(size, 0) + number
+    pooled = sum(map(Counter, before), Counter[str]())
     chance = 1.36 / float(np.sqrt(count))
     change = max(usual_change([other_sizes(sizes, pooled) for sizes in before]), chance)
     limits = AMBER_SHARE + change, RED_SHARE + change

@@ -48,9 +48,6 @@ def measure(night_uri: str) -> Profile:
 
     Of an image some 40 bytes are held; a million images take 12 s of one core.
 
-    Args:
-        night_uri: `<workspace>/nights/<run>`.
-
     Raises:
         NightError: no revision is closed.
         StorageError: its rows cannot be read.

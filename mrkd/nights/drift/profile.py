@@ -131,11 +131,7 @@ class Profile:
 
     @classmethod
     def from_parquet(cls, data: bytes, *, name: str) -> Profile:
-        """The profile in a file.
-
-        Args:
-            data: the file.
-            name: name of the file in errors.
+        """The profile in the bytes of a file; `name` is its name in errors.
 
         Raises:
             ArtefactError: it is damaged, or no profile of this version.

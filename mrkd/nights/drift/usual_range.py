@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -86,38 +86,25 @@ class Compared:
 def compare(tonight: Profile, nights: Sequence[Profile]) -> list[Compared]:
     """Every category and line that sent images tonight, or usually does; sorted.
 
-    Args:
-        tonight: profile of the night.
-        nights: those before it, the newest last.
+    Of `nights`, those before it, the newest is last.
     """
-    now = tonight.by_key
+    now, rows = tonight.by_key, []
     by_run = {night.run: night.by_key for night in nights}
-    keys = sorted(set(now).union(*by_run.values()))
-    rows = (
-        _compare(
-            key, now.get(key), {run: own[key] for run, own in by_run.items() if key in own}, nights
+    for key in sorted(set(now).union(*by_run.values())):
+        groups = {run: own[key] for run, own in by_run.items() if key in own}
+        group, before = now.get(key), tuple(groups.values())
+        model = group.model if group else before[-1].model
+        alike = [one.nok_rate for one in before if one.model == model]
+        row = Compared(
+            *key,
+            tonight=group,
+            before=before,
+            runs=tuple(groups),
+            num_nights=len(nights),
+            volume=UsualRange.of(one.num_images for one in before),
+            nok_rate=UsualRange.of(rate for rate in alike if rate is not None),
+            error_rate=UsualRange.of(one.error_rate for one in before),
         )
-        for key in keys
-    )
-    return [row for row in rows if row.tonight or row.silent]
-
-
-def _compare(
-    key: tuple[str, str],
-    tonight: ProfileGroup | None,
-    by_run: Mapping[str, ProfileGroup],
-    nights: Sequence[Profile],
-) -> Compared:
-    before = tuple(by_run.values())
-    model = tonight.model if tonight else before[-1].model
-    alike = (group.nok_rate for group in before if group.model == model)
-    return Compared(
-        *key,
-        tonight=tonight,
-        before=before,
-        runs=tuple(by_run),
-        num_nights=len(nights),
-        volume=UsualRange.of(group.num_images for group in before),
-        nok_rate=UsualRange.of(rate for rate in alike if rate is not None),
-        error_rate=UsualRange.of(group.error_rate for group in before),
-    )
+        if row.tonight or row.silent:
+            rows.append(row)
+    return rows

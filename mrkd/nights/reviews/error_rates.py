@@ -75,12 +75,8 @@ def estimate(
 ) -> list[Reviewed]:
     """Error rates by the verdicts on these nights, by category; empty without any verdict.
 
-    Args:
-        workspace: URI.
-        nights: all manifests of each, by its name.
-        versions: model of each category that is wanted.
-        cost_escape: see `operating_points`.
-        cost_false_call: see `operating_points`.
+    Given are all manifests of each night, by its name, the model of each category that is wanted,
+    and the costs of `operating_points`.
 
     Raises:
         ArtefactError: a shard or an import is damaged.

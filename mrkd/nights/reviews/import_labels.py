@@ -45,12 +45,7 @@ class Brought:
 
 
 def bring(workspace: str, labels: Sequence[Label], *, by: str) -> Brought:
-    """Stores verdicts on images that nights have scored.
-
-    Args:
-        workspace: URI.
-        labels: one for each image.
-        by: person who imports them.
+    """Stores verdicts, one for each image, on images that nights have scored.
 
     Raises:
         ArtefactError: a night's manifest or shard is damaged, or what was imported before.

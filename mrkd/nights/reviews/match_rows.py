@@ -11,11 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mrkd import storage
-from mrkd.nights.manifest import Manifest, call_of
+from mrkd.nights.manifest import DECISION, Manifest, call_of
 from mrkd.storage import schema
 
-_COLUMNS = ["image_uri", "image_etag", "image_bytes", "revision", "image_score", "threshold"]
-_COLUMNS += ["is_anomalous", "error_kind", "model_version", "calibration"]
+_COLUMNS = ["image_etag", "image_bytes", "revision", *DECISION]
 
 
 @dataclass(frozen=True)
@@ -52,13 +51,8 @@ def rows_of(
 ) -> Iterator[Matched]:
     """The rows of a night's closed revisions that are of these images and not superseded.
 
-    Only shards are read whose first and last URI have one of them in between.
-
-    Args:
-        workspace: URI.
-        run: name of the night.
-        manifests: all of the night's.
-        uris: URIs of the images, sorted.
+    Only shards are read whose first and last URI have one of `uris`, which are sorted, in between;
+    `manifests` are all of the night's.
 
     Raises:
         ArtefactError: a shard is damaged.
@@ -67,10 +61,9 @@ def rows_of(
     folder = storage.join(workspace, "nights", run)
     replaced = {(row.image_uri, row.revision) for one in manifests for row in one.superseded}
     for manifest in manifests:
-        tars = tuple(manifest.config.get("archive", {}).get("tars", ()))
         for category, row in _rows(folder, manifest, uris):
             if (row["image_uri"], row["revision"]) not in replaced:
-                yield Matched(run, category, manifest.closed_at, tars, row)
+                yield Matched(run, category, manifest.closed_at, manifest.tars, row)
 
 
 def _rows(

@@ -92,13 +92,7 @@ def _read(uri: str) -> list[Review]:
 
 
 def add(workspace: str, reviews: Sequence[Review], *, by: str) -> str:
-    """Stores an import's verdicts; the URI of its file.
-
-    Args:
-        workspace: URI.
-        reviews: one at least.
-        by: person who imports them.
-    """
+    """Stores an import's verdicts, one at least, and returns the URI of its file."""
     facts = {**(REVIEWS.metadata or {}), b"imported_at": now(), b"imported_by": by}
     table = pa.Table.from_pylist(list(map(asdict, reviews)), REVIEWS.with_metadata(facts))
     data = schema.to_parquet(table)

@@ -240,13 +240,12 @@ def test_a_band_is_widened_by_spreads():
 
 
 def test_of_two_nights_that_see_a_model_first_one_sets_the_band_for_both(config):
-    place = config.workspace, "plate", VERSION
-    calibration = artefact.read_calibration(*place, 2)
+    uri = storage.join(config.workspace, "golden", "plate", "aa-2-good.json")
     first, second = (
         reference_parts._first_seen(
-            config.with_values({"run": run}), "plate", PINS["plate"], "good", scores, calibration
+            uri, reference_parts.ScoreRange(low, high, 0.1, 2, run, at=""), {"category": "plate"}
         )
-        for run, scores in (("night-1", [0.1, 0.2]), ("night-2", [0.3]))
+        for run, low, high in (("night-1", 0.1, 0.2), ("night-2", 0.3, 0.3))
     )
     assert second == first
     assert (first.run, first.low, first.high) == ("night-1", 0.1, 0.2)
