@@ -94,7 +94,7 @@ def _run(argv: Sequence[str], started: _Started) -> Summary | None:
     """Runs a command line; None: its output ends without a summary, as that of a help."""
     _check_names(argv)
     options, unknown = _parser().parse_known_args(argv)
-    started.command = options.command
+    started.command, options.started_at = options.command, started.started_at
     if unknown:
         raise ConfigError(_unknown_flag(unknown, options.command))
     if command := COMMANDS.get(options.command):
@@ -103,8 +103,8 @@ def _run(argv: Sequence[str], started: _Started) -> Summary | None:
         options.print_help()
         return None
     verb = VERBS[options.command]
-    if verb.listing and getattr(options, verb.listing.name):
-        return verb.listing.work()
+    if verb.list_spaces and options.spaces:
+        return verb.list_spaces(options)
     config, *late = _configs(verb, options)
     started.run = config.run
     if options.show_config:
@@ -185,10 +185,10 @@ def _add(
 
 
 def _add_config_flags(one: argparse.ArgumentParser, verb: Verb) -> None:
-    if verb.listing:
-        flag, text = f"--{verb.listing.name}", verb.listing.help
-        one.add_argument(flag, action="store_true", help=text)
-    optional: dict[str, Any] = {"nargs": "?"} if verb.listing else {}
+    if verb.list_spaces:
+        text = "list the search spaces with their keys, and stop"
+        one.add_argument("--spaces", action="store_true", help=text)
+    optional: dict[str, Any] = {"nargs": "?"} if verb.list_spaces else {}
     one.add_argument("file", metavar="FILE.toml", help="path or URI of the config file", **optional)
     text = "print the whole config that results, and stop"
     one.add_argument("--show-config", action="store_true", help=text)
