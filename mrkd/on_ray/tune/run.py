@@ -130,8 +130,7 @@ def _search(task: TrialTask, categories: Sequence[str], space: Space) -> None:
             ),
         )
         grid = tuner.fit()
-    for number in range(len(grid)):
-        result = grid[number]
+    for result in (grid[number] for number in range(len(grid))):
         for category in categories:
             end_trial(search, Trial(category, dict(result.config or {}), seed), result.error)
 
@@ -217,8 +216,7 @@ def _close(
     """Writes the table, the best config, the page and the summary."""
     config, search = task.config, task.search
     trials = search.trials()
-    keys = list(space)
-    uris = {"trials": search.put_table(trials, keys)}
+    uris = {"trials": search.put_table(trials, list(space))}
     log_keys = spaces.log_keys(space)
     groups = [one.to_dict(trials, config.train.seed, log_keys) for one in found]
     lost = [name for one in found if one.winner is None for name in one.categories]
@@ -228,14 +226,8 @@ def _close(
             {name: one.values for one in found for name in one.categories if one.winner},
             joint=config.search.scope == "joint",
         )
-    search.store(
-        {
-            "state": "done",
-            "space": spaces.described(space),
-            "log_keys": log_keys,
-            "groups": groups,
-        }
-    )
+    facts = {"space": spaces.described(space), "log_keys": log_keys, "groups": groups}
+    search.store({"state": "done", **facts})
     if not untested:  # else the next start tests again
         search.clear()
     uris["report"] = reports.write_page(search.uri)
