@@ -41,7 +41,9 @@ GROUPS = {name: text for module in _MODULES for name, text in module.GROUPS.item
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command line, `sys.argv` by default, and returns its exit code (see `Summary`)."""
-    _log_to_stderr()
+    form = "%(asctime)s %(levelname)s %(name)s %(message)s"
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format=form)
+    logging.getLogger("mrkd").setLevel(logging.INFO)
     with _Started() as started:
         try:
             summary = _run(sys.argv[1:] if argv is None else argv, started)
@@ -129,12 +131,6 @@ def _check_names(argv: Sequence[str]) -> None:
                 f"`{f'mrkd {given}'.strip()} --help`)"
             )
         given, known = word, {name.split()[1] for name in COMMANDS if name.startswith(f"{word} ")}
-
-
-def _log_to_stderr() -> None:
-    form = "%(asctime)s %(levelname)s %(name)s %(message)s"
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format=form)
-    logging.getLogger("mrkd").setLevel(logging.INFO)
 
 
 _LOCATIONS = f"Files and folders are given as path, file:///path or s3://bucket/key. {RELATIVE}"

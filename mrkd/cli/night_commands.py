@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from mrkd.cli.command import NIGHTS_WORKSPACE, Command, argument, done, print_table, user
 from mrkd.config import check_name
 from mrkd.config.toml import check_range
 from mrkd.errors import MrkdError
 from mrkd.run_summary import Summary
-
-if TYPE_CHECKING:
-    from mrkd.nights.prune_maps import Pruning
 
 _SHOWN = 20
 
@@ -90,7 +86,16 @@ def _prune(options: argparse.Namespace) -> Summary:
     found = prune_maps.due(options.workspace, durations.parse("--older-than", options.older_than))
     reasons: list[str] = []
     if options.yes:
-        found, reasons = _pruned(options, found)
+        due, found = found, []
+        for one in due:
+            try:
+                found.append(
+                    prune_maps.prune(
+                        options.workspace, one, by=user(), older_than=options.older_than
+                    )
+                )
+            except MrkdError as error:  # a busy night does not stop the rest
+                reasons.append(str(error))
     elif found:
         reasons = ["nothing was deleted: --yes takes the maps out of these nights for good"]
     names = ("run", "closed_at", "revisions", "shards", "bytes_before", "bytes_after")
@@ -99,25 +104,6 @@ def _prune(options: argparse.Namespace) -> Summary:
     counts = {"nights": len(found), **counts}
     summary = done(options, counts, reasons=reasons)
     return replace(summary, exit_code=1, state="failed") if options.yes and reasons else summary
-
-
-def _pruned(
-    options: argparse.Namespace, found: Sequence[Pruning]
-) -> tuple[list[Pruning], list[str]]:
-    """The nights pruned, and an error for each other: a busy night does not stop the rest."""
-    from mrkd.nights import prune_maps
-
-    pruned, reasons = [], []
-    for one in found:
-        try:
-            done = prune_maps.prune(
-                options.workspace, one, by=user(), older_than=options.older_than
-            )
-        except MrkdError as error:
-            reasons.append(str(error))
-        else:
-            pruned.append(done)
-    return pruned, reasons
 
 
 GROUPS = {"nights": "stored nights: compare, try another threshold, show an image, delete maps"}

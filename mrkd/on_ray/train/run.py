@@ -51,7 +51,11 @@ def run(config: TrainConfig) -> Summary:
         recorded_run("train", config.run, fleet.uri) as record,
         cluster.connect(dashboard=in_groups),
     ):
-        resources, at_once = _resources(config, len(samples))
+        size, at_once = config.fleet.workers_per_category, None
+        resources = cluster.fleet_resources(config, len(samples) * size)
+        if in_groups:
+            # A group's workers are not part of the task that waits for them: Ray cannot count them.
+            at_once = cluster.groups_at_once(cluster.nodes(), resources, size)
         # Categories that an earlier, forced start of this fleet has trained are done.
         fleet.records |= fleet.begin()
         if not config.fleet.force:
@@ -84,14 +88,6 @@ def run(config: TrainConfig) -> Summary:
         except KeyboardInterrupt:
             _store_stopped(fleet, todo, progress)
         return _close(fleet, record)
-
-
-def _resources(config: TrainConfig, num_categories: int) -> tuple[Resources, int | None]:
-    """A worker's resources, and the categories under way at one time; None: Ray bounds them."""
-    size = config.fleet.workers_per_category
-    each = cluster.fleet_resources(config, num_categories * size)
-    # A group's workers are not part of the task that waits for them, and Ray cannot count them.
-    return each, cluster.groups_at_once(cluster.nodes(), each, size) if size > 1 else None
 
 
 def _find_up_to_date(fleet: Fleet, inputs: Mapping[str, str]) -> None:

@@ -101,7 +101,9 @@ def _search(task: TrialTask, categories: Sequence[str], space: Space) -> None:
     """The trials of categories that share a config, ended in the search's folder afterwards."""
     config, options, search = task.config, task.config.search, task.search
     seed, name = config.train.seed, "joint" if options.scope == "joint" else categories[0]
-    if _num_tried(search, categories, seed) >= options.trials:
+    mine = [one for one in search.trials() if one.seed == seed and one.category in categories]
+    num_of = Counter(one.key for one in mine)
+    if sum(number == len(categories) for number in num_of.values()) >= options.trials:
         return
     os.environ.update(_ENVIRONMENT)
     # It warns of the files that are switched off above.
@@ -133,12 +135,6 @@ def _search(task: TrialTask, categories: Sequence[str], space: Space) -> None:
     for result in (grid[number] for number in range(len(grid))):
         for category in categories:
             end_trial(search, Trial(category, dict(result.config or {}), seed), result.error)
-
-
-def _num_tried(search: Search, categories: Sequence[str], seed: int) -> int:
-    """The number of configs whose trials have all ended."""
-    mine = [one for one in search.trials() if one.seed == seed and one.category in categories]
-    return sum(n == len(categories) for n in Counter(one.key for one in mine).values())
 
 
 def _trainable(values: Mapping[str, Any], task: TrialTask) -> None:
