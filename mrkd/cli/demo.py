@@ -61,9 +61,8 @@ def run(folder: str) -> Summary:
         scored = score.run(ScoreConfig(workspace, RUN, ArchiveConfig(archive)))
         log.info("4/4 evaluate: other cells, whose defects are known, and the page")
         evaluated = evaluate.run(EvalConfig(workspace, RUN, data))
-        evaluation, night = (
-            storage.join(workspace, name, RUN) for name in ("evaluations", "nights")
-        )
+        evaluation = storage.join(workspace, "evaluations", RUN)
+        night = storage.join(workspace, "nights", RUN)
         page = evaluation_page(load_page_data(evaluation, night_uri=night))
         storage.write(page_uri, page.encode())
         log.info("done: open %s in a browser", page_uri)

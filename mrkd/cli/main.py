@@ -28,7 +28,7 @@ from mrkd.cli.command import Command
 from mrkd.cli.run_commands import VERBS, RunConfig, Verb
 from mrkd.config import TrainConfig, night_dates
 from mrkd.config.reference import RELATIVE, keys, tables, title
-from mrkd.config.toml import Location, flattened, nearest, put_values
+from mrkd.config.toml import flattened, nearest, put_values
 from mrkd.errors import ConfigError, MrkdError, StorageError
 from mrkd.run_summary import Summary, now
 
@@ -267,14 +267,13 @@ def _with_absolute_paths(config: RunConfig) -> RunConfig:
     raw = config.to_dict()
     locations = {key.name: key.location for key in keys(type(config)) if key.location}
     for table in (raw, *raw.get("category", {}).values()):
-        given = {name: uri for name, uri in flattened(table).items() if name in locations}
-        put_values(table, {name: _absolute(uri, locations[name]) for name, uri in given.items()})
+        for name, uri in flattened(table).items():
+            location = locations.get(name)
+            if not location or not uri or "://" in uri:
+                continue
+            if not (location.or_name and uri.isidentifier()):
+                put_values(table, {name: str(Path(uri).absolute())})
     return type(config).from_dict(raw)
-
-
-def _absolute(uri: str, location: Location) -> str:
-    is_name = location.or_name and uri.isidentifier()
-    return uri if not uri or "://" in uri or is_name else str(Path(uri).absolute())
 
 
 def _text(uri: str) -> str:

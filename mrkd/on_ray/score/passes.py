@@ -64,11 +64,6 @@ class Done:
     passes: int = 0
     took: Timings = field(default_factory=Timings)
 
-    @property
-    def images_per_s(self) -> float:
-        """The rate while passes were under way."""
-        return self.images / self.seconds if self.seconds else 0.0
-
 
 class Committer:
     """Commits the shards of a night's revisions, and checks the night's lease after each.
