@@ -51,15 +51,15 @@ def user() -> str:
 
 
 def done(
-    command: str,
-    started_at: str,
+    options: argparse.Namespace,
     counts: Mapping[str, int] | None = None,
     *,
     uris: Mapping[str, str] | None = None,
     reasons: Sequence[str] = (),
 ) -> Summary:
     """The summary of a command that did its work."""
-    return Summary(command, None, 0, "done", counts or {}, uris or {}, started_at, now(), reasons)
+    ends = options.started_at, now()
+    return Summary(options.command, None, 0, "done", counts or {}, uris or {}, *ends, reasons)
 
 
 def print_table(rows: Sequence[Mapping[str, Any]]) -> None:

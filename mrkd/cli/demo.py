@@ -12,7 +12,7 @@ import logging
 from pathlib import Path, PurePosixPath
 
 from mrkd import storage
-from mrkd.config import DataConfig, EvalConfig, ScoreConfig, TrainConfig
+from mrkd.config import ArchiveConfig, DataConfig, EvalConfig, ScoreConfig, TrainConfig
 from mrkd.data import datasets
 from mrkd.errors import ConfigError
 from mrkd.on_ray import cluster
@@ -50,12 +50,21 @@ def run(folder: str) -> Summary:
             "2/4 train: two categories on good cells alone, by the preset default, which tells "
             "these apart best: Gaussians and a student; about three minutes"
         )
-        trained = train.run(_training(workspace, data))
+        training = {
+            "workspace": workspace,
+            "run": RUN,
+            "data": data.to_dict(),
+            "model": {"backbone": "efficientnet_lite0"},
+        }
+        trained = train.run(TrainConfig.from_dict(training))
         log.info("3/4 score: every file of the archive becomes a row, %s", archive)
-        scored = score.run(_scoring(workspace, archive))
+        scored = score.run(ScoreConfig(workspace, RUN, ArchiveConfig(archive)))
         log.info("4/4 evaluate: other cells, whose defects are known, and the page")
         evaluated = evaluate.run(EvalConfig(workspace, RUN, data))
-        _write_page(page_uri, workspace)
+        evaluation = storage.join(workspace, "evaluations", RUN)
+        night = storage.join(workspace, "nights", RUN)
+        page = evaluation_page(load_page_data(evaluation, night_uri=night))
+        storage.write(page_uri, page.encode())
         log.info("done: open %s in a browser", page_uri)
         parts = (trained, scored, evaluated)
         return verdict.end(
@@ -76,21 +85,6 @@ def _photographs() -> str:
     return str(Path(spec.origin).parent / "data")
 
 
-def _training(workspace: str, data: DataConfig) -> TrainConfig:
-    return TrainConfig.from_dict(
-        {
-            "workspace": workspace,
-            "run": RUN,
-            "data": data.to_dict(),
-            "model": {"backbone": "efficientnet_lite0"},
-        }
-    )
-
-
-def _scoring(workspace: str, archive: str) -> ScoreConfig:
-    return ScoreConfig.from_dict({"workspace": workspace, "run": RUN, "archive": {"uri": archive}})
-
-
 def _write_archive(archive: str, data: DataConfig) -> None:
     """`<archive>/<category>/<name>.png` of cells that neither training nor evaluation sees."""
     for category, samples in datasets.load(data).items():
@@ -106,9 +100,3 @@ def _write_archive(archive: str, data: DataConfig) -> None:
         ("notes.png", b"Notes of the night shift, saved under the wrong name.\n"),
     ):
         storage.write(storage.join(archive, "poly", name), content, if_absent=True)
-
-
-def _write_page(page_uri: str, workspace: str) -> None:
-    night = storage.join(workspace, "nights", RUN)
-    data = load_page_data(storage.join(workspace, "evaluations", RUN), night_uri=night)
-    storage.write(page_uri, evaluation_page(data).encode())

@@ -28,7 +28,7 @@ from mrkd.cli.command import Command
 from mrkd.cli.run_commands import VERBS, RunConfig, Verb
 from mrkd.config import TrainConfig, night_dates
 from mrkd.config.reference import RELATIVE, keys, tables, title
-from mrkd.config.toml import Location, flattened, nearest, put_values
+from mrkd.config.toml import flattened, nearest, put_values
 from mrkd.errors import ConfigError, MrkdError, StorageError
 from mrkd.run_summary import Summary, now
 
@@ -41,7 +41,9 @@ GROUPS = {name: text for module in _MODULES for name, text in module.GROUPS.item
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command line, `sys.argv` by default, and returns its exit code (see `Summary`)."""
-    _log_to_stderr()
+    form = "%(asctime)s %(levelname)s %(name)s %(message)s"
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format=form)
+    logging.getLogger("mrkd").setLevel(logging.INFO)
     with _Started() as started:
         try:
             summary = _run(sys.argv[1:] if argv is None else argv, started)
@@ -94,7 +96,7 @@ def _run(argv: Sequence[str], started: _Started) -> Summary | None:
     """Runs a command line; None: its output ends without a summary, as that of a help."""
     _check_names(argv)
     options, unknown = _parser().parse_known_args(argv)
-    started.command = options.command
+    started.command, options.started_at = options.command, started.started_at
     if unknown:
         raise ConfigError(_unknown_flag(unknown, options.command))
     if command := COMMANDS.get(options.command):
@@ -103,8 +105,8 @@ def _run(argv: Sequence[str], started: _Started) -> Summary | None:
         options.print_help()
         return None
     verb = VERBS[options.command]
-    if verb.listing and getattr(options, verb.listing.name):
-        return verb.listing.work()
+    if verb.list_spaces and options.spaces:
+        return verb.list_spaces(options)
     config, *late = _configs(verb, options)
     started.run = config.run
     if options.show_config:
@@ -129,12 +131,6 @@ def _check_names(argv: Sequence[str]) -> None:
                 f"`{f'mrkd {given}'.strip()} --help`)"
             )
         given, known = word, {name.split()[1] for name in COMMANDS if name.startswith(f"{word} ")}
-
-
-def _log_to_stderr() -> None:
-    form = "%(asctime)s %(levelname)s %(name)s %(message)s"
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format=form)
-    logging.getLogger("mrkd").setLevel(logging.INFO)
 
 
 _LOCATIONS = f"Files and folders are given as path, file:///path or s3://bucket/key. {RELATIVE}"
@@ -185,10 +181,10 @@ def _add(
 
 
 def _add_config_flags(one: argparse.ArgumentParser, verb: Verb) -> None:
-    if verb.listing:
-        flag, text = f"--{verb.listing.name}", verb.listing.help
-        one.add_argument(flag, action="store_true", help=text)
-    optional: dict[str, Any] = {"nargs": "?"} if verb.listing else {}
+    if verb.list_spaces:
+        text = "list the search spaces with their keys, and stop"
+        one.add_argument("--spaces", action="store_true", help=text)
+    optional: dict[str, Any] = {"nargs": "?"} if verb.list_spaces else {}
     one.add_argument("file", metavar="FILE.toml", help="path or URI of the config file", **optional)
     text = "print the whole config that results, and stop"
     one.add_argument("--show-config", action="store_true", help=text)
@@ -271,14 +267,13 @@ def _with_absolute_paths(config: RunConfig) -> RunConfig:
     raw = config.to_dict()
     locations = {key.name: key.location for key in keys(type(config)) if key.location}
     for table in (raw, *raw.get("category", {}).values()):
-        given = {name: uri for name, uri in flattened(table).items() if name in locations}
-        put_values(table, {name: _absolute(uri, locations[name]) for name, uri in given.items()})
+        for name, uri in flattened(table).items():
+            location = locations.get(name)
+            if not location or not uri or "://" in uri:
+                continue
+            if not (location.or_name and uri.isidentifier()):
+                put_values(table, {name: str(Path(uri).absolute())})
     return type(config).from_dict(raw)
-
-
-def _absolute(uri: str, location: Location) -> str:
-    is_name = location.or_name and uri.isidentifier()
-    return uri if not uri or "://" in uri or is_name else str(Path(uri).absolute())
 
 
 def _text(uri: str) -> str:

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import argparse
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from mrkd.cli.command import Arguments, Command, argument, done, print_table, user
 from mrkd.config import check_name
 from mrkd.config.toml import check_range
 from mrkd.errors import ConfigError
-from mrkd.run_summary import Summary, now
+from mrkd.run_summary import Summary
 
 if TYPE_CHECKING:
+    from mrkd.model.artefact import Calibration
     from mrkd.model.registry.queries import Shelf
 
 
@@ -30,24 +31,21 @@ def _demo(options: argparse.Namespace) -> Summary:
 def _report(options: argparse.Namespace) -> Summary:
     from mrkd import reports
 
-    started_at = now()
     page_uri = reports.write_page(options.run_uri)
-    return done("report", started_at, uris={"report": page_uri})
+    return done(options, uris={"report": page_uri})
 
 
 def _manifest(options: argparse.Namespace) -> Summary:
     from mrkd import storage
     from mrkd.nights import archive
 
-    started_at = now()
     counts = archive.write_manifest(options.uri, options.out, options.template)
-    return done("manifest", started_at, counts, uris={"manifest": storage.join(options.out)})
+    return done(options, counts, uris={"manifest": storage.join(options.out)})
 
 
 def _list(options: argparse.Namespace) -> Summary:
     from mrkd.model.registry import queries
 
-    started_at = now()
     rows = queries.list_versions(options.workspace, options.category)
     print_table(rows)
     counts = {
@@ -55,14 +53,14 @@ def _list(options: argparse.Namespace) -> Summary:
         "versions": len(rows),
         "held": sum(row["state"] == "held" for row in rows),
     }
-    return done("models list", started_at, counts)
+    return done(options, counts)
 
 
 def _show(options: argparse.Namespace) -> Summary:
     from mrkd.model import artefact
     from mrkd.model.registry import queries
 
-    started_at, shelf = now(), shelf_of(options)
+    shelf = shelf_of(options)
     version = shelf.require(options.version)
     facts = queries.facts(shelf, version)
     print_table([{"": name, version: value} for name, value in facts.items()])
@@ -71,23 +69,21 @@ def _show(options: argparse.Namespace) -> Summary:
     print_table(promotions)
     counts = {"calibrations": len(calibrations), "promotions": len(promotions)}
     folder = artefact.folder_of(shelf.workspace, shelf.category, version)
-    return done("models show", started_at, counts, uris={"model": folder})
+    return done(options, counts, uris={"model": folder})
 
 
 def _compare(options: argparse.Namespace) -> Summary:
     from mrkd.model.registry import queries
 
-    started_at = now()
     check_name("version", options.other)
     rows = queries.compare(shelf_of(options), options.version, options.other)
     print_table(rows)
-    return done("models compare", started_at, {"differences": len(rows)})
+    return done(options, {"differences": len(rows)})
 
 
 def _promote(options: argparse.Namespace) -> Summary:
     from mrkd.model.registry import queries
 
-    started_at = now()
     promotion = queries.promote(
         shelf_of(options),
         options.version,
@@ -97,14 +93,13 @@ def _promote(options: argparse.Namespace) -> Summary:
     )
     print_table(queries.promotions(shelf_of(options)))
     counts = {"promotion": promotion.number, "calibration": promotion.calibration}
-    return done("models promote", started_at, counts)
+    return done(options, counts)
 
 
 def _set_threshold(options: argparse.Namespace) -> Summary:
     from mrkd.model.calibration import at_rate, at_threshold
-    from mrkd.model.registry import queries
 
-    started_at, threshold, rate = now(), options.threshold, options.false_call_rate
+    threshold, rate = options.threshold, options.false_call_rate
     if threshold is not None:
         check_range("--threshold", threshold, -1e30, 1e30)
         rule = functools.partial(at_threshold, threshold=threshold)
@@ -112,16 +107,8 @@ def _set_threshold(options: argparse.Namespace) -> Summary:
         check_range("--false-call-rate", rate, 1e-6, 0.5)
         rule = functools.partial(at_rate, false_call_rate=rate)
     shelf, why = shelf_of(options), _why(options)
-    version = shelf.require(options.version)
-    calibration, promotion = queries.set_threshold(shelf, version, rule, by=user(), why=why)
-    print_table(queries.calibrations(shelf, version))
-    counts = {"calibration": calibration.number}
-    reasons = [calibration.warning] if calibration.warning else []
-    if promotion is None:
-        reasons.append(_once_promoted(shelf, version, calibration.number))
-    else:
-        counts["promotion"] = promotion.number
-    return done("models set-threshold", started_at, counts, reasons=reasons)
+    new, counts, reasons = _store(shelf, shelf.require(options.version), rule, why)
+    return done(options, counts, reasons=[*filter(None, [new.warning]), *reasons])
 
 
 def _calibrate(options: argparse.Namespace) -> Summary:
@@ -130,7 +117,6 @@ def _calibrate(options: argparse.Namespace) -> Summary:
     from mrkd.model.registry import queries
     from mrkd.nights import commissioning, try_threshold
 
-    started_at = now()
     check_name("run", options.night)
     check_range("--defect-rate", options.defect_rate, 0, 0.5)
     shelf, why = shelf_of(options), _why(options)
@@ -155,19 +141,26 @@ def _calibrate(options: argparse.Namespace) -> Summary:
     counts = trial.counts
     if options.dry_run:
         reasons.append(f"threshold {wanted.threshold:.6g} was not stored: leave out --dry-run")
-        return done("models calibrate", started_at, counts, reasons=reasons)
-    new, promotion = queries.set_threshold(shelf, version, lambda _: wanted, by=user(), why=why)
+        return done(options, counts, reasons=reasons)
+    _, stored, waits = _store(shelf, version, lambda _: wanted, why)
+    last = shelf.calibration(version)
+    back = f"back: mrkd models promote {shelf.category} {version} --calibration {last} --why ..."
+    return done(options, {**counts, **stored}, reasons=[*reasons, *(waits or [back])])
+
+
+def _store(
+    shelf: Shelf, version: str, rule: Callable[[Calibration], Calibration], why: str
+) -> tuple[Calibration, dict[str, int], list[str]]:
+    """The calibration that a rule makes, stored; its counts, and why it does not decide yet."""
+    from mrkd.model.registry import queries
+
+    new, promotion = queries.set_threshold(shelf, version, rule, by=user(), why=why)
     print_table(queries.calibrations(shelf, version))
-    counts = {**counts, "calibration": new.number}
-    if promotion is None:
-        reasons.append(_once_promoted(shelf, version, new.number))
-    else:
-        counts["promotion"] = promotion.number
-        last = shelf.calibration(version)
-        reasons.append(
-            f"back: mrkd models promote {shelf.category} {version} --calibration {last} --why ..."
-        )
-    return done("models calibrate", started_at, counts, reasons=reasons)
+    if promotion is not None:
+        return new, {"calibration": new.number, "promotion": promotion.number}, []
+    state = shelf.state(version)
+    waits = f"version {version} is {state}: it decides by calibration {new.number} once it "
+    return new, {"calibration": new.number}, [f"{waits}is promoted"]
 
 
 def shelf_of(options: argparse.Namespace) -> Shelf:
@@ -187,18 +180,8 @@ def _why(options: argparse.Namespace) -> str:
     return why
 
 
-def _once_promoted(shelf: Shelf, version: str, number: int) -> str:
-    return (
-        f"version {version} is {shelf.state(version)}: it decides by calibration {number} once it "
-        "is promoted"
-    )
-
-
 _WORKSPACE: Arguments = {"--workspace": argument("URI", "folder of the models", required=True)}
-_CATEGORY: Arguments = {
-    "category": argument("CATEGORY", "name of the category"),
-    **_WORKSPACE,
-}
+_CATEGORY: Arguments = {"category": argument("CATEGORY", "name of the category"), **_WORKSPACE}
 _VERSION: Arguments = {
     "--version": argument(
         "VERSION", "version of the model; default: the champion, which then decides by the result"

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from mrkd.cli.command import NIGHTS_WORKSPACE, Command, argument, done, print_table, user
 from mrkd.config import check_name
 from mrkd.config.toml import check_range
 from mrkd.errors import MrkdError
-from mrkd.run_summary import Summary, now
-
-if TYPE_CHECKING:
-    from mrkd.nights.prune_maps import Pruning
+from mrkd.run_summary import Summary
 
 _SHOWN = 20
 
@@ -23,7 +19,6 @@ def _compare(options: argparse.Namespace) -> Summary:
     from mrkd import reports, storage
     from mrkd.nights import compare_nights
 
-    started_at = now()
     found = compare_nights.compare(options.workspace, options.run_a, options.run_b)
     print_table(found.table())
     uri = storage.join(found.uri, "summary.json")
@@ -35,7 +30,7 @@ def _compare(options: argparse.Namespace) -> Summary:
     if counts["other_images"]:
         reasons.append(f"{counts['other_images']} images have other bytes in the second night")
     uris |= {"summary": uri}
-    summary = done("nights compare", started_at, counts, uris=uris, reasons=reasons)
+    summary = done(options, counts, uris=uris, reasons=reasons)
     storage.write_json(uri, summary.to_dict())
     return summary
 
@@ -44,7 +39,6 @@ def _try_threshold(options: argparse.Namespace) -> Summary:
     from mrkd import storage
     from mrkd.nights import try_threshold
 
-    started_at = now()
     check_name("run", options.run)
     check_range("--threshold", options.threshold, -1e30, 1e30)
     night_uri = storage.join(options.workspace, "nights", options.run)
@@ -62,14 +56,13 @@ def _try_threshold(options: argparse.Namespace) -> Summary:
             f"of {trial.flips.num_rows} images that would be judged otherwise the {_SHOWN} "
             "nearest to the threshold are shown"
         )
-    return done("nights try-threshold", started_at, trial.counts, reasons=reasons)
+    return done(options, trial.counts, reasons=reasons)
 
 
 def _show(options: argparse.Namespace) -> Summary:
     from mrkd import storage
     from mrkd.nights import image_history
 
-    started_at = now()
     found = image_history.history(options.workspace, options.image_uri, maps=bool(options.page))
     print_table([one.line() for one in found])
     verdicts = [one.called for one in found]
@@ -83,45 +76,34 @@ def _show(options: argparse.Namespace) -> Summary:
         uris["report"] = storage.join(options.page)
         uri = storage.join(options.image_uri)
         storage.write(options.page, reports.history_page(options.workspace, uri, found).encode())
-    return done("nights show", started_at, counts, uris=uris)
+    return done(options, counts, uris=uris)
 
 
 def _prune(options: argparse.Namespace) -> Summary:
     from mrkd.config import durations
     from mrkd.nights import prune_maps
 
-    started_at = now()
     found = prune_maps.due(options.workspace, durations.parse("--older-than", options.older_than))
     reasons: list[str] = []
     if options.yes:
-        found, reasons = _pruned(options, found)
+        due, found = found, []
+        for one in due:
+            try:
+                found.append(
+                    prune_maps.prune(
+                        options.workspace, one, by=user(), older_than=options.older_than
+                    )
+                )
+            except MrkdError as error:  # a busy night does not stop the rest
+                reasons.append(str(error))
     elif found:
         reasons = ["nothing was deleted: --yes takes the maps out of these nights for good"]
     names = ("run", "closed_at", "revisions", "shards", "bytes_before", "bytes_after")
     print_table([{name: getattr(one, name) for name in names} for one in found])
     counts = {name: sum(getattr(one, name) for one in found) for name in names[3:]}
     counts = {"nights": len(found), **counts}
-    summary = done("nights prune", started_at, counts, reasons=reasons)
+    summary = done(options, counts, reasons=reasons)
     return replace(summary, exit_code=1, state="failed") if options.yes and reasons else summary
-
-
-def _pruned(
-    options: argparse.Namespace, found: Sequence[Pruning]
-) -> tuple[list[Pruning], list[str]]:
-    """The nights pruned, and an error for each other: a busy night does not stop the rest."""
-    from mrkd.nights import prune_maps
-
-    pruned, reasons = [], []
-    for one in found:
-        try:
-            done = prune_maps.prune(
-                options.workspace, one, by=user(), older_than=options.older_than
-            )
-        except MrkdError as error:
-            reasons.append(str(error))
-        else:
-            pruned.append(done)
-    return pruned, reasons
 
 
 GROUPS = {"nights": "stored nights: compare, try another threshold, show an image, delete maps"}

@@ -11,7 +11,7 @@ from mrkd.cli.command import NIGHTS_WORKSPACE, Command, argument, done, print_ta
 from mrkd.cli.model_commands import shelf_of
 from mrkd.config import check_costs
 from mrkd.errors import ConfigError
-from mrkd.run_summary import Summary, now
+from mrkd.run_summary import Summary
 
 if TYPE_CHECKING:
     from mrkd.evaluation.metrics import OperatingPoint, Rate
@@ -23,7 +23,6 @@ def _import(options: argparse.Namespace) -> Summary:
     from mrkd.nights.reviews import import_labels
     from mrkd.nights.reviews import labels_csv as labels
 
-    started_at = now()
     said = labels.read_labels(options.labels)
     brought = import_labels.bring(options.workspace, said, by=user())
     print_table(_by_category(brought.reviews))
@@ -53,7 +52,7 @@ def _import(options: argparse.Namespace) -> Summary:
         night_uri = storage.join(options.workspace, "nights", run)
         if storage.stat(storage.join(night_uri, "report.html")):
             uris[f"report {run}"] = reports.write_page(night_uri)
-    summary = done("review import", started_at, counts, uris=uris, reasons=reasons)
+    summary = done(options, counts, uris=uris, reasons=reasons)
     return replace(summary, exit_code=3, state="partial") if brought.unmatched else summary
 
 
@@ -62,7 +61,6 @@ def _propose(options: argparse.Namespace) -> Summary:
     from mrkd.nights.manifest import read_manifests
     from mrkd.nights.reviews.error_rates import estimate
 
-    started_at = now()
     check_costs(options.cost_escape, options.cost_false_call)
     shown = shelf_of(options).require(options.version)
     folder = storage.join(options.workspace, "nights")
@@ -99,7 +97,7 @@ def _propose(options: argparse.Namespace) -> Summary:
         "escapes": one.ok.num_wrong,
         "false_calls": one.nok.num_wrong,
     }
-    return done("review propose", started_at, counts, reasons=reasons)
+    return done(options, counts, reasons=reasons)
 
 
 def _by_category(reviews: Sequence[Review]) -> list[dict[str, Any]]:

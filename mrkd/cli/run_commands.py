@@ -7,93 +7,48 @@ from __future__ import annotations
 
 import argparse
 import json
+import pkgutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mrkd.cli.command import Command, argument, done, print_table
 from mrkd.config import EvalConfig, ScoreConfig, SearchConfig, TrainConfig, reference
 from mrkd.config.toml import nearest
 from mrkd.errors import ConfigError
-from mrkd.run_summary import Summary, now
+from mrkd.run_summary import Summary
 
 RunConfig = TrainConfig | ScoreConfig | EvalConfig
 
 
-def _train(config: TrainConfig) -> Summary:
-    from mrkd.on_ray.train import run as train
-
-    return train.run(config)
-
-
-def _tune(config: SearchConfig) -> Summary:
-    from mrkd.on_ray.tune import run as tune
-
-    return tune.run(config)
+def _at_call(name: str) -> Callable[..., Summary]:
+    """The function `module:function`, whose module is imported when it is called."""
+    return lambda *arguments: pkgutil.resolve_name(name)(*arguments)
 
 
-def _score(config: ScoreConfig) -> Summary:
-    from mrkd.on_ray.score import run as score
+def _plan(name: str) -> Callable[[Any], Summary]:
+    """Prints the estimate that a function, named as for `_at_call`, makes of a config."""
 
-    return score.run(config)
+    def plan(config: RunConfig) -> Summary:
+        found = pkgutil.resolve_name(name)(config)
+        print("\n".join(found.lines()))
+        summary: Summary = found.summary(config.run)
+        return summary
 
-
-def _late(first: Summary, nights: Sequence[ScoreConfig]) -> Summary:
-    from mrkd.on_ray.score import run as score
-
-    return score.run_late(first, nights)
-
-
-def _evaluate(config: EvalConfig) -> Summary:
-    from mrkd.on_ray.evaluate import run as evaluate
-
-    return evaluate.run(config)
+    return plan
 
 
-def _plan_train(config: TrainConfig) -> Summary:
-    from mrkd.training.cost_estimate import forecast
-
-    found = forecast(config)
-    print("\n".join(found.lines()))
-    return found.summary(config.run)
-
-
-def _plan_tune(config: SearchConfig) -> Summary:
-    from mrkd.training.cost_estimate import forecast_search
-
-    found = forecast_search(config)
-    print("\n".join(found.lines()))
-    return found.summary(config.run)
-
-
-def _spaces() -> Summary:
+def _list_spaces(options: argparse.Namespace) -> Summary:
     from mrkd.on_ray.tune import spaces
 
-    started_at = now()
+    names = spaces.names()
     rows = [
         {"space": name, "key": key, "from": domain}
-        for name in spaces.names()
+        for name in names
         for key, domain in spaces.described(spaces.load(name)).items()
     ]
     print_table(rows)
-    return done("tune --spaces", started_at, {"spaces": len(spaces.names())})
-
-
-def _plan_score(config: ScoreConfig) -> Summary:
-    from mrkd.nights.cost_estimate import forecast_night
-
-    found = forecast_night(config)
-    print("\n".join(found.lines()))
-    return found.summary(config.run)
-
-
-@dataclass(frozen=True)
-class Listing:
-    """A flag of a verb that lists values of a config and needs no config itself."""
-
-    name: str
-    help: str
-    work: Callable[[], Summary]
+    return replace(done(options, {"spaces": len(names)}), command="tune --spaces")
 
 
 @dataclass(frozen=True)
@@ -104,7 +59,8 @@ class Verb:
     config: type[RunConfig]
     work: Callable[[Any], Summary]
     plan: Callable[[Any], Summary] | None = None
-    listing: Listing | None = None
+    list_spaces: Callable[[argparse.Namespace], Summary] | None = None
+    """Lists values of the config, and needs no config itself (`--spaces`)."""
     late: Callable[[Summary, Sequence[Any]], Summary] | None = None
     """Adds to a day's summary the images that arrived late for earlier days (`--late-window`)."""
 
@@ -121,26 +77,29 @@ def _print_schema(options: argparse.Namespace) -> None:
 
 VERBS: Mapping[str, Verb] = {
     "train": Verb(
-        "train one model for each category of a data set", TrainConfig, _train, _plan_train
+        "train one model for each category of a data set",
+        TrainConfig,
+        _at_call("mrkd.on_ray.train.run:run"),
+        _plan("mrkd.training.cost_estimate:forecast"),
     ),
     "tune": Verb(
         "search hyperparameters with Ray Tune; writes best.toml and a report",
         SearchConfig,
-        _tune,
-        _plan_tune,
-        Listing("spaces", "list the search spaces with their keys, and stop", _spaces),
+        _at_call("mrkd.on_ray.tune.run:run"),
+        _plan("mrkd.training.cost_estimate:forecast_search"),
+        _list_spaces,
     ),
     "score": Verb(
         "score an archive of images into Parquet, one row for each image",
         ScoreConfig,
-        _score,
-        _plan_score,
-        late=_late,
+        _at_call("mrkd.on_ray.score.run:run"),
+        _plan("mrkd.nights.cost_estimate:forecast_night"),
+        late=_at_call("mrkd.on_ray.score.run:run_late"),
     ),
     "evaluate": Verb(
         "measure models on labelled images: the champions, or those of a benchmark",
         EvalConfig,
-        _evaluate,
+        _at_call("mrkd.on_ray.evaluate.run:run"),
     ),
 }
 

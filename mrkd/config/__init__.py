@@ -4,7 +4,7 @@ A config file holds only what differs from the defaults below. `model.preset` na
 `mrkd/config/presets`, whose `[model]` and `[train]` tables come before the user's own keys.
 """
 
-from mrkd.config.data import NAME, DataConfig, Layout, PriceConfig, check_costs, check_name
+from mrkd.config.data import NAME, DataConfig, PriceConfig, check_costs, check_name
 from mrkd.config.evaluation import EvalConfig
 from mrkd.config.model import (
     Backbone,
@@ -19,15 +19,13 @@ from mrkd.config.model import (
 from mrkd.config.score import (
     AlertsConfig,
     ArchiveConfig,
-    DeadlineConfig,
-    GoldenConfig,
     PartsConfig,
     PoolConfig,
     RowsConfig,
     ScoreConfig,
 )
 from mrkd.config.train import FleetConfig, RoiConfig, TrainConfig, presets
-from mrkd.config.tune import SearchConfig, SearchOptions
+from mrkd.config.tune import SearchConfig
 
 __all__ = [
     "NAME",
@@ -35,13 +33,10 @@ __all__ = [
     "ArchiveConfig",
     "Backbone",
     "DataConfig",
-    "DeadlineConfig",
     "Device",
     "EvalConfig",
     "FitConfig",
     "FleetConfig",
-    "GoldenConfig",
-    "Layout",
     "ModelConfig",
     "PartsConfig",
     "PoolConfig",
@@ -53,7 +48,6 @@ __all__ = [
     "ScoreConfig",
     "ScoringPrecision",
     "SearchConfig",
-    "SearchOptions",
     "TrainConfig",
     "check_costs",
     "check_name",

@@ -67,8 +67,7 @@ class DataConfig(Config, table="data"):
     false_calls: bool = False
     """Whether images that reviewers confirmed as false calls (`mrkd review import`) train."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def _check(self) -> None:
         if self.group:
             group_pattern(self.group)
 

@@ -49,8 +49,8 @@ class EvalConfig(TrainConfig):
     max_failed_share: Annotated[float, Range(0, 1)] = 0.0
     """Share of failed categories or runs above which the exit code is 3."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def _check(self) -> None:
+        super()._check()
         check_costs(self.cost_escape, self.cost_false_call)
         if self.data.false_calls:
             raise ConfigError(

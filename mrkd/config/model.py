@@ -91,8 +91,7 @@ class ModelConfig(Config, table="model"):
     """Weight, beside the map's score, of the distance of an image's mean deepest feature to those
     of good images under one Gaussian; it finds other kinds of objects rather than defects."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def _check(self) -> None:
         if self.tiles:
             # A side, not a number: tiles of a few pixels would be thousands of squares an image.
             check_range("model.tiles", self.tiles, 32, 2**16)
@@ -172,8 +171,7 @@ class FitConfig(Config, table="train"):
     precision: Precision = "auto"
     """Number format of training; `auto`: by the device."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def _check(self) -> None:
         if self.mask_rate == 1:
             raise ConfigError(f"train.mask_rate is {self.mask_rate}: it must lie in [0, 1)")
         check_range("train.micro_batch_size", self.micro_batch_size, 0, self.batch_size)

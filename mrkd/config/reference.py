@@ -233,11 +233,7 @@ def _helps(config: type[Config]) -> dict[str, str]:
 @functools.cache
 def _docstrings(module: str) -> dict[str, dict[str, str]]:
     """The docstrings below the fields of a module's classes, by class and field."""
-    classes = [
-        node
-        for node in ast.parse(inspect.getsource(sys.modules[module])).body
-        if isinstance(node, ast.ClassDef)
-    ]
+    tree = ast.parse(inspect.getsource(sys.modules[module]))
     return {
         one.name: {
             field.target.id: " ".join(str(below.value.value).split())
@@ -247,5 +243,6 @@ def _docstrings(module: str) -> dict[str, dict[str, str]]:
             and isinstance(below, ast.Expr)
             and isinstance(below.value, ast.Constant)
         }
-        for one in classes
+        for one in tree.body
+        if isinstance(one, ast.ClassDef)
     }

@@ -37,8 +37,7 @@ class ArchiveConfig(Config, table="archive"):
     max_bytes: Annotated[int, Range(1, 2**40, "bytes")] = 64 * 2**20
     """Size of a file above which it is an error."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def _check(self) -> None:
         if not self.uri and not self.manifest:
             raise ConfigError("archive has neither uri nor manifest: name what is to be scored")
         if "{name}" not in self.template:
@@ -98,8 +97,7 @@ class GoldenConfig(Config, table="golden"):
     tolerance: Annotated[float, Range(0, 1000, "spreads")] = 3.0
     """How far a score may leave the range first seen, in spreads of the held-out scores."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def _check(self) -> None:
         if missing := [f for f in ("category", "label", "name") if f"{{{f}}}" not in self.template]:
             raise ConfigError(f"golden.template is {self.template!r}: it lacks {missing}")
 
@@ -111,8 +109,7 @@ class PartsConfig(Config, table="parts"):
     views: tuple[str, ...] = ()
     """Views that every part must have; empty: those that other parts of its category have."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def _check(self) -> None:
         if "" in self.views or len(set(self.views)) < len(self.views):
             raise ConfigError(f"parts.views is {list(self.views)}: name each view once")
 
@@ -133,8 +130,7 @@ class AlertsConfig(Config, table="alerts"):
     """Environment variable that holds the URL that alerts are sent to; empty: they are only
     stored."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def _check(self) -> None:
         if self.webhook and not _VARIABLE.fullmatch(self.webhook):
             raise ConfigError(
                 "alerts.webhook is not a name of an environment variable: put the URL into one, as "
@@ -152,8 +148,7 @@ class DeadlineConfig(Config, table="deadline"):
     """What is left out once a night is forecast to be late: `scores_only` stores scores without
     maps for the images that remain."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def _check(self) -> None:
         if self.within and not self.span:
             raise ConfigError(f"deadline.within is {self.within!r}: no night ends at once")
         if self.degraded != "never" and not self.within:
@@ -195,6 +190,5 @@ class ScoreConfig(Config):
     max_error_share: Annotated[float, Range(0, 1)] = 0.01
     """Share of images with an error above which the exit code is 3."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def _check(self) -> None:
         check_name("run", self.run)

@@ -70,10 +70,14 @@ class Config:
         cls.table = table
 
     def __post_init__(self) -> None:
-        """Refuses values outside their key's range; a subclass checks what several keys decide."""
+        """Refuses values outside their key's range, and what `_check` refuses."""
         for name, hint in hints_of(type(self)).items():
             if limits := mark_of(hint, Range):
                 check_range(_join(self.table, name), getattr(self, name), limits.low, limits.high)
+        self._check()
+
+    def _check(self) -> None:
+        """Refuses what a range cannot, such as keys that exclude each other; by default nothing."""
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Self:
@@ -95,7 +99,8 @@ class Config:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dicts, lists, strings and numbers; `from_dict` of it is equal to this config."""
-        return typing.cast(dict[str, Any], _plain(dataclasses.asdict(self)))
+        plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        return plain
 
     def to_toml(self) -> str:
         """The whole config, defaults included, as a TOML file."""
@@ -239,12 +244,6 @@ def _value(hint: Any, raw: object, path: str) -> Any:
 
 def _join(path: str, key: object) -> str:
     return f"{path}.{key}" if path else str(key)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _toml_lines(table: Mapping[str, Any], path: str) -> list[str]:

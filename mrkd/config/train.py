@@ -28,8 +28,7 @@ class RoiConfig(Config, table="roi"):
     """Outlines instead of a mask, each a list of three or more points `[x, y]` in original pixels;
     what lies inside one of them is inspected."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def _check(self) -> None:
         if self.mask and self.polygons:
             raise ConfigError("roi.mask and roi.polygons exclude each other: keep one")
         for number, polygon in enumerate(self.polygons):
@@ -66,8 +65,7 @@ class FleetConfig(Config, table="fleet"):
     force: bool = False
     """Whether to train again although an equal version exists, as a suffixed version."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def _check(self) -> None:
         gpus, workers = self.gpus_per_worker, self.workers_per_category
         if gpus % 1 and gpus > 1:
             raise ConfigError(f"fleet.gpus_per_worker is {gpus:g}: a fraction, or whole GPUs")
@@ -97,8 +95,7 @@ class TrainConfig(Config):
     """Tables `[category."pattern".model]`, `.train` and `.roi` of what differs for the categories
     whose name fits the shell pattern; where several fit, the later one wins."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def _check(self) -> None:
         check_name("run", self.run)
         if self.train.augment == "flips" and (self.roi.mask or self.roi.polygons):
             raise ConfigError(

@@ -9,7 +9,7 @@ import pytest
 import ray
 
 from mrkd.on_ray import status_actor
-from mrkd.on_ray.score.progress import NightProgress
+from mrkd.on_ray.progress import NightProgress
 from mrkd.on_ray.status_actor import StatusActor
 
 

@@ -9,7 +9,7 @@ import ray
 from ray.exceptions import RayActorError
 
 from mrkd.on_ray import status_actor
-from mrkd.on_ray.train.progress import FleetProgress
+from mrkd.on_ray.progress import FleetProgress
 
 
 @pytest.fixture

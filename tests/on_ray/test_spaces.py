@@ -83,7 +83,7 @@ def test_an_unknown_space_is_refused_with_the_nearest_and_a_file_of_ones_own_is_
     with pytest.raises(ConfigError, match="does not exist"):
         spaces.load(str(tmp_path / "none.py"))
     (tmp_path / "empty.py").write_text("SPACE = {'train.mask_rate': 0.5}")
-    with pytest.raises(ConfigError, match=r"train\.mask_rate is 0\.5, no domain"):
+    with pytest.raises(ConfigError, match=r"train\.mask_rate is 0\.5, not a domain"):
         spaces.load(str(tmp_path / "empty.py"))
     own = spaces.load(small_search(tmp_path, tmp_path).search.space)
     assert list(own) == ["train.mask_rate", "train.learning_rate", "model.simam"]

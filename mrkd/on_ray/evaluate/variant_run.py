@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from mrkd import storage
-from mrkd.config import EvalConfig, TrainConfig
+from mrkd.config import EvalConfig
 from mrkd.data.datasets import Sample
 from mrkd.errors import MrkdError, StorageError
 from mrkd.evaluation.ablation import Run, Study, Variant, images_of
@@ -44,12 +44,6 @@ class VariantTask:
         """The evaluation's folder."""
         return Study(self.config)
 
-    @property
-    def training(self) -> TrainConfig:
-        """Config of the training, whose version goes into the evaluation's own folder."""
-        training = self.variant.training(self.config, self.run.category, self.run.seed)
-        return replace(training, workspace=self.study.uri)
-
 
 def work(task: VariantTask) -> Run:
     """Fits, measures and stores the result; a failure that a user can mend is a result too.
@@ -72,11 +66,9 @@ def work(task: VariantTask) -> Run:
             model=dict(measured.model),
             leaks=[asdict(leak) for leak in measured.leaks],
         )
-    except StorageError as error:
-        if error.kind == "unreachable":
-            raise
-        run = replace(run, error=one_line(error))
     except MrkdError as error:
+        if isinstance(error, StorageError) and error.kind == "unreachable":
+            raise
         run = replace(run, error=one_line(error))
     run = replace(run, seconds=time.monotonic() - began)
     task.study.put(run, figures, scores)
@@ -85,7 +77,10 @@ def work(task: VariantTask) -> Run:
 
 def _fit(task: VariantTask) -> tuple[Evaluator, dict[str, Any]]:
     """The fitted model to measure, and the fields of the run that its fitting gives."""
-    run, config = task.run, task.training
+    run, study = task.run, task.study
+    # Its version goes into the evaluation's own folder.
+    training = task.variant.training(task.config, run.category, run.seed)
+    config = replace(training, workspace=study.uri)
     if task.variant.kind == "nearest_neighbour":
         own = config.for_category(run.category)
         memory, calibration = fit_nearest(own, task.samples, features_folder=task.features_folder)
@@ -99,12 +94,12 @@ def _fit(task: VariantTask) -> tuple[Evaluator, dict[str, Any]]:
         run.category,
         task.samples,
         report=report,
-        checkpoints_uri=task.study.checkpoints_uri(run.key, run.category, run.seed),
+        checkpoints_uri=study.checkpoints_uri(run.key, run.category, run.seed),
         probe=TrialHook.silent(task.features_folder),
     )
-    within = replace(task.config, workspace=task.study.uri)
+    within = replace(task.config, workspace=study.uri)
     evaluator = judge_of(within, run.category, result.version)
-    folder = artefact.folder_of(task.study.uri, run.category, result.version)
+    folder = artefact.folder_of(study.uri, run.category, result.version)
     uri = storage.join(folder, "history.parquet")
     return evaluator, {
         "model_bytes": result.model_bytes,

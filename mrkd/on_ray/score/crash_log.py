@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise, starmap
 
 from mrkd import storage
 from mrkd.errors import NightError
@@ -70,9 +71,10 @@ def spans_left(
             counts[number], blamed[number] = counts[number] + 1, crash
             if not crash.low_memory:
                 counts[number], credit = counts[number] + credit, 0
-            spans = [part for span in spans for part in _alone(span, number)]
-        else:
-            spans = [part for span in spans for part in (_halves(span) if span == hit else [span])]
+            spans = [part for span in spans for part in _cut(span, number, number + 1)]
+        elif hit in spans:
+            at = spans.index(hit)
+            spans[at : at + 1] = _cut(hit, (hit.start + hit.stop) // 2)
     lost = {number: blamed[number] for number, count in counts.items() if count >= MAX_CRASHES}
     return [span for span in spans if not (len(span) == 1 and span[0] in lost)], lost
 
@@ -111,14 +113,7 @@ def stored_crashes(night: Night, shard: Shard) -> list[Crash]:
     return crashes
 
 
-def _alone(span: range, number: int) -> list[range]:
-    """A span cut so that one of its images is a span of its own."""
-    if number not in span:
-        return [span]
-    parts = [range(span.start, number), range(number, number + 1), range(number + 1, span.stop)]
-    return [part for part in parts if part]
-
-
-def _halves(span: range) -> list[range]:
-    middle = (span.start + span.stop) // 2
-    return [part for part in (range(span.start, middle), range(middle, span.stop)) if part]
+def _cut(span: range, *at: int) -> list[range]:
+    """A span, cut before those of the image numbers that lie within it."""
+    ends = [span.start, *(number for number in at if span.start < number < span.stop), span.stop]
+    return list(starmap(range, pairwise(ends)))

@@ -31,10 +31,10 @@ from mrkd.nights.night import Night
 from mrkd.nights.shards import Shard, most_pixels
 from mrkd.on_ray import cluster, status_actor
 from mrkd.on_ray.cluster import READER_CPUS, Node, Pool
+from mrkd.on_ray.progress import NightProgress
 from mrkd.on_ray.score import object_rows, steps
 from mrkd.on_ray.score.crash_log import crashed_shards
 from mrkd.on_ray.score.deadline import Deadline, deadline_of
-from mrkd.on_ray.score.progress import NightProgress
 from mrkd.on_ray.score.quarantine import Quarantine
 from mrkd.on_ray.score.resize_pool import PoolWatch, resized_pool
 from mrkd.on_ray.score.steps import Pass, Work
@@ -63,11 +63,6 @@ class Done:
     seconds: float = 0.0
     passes: int = 0
     took: Timings = field(default_factory=Timings)
-
-    @property
-    def images_per_s(self) -> float:
-        """The rate while passes were under way."""
-        return self.images / self.seconds if self.seconds else 0.0
 
 
 class Committer:

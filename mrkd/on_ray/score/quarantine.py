@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -98,8 +97,15 @@ class Quarantine:
                     f"last at {end.at}: {end.reason}: check the machines and the model; to try "
                     f"again, delete {folder_of(self.night, shard)}"
                 )
-        rows = [*tables.items(), *self._lost_rows(shard, spans_left(uris, crashes)[1])]
-        table = pa.concat_tables([table for _, table in sorted(rows, key=lambda row: row[0])])
+        for number, crash in spans_left(uris, crashes)[1].items():  # the same text in every run
+            message = (
+                f"it ended {MAX_CRASHES} processes that had it in hand (at {crash.at}): it breaks "
+                "what works on it, or asks for more memory than there is: write it again or leave "
+                "it out"
+            )
+            lost = replace(shard, rows=shard.rows.slice(number, 1))
+            tables[number] = lost.error_table("internal", message)
+        table = pa.concat_tables([tables[number] for number in sorted(tables)])
         done = self.night.commit(shard, table.unify_dictionaries().combine_chunks())
         return Work(shard, counts=done.counts, took=took)
 
@@ -143,19 +149,6 @@ class Quarantine:
         status = self.settings.status
         row = status_actor.ask(status.report_of.remote(name), otherwise={"step": "score"})
         return row.get("step", "start"), row.get("number")
-
-    def _lost_rows(self, shard: Shard, lost: Mapping[int, Crash]) -> list[tuple[int, pa.Table]]:
-        """One row for each image that is given up; its text is the same in every run."""
-        rows = []
-        for number, crash in lost.items():
-            message = (
-                f"it ended {MAX_CRASHES} processes that had it in hand (at {crash.at}): it breaks "
-                "what works on it, or asks for more memory than there is: write it again or leave "
-                "it out"
-            )
-            one = replace(shard, rows=shard.rows.slice(number, 1))
-            rows.append((number, one.error_table("internal", message)))
-        return rows
 
 
 def _score_span(part: Shard, name: str, settings: Pass) -> Work | None:

@@ -57,11 +57,18 @@ def read_images(
             found[number] = error_of(rows[number], got.kind, str(got))
 
     def file(number: int) -> None:
-        with meter.time("read"):
-            got = _fetch(rows[number], config.max_bytes)
-        if isinstance(got, Fetched) and rows[number]["image_bytes"] is None:
+        row = rows[number]
+        try:
+            with meter.time("read"):
+                got = storage.fetch(
+                    row["image_uri"], if_match=row["image_etag"], max_bytes=config.max_bytes
+                )
+        except StorageError as error:
+            take(number, error)
+            return
+        if row["image_bytes"] is None:
             # Its shard was not cut by bytes: used before the next is read, so that few are held.
-            found[number] = use(rows[number], got)
+            found[number] = use(row, got)
         else:
             take(number, got)
 
@@ -121,10 +128,3 @@ def decoder_of(workspace: str, category: str, version: str, config: ArchiveConfi
     """
     card = artefact.read_card(workspace, category, version)
     return Preprocessor.of(card.model, DecodeLimits.of(config))
-
-
-def _fetch(row: Row, max_bytes: int) -> Fetched | StorageError:
-    try:
-        return storage.fetch(row["image_uri"], if_match=row["image_etag"], max_bytes=max_bytes)
-    except StorageError as error:
-        return error

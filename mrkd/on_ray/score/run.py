@@ -144,7 +144,7 @@ class _Start:
             "started_at": self._started_at,
             "finished_at": now(),
             "images": done.images,
-            "images_per_s": round(done.images_per_s, 2),
+            "images_per_s": round(done.images / done.seconds, 2) if done.seconds else 0.0,
             "attempts": done.passes,
             "cpus": sum(node.cpus for node in self._nodes),
             "gpus": sum(node.gpus for node in self._nodes),
@@ -166,7 +166,7 @@ class _Start:
                     self.problems += reference_parts.check(self._config, self._night.pins(revision))
                 self._on_ray().commit_all(shards)
             # So a page that exists shows all closed revisions, also after a start that was killed.
-            storage.delete(_page_uri(self._night))
+            storage.delete(storage.join(self._night.uri, "report.html"))
             with self._meter.time("close"):
                 manifests.append(self._night.close(revision))
 
@@ -200,10 +200,6 @@ def check_roots(workspace: str, root: str) -> None:
         )
 
 
-def _page_uri(night: Night) -> str:
-    return storage.join(night.uri, "report.html")
-
-
 def _report(night: Night, config: ScoreConfig) -> tuple[dict[str, str], int, list[str]]:
     """Writes parts, page and alerts; their URIs, the number of alerts, and the problems.
 
@@ -213,7 +209,7 @@ def _report(night: Night, config: ScoreConfig) -> tuple[dict[str, str], int, lis
     uris: dict[str, str] = {}
     found: list[alerts.Alert] = []
     try:
-        if not storage.stat(_page_uri(night)):
+        if not storage.stat(storage.join(night.uri, "report.html")):
             uris = part_verdicts.store(night.uri, config.parts)
             data = reports.load_night_data(night.uri)
             found = alerts.find(data.compared, data.lights, config.alerts)

@@ -8,7 +8,6 @@ read and costs no task. The layout of a fleet's folder: `mrkd/training/fleet_sto
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from mrkd import reports, storage
 from mrkd.config import TrainConfig
@@ -17,13 +16,13 @@ from mrkd.nights.reviews.training_samples import load_samples
 from mrkd.on_ray import cluster, status_actor
 from mrkd.on_ray.category_tasks import run_each
 from mrkd.on_ray.cluster import Resources
+from mrkd.on_ray.progress import FleetProgress
 from mrkd.on_ray.recorded_run import RecordedRun, recorded_run
 from mrkd.on_ray.train import workers
-from mrkd.on_ray.train.progress import FleetProgress
 from mrkd.on_ray.train.workers import TrainingTask
 from mrkd.run_summary import Summary, some_of
 from mrkd.storage.thread_map import in_threads
-from mrkd.training.category import CategoryResult, inputs_of_all, standing, steps_of, work_of
+from mrkd.training.category import inputs_of_all, standing, steps_of, work_of
 from mrkd.training.fleet_store import Fleet
 
 Samples = Mapping[str, Sequence[Sample]]
@@ -52,7 +51,11 @@ def run(config: TrainConfig) -> Summary:
         recorded_run("train", config.run, fleet.uri) as record,
         cluster.connect(dashboard=in_groups),
     ):
-        resources, at_once = _resources(config, len(samples))
+        size, at_once = config.fleet.workers_per_category, None
+        resources = cluster.fleet_resources(config, len(samples) * size)
+        if in_groups:
+            # A group's workers are not part of the task that waits for them: Ray cannot count them.
+            at_once = cluster.groups_at_once(cluster.nodes(), resources, size)
         # Categories that an earlier, forced start of this fleet has trained are done.
         fleet.records |= fleet.begin()
         if not config.fleet.force:
@@ -87,22 +90,11 @@ def run(config: TrainConfig) -> Summary:
         return _close(fleet, record)
 
 
-def _resources(config: TrainConfig, num_categories: int) -> tuple[Resources, int | None]:
-    """A worker's resources, and the categories under way at one time; None: Ray bounds them."""
-    size = config.fleet.workers_per_category
-    each = cluster.fleet_resources(config, num_categories * size)
-    # A group's workers are not part of the task that waits for them, and Ray cannot count them.
-    return each, cluster.groups_at_once(cluster.nodes(), each, size) if size > 1 else None
-
-
 def _find_up_to_date(fleet: Fleet, inputs: Mapping[str, str]) -> None:
     """Ends the categories for which the inputs have a stored version."""
     workspace = fleet.config.workspace
-
-    def look(name: str) -> CategoryResult | None:
-        return standing(workspace, name, inputs[name])
-
-    for name, result in zip(inputs, in_threads(look, inputs), strict=True):
+    results = in_threads(lambda name: standing(workspace, name, inputs[name]), inputs)
+    for name, result in zip(inputs, results, strict=True):
         if result:
             fleet.end(name, {**result.to_dict(), "attempts": 0})
 
@@ -126,21 +118,16 @@ def _train_each(
         environment=None if at_once is None else workers.group_environment(),
     )
     for attempt in attempts:
-        traceback_uri = ""
+        name = attempt.category
         if attempt.error:
-            traceback_uri = fleet.store_traceback(
-                attempt.category, attempt.number, attempt.traceback
-            )
-        if not attempt.last:
-            continue
-        record: dict[str, Any] = {"cpus": resources.cpus, "gpus": resources.gpus}
-        record["attempts"] = attempt.number
-        if attempt.error:
-            record |= {"status": "failed", "error": attempt.error, "traceback": traceback_uri}
+            uri = fleet.store_traceback(name, attempt.number, attempt.traceback)
+            end = {"status": "failed", "error": attempt.error, "traceback": uri}
         else:
-            record |= attempt.result.to_dict()
-        fleet.end(attempt.category, record)
-        progress.end(attempt.category, record["status"])
+            end = attempt.result.to_dict()
+        if attempt.last:
+            used = {"cpus": resources.cpus, "gpus": resources.gpus, "attempts": attempt.number}
+            fleet.end(name, used | end)
+            progress.end(name, end["status"])
 
 
 def _store_stopped(fleet: Fleet, todo: Sequence[str], progress: FleetProgress) -> None:

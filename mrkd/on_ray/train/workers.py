@@ -25,6 +25,13 @@ from mrkd.training.fit.process_group import ProcessGroup
 
 log = logging.getLogger(__name__)
 
+_GAUGES = {
+    "loss": "Training loss of the last epoch.",
+    "validation_loss": "Loss over held-out good images after the last epoch.",
+    "step": "Optimiser steps taken.",
+}
+"""Descriptions of a training's gauges for Prometheus, by the column of its report."""
+
 
 def group_environment() -> dict[str, str]:
     """Environment variables of `train_in_group`, and of the controller and workers it starts."""
@@ -113,9 +120,11 @@ def _cause(error: TrainingFailedError) -> BaseException:
 def _train(task: TrainingTask, group: ProcessGroup) -> CategoryResult | None:
     """One worker's share of a training; on the first worker the result of the category."""
     is_first = group.rank == 0
-    gauges = _gauges() if is_first else {}
+    gauges: dict[str, Gauge] = {}
     if is_first:
         task.status.report.remote(task.category, {})
+        for name, text in _GAUGES.items():
+            gauges[name] = Gauge(f"mrkd_training_{name}", text, ("run", "category"))
 
     def report(row: Mapping[str, Any]) -> None:
         if is_first:
@@ -135,18 +144,6 @@ def _train(task: TrainingTask, group: ProcessGroup) -> CategoryResult | None:
         checkpoints_uri=task.checkpoints_uri,
         group=group,
     )
-
-
-def _gauges() -> dict[str, Gauge]:
-    """Gauges of a training for Prometheus, by the column of its report."""
-    return {
-        name: Gauge(f"mrkd_training_{name}", description=text, tag_keys=("run", "category"))
-        for name, text in (
-            ("loss", "Training loss of the last epoch."),
-            ("validation_loss", "Loss over held-out good images after the last epoch."),
-            ("step", "Optimiser steps taken."),
-        )
-    }
 
 
 def _on_gpu(task: TrainingTask) -> bool:

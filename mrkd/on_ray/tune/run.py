@@ -101,7 +101,9 @@ def _search(task: TrialTask, categories: Sequence[str], space: Space) -> None:
     """The trials of categories that share a config, ended in the search's folder afterwards."""
     config, options, search = task.config, task.config.search, task.search
     seed, name = config.train.seed, "joint" if options.scope == "joint" else categories[0]
-    if _num_tried(search, categories, seed) >= options.trials:
+    mine = [one for one in search.trials() if one.seed == seed and one.category in categories]
+    num_of = Counter(one.key for one in mine)
+    if sum(number == len(categories) for number in num_of.values()) >= options.trials:
         return
     os.environ.update(_ENVIRONMENT)
     # It warns of the files that are switched off above.
@@ -130,16 +132,9 @@ def _search(task: TrialTask, categories: Sequence[str], space: Space) -> None:
             ),
         )
         grid = tuner.fit()
-    for number in range(len(grid)):
-        result = grid[number]
+    for result in (grid[number] for number in range(len(grid))):
         for category in categories:
             end_trial(search, Trial(category, dict(result.config or {}), seed), result.error)
-
-
-def _num_tried(search: Search, categories: Sequence[str], seed: int) -> int:
-    """The number of configs whose trials have all ended."""
-    mine = [one for one in search.trials() if one.seed == seed and one.category in categories]
-    return sum(n == len(categories) for n in Counter(one.key for one in mine).values())
 
 
 def _trainable(values: Mapping[str, Any], task: TrialTask) -> None:
@@ -217,8 +212,7 @@ def _close(
     """Writes the table, the best config, the page and the summary."""
     config, search = task.config, task.search
     trials = search.trials()
-    keys = list(space)
-    uris = {"trials": search.put_table(trials, keys)}
+    uris = {"trials": search.put_table(trials, list(space))}
     log_keys = spaces.log_keys(space)
     groups = [one.to_dict(trials, config.train.seed, log_keys) for one in found]
     lost = [name for one in found if one.winner is None for name in one.categories]
@@ -228,14 +222,8 @@ def _close(
             {name: one.values for one in found for name in one.categories if one.winner},
             joint=config.search.scope == "joint",
         )
-    search.store(
-        {
-            "state": "done",
-            "space": spaces.described(space),
-            "log_keys": log_keys,
-            "groups": groups,
-        }
-    )
+    facts = {"space": spaces.described(space), "log_keys": log_keys, "groups": groups}
+    search.store({"state": "done", **facts})
     if not untested:  # else the next start tests again
         search.clear()
     uris["report"] = reports.write_page(search.uri)

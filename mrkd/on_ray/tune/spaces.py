@@ -38,7 +38,15 @@ def load(name: str) -> Space:
     Raises:
         ConfigError: it does not exist, or is not a mapping of keys to `ray.tune` domains.
     """
-    module = _file(name) if name.endswith(".py") else _module(name)
+    known = names()
+    if name.endswith(".py"):
+        module = _file(name)
+    elif name in known:
+        module = importlib.import_module(f"{_PACKAGE}.{name}")
+    else:
+        raise ConfigError(
+            f"search.space is {name!r}{nearest(name, known)}; or a Python file with a SPACE"
+        )
     space = getattr(module, "SPACE", None)
     if not isinstance(space, Mapping) or not space:
         raise ConfigError(f"search.space {name!r} has no SPACE, a mapping of keys to domains")
@@ -118,15 +126,6 @@ def _is_log(domain: Domain) -> bool:
     sampler = domain.get_sampler()  # type: ignore[no-untyped-call]
     sampler = getattr(sampler, "sampler", sampler)  # inside one that rounds
     return type(sampler).__name__.strip("_").startswith("Log")
-
-
-def _module(name: str) -> ModuleType:
-    known = names()
-    if name not in known:
-        raise ConfigError(
-            f"search.space is {name!r}{nearest(name, known)}; or a Python file with a SPACE"
-        )
-    return importlib.import_module(f"{_PACKAGE}.{name}")
 
 
 def _file(path: str) -> ModuleType:

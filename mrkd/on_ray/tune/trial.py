@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from ray.exceptions import OutOfMemoryError
 
-from mrkd.config import SearchConfig, TrainConfig
+from mrkd.config import SearchConfig
 from mrkd.data import datasets
 from mrkd.data.datasets import Sample
 from mrkd.errors import CategoryError, MemoryShortError, MrkdError
@@ -65,11 +65,6 @@ class TrialTask:
         """The search's folder."""
         return Search(self.config)
 
-    def training(self, trial: Trial) -> TrainConfig:
-        """Config of a trial's training, whose version goes into the search's own folder."""
-        config = self.config.trial(trial.values, trial.seed)
-        return replace(config, workspace=self.search.uri)
-
 
 def try_all(task: TrialTask, values: Mapping[str, Any], seed: int, tell: Tell) -> None:
     """Trains a config on every category of the task, unless it has been, and reports it.
@@ -115,7 +110,8 @@ def try_one(task: TrialTask, trial: Trial, tell: Tell = lambda row: None) -> Tri
 
     try:
         result = train_category(
-            task.training(trial),
+            # Its version goes into the search's own folder.
+            replace(task.config.trial(trial.values, trial.seed), workspace=search.uri),
             trial.category,
             task.samples[trial.category],
             report=report,
@@ -187,11 +183,15 @@ class _Measure:
     def __call__(
         self, model: Detector, held_out: Sequence[Sample], threshold: float | None
     ) -> dict[str, Any]:
-        options = self._task.config.search
+        config, samples = self._task.config, self._samples
+        options = config.search
         if self._objective is None:
-            eval_set = _eval_set(self._task.config, self._samples, held_out, model)
-            folder = self._task.features_folder
-            self._objective = Objective(eval_set, model, folder=folder)
+            if by(config, samples) == "labels":
+                labelled = labelled_parts(samples)[0]
+                eval_set = ask_labelled(labelled, model, max_images=options.max_images)
+            else:
+                eval_set = ask_synthetic(held_out, model, max_images=options.max_images)
+            self._objective = Objective(eval_set, model, folder=self._task.features_folder)
         pixels = options.metric == "aupro" or threshold is not None
         marks = asdict(self._objective.marks(model, threshold=threshold, with_pixels=pixels))
         del marks["scores"]
@@ -216,16 +216,6 @@ def by(config: SearchConfig, samples: Sequence[Sample]) -> By:
             "two halves: label some, or set it to synthetic"
         )
     return "labels" if labelled and config.search.objective != "synthetic" else "synthetic"
-
-
-def _eval_set(
-    config: SearchConfig, samples: Sequence[Sample], held_out: Sequence[Sample], model: Detector
-) -> EvalSet:
-    """The evaluation set of a category's trials."""
-    most = config.search.max_images
-    if by(config, samples) == "labels":
-        return ask_labelled(labelled_parts(samples)[0], model, max_images=most)
-    return ask_synthetic(held_out, model, max_images=most)
 
 
 def test(task: TrialTask, category: str, trials: Mapping[str, Sequence[Trial]]) -> dict[str, Any]:
