@@ -72,7 +72,7 @@ def _no_image(name: str, complete: bool) -> ImageDecodeError:
     return ImageDecodeError("truncated", f"a {name} that ends before its image: send it again")
 
 
-# What follows 0xFF is no marker where it is a stuffed zero, another fill byte or a restart.
+# What follows 0xFF is not a marker where it is a stuffed zero, another fill byte or a restart.
 _JPEG_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_BARE = {0x01, 0xD8}  # markers without a segment

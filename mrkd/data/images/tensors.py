@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # whoever only decodes is spared torch's import: seconds, and memory
+if TYPE_CHECKING:  # a process that only decodes is spared torch's import: seconds, and memory
     from torch import Tensor
 
 

@@ -149,7 +149,7 @@ class PixelHistogram:
             kind = "defective" if values.size else "good"
             return Metric(None, reason=f"all pixels of the {len(chosen)} images are {kind}")
         # Between two values found in defects only good pixels are called: the curve is flat
-        # there, so that its vertices just above and at each such value are all of it.
+        # there, so that the vertices just above and at each such value are its whole shape.
         edges = np.unique(values if self._bins is None else _evenly(values, _VERTICES))
         good, found = np.zeros((2, 2 * len(edges) + 1))
         for image in chosen:

@@ -42,7 +42,7 @@ def from_parquet(
     """
     try:
         table = pq.ParquetFile(pa.BufferReader(data)).read(columns)
-        table.validate(full=True)  # else text that is no UTF-8 is met much later
+        table.validate(full=True)  # else text that is not UTF-8 is met much later
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = str(error).partition("\n")[0]
         raise ArtefactError(
