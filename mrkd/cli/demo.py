@@ -20,7 +20,8 @@ from mrkd.on_ray.evaluate import run as evaluate
 from mrkd.on_ray.recorded_run import recorded_run
 from mrkd.on_ray.score import run as score
 from mrkd.on_ray.train import run as train
-from mrkd.reports import evaluation_page, load_page_data
+from mrkd.reports.evaluation.load import load_page_data
+from mrkd.reports.evaluation.page import evaluation_page
 from mrkd.run_summary import Summary
 
 log = logging.getLogger(__name__)

@@ -109,17 +109,12 @@ def same_part(squares: Sequence[NDArray[np.uint8]]) -> NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class _Own:
-    """What all parts share, and how far they vary, at each pixel of the structure.
-
-    Args:
-        shared_D: mean.
-        spread_D: standard deviation.
-        projection: matrix from long vectors to shorter ones that are about as alike.
-    """
+    """What all parts share (mean), and how far they vary (standard deviation), at each pixel."""
 
     shared_D: Floats
     spread_D: Floats
     projection: Floats | None
+    """Matrix from long vectors to shorter ones that are about as alike."""
 
     @classmethod
     def of(cls, structures: Iterable[Floats]) -> Self:
@@ -171,15 +166,7 @@ def _nearest(judge_MD: Floats, train_ND: Floats) -> tuple[Floats, NDArray[np.int
 
 def _structures(uris: Sequence[str]) -> tuple[list[str], Floats]:
     """Those that can be decoded, and their fine structure: float32 `[N, S, S]`."""
-    kept, rows = [], []
-    for uri, row in zip(uris, _read(uris), strict=True):
-        if row is not None:
-            kept.append(uri)
-            rows.append(row)
-    return kept, np.stack(rows) if rows else np.zeros((0, _SIDE, _SIDE), np.float32)
 
-
-def _read(uris: Sequence[str]) -> Iterator[Floats | None]:
     def look(uri: str) -> Floats | None:
         try:
             rgb = images.decode(datasets.read_image(uri))
@@ -187,7 +174,12 @@ def _read(uris: Sequence[str]) -> Iterator[Floats | None]:
             return None
         return _structure(rgb, _SIDE)
 
-    return in_threads(look, uris)
+    looked = zip(uris, in_threads(look, uris), strict=True)
+    found = [(uri, row) for uri, row in looked if row is not None]
+    rows = [row for _, row in found]
+    return [uri for uri, _ in found], np.stack(rows) if rows else np.zeros(
+        (0, _SIDE, _SIDE), np.float32
+    )
 
 
 def _structure(rgb: NDArray[np.uint8], side: int) -> Floats:

@@ -49,34 +49,28 @@ class Decoded:
     error_message: str | None = None
 
 
+@dataclass(frozen=True)
 class Preprocessor:
     """Bytes to pixels at a model's size; whatever they are, it returns.
 
     Args:
         size: side of the model's input in pixels.
         resize: `stretch` or `letterbox`.
-        limits: checked before decoding.
+        limits: checked before decoding; None: the defaults.
         tiles: side of the squares that an image is cut into, in original pixels; 0: it is not.
         overlap: overlap of neighbouring tiles.
     """
 
-    def __init__(
-        self,
-        size: int,
-        resize: Resize,
-        limits: DecodeLimits | None = None,
-        *,
-        tiles: int = 0,
-        overlap: int = 0,
-    ) -> None:
-        self.size, self.resize, self.limits = size, resize, limits or DecodeLimits()
-        self.tiles, self.overlap = tiles, overlap
+    size: int
+    resize: Resize
+    limits: DecodeLimits | None = None
+    tiles: int = 0
+    overlap: int = 0
 
     @classmethod
     def of(cls, model: ModelConfig, limits: DecodeLimits | None = None) -> Self:
         """The decoder of a model."""
-        tiles, overlap = model.tiles, model.overlap
-        return cls(model.image_size, model.resize, limits, tiles=tiles, overlap=overlap)
+        return cls(model.image_size, model.resize, limits, model.tiles, model.overlap)
 
     def fit(self, rgb: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], Geometry]:
         """An image, uint8 `[H0, W0, 3]`, as `Decoded.pixels` and `Decoded.geometry`."""

@@ -98,7 +98,8 @@ class Roi:
     def to_json(self) -> dict[str, Any]:
         """Plain values, the mask as a PNG of one bit in base64."""
         height, width = self.size
-        _, png = cv2.imencode(".png", _grey(self.mask), [cv2.IMWRITE_PNG_BILEVEL, 1])
+        grey = self.mask.astype(np.uint8) * 255
+        _, png = cv2.imencode(".png", grey, [cv2.IMWRITE_PNG_BILEVEL, 1])
         return {
             "height": height,
             "width": width,
@@ -157,10 +158,6 @@ def _filled(
         # One call each: where two outlines of one call overlap, OpenCV leaves a hole.
         cv2.fillPoly(grey, [np.rint(np.array(polygon)).astype(np.int32)], (255,))
     return np.asarray(grey > 0)
-
-
-def _grey(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    return np.where(mask, np.uint8(255), np.uint8(0))
 
 
 def _named(config: RoiConfig) -> str:

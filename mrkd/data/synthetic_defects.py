@@ -186,13 +186,7 @@ def defect(
 
 @dataclass(frozen=True)
 class _Window:
-    """The part of an image on which a defect is drawn.
-
-    Args:
-        part: its rows and columns.
-        middle: row and column of the defect's middle, within the part.
-        shape: (h, w) of the part.
-    """
+    """The part of an image on which a defect is drawn, and the defect's middle within it."""
 
     part: tuple[slice, slice]
     middle: tuple[int, int]
@@ -294,13 +288,7 @@ def _within(margin: float, length: int, rng: np.random.Generator) -> np.float32:
 
 
 def _noise(window: _Window, period: float, rng: np.random.Generator) -> Floats:
-    """Fractal noise in [0, 1], float32 `[h, w]`: random grids, ever finer and weaker.
-
-    Args:
-        window: window to fill.
-        period: period of the coarsest grid, in pixels.
-        rng: generator of the grids.
-    """
+    """Fractal noise in [0, 1], float32 `[h, w]`: grids from `period` pixels on, ever weaker."""
     height, width = window.shape
     total = np.zeros(window.shape, np.float32)
     for octave in range(4):

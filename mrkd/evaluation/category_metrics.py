@@ -132,13 +132,10 @@ def evaluate_category(
             "category": category,
             "metric": metric,
             "defect": defect,
-            "value": figure.value,
-            "low": figure.low,
-            "high": figure.high,
             "seed": seed,
             "model_version": model_version,
-            "reason": figure.reason,
             "draws": figure.draws,
+            **figure.columns,
         }
         for metric, defect, figure in figures
     ]
@@ -216,14 +213,9 @@ def _labelled(
 
 def _image_figures(images: _Labelled, draw: _Draw) -> list[Figure]:
     over_all = images.take(images.with_good(images.headline))
+    columns = (over_all.scores, over_all.labels, over_all.groups)
     figures: list[Figure] = [
-        (
-            metric,
-            None,
-            bootstrap_interval(
-                metric, over_all.scores, over_all.labels, over_all.groups, **draw._asdict()
-            ),
-        )
+        (metric, None, bootstrap_interval(metric, *columns, **draw._asdict()))
         for metric in IMAGE_METRICS
     ]
     weights_RN = draw.weights(images)

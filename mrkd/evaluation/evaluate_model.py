@@ -40,6 +40,7 @@ LABELLED = pa.schema(
 )
 """Rows of `evaluations/<run>/scores.parquet`: a night's columns, and the labels."""
 
+_LABELS = ("category", "gt_label", "defect", "headline", "gt_mask_uri", "group")
 _STORED = RowsConfig()
 _MAX_SIDE = 4096
 
@@ -132,7 +133,7 @@ def measure(
     chosen = _chosen(config, samples)
     pixels, rows, scored = Pixels(), list[dict[str, Any]](), list[tuple[Sample, float]]()
     for sample, row, shown in _judge(judge, config, chosen):
-        rows.append(_labelled(sample, row))
+        rows.append(row | {name: getattr(sample, name) for name in _LABELS})
         if row.get("image_score") is None:
             continue
         if shown is not None:
@@ -229,11 +230,6 @@ def _shown(
     if model.roi is not None:
         region = inside(model.roi.at(geometry), geometry)
     return inside(anomaly_map, geometry), gt_mask, region
-
-
-def _labelled(sample: Sample, row: Mapping[str, Any]) -> dict[str, Any]:
-    labels = ("category", "gt_label", "defect", "headline", "gt_mask_uri", "group")
-    return {**row, **{name: getattr(sample, name) for name in labels}}
 
 
 def _facts(judge: Evaluator) -> dict[str, Any]:

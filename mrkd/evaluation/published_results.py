@@ -129,10 +129,7 @@ def _figures() -> tuple[Figure, ...]:
             both = table | row
             found += [
                 Figure(
-                    protocol=both["protocol"],
-                    table=both["table"],
-                    arm=both["arm"],
-                    backbone=both["backbone"],
+                    **{name: both[name] for name in ("protocol", "table", "arm", "backbone")},
                     category=both.get("category"),
                     metric=metric,
                     value=round(percent / 100, 6),

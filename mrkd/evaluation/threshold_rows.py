@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mrkd.config import EvalConfig
-from mrkd.evaluation.metrics import OperatingPoint, Rate, operating_points, rare_defects
+from mrkd.evaluation.metrics import OperatingPoint, operating_points, rare_defects
 from mrkd.evaluation.metrics.thresholds import PARTS
 
 
@@ -46,11 +46,11 @@ def operating_row(category: str, point: OperatingPoint) -> dict[str, Any]:
         "category": category,
         "rule": point.rule,
         "threshold": point.threshold,
-        **_columns("false_calls", point.false_calls),
-        **_columns("escapes", point.escapes),
-        **_columns("false_calls_in_10000", point.false_calls_in_10000),
-        **_columns("escapes_in_10000", point.escapes_in_10000),
         "cost_in_10000": None if point.cost is None else PARTS * point.cost,
+    } | {
+        f"{name}{end}": getattr(getattr(point, name), part)
+        for name in ("false_calls", "escapes", "false_calls_in_10000", "escapes_in_10000")
+        for part, end in (("value", ""), ("low", "_low"), ("high", "_high"))
     }
 
 
@@ -75,7 +75,3 @@ def rare_rows(config: EvalConfig, scores: pa.Table) -> list[dict[str, Any]]:
 def _headline(scores: pa.Table) -> pa.Table:
     """Images that were scored and count over all defects."""
     return scores.filter(pc.field("headline") & pc.field("image_score").is_valid())
-
-
-def _columns(name: str, rate: Rate) -> dict[str, float]:
-    return {name: rate.value, f"{name}_low": rate.low, f"{name}_high": rate.high}

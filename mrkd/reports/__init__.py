@@ -1,9 +1,7 @@
 """Pages of stored runs: self-contained HTML that uses no network.
 
-`load_page_data`, `load_fleet_data`, `load_night_data`, ... read a run's folder into `PageData`,
-`FleetData`, `NightData`, ...: stored rows and records, and the library's own dataclasses.
-`evaluation_page`, `fleet_page`, `night_page`, ... render these; `write_page` does both and stores
-the page.
+`<page>/load.py` reads a run's folder into stored rows and records, and the library's own
+dataclasses; `<page>/page.py` renders these. `write_page` does both and stores the page.
 """
 
 from __future__ import annotations
@@ -13,59 +11,31 @@ from typing import Any
 
 from mrkd import storage
 from mrkd.errors import StorageError
-from mrkd.reports.ablation import load as load_study
-from mrkd.reports.ablation.load import StudyData, load_study_data
+from mrkd.reports.ablation import load as ablation
 from mrkd.reports.ablation.markdown import study_markdown
 from mrkd.reports.ablation.page import study_page
-from mrkd.reports.comparison import load as load_comparison
-from mrkd.reports.comparison.load import ComparisonData, load_comparison_data
+from mrkd.reports.comparison import load as comparison
 from mrkd.reports.comparison.page import comparison_page
-from mrkd.reports.evaluation import load as load_evaluation
-from mrkd.reports.evaluation.load import PageData, load_page_data
+from mrkd.reports.evaluation import load as evaluation
 from mrkd.reports.evaluation.page import evaluation_page
-from mrkd.reports.fleet import load as load_fleet
-from mrkd.reports.fleet.load import FleetData, load_fleet_data
+from mrkd.reports.fleet import load as fleet
 from mrkd.reports.fleet.page import fleet_page
 from mrkd.reports.image_history.page import history_page
-from mrkd.reports.night import load as load_night
+from mrkd.reports.night import load as night
 from mrkd.reports.night.load import NightData, load_night_data
 from mrkd.reports.night.page import night_page
-from mrkd.reports.search import load as load_search
-from mrkd.reports.search.load import SearchData, load_search_data
+from mrkd.reports.search import load as search
 from mrkd.reports.search.page import search_page
 
-__all__ = [
-    "ComparisonData",
-    "FleetData",
-    "NightData",
-    "PageData",
-    "SearchData",
-    "StudyData",
-    "comparison_page",
-    "evaluation_page",
-    "fleet_page",
-    "history_page",
-    "load_comparison_data",
-    "load_fleet_data",
-    "load_night_data",
-    "load_page_data",
-    "load_search_data",
-    "load_study_data",
-    "night_page",
-    "search_page",
-    "study_markdown",
-    "study_page",
-    "write_page",
-]
-
+__all__ = ["NightData", "history_page", "load_night_data", "write_page"]
 
 _PAGES: dict[str, tuple[Callable[[str], Any], Callable[[Any], str]]] = {
-    load_evaluation.RECORD: (load_page_data, evaluation_page),
-    load_fleet.RECORD: (load_fleet_data, fleet_page),
-    load_comparison.RECORD: (load_comparison_data, comparison_page),
-    load_night.RECORD: (load_night_data, night_page),
-    load_search.RECORD: (load_search_data, search_page),
-    load_study.RECORD: (load_study_data, study_page),
+    evaluation.RECORD: (evaluation.load_page_data, evaluation_page),
+    fleet.RECORD: (fleet.load_fleet_data, fleet_page),
+    comparison.RECORD: (comparison.load_comparison_data, comparison_page),
+    night.RECORD: (load_night_data, night_page),
+    search.RECORD: (search.load_search_data, search_page),
+    ablation.RECORD: (ablation.load_study_data, study_page),
 }
 """By the record that a run's folder holds: the reader of its data, and its page."""
 
@@ -99,7 +69,7 @@ def write_page(run_uri: str, data: NightData | None = None) -> str:
         )
     load, render = _PAGES[name]
     shown = data or load(run_uri)
-    if isinstance(shown, StudyData):
+    if isinstance(shown, ablation.StudyData):
         storage.write(storage.join(run_uri, "tables.md"), study_markdown(shown).encode())
     page_uri = storage.join(run_uri, "report.html")
     storage.write(page_uri, render(shown).encode())

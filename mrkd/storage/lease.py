@@ -44,17 +44,12 @@ class Lease:
         self._keeper = threading.Thread(target=self._keep, name="mrkd-lease", daemon=True)
 
     def __enter__(self) -> Self:
-        found = self._found()
-        if found is None:
-            taken = self._put("held", etag=None)
-        else:
-            content, etag = found
-            if not self._free(content):
-                raise self._held_by(content)
-            if content["state"] != "released":
-                log.warning("lease_takeover uri=%s from=%s", self._uri, content["holder"])
-            taken = self._put("held", etag=etag)
-        if not taken:
+        content, etag = self._found() or ({}, None)
+        if content and not self._free(content):
+            raise self._held_by(content)
+        if content and content["state"] != "released":
+            log.warning("lease_takeover uri=%s from=%s", self._uri, content["holder"])
+        if not self._put("held", etag=etag):
             content, _ = self._found() or ({}, "")
             raise self._held_by(content)
         self._keeper.start()
@@ -122,9 +117,7 @@ class Lease:
             "process": os.getpid(),
             "token": self._token,
         }
-        if etag is None:
-            return storage.write_json(self._uri, content, if_absent=True)
-        return storage.write_json(self._uri, content, if_match=etag)
+        return storage.write_json(self._uri, content, if_absent=etag is None, if_match=etag)
 
     def _found(self) -> tuple[dict[str, Any], str] | None:
         """What the lease says, and the ETag of that; None where there is none."""
@@ -170,6 +163,6 @@ def _ended(process: int) -> bool:
         os.kill(process, 0)
     except ProcessLookupError:
         return True
-    except PermissionError:  # somebody else's, so it lives
-        return False
+    except PermissionError:
+        pass  # somebody else's, so it lives
     return False

@@ -7,7 +7,7 @@ import os
 import stat
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
@@ -65,7 +65,7 @@ class LocalStore:
     def write(self, uri: str, data: bytes, *, if_absent: bool, if_match: str | None) -> bool:
         """Puts the whole file under its name in one step: own name, fsync, then link or rename."""
         path = _path(uri)
-        unfinished = path.with_name(f"{_OWN}{uuid.uuid4().hex}")
+        unfinished, written = path.with_name(f"{_OWN}{uuid.uuid4().hex}"), False
         with _explained(uri):
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
@@ -74,7 +74,9 @@ class LocalStore:
                     file.flush()
                     os.fsync(file.fileno())
                 if if_absent:
-                    written = _link(unfinished, path)
+                    with suppress(FileExistsError):
+                        path.hardlink_to(unfinished)
+                        written = True
                 elif if_match is not None:
                     written = _exchange(unfinished, path, if_match)
                 else:
@@ -158,14 +160,6 @@ def _unchanged(uri: str, if_match: str | None) -> Iterator[tuple[BinaryIO, os.st
         etag = _etag(os.fstat(descriptor))
     if etag != _etag(before) or if_match not in (None, etag):
         raise changed(uri)
-
-
-def _link(unfinished: Path, path: Path) -> bool:
-    try:
-        path.hardlink_to(unfinished)
-    except FileExistsError:
-        return False
-    return True
 
 
 def _exchange(unfinished: Path, path: Path, if_match: str) -> bool:

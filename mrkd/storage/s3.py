@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
-from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 from urllib3.exceptions import HTTPError
@@ -140,21 +139,15 @@ def _get(
             short_get.learn(bucket, key)
             with closing(response["Body"]) as body:
                 check_size(uri, response["ContentLength"], max_bytes)
-                _check_span(uri, span, response)
+                first = (span or "").removeprefix("bytes=").partition("-")[0]
+                if first and not response.get("ContentRange", "").startswith(f"bytes {first}-"):
+                    raise StorageError(f"{uri}: the server does not give the range asked for")
                 try:
                     return Fetched(body.read(), response["ETag"].strip('"'))
                 except (BotoCoreError, HTTPError) as error:
                     broken = error  # the SDK repeats requests, but never a body cut in mid-stream
     message = f"{uri}: its bytes broke off {ATTEMPTS} times: check the network and the server"
     raise StorageError(message) from broken
-
-
-def _check_span(uri: str, span: str | None, response: Any) -> None:
-    """Refuses an answer that is not of the range that was asked for."""
-    if span is not None:
-        first = span.removeprefix("bytes=").partition("-")[0]
-        if not response.get("ContentRange", "").startswith(f"bytes {first}-"):
-            raise StorageError(f"{uri}: the server does not give the range that was asked for")
 
 
 def _object(uri: str) -> dict[str, str]:

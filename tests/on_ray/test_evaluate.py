@@ -11,7 +11,7 @@ from mrkd.config import DataConfig, EvalConfig
 from mrkd.errors import ConfigError, StoppedError
 from mrkd.evaluation.evaluate_model import LABELLED
 from mrkd.on_ray.evaluate import run as evaluate
-from mrkd.reports import load_page_data
+from mrkd.reports.evaluation.load import load_page_data
 from mrkd.storage import schema
 
 

@@ -18,6 +18,7 @@ from mrkd.evaluation.ablation import tables_of
 from mrkd.evaluation.category_metrics import MEAN
 from mrkd.model.teacher.architectures import build
 from mrkd.on_ray.evaluate import run as evaluate
+from mrkd.reports.ablation.load import load_study_data
 from mrkd.storage import schema
 from tests.support.file_server import serving
 from tests.support.models import FIT, MODEL
@@ -110,7 +111,7 @@ def test_the_page_and_the_tables_can_be_read(studied):
     _, summary, folder = studied
     html = (folder / "report.html").read_text()
     assert summary.uris["report"].endswith("report.html")
-    data = reports.load_study_data(str(folder))
+    data = load_study_data(str(folder))
     assert [one.name for one in data.categories] == ["plate", "ring"]
     kinds = {(one.image.row["defect"], one.rank) for one in data.categories[0].shown}
     assert kinds == {(k, p) for k in ("scratch", "spot") for p in ("best", "median", "worst")}

@@ -25,18 +25,7 @@ from mrkd.config import DataConfig
 from mrkd.data.datasets.sample import GOOD, Part, Sample, chosen
 from mrkd.errors import ConfigError, ImageDecodeError
 
-CLASSES = (
-    "airplane",
-    "automobile",
-    "bird",
-    "cat",
-    "deer",
-    "dog",
-    "frog",
-    "horse",
-    "ship",
-    "truck",
-)
+CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 
 _TRAIN = tuple(f"data_batch_{n}" for n in range(1, 6))
 _TEST = ("test_batch",)

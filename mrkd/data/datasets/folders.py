@@ -71,7 +71,8 @@ def _category(root: str, category: str, split_csv: str) -> list[Sample]:
             f"layout mvtec has them: {_MVTEC}"
         )
     images = _with_gt_masks(images, gt_masks)
-    uri = split_csv or _split_csv(root, category)
+    beside = storage.join(base, "split.csv"), storage.join(root, "split.csv")
+    uri = split_csv or next((uri for uri in beside if storage.exists(uri)), "")
     samples = _with_split(images, category, uri) if uri and images else list(images.values())
     for sample in samples:
         if sample.split == "train" and sample.gt_label:
@@ -95,11 +96,6 @@ def _with_gt_masks(
             f"gt_mask {uri!r} has no image: expected test/{defect}/{stem}.png or .jpg"
         )
     return paired
-
-
-def _split_csv(root: str, category: str) -> str:
-    places = storage.join(root, category, "split.csv"), storage.join(root, "split.csv")
-    return next((uri for uri in places if storage.exists(uri)), "")
 
 
 def _with_split(images: dict[str, Sample], category: str, uri: str) -> list[Sample]:

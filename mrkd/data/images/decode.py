@@ -87,7 +87,10 @@ def decode(data: bytes, limits: DecodeLimits | None = None) -> Pixels:
         data += b"\xff\xd9"  # end of image, which the decoder waits for
     if header.alpha_offset:
         data = _keep_colours(data, header.alpha_offset)
-    return _to_rgb8(_imdecode(data, header.format))
+    bgr = _imdecode(data, header.format)
+    if bgr.dtype == np.uint16:
+        bgr = np.asarray(cv2.convertScaleAbs(bgr, alpha=1 / 257), np.uint8)  # rounds
+    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
 
 
 def _check(header: Header, limits: DecodeLimits) -> None:
@@ -134,12 +137,6 @@ def _imdecode(data: bytes, name: str) -> NDArray[np.uint8 | np.uint16]:
 def _silence() -> None:
     # What OpenCV would log becomes the text of an ImageDecodeError, and a row.
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-
-
-def _to_rgb8(bgr: NDArray[np.uint8 | np.uint16]) -> Pixels:
-    if bgr.dtype == np.uint16:
-        bgr = np.asarray(cv2.convertScaleAbs(bgr, alpha=1 / 257), np.uint8)  # rounds
-    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
 
 
 def statistics(rgb: Pixels) -> Statistics:

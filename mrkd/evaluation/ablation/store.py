@@ -16,14 +16,14 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from mrkd import storage
 from mrkd.config import EvalConfig, TrainConfig
-from mrkd.data.datasets import Sample
+from mrkd.data.datasets import Part, Sample
 from mrkd.evaluation.ablation.variants import Table
 from mrkd.run_summary import now
 from mrkd.storage import schema
@@ -120,16 +120,14 @@ class Study(RunFolder):
             "finished_at": now(),
             "config": self.config.to_dict(),
             "tables": [
-                {
-                    "name": table.name,
-                    "title": table.title,
-                    "base": table.base,
-                    "paper": table.paper,
-                    "arms": [{"name": arm.name, "key": arm.key(self.config)} for arm in table.arms],
-                }
+                {name: getattr(table, name) for name in ("name", "title", "base", "paper")}
+                | {"arms": [{"name": one.name, "key": one.key(self.config)} for one in table.arms]}
                 for table in tables
             ],
-            "counts": {name: _counts(some) for name, some in samples.items()},
+            "counts": {
+                name: {part: sum(one.split == part for one in some) for part in get_args(Part)}
+                for name, some in samples.items()
+            },
             "runs": [run.to_dict() for run in runs],
         }
         self.write_json(content, self.record)
@@ -144,10 +142,6 @@ class Study(RunFolder):
     def _table(self, run: Run, name: str) -> pa.Table:
         uri = self._table_uri(run, name)
         return schema.from_parquet(storage.read(uri), name=uri)
-
-
-def _counts(samples: Sequence[Sample]) -> dict[str, int]:
-    return {part: sum(one.split == part for one in samples) for part in ("train", "val", "test")}
 
 
 def images_of(scores: pa.Table) -> str:

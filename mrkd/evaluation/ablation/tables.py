@@ -67,11 +67,6 @@ class RunFigures:
         return [(self.runs[key], self._figures[key]) for key in keys if key in self.runs]
 
 
-def _with_each_seed(runs: Sequence[tuple[Run, Figures]], name: Name) -> list[Metric]:
-    """A figure of the runs that have it."""
-    return [figures[name] for _, figures in runs if name in figures]
-
-
 def outcome(study: Study, tables: Sequence[Table], runs: Sequence[Run]) -> Outcome:
     """The rows of all tables.
 
@@ -119,7 +114,7 @@ def _metrics(found: RunFigures, table: Table) -> Iterator[dict[str, Any]]:
                 own = _own(table, arm, run)
                 yield from (_row(own, name, one) for name, one in figures.items())
             for name in dict.fromkeys(name for _, figures in runs for name in figures):
-                one = mean(_with_each_seed(runs, name))
+                one = mean([figures[name] for _, figures in runs if name in figures])
                 means.setdefault(name, []).append(one)
                 yield _row({**common, "category": category}, name, one)
         if len(found.categories) > 1:
@@ -143,15 +138,7 @@ def _own(table: Table, arm: Variant, run: Run) -> dict[str, Any]:
 
 
 def _row(common: dict[str, Any], name: Name, figure: Metric) -> dict[str, Any]:
-    return {
-        **common,
-        "metric": name[0],
-        "defect": name[1],
-        "value": figure.value,
-        "low": figure.low,
-        "high": figure.high,
-        "reason": figure.reason,
-    }
+    return {**common, "metric": name[0], "defect": name[1], **figure.columns}
 
 
 def _differences(found: RunFigures, table: Table) -> Iterator[dict[str, Any]]:
@@ -169,45 +156,36 @@ def _differences(found: RunFigures, table: Table) -> Iterator[dict[str, Any]]:
             }
             if len(rows) > 1:
                 shared = set.intersection(*(set(pairs) for pairs in by_category.values()))
-                rows[None] = [
-                    (
-                        mean([pairs[seed][0] for pairs in by_category.values()]),
-                        mean([pairs[seed][1] for pairs in by_category.values()]),
-                    )
-                    for seed in sorted(shared)
-                ]
+                for seed in sorted(shared):
+                    mine, its = zip(*(pairs[seed] for pairs in by_category.values()), strict=True)
+                    rows.setdefault(None, []).append((mean(mine), mean(its)))
             for where, pairs in rows.items():
-                if not pairs:
-                    continue
-                yield {
-                    "study": table.name,
-                    "arm": arm.name,
-                    "base": base.name,
-                    "category": where,
-                    "metric": metric,
-                    "defect": defect,
-                    **_difference(pairs),
-                }
+                if pairs:
+                    yield {
+                        "study": table.name,
+                        "arm": arm.name,
+                        "base": base.name,
+                        "category": where,
+                        "metric": metric,
+                        "defect": defect,
+                        **_difference(pairs),
+                    }
 
 
 def _pairs(
     found: RunFigures, arm: Variant, base: Variant, category: str, name: Name
 ) -> dict[int, Pair]:
     """A figure of an arm and its base's by seed, for the seeds with which both have it."""
-    its = {
-        run.seed: (run, figures[name])
-        for run, figures in found.of(base, category)
-        if name in figures
-    }
+    theirs = {run.seed: (run, figures) for run, figures in found.of(base, category)}
     pairs = dict[int, Pair]()
     for run, figures in found.of(arm, category):
-        if name in figures and run.seed in its:
-            its_run, its_figure = its[run.seed]
+        its_run, its_figures = theirs.get(run.seed, (run, {}))
+        if name in figures and name in its_figures:
             mine = figures[name]
             if run.images != its_run.images:
                 # Draws of other images have no pairs, and so no interval.
                 mine = replace(mine, draws=np.zeros(0))
-            pairs[run.seed] = mine, its_figure
+            pairs[run.seed] = mine, its_figures[name]
     return pairs
 
 

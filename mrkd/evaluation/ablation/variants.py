@@ -90,9 +90,8 @@ def tables_of(config: EvalConfig) -> list[Table]:
 
 def runs_of(config: EvalConfig, tables: Sequence[Table]) -> dict[str, Variant]:
     """Each thing that is fitted once, by its key, in the order of the tables."""
-    arms = [arm for table in tables for arm in table.arms]
     found: dict[str, Variant] = {}
-    for arm in arms:
+    for arm in (arm for table in tables for arm in table.arms):
         found.setdefault(arm.key(config), arm)
     return found
 
@@ -137,10 +136,8 @@ def _backbone(config: EvalConfig) -> Table:
 
 
 def _fmm(config: EvalConfig) -> Table:
-    arms = (
-        Variant("with FMM", {**ALONE, "model.fmm": True}),
-        Variant("without FMM", {**ALONE, "model.fmm": False}),
-    )
+    parts = {"with FMM": True, "without FMM": False}
+    arms = tuple(Variant(name, {**ALONE, "model.fmm": fmm}) for name, fmm in parts.items())
     return Table("fmm", "Feature mask generation", arms, "with FMM", "Table 5")
 
 
@@ -160,15 +157,9 @@ def _levels(config: EvalConfig) -> Table:
     numbers = range(1, count + 1)
     subsets = [s for size in numbers for s in itertools.combinations(numbers, size)]
     # All of them are not a subset, so that the arm shares its runs with the model itself.
-    arms = [
-        Variant(_named(s), {**ALONE, "model.levels": [] if len(s) == count else list(s)})
-        for s in subsets
-    ]
+    levels = {", ".join(map(str, s)): [] if len(s) == count else list(s) for s in subsets}
+    arms = [Variant(name, {**ALONE, "model.levels": own}) for name, own in levels.items()]
     return Table("levels", "Levels in loss and map", tuple(arms), arms[-1].name, "Table 7")
-
-
-def _named(subset: Sequence[int]) -> str:
-    return ", ".join(map(str, subset))
 
 
 def _mask_rate(config: EvalConfig) -> Table:

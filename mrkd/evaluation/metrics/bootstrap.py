@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from statistics import NormalDist
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -43,6 +43,11 @@ class Metric:
     high: float | None = None
     reason: str | None = None
     draws: Floats = field(default_factory=lambda: np.zeros(0), repr=False, compare=False)
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """Its values in a row of `schema.METRICS`, without the draws."""
+        return {name: getattr(self, name) for name in ("value", "low", "high", "reason")}
 
     @classmethod
     def of(cls, value: float, distribution: ArrayLike = (), *, level: float = 0.95) -> Self:

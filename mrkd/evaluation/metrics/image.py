@@ -59,10 +59,6 @@ class Curve:
         return share(self.fp)
 
 
-def _auroc(curve: Curve) -> Floats:
-    return area(curve.fpr, curve.tpr, 1.0)
-
-
 def _average_precision(curve: Curve, prevalence: float | None = None) -> Floats:
     """Mean precision over recall, at the data's own share of anomalous images or another."""
     odds = curve.fp[..., -1:] / curve.tp[..., -1:]
@@ -77,14 +73,6 @@ def _f1(curve: Curve) -> Floats:
     return 2 * curve.tp / (curve.tp + curve.fp + curve.tp[..., -1:])
 
 
-def _f1_max(curve: Curve) -> Floats:
-    return np.asarray(_f1(curve).max(-1))
-
-
-def _f1_max_threshold(curve: Curve) -> Floats:
-    return np.asarray(curve.thresholds[_f1(curve).argmax(-1)])
-
-
 def fpr_at_recall(curve: Curve, recall: float) -> Floats:
     """Share of good images called where `recall` of the anomalous are: float64 `[...]`."""
     # A recall such as 0.95 of 60 is not a whole number in floating point.
@@ -93,12 +81,12 @@ def fpr_at_recall(curve: Curve, recall: float) -> Floats:
 
 
 IMAGE_METRICS: dict[str, Callable[[Curve], Floats]] = {
-    "image_auroc": _auroc,
+    "image_auroc": lambda curve: area(curve.fpr, curve.tpr, 1.0),
     "average_precision": _average_precision,
     # As if 2 % of the images were anomalous: test sets hold far more of them than a line makes.
     "average_precision_at_2_percent": partial(_average_precision, prevalence=0.02),
-    "f1_max": _f1_max,
-    "f1_max_threshold": _f1_max_threshold,
+    "f1_max": lambda curve: np.asarray(_f1(curve).max(-1)),
+    "f1_max_threshold": lambda curve: np.asarray(curve.thresholds[_f1(curve).argmax(-1)]),
     "fpr_at_95_recall": partial(fpr_at_recall, recall=0.95),
     "fpr_at_100_recall": partial(fpr_at_recall, recall=1.0),
 }

@@ -217,13 +217,7 @@ def _num_parts(groups: Sequence[Hashable], chosen: NDArray[np.bool_]) -> int:
 
 
 class _Shares:
-    """Shares of the weight of good and of defective images, as a threshold parts them.
-
-    Args:
-        scores_N: float64 `[N]`.
-        labels_N: int64 `[N]`, both are there.
-        weights_N: float64 `[N]`, above 0.
-    """
+    """Shares of the weight (above 0) of good and of defective images, as a threshold parts them."""
 
     def __init__(self, scores_N: Floats, labels_N: NDArray[np.int64], weights_N: Floats) -> None:
         order = np.argsort(scores_N, kind="stable")

@@ -13,7 +13,9 @@ from mrkd.reports.kit.charts import (
     THRESHOLD_COLOUR,
     Spec,
     layout_of,
+    loss_axis,
     short,
+    trace,
 )
 
 _COLOURS = (GOOD_COLOUR, DEFECTIVE_COLOUR, HELD_OUT_COLOUR, THRESHOLD_COLOUR, APART_COLOUR)
@@ -31,22 +33,22 @@ def curve(table: TableData, categories: Sequence[str]) -> Spec:
                 value = row["value"]
                 low, high = row["low"] or value, row["high"] or value
                 found.append((float(one.name), value, low, high))
+        bars = {
+            "type": "data",
+            "symmetric": False,
+            "array": [short(high - value) for _, value, _, high in found],
+            "arrayminus": [short(value - low) for _, value, low, _ in found],
+        }
         data.append(
-            {
-                "type": "scatter",
-                "mode": "lines+markers",
-                "name": category,
-                "x": [x for x, *_ in found],
-                "y": [short(value) for _, value, _, _ in found],
-                "error_y": {
-                    "type": "data",
-                    "symmetric": False,
-                    "array": [short(high - value) for _, value, _, high in found],
-                    "arrayminus": [short(value - low) for _, value, low, _ in found],
-                },
-                "line": {"color": _COLOURS[n % len(_COLOURS)], "width": 2},
-                "hovertemplate": f"{category}, %{{x}}: %{{y:.3f}}<extra></extra>",
-            }
+            trace(
+                category,
+                [x for x, *_ in found],
+                [short(value) for _, value, _, _ in found],
+                f"{category}, %{{x}}: %{{y:.3f}}",
+                mode="lines+markers",
+                error_y=bars,
+                line={"color": _COLOURS[n % len(_COLOURS)], "width": 2},
+            )
         )
     return {"data": data, "layout": layout_of(table.title.lower(), "image AUROC")}
 
@@ -56,24 +58,16 @@ def losses(table: TableData, category: str) -> Spec:
     data: list[Spec] = []
     for n, one in enumerate(one for one in table.variants if category in one.losses):
         steps, values = one.losses[category]
+        dash = _DASHES[n // len(_COLOURS) % len(_DASHES)]
         data.append(
-            {
-                "type": "scatter",
-                "mode": "lines",
-                "name": one.name,
-                "x": steps,
-                "y": [short(value) for value in values],
-                "line": {
-                    "color": _COLOURS[n % len(_COLOURS)],
-                    "dash": _DASHES[n // len(_COLOURS) % len(_DASHES)],
-                    "width": 2,
-                },
-                "hovertemplate": f"{one.name}, step %{{x}}: %{{y:.4g}}<extra></extra>",
-            }
+            trace(
+                one.name,
+                steps,
+                [short(value) for value in values],
+                f"{one.name}, step %{{x}}: %{{y:.4g}}",
+                line={"color": _COLOURS[n % len(_COLOURS)], "dash": dash, "width": 2},
+            )
         )
     spec = layout_of("step", "training loss", small=True)
-    shown = [y for trace in data for y in trace["y"]]
-    if shown and min(shown) > 0:
-        every = "D1" if max(shown) < 5 * min(shown) else "D2"
-        spec["yaxis"] |= {"type": "log", "dtick": every, "tickformat": ".2~g"}
+    spec["yaxis"] |= loss_axis(data, narrow="D1")
     return {"data": data, "layout": spec}

@@ -12,7 +12,6 @@ import cv2
 import numpy as np
 import pyarrow.compute as pc
 
-from mrkd import storage
 from mrkd.config import EvalConfig
 from mrkd.data import images
 from mrkd.evaluation import metrics, published_results
@@ -172,9 +171,7 @@ def load_study_data(study_uri: str) -> StudyData:
         StorageError: a file of the ablation cannot be read.
         ArtefactError: one is damaged, or of a newer mrkd.
     """
-    record = stored.record(
-        storage.join(study_uri, RECORD), version=STUDY_VERSION, advice="evaluate again"
-    )
+    record = stored.record(study_uri, RECORD, version=STUDY_VERSION, advice="evaluate again")
     config = EvalConfig.from_dict(record["config"])
     runs = [Run.from_dict(raw) for raw in record["runs"]]
     reader = _AblationReader(study_uri, config, record, [run for run in runs if not run.error])

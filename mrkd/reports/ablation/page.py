@@ -202,16 +202,11 @@ def _contour(anomaly_map: NDArray[np.float32], threshold: float, image: ScoredIm
     """The line on which a map crosses a threshold, as a path over the image's original pixels."""
     box, row = image.map_box, image.row
     assert box is not None
-    above = _at_size(anomaly_map, 256) > threshold
+    factor = max(1.0, 256 / max(anomaly_map.shape))
+    side_y, side_x = (round(side * factor) for side in anomaly_map.shape)
+    above = cv2.resize(anomaly_map, (side_x, side_y), interpolation=cv2.INTER_LINEAR) > threshold
     scale_y, scale_x = above.shape[0] / box.height, above.shape[1] / box.width
     top, left = round(-box.y * scale_y), round(-box.x * scale_x)
     height, width = row["image_height"], row["image_width"]
     inner = above[top : top + round(height * scale_y), left : left + round(width * scale_x)]
-    return pictures.outline(inner, height=height, width=width)
-
-
-def _at_size(anomaly_map: NDArray[np.float32], side: int) -> NDArray[np.float32]:
-    height, width = anomaly_map.shape
-    factor = max(1.0, side / max(height, width))
-    size = (round(width * factor), round(height * factor))
-    return np.asarray(cv2.resize(anomaly_map, size, interpolation=cv2.INTER_LINEAR), np.float32)
+    return pictures.outline(np.asarray(inner, bool), height=height, width=width)

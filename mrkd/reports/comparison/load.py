@@ -14,14 +14,12 @@ import pyarrow.compute as pc
 
 from mrkd import storage
 from mrkd.errors import ArtefactError, NightError, StorageError
-from mrkd.model import artefact
-from mrkd.model.artefact import Calibration, ModelCard
 from mrkd.nights import compare_nights
 from mrkd.nights.archived_images import read_images
 from mrkd.nights.compare_nights import CategoryChange, Comparison
 from mrkd.nights.manifest import open_night, read_manifests, readable
 from mrkd.reports.kit.values import Row, ScoredImage
-from mrkd.reports.night.picture import drawn
+from mrkd.reports.night.picture import ModelFiles, drawn, read_model
 from mrkd.storage import schema
 from mrkd.storage.thread_map import in_threads
 
@@ -33,7 +31,6 @@ NUM_SHOWN = 50
 _COLUMNS = ["image_uri", "revision", "image_etag", "image_bytes", "image_score", "p_value"]
 _COLUMNS += ["image_height", "image_width", "is_anomalous", "regions", *schema.MAP_COLUMNS]
 
-Model = tuple[ModelCard, Calibration]
 _UNREADABLE = (StorageError, ArtefactError, NightError)
 
 
@@ -93,37 +90,31 @@ def load_comparison_data(comparison_uri: str) -> ComparisonData:
     found = Comparison.read(comparison_uri)
     worst = found.worst(NUM_SHOWN)
     gaps: list[str] = []
-    models = _models(found.workspace, found.categories, gaps)
+    models = _models(found.workspace, found.categories)
+    gaps += [model.gap for model in models.values() if model.gap]
     a = _night(found.workspace, found.run_a, worst, gaps)
     b = _night(found.workspace, found.run_b, worst, gaps)
     _read_images(found, worst, a, b)
     return ComparisonData(
         found,
         worst=[Pair(row, _seen(row, "a", a, models), _seen(row, "b", b, models)) for row in worst],
-        teachers=sorted({card.teacher.name for card, _ in models.values()}),
+        teachers=sorted({one.card.teacher.name for one in models.values() if one.card}),
         gaps=gaps,
         config={found.run_a: a.config, found.run_b: b.config},
     )
 
 
 def _models(
-    workspace: str, categories: Iterable[CategoryChange], gaps: list[str]
-) -> dict[tuple[str, str], Model]:
+    workspace: str, categories: Iterable[CategoryChange]
+) -> dict[tuple[str, str], ModelFiles]:
     """Card and calibration of every model, by category and `<version>/<calibration>`."""
     names = sorted({(one.category, m) for one in categories for m in one.models_a + one.models_b})
 
-    def read(name: tuple[str, str]) -> Model | str:
+    def read(name: tuple[str, str]) -> ModelFiles:
         version, _, number = name[1].rpartition("/")
-        model = workspace, name[0], version
-        try:
-            calibration = artefact.read_calibration(*model, int(number))
-            return artefact.read_card(*model), calibration
-        except _UNREADABLE as error:
-            return str(error)
+        return read_model(workspace, name[0], version, int(number))
 
-    found = dict(zip(names, in_threads(read, names), strict=True))
-    gaps += [model for model in found.values() if isinstance(model, str)]
-    return {name: model for name, model in found.items() if not isinstance(model, str)}
+    return dict(zip(names, in_threads(read, names), strict=True))
 
 
 def _night(workspace: str, run: str, worst: Sequence[Row], gaps: list[str]) -> _Night:
@@ -157,12 +148,11 @@ def _read_images(found: Comparison, worst: Sequence[Row], a: _Night, b: _Night) 
 
 
 def _seen(
-    compared: Row, side: str, night: _Night, models: Mapping[tuple[str, str], Model]
+    compared: Row, side: str, night: _Night, models: Mapping[tuple[str, str], ModelFiles]
 ) -> ScoredImage:
     """An image as one night scored it; without pixels and map where the night is gone."""
     row = night.rows.get(compared["image_uri"])
     if row is None:
         return ScoredImage(compared)
     name = f"{compared[f'model_version_{side}']}/{compared[f'calibration_{side}']}"
-    card, calibration = models.get((compared["category"], name), (None, None))
-    return drawn(row, card, calibration, night.data)
+    return drawn(row, models.get((compared["category"], name), ModelFiles()), night.data)

@@ -119,7 +119,7 @@ def load_page_data(evaluation_uri: str, *, night_uri: str = "") -> PageData:
         NightError: the night is not closed.
     """
     record = stored.record(
-        storage.join(evaluation_uri, RECORD), version=EVALUATION_VERSION, advice="evaluate again"
+        evaluation_uri, RECORD, version=EVALUATION_VERSION, advice="evaluate again"
     )
     names = ["metrics", "operating"] + ["leaks"] * bool(record["config"].get("check_leaks"))
     tables = {name: stored.parquet(evaluation_uri, name) for name in names}

@@ -46,10 +46,7 @@ METRIC_WORDS = {
         "Share of good parts that would be called defective. One odd defect decides it. Lower is "
         "better.",
     ),
-    "image_auroc_rare": (
-        "Image AUROC with few defects",
-        _RARE,
-    ),
+    "image_auroc_rare": ("Image AUROC with few defects", _RARE),
     "average_precision_rare": ("Average precision with few defects", _RARE),
     "f1_max_rare": ("Best F1 with few defects", _RARE),
     "pixel_auroc": (
@@ -149,17 +146,9 @@ def _category(category: Category) -> dict[str, Any]:
 
 def _figures(rows: Iterable[Row]) -> list[tuple[str, str, Row]]:
     """Title, words and row of each metric in the page's order; those without words come last."""
-    order = list(METRIC_WORDS)
-    return [
-        (*METRIC_WORDS.get(row["metric"], (row["metric"], "")), row)
-        for row in sorted(
-            rows,
-            key=lambda row: (
-                order.index(row["metric"]) if row["metric"] in METRIC_WORDS else len(order),
-                row["metric"],
-            ),
-        )
-    ]
+    order = {name: n for n, name in enumerate(METRIC_WORDS)}
+    ranked = sorted(rows, key=lambda row: (order.get(row["metric"], len(order)), row["metric"]))
+    return [(*METRIC_WORDS.get(row["metric"], (row["metric"], "")), row) for row in ranked]
 
 
 def _by_defect(

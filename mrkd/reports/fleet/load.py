@@ -94,9 +94,7 @@ def load_fleet_data(fleet_uri: str) -> FleetData:
         ArtefactError: the fleet is of another version of mrkd.
     """
     fleet_uri = storage.join(fleet_uri)
-    record = stored.record(
-        storage.join(fleet_uri, RECORD), version=FLEET_VERSION, advice="start the fleet again"
-    )
+    record = stored.record(fleet_uri, RECORD, version=FLEET_VERSION, advice="start the fleet again")
     # Not the workspace that the record names: it may be relative, or have been moved since.
     workspace = fleet_uri.rsplit("/", 2)[0]
     files = storage.list_files(storage.join(fleet_uri, "categories"), suffixes=(".json",))

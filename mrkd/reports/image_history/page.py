@@ -7,13 +7,10 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from mrkd import storage
-from mrkd.errors import ArtefactError, StorageError
-from mrkd.model import artefact
-from mrkd.model.artefact import Calibration, ModelCard
 from mrkd.nights.archived_images import read_images
 from mrkd.nights.image_history import Sighting
 from mrkd.reports.kit import page
-from mrkd.reports.night.picture import drawn
+from mrkd.reports.night.picture import ModelFiles, drawn, read_model
 
 NUM_SHOWN = 60
 """Newest rows that are shown as images, each some 12 KB; the table has all rows."""
@@ -32,38 +29,24 @@ def history_page(workspace: str, image_uri: str, found: Sequence[Sighting]) -> s
         for one in found
         if one.row["model_version"] is not None
     }
-    gaps: list[str] = []
-    known = {model: _read(workspace, *model, gaps) for model in sorted(models)}
+    known = {model: read_model(workspace, *model) for model in sorted(models)}
     return page.render(
         "history.html.j2",
-        teachers=sorted({card.teacher.name for card, _ in known.values() if card}),
+        teachers=sorted({one.card.teacher.name for one in known.values() if one.card}),
         config={"workspace": workspace, "image_uri": image_uri},
         name=PurePosixPath(image_uri).name,
         uri=image_uri,
         lines=[one.line() for one in reversed(found)],
         num_nights=len({one.run for one in found}),
         cards=[_card(workspace, one, known) for one in reversed(found[-NUM_SHOWN:])],
-        gaps=gaps,
+        gaps=[one.gap for one in known.values() if one.gap],
     )
 
 
-_Model = tuple[ModelCard | None, Calibration | None]
-
-
-def _read(workspace: str, category: str, version: str, calibration: int, gaps: list[str]) -> _Model:
-    """Card and calibration, as far as they can still be read."""
-    try:
-        card = artefact.read_card(workspace, category, version)
-        return card, artefact.read_calibration(workspace, category, version, calibration)
-    except (ArtefactError, StorageError) as error:
-        gaps.append(str(error))
-        return None, None
-
-
-def _card(workspace: str, one: Sighting, known: dict[Any, _Model]) -> dict[str, Any]:
+def _card(workspace: str, one: Sighting, known: dict[Any, ModelFiles]) -> dict[str, Any]:
     """A row as a card: the image, if it is still what was scored, under the row's own map."""
     row, line = one.row, one.line()
-    model = known.get((one.category, row["model_version"], row["calibration"]), (None, None))
+    model = known.get((one.category, row["model_version"], row["calibration"]), ModelFiles())
     facts = {"night": line["night"], "closed": line["closed_at"]}
     if row["error_kind"] is not None:
         facts |= {"error": row["error_kind"]}
@@ -76,5 +59,5 @@ def _card(workspace: str, one: Sighting, known: dict[Any, _Model]) -> dict[str, 
     night_uri = storage.join(workspace, "nights", one.run)
     data = dict(read_images(night_uri, [row], one.tars)) if row["image_etag"] else {}
     size = {name: row[name] or 1 for name in ("image_height", "image_width")}
-    image = drawn({**row, **size}, *model, data)
+    image = drawn({**row, **size}, model, data)
     return page.card(image, facts, usual=page.usual([image]), verdict=one.called)

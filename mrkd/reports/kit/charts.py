@@ -55,16 +55,14 @@ def histogram(
     num_bins = _NUM_BINS // 2 if small else _NUM_BINS
     edges = np.histogram_bin_edges(np.append(scores.astype(np.float64), threshold), num_bins)
     bars = [_bars(one, edges, share=share) for one in series]
-    line: Spec = {
-        "type": "scatter",
-        "mode": "lines",
-        "name": "threshold",
-        "x": [threshold, threshold],
-        "y": [0, max(max(bar["y"]) for bar in bars)],
-        "line": {"color": THRESHOLD_COLOUR, "width": 2, "dash": "dash"},
-        "cliponaxis": False,
-        "hovertemplate": "threshold %{x:.4g}<extra></extra>",
-    }
+    line = trace(
+        "threshold",
+        [threshold, threshold],
+        [0, max(max(bar["y"]) for bar in bars)],
+        "threshold %{x:.4g}",
+        line={"color": THRESHOLD_COLOUR, "width": 2, "dash": "dash"},
+        cliponaxis=False,
+    )
     layout = layout_of("image score", "share of images" if share else "images", small=small)
     if share:
         layout["yaxis"]["tickformat"] = ".0%"
@@ -83,38 +81,26 @@ def losses(
     """
     kept = int(np.argmin(np.where(np.isfinite(validation), validation, np.inf)))
     shown = _spread(len(epochs), _MAX_EPOCHS)
-    lines = [
-        ("training", GOOD_COLOUR, "solid", training),
-        ("validation", HELD_OUT_COLOUR, "dot", validation),
+    data = [
+        trace(
+            name,
+            epochs[shown].tolist(),
+            [short(value) for value in loss[shown]],
+            f"epoch %{{x}}, {name} %{{y:.4g}}",
+            mode="lines" if len(shown) > 1 else "markers",
+            line={"color": colour, "width": 2, "dash": dash},
+        )
+        for name, colour, dash, loss in (
+            ("training", GOOD_COLOUR, "solid", training),
+            ("validation", HELD_OUT_COLOUR, "dot", validation),
+        )
     ]
-    data: list[Spec] = [
-        {
-            "type": "scatter",
-            "mode": "lines" if len(shown) > 1 else "markers",
-            "name": name,
-            "x": epochs[shown].tolist(),
-            "y": [short(value) for value in loss[shown]],
-            "line": {"color": colour, "width": 2, "dash": dash},
-            "hovertemplate": f"epoch %{{x}}, {name} %{{y:.4g}}<extra></extra>",
-        }
-        for name, colour, dash, loss in lines
-    ]
+    at, loss = [int(epochs[kept])], [short(validation[kept])]
     data.append(
-        {
-            "type": "scatter",
-            "mode": "markers",
-            "name": "kept",
-            "x": [int(epochs[kept])],
-            "y": [short(validation[kept])],
-            "marker": {"color": THRESHOLD_COLOUR, "size": 9, "symbol": "diamond"},
-            "hovertemplate": "epoch %{x} was kept, %{y:.4g}<extra></extra>",
-        }
+        trace("kept", at, loss, "epoch %{x} was kept, %{y:.4g}", mode="markers", marker=_marked(9))
     )
     layout = layout_of("epoch", "loss", small=True)
-    finite = np.concatenate([loss[np.isfinite(loss)] for *_, loss in lines])
-    if (finite > 0).all():
-        # Most of the fall is in the first epochs: on a plain scale the rest is one flat line.
-        layout["yaxis"] |= {"type": "log", "dtick": "D2", "tickformat": ".2~g"}
+    layout["yaxis"] |= loss_axis(data)
     return {"data": data, "layout": layout}
 
 
@@ -137,27 +123,17 @@ def history(
     """
     shown = [short(value) if share and value is not None else value for value in values]
     text = "%{y:.2~%}" if share else "%{y:,}"
-    data: list[Spec] = [
-        {
-            "type": "scatter",
-            "mode": "lines+markers",
-            "name": "nights before",
-            "x": list(times[:-1]),
-            "y": shown[:-1],
-            "line": {"color": APART_COLOUR, "width": 1},
-            "marker": {"color": APART_COLOUR, "size": 5},
-            "hovertemplate": f"%{{x}}: {text}<extra></extra>",
-        },
-        {
-            "type": "scatter",
-            "mode": "markers",
-            "name": "this night",
-            "x": [times[-1]],
-            "y": [shown[-1]],
-            "marker": {"color": THRESHOLD_COLOUR, "size": 9, "symbol": "diamond"},
-            "hovertemplate": f"this night: {text}<extra></extra>",
-        },
-    ]
+    before = trace(
+        "nights before",
+        times[:-1],
+        shown[:-1],
+        f"%{{x}}: {text}",
+        mode="lines+markers",
+        line={"color": APART_COLOUR, "width": 1},
+        marker={"color": APART_COLOUR, "size": 5},
+    )
+    hover = f"this night: {text}"
+    this = trace("this night", times[-1:], shown[-1:], hover, mode="markers", marker=_marked(9))
     layout = layout_of("", title, small=True)
     layout["xaxis"] |= {"type": "date", "nticks": 5}
     layout["yaxis"] |= {"rangemode": "tozero"} | ({"tickformat": ".2~%"} if share else {})
@@ -172,7 +148,7 @@ def history(
             | {"type": "line", "y0": median, "y1": median}
             | {"line": {"color": GOOD_COLOUR, "width": 1, "dash": "dot"}},
         ]
-    return {"data": data, "layout": layout}
+    return {"data": [before, this], "layout": layout}
 
 
 def roc(
@@ -193,37 +169,31 @@ def roc(
         return None
     cuts = np.unique(scores)
     cuts = cuts[_spread(len(cuts), _MAX_ROC_POINTS)]
-    # A cut below all scores calls every image.
-    curve = {"x": [1.0, *_share_above(good, cuts)], "y": [1.0, *_share_above(bad, cuts)]}
-    point = {"x": _share_above(good, [threshold]), "y": _share_above(bad, [threshold])}
-    chance: Spec = {
-        "name": "coin toss",
-        "x": [0, 1],
-        "y": [0, 1],
-        "mode": "lines",
-        "line": {"color": APART_COLOUR, "dash": "dot", "width": 1},
-        "hoverinfo": "skip",
-    }
-    every: Spec = {
-        "name": "all thresholds",
-        "mode": "lines",
-        "line": {"color": GOOD_COLOUR, "width": 3},
-    }
-    used: Spec = {
-        "name": "threshold in use",
-        "mode": "markers",
-        "marker": {"color": THRESHOLD_COLOUR, "size": 12, "symbol": "diamond"},
-    }
-    hover = "%{y:.1%} of defects found<br>%{x:.1%} of good parts called defective<extra></extra>"
-    for trace, values in ((every, curve), (used, point)):
-        trace |= values | {"hovertemplate": hover}
+    hover = "%{y:.1%} of defects found<br>%{x:.1%} of good parts called defective"
+    chance = {"color": APART_COLOUR, "dash": "dot", "width": 1}
+    data = [
+        trace("coin toss", [0, 1], [0, 1], line=chance),
+        trace(
+            "all thresholds",
+            # A cut below all scores calls every image.
+            [1.0, *_share_above(good, cuts)],
+            [1.0, *_share_above(bad, cuts)],
+            hover,
+            line={"color": GOOD_COLOUR, "width": 3},
+        ),
+        trace(
+            "threshold in use",
+            _share_above(good, [threshold]),
+            _share_above(bad, [threshold]),
+            hover,
+            mode="markers",
+            marker=_marked(12),
+        ),
+    ]
     layout = layout_of("good parts called defective", "defects found")
     layout["xaxis"] |= {"tickformat": ".0%", "range": [-0.02, 1.02]}
     layout["yaxis"] |= {"tickformat": ".0%", "range": [-0.02, 1.04]}
-    return {
-        "data": [{"type": "scatter"} | trace for trace in (chance, every, used)],
-        "layout": layout,
-    }
+    return {"data": data, "layout": layout}
 
 
 def _bars(series: Series, edges: NDArray[np.float64], *, share: bool) -> Spec:
@@ -243,6 +213,40 @@ def _bars(series: Series, edges: NDArray[np.float64], *, share: bool) -> Spec:
         "customdata": counts.tolist(),
         "hovertemplate": f"%{{customdata}} {series.name}, score about %{{x:.4g}}<extra></extra>",
     }
+
+
+def trace(
+    name: str, x: Sequence[Any], y: Sequence[Any], hover: str = "", mode: str = "lines", **look: Any
+) -> Spec:
+    """Points or a line of a chart.
+
+    Args:
+        name: name in the legend.
+        x: positions, one for each value.
+        y: values; None: a gap.
+        hover: text at a point under the cursor, with plotly's fields; empty: none.
+        mode: "lines", "markers" or both.
+        look: further keys of plotly's scatter.
+    """
+    text = {"hovertemplate": f"{hover}<extra></extra>"} if hover else {"hoverinfo": "skip"}
+    return {"type": "scatter", "mode": mode, "name": name, "x": list(x), "y": list(y)} | look | text
+
+
+def loss_axis(data: Sequence[Spec], *, narrow: str = "D2") -> Spec:
+    """A log scale of the traces' losses, with `narrow` as its ticks for less than a factor of 5.
+
+    Most of the fall is in the first epochs: on a plain scale the rest is one flat line. Empty, a
+    plain scale, where a loss is not above 0.
+    """
+    values = [y for one in data for y in one["y"] if y is not None]
+    if not values or min(values) <= 0:
+        return {}
+    ticks = narrow if max(values) < 5 * min(values) else "D2"
+    return {"type": "log", "dtick": ticks, "tickformat": ".2~g"}
+
+
+def _marked(size: int) -> Spec:
+    return {"color": THRESHOLD_COLOUR, "size": size, "symbol": "diamond"}
 
 
 def layout_of(x_title: str, y_title: str, *, small: bool = False) -> Spec:

@@ -37,9 +37,7 @@ def thumbnail(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def jpeg_uri(rgb: NDArray[np.uint8]) -> str:
     """The image as a data URI of a JPEG."""
-    done, data = cv2.imencode(".jpg", rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
-    assert done
-    return _data_uri("image/jpeg", data.tobytes())
+    return _data_uri("jpeg", rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
 
 
 def heat_uri(anomaly_map: NDArray[np.float32], *, low: float, high: float) -> str:
@@ -58,9 +56,7 @@ def heat_uri(anomaly_map: NDArray[np.float32], *, low: float, high: float) -> st
         np.interp(position, _RAMP[:, 0], _RAMP[:, c]) for c in (1, 2, 3, 4)
     )
     bgra = np.stack([blue, green, red, opacity * 255], axis=-1).round().astype(np.uint8)
-    done, data = cv2.imencode(".png", bgra, [cv2.IMWRITE_PNG_COMPRESSION, 9])
-    assert done
-    return _data_uri("image/png", data.tobytes())
+    return _data_uri("png", bgra, [cv2.IMWRITE_PNG_COMPRESSION, 9])
 
 
 def outline(gt_mask: NDArray[np.bool_], *, height: int, width: int) -> str:
@@ -72,5 +68,7 @@ def outline(gt_mask: NDArray[np.bool_], *, height: int, width: int) -> str:
     return "".join("M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in path) + "Z" for path in paths)
 
 
-def _data_uri(kind: str, data: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
+def _data_uri(kind: str, pixels: NDArray[np.uint8], options: list[int]) -> str:
+    done, data = cv2.imencode(f".{kind}", pixels, options)
+    assert done
+    return f"data:image/{kind};base64,{base64.b64encode(data.tobytes()).decode('ascii')}"

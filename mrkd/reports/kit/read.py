@@ -22,11 +22,12 @@ PICTURES_IN_ALL = 240
 """With their maps at most 6 MB of a page."""
 
 
-def record(uri: str, *, version: int, advice: str) -> dict[str, Any]:
+def record(folder_uri: str, *names: str, version: int, advice: str) -> dict[str, Any]:
     """The JSON record that a page begins with.
 
     Args:
-        uri: URI of its file.
+        folder_uri: URI of its folder, or of the file itself.
+        names: path of the file in the folder.
         version: the schema that this version of mrkd reads.
         advice: what to do about another schema.
 
@@ -34,6 +35,7 @@ def record(uri: str, *, version: int, advice: str) -> dict[str, Any]:
         StorageError: it cannot be read.
         ArtefactError: it is of another schema.
     """
+    uri = storage.join(folder_uri, *names)
     content: dict[str, Any] = storage.read_json(uri)
     if content.get("schema") != version:
         raise ArtefactError(
@@ -104,14 +106,8 @@ def scored_image(
 
 def leak_pairs(rows: Sequence[Row]) -> list[Row]:
     """Rows of `leaks.parquet` with the thumbnails `pixels` and `training_pixels`, or None."""
-    return [
-        {
-            **row,
-            "pixels": thumbnail(row["image_uri"]),
-            "training_pixels": thumbnail(row["training_uri"]),
-        }
-        for row in rows
-    ]
+    uris = {"pixels": "image_uri", "training_pixels": "training_uri"}
+    return [{**row, **{to: thumbnail(row[uri]) for to, uri in uris.items()}} for row in rows]
 
 
 def thumbnail(uri: str, read: Read = datasets.read_image) -> NDArray[np.uint8] | None:

@@ -6,7 +6,7 @@ Nothing is scored again. A file that cannot be read is named in a line on the pa
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -28,7 +28,7 @@ from mrkd.nights.shards import Pin
 from mrkd.reports.kit.values import Row, ScoredImage
 from mrkd.reports.night import records as night_records
 from mrkd.reports.night import rows as night_rows
-from mrkd.reports.night.picture import drawn
+from mrkd.reports.night.picture import ModelFiles, drawn, read_model
 from mrkd.reports.night.rows import Chosen, ErrorKind
 from mrkd.storage.thread_map import in_threads
 
@@ -45,15 +45,15 @@ class ScoringModel:
         pin: version and calibration; None without a model.
         card: its card; None with a `gap`.
         calibration: its calibration; None with a `gap`.
-        sizes: number of its calibration images by "HxW"; empty where they are not stored.
         gap: the reason why card and calibration are None, one line; else empty.
+        sizes: number of its calibration images by "HxW"; empty where they are not stored.
     """
 
     pin: Pin | None = None
     card: ModelCard | None = None
     calibration: Calibration | None = None
-    sizes: Mapping[str, int] | None = None
     gap: str = ""
+    sizes: Mapping[str, int] | None = None
 
     @property
     def reference(self) -> CalibrationImages | None:
@@ -154,12 +154,13 @@ def load_night_data(night_uri: str) -> NightData:
     models = dict(
         zip(sorted(pins), in_threads(partial(_model, workspace), sorted(pins.items())), strict=True)
     )
+    references = {name: model.reference for name, model in models.items()}
     compared = drift.compare(profile, before.profiles)
     tars = tuple(config.get("archive", {}).get("tars", ()))
     with readable(night_uri):
         choice = night_rows.choose(
             rows,
-            spreads=_spreads(models, profile),
+            spreads=_spreads(references, profile),
             num_ok=sum(group.num_ok for group in profile.groups),
             run=profile.run,
         )
@@ -180,7 +181,11 @@ def load_night_data(night_uri: str) -> NightData:
         before,
         config,
         compared,
-        lights=_lights(compared, models),
+        lights={
+            row.tonight.key: drift.judge(row.tonight, references.get(row.category), row.before)
+            for row in compared
+            if row.tonight is not None
+        },
         models=models,
         highest=highest,
         borderline=borderline,
@@ -200,12 +205,9 @@ def _model(workspace: str, pinned: tuple[str, Pin | None]) -> ScoringModel:
         if category == UNMATCHED:
             reason = "archive.template finds no category in the keys of its images"
         return ScoringModel(gap=reason)
-    try:
-        card = artefact.read_card(workspace, category, pin.version)
-        calibration = artefact.read_calibration(workspace, category, pin.version, pin.calibration)
-    except _UNREADABLE as error:
-        return ScoringModel(pin, gap=str(error))
-    return ScoringModel(pin, card, calibration, _held_out_sizes(workspace, category, pin.version))
+    files = read_model(workspace, category, pin.version, pin.calibration)
+    sizes = None if files.gap else _held_out_sizes(workspace, category, pin.version)
+    return ScoringModel(pin, *files, sizes)
 
 
 def _held_out_sizes(workspace: str, category: str, version: str) -> dict[str, int]:
@@ -223,27 +225,16 @@ def _held_out_sizes(workspace: str, category: str, version: str) -> dict[str, in
     return Counter(f"{h}x{w}" for h, w in zip(height, width, strict=True))
 
 
-def _spreads(models: Mapping[str, ScoringModel], profile: Profile) -> dict[str, float]:
+def _spreads(
+    references: Mapping[str, CalibrationImages | None], profile: Profile
+) -> dict[str, float]:
     """Spread of the scores of each category's good parts; of held-out ones, or tonight's."""
     found: dict[str, float] = {}
     for group in profile.groups:
-        model = models.get(group.category)
-        reference = model.reference if model else None
-        scores = (reference or group).quantiles.get("image_score")
+        scores = (references.get(group.category) or group).quantiles.get("image_score")
         if group.category not in found and scores is not None:
             found[group.category] = max(float(scores[15] - scores[5]) / 1.349, 1e-9)
     return found
-
-
-def _lights(
-    compared: Iterable[drift.Compared], models: Mapping[str, ScoringModel]
-) -> dict[tuple[str, str], Lights]:
-    references = {name: model.reference for name, model in models.items()}
-    return {
-        row.tonight.key: drift.judge(row.tonight, references.get(row.category), row.before)
-        for row in compared
-        if row.tonight is not None
-    }
 
 
 def _shown(
@@ -259,7 +250,7 @@ def _shown(
 
     def draw(one: Chosen) -> ShownImage:
         model = models.get(one.category) or ScoringModel()
-        image = drawn(rows[one.image_uri], model.card, model.calibration, data)
+        image = drawn(rows[one.image_uri], ModelFiles(model.card, model.calibration), data)
         return ShownImage(image, one.category, one.margin)
 
     found = [one for one in dict.fromkeys(chosen) if one.image_uri in rows]

@@ -3,25 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
-from mrkd.errors import StorageError
+from mrkd.errors import ArtefactError, ConfigError, StorageError
+from mrkd.model import artefact
 from mrkd.model.artefact import Calibration, ModelCard
 from mrkd.reports.kit import read as stored
 from mrkd.reports.kit.values import Row, ScoredImage
 
 
-def drawn(
-    row: Row,
-    card: ModelCard | None,
-    calibration: Calibration | None,
-    data: Mapping[str, bytes],
-) -> ScoredImage:
+class ModelFiles(NamedTuple):
+    """Card and calibration of a model; None with a `gap`, the reason in one line."""
+
+    card: ModelCard | None = None
+    calibration: Calibration | None = None
+    gap: str = ""
+
+
+def read_model(workspace: str, category: str, version: str, calibration: int) -> ModelFiles:
+    """Card and calibration, as far as they can still be read."""
+    try:
+        card = artefact.read_card(workspace, category, version)
+        found = artefact.read_calibration(workspace, category, version, calibration)
+    except (StorageError, ArtefactError, ConfigError) as error:
+        return ModelFiles(gap=str(error))
+    return ModelFiles(card, found)
+
+
+def drawn(row: Row, files: ModelFiles, data: Mapping[str, bytes]) -> ScoredImage:
     """The image of a scored row.
 
     Args:
         row: columns of `schema.SCORES`, with the map.
-        card: card of the model; None where it is gone: the map covers the whole image.
-        calibration: its calibration; None where it is gone: heat is full at the map's peak.
+        files: files of the model; where they are gone, the map covers the whole image, and heat is
+            full at its peak.
         data: bytes of the images by URI; an image that is not there is shown without pixels.
     """
 
@@ -30,7 +45,7 @@ def drawn(
             raise StorageError(f"{uri} is not what was scored any more", "changed")
         return data[uri]
 
-    model = card.model if card else None
+    model, calibration = files.card.model if files.card else None, files.calibration
     return stored.scored_image(
         row,
         image_size=model.image_size if model else row["map_height"] or 1,

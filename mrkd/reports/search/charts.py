@@ -19,7 +19,9 @@ from mrkd.reports.kit.charts import (
     THRESHOLD_COLOUR,
     Spec,
     layout_of,
+    loss_axis,
     short,
+    trace,
 )
 from mrkd.training.search import Trial
 from mrkd.training.search.effects import Effect, Part, label
@@ -50,24 +52,21 @@ def parallel(
     ]
     best = set(np.argsort(objectives)[-max(1, len(objectives) // 5) :].tolist())
     order = [n for n in range(len(configs)) if n not in best] + sorted(best)
+    looks = (("others", APART_COLOUR, 1, 0.45), ("best fifth", THRESHOLD_COLOUR, 2, 0.9))
     data: list[Spec] = []
     for n in order[-MOST_LINES:]:
-        words = "<br>".join(f"{k} {_text(c[n])}" for k, c in zip(keys, columns, strict=True))
+        words = "<br>".join(f"{k} {text_of(c[n])}" for k, c in zip(keys, columns, strict=True))
+        name, colour, width, opacity = looks[n in best]
         data.append(
-            {
-                "type": "scatter",
-                "mode": "lines",
-                "name": "best fifth" if n in best else "others",
-                "showlegend": n in (order[0], order[-1]),
-                "x": list(range(len(keys))),
-                "y": [short(axis.position(c[n])) for axis, c in zip(axes, columns, strict=True)],
-                "line": {
-                    "color": THRESHOLD_COLOUR if n in best else APART_COLOUR,
-                    "width": 2 if n in best else 1,
-                },
-                "opacity": 0.9 if n in best else 0.45,
-                "hovertemplate": f"{words}<extra></extra>",
-            }
+            trace(
+                name,
+                range(len(keys)),
+                [short(axis.position(c[n])) for axis, c in zip(axes, columns, strict=True)],
+                words,
+                showlegend=n in (order[0], order[-1]),
+                line={"color": colour, "width": width},
+                opacity=opacity,
+            )
         )
     spec = layout_of("", "")
     spec["xaxis"] |= {
@@ -104,49 +103,34 @@ def response(
     title = effect.key.rpartition(".")[2].replace("_", " ")
     ranges = effect.parts[0].low is not None
     data: list[Spec] = []
-    middles = [_middle(part, effect.is_log) for part in effect.parts]
-    judged = [n for n, part in enumerate(effect.parts) if math.isfinite(part.error)]
-    means = [effect.parts[n].mean for n in judged]
-    errors = [1.96 * effect.parts[n].error for n in judged]
+    judged = [part for part in effect.parts if math.isfinite(part.error)]
+    x = [_middle(part, effect.is_log) for part in judged]
+    means, errors = [part.mean for part in judged], [1.96 * part.error for part in judged]
     if ranges:
         upper = [m + e for m, e in zip(means, errors, strict=True)]
         lower = [m - e for m, e in zip(means, errors, strict=True)]
-        x = [middles[n] for n in judged]
-        data.append(
-            {
-                "type": "scatter",
-                "mode": "lines",
-                "name": "95 % band",
-                "x": [*x, *x[::-1]],
-                "y": [short(v) for v in [*upper, *lower[::-1]]],
-                "fill": "toself",
-                "line": {"width": 0},
-                "fillcolor": GOOD_COLOUR,
-                "opacity": 0.2,
-                "hoverinfo": "skip",
-            }
-        )
+        band = [short(v) for v in [*upper, *lower[::-1]]]
+        look: Spec = {"fill": "toself", "line": {"width": 0}, "fillcolor": GOOD_COLOUR}
+        data.append(trace("95 % band", [*x, *x[::-1]], band, opacity=0.2, **look))
     data.append(
-        {
-            "type": "scatter",
-            "mode": "markers",
-            "name": "trials",
-            "x": list(column) if ranges else [label(value) for value in column],
-            "y": [short(value) for value in objectives],
-            "marker": {"color": APART_COLOUR, "size": 6},
-            "hovertemplate": f"{title} %{{x}}: %{{y:.3f}}<extra></extra>",
-        }
+        trace(
+            "trials",
+            column if ranges else [label(value) for value in column],
+            [short(value) for value in objectives],
+            f"{title} %{{x}}: %{{y:.3f}}",
+            mode="markers",
+            marker={"color": APART_COLOUR, "size": 6},
+        )
     )
-    mean: Spec = {
-        "type": "scatter",
-        "mode": "lines+markers" if ranges else "markers",
-        "name": "mean",
-        "x": [middles[n] for n in judged],
-        "y": [short(value) for value in means],
-        "marker": {"color": GOOD_COLOUR, "size": 8, "symbol": "diamond"},
-        "line": {"color": GOOD_COLOUR, "width": 2},
-        "hovertemplate": "mean %{y:.3f}<extra></extra>",
-    }
+    mean = trace(
+        "mean",
+        x,
+        [short(value) for value in means],
+        "mean %{y:.3f}",
+        mode="lines+markers" if ranges else "markers",
+        marker={"color": GOOD_COLOUR, "size": 8, "symbol": "diamond"},
+        line={"color": GOOD_COLOUR, "width": 2},
+    )
     if not ranges:
         mean["error_y"] = {"array": [short(e) for e in errors], "color": GOOD_COLOUR}
     data.append(mean)
@@ -191,24 +175,21 @@ def learning(trials: Sequence[Trial], objectives: Mapping[str, float]) -> Spec:
         colours = {"best": THRESHOLD_COLOUR, "finished": GOOD_COLOUR, "ended early": APART_COLOUR}
         rows = [row for row in one.rows if row.get("validation_loss") is not None]
         data.append(
-            {
-                "type": "scatter",
-                "mode": "lines+markers",
-                "name": name,
-                "showlegend": name not in named,
-                "x": [row["epoch"] + 1 for row in rows],
-                "y": [short(row["validation_loss"]) for row in rows],
-                "line": {"color": colours[name], "width": 3 if name == "best" else 1},
-                "marker": {"size": 5},
-                "opacity": 0.9 if name == "best" else 0.55,
-                "hovertemplate": f"{one.key}, epoch %{{x}}: %{{y:.4g}}<extra></extra>",
-            }
+            trace(
+                name,
+                [row["epoch"] + 1 for row in rows],
+                [short(row["validation_loss"]) for row in rows],
+                f"{one.key}, epoch %{{x}}: %{{y:.4g}}",
+                mode="lines+markers",
+                showlegend=name not in named,
+                line={"color": colours[name], "width": 3 if name == "best" else 1},
+                marker={"size": 5},
+                opacity=0.9 if name == "best" else 0.55,
+            )
         )
         named.add(name)
     spec = layout_of("epoch", "validation loss")
-    values = [y for trace in data for y in trace["y"]]
-    if values and min(values) > 0:
-        spec["yaxis"] |= {"type": "log", "dtick": "D2", "tickformat": ".2~g"}
+    spec["yaxis"] |= loss_axis(data)
     return {"data": data, "layout": spec}
 
 
@@ -234,27 +215,25 @@ def pareto(
         if objectives[n] > best:
             front.append(n)
             best = objectives[n]
-    data: list[Spec] = [
-        {
-            "type": "scatter",
-            "mode": "markers",
-            "name": "configs",
-            "x": [short(value) for value in costs],
-            "y": [short(value) for value in objectives],
-            "text": list(names),
-            "marker": {"color": APART_COLOUR, "size": 6},
-            "hovertemplate": "%{text}: %{x:.3g}, %{y:.3f}<extra></extra>",
-        },
-        {
-            "type": "scatter",
-            "mode": "lines+markers",
-            "name": "none is better in both",
-            "x": [short(costs[n]) for n in front],
-            "y": [short(objectives[n]) for n in front],
-            "line": {"color": DEFECTIVE_COLOUR, "width": 2, "shape": "hv"},
-            "marker": {"color": DEFECTIVE_COLOUR, "size": 8, "symbol": "diamond"},
-            "hoverinfo": "skip",
-        },
+    x, y = [short(value) for value in costs], [short(value) for value in objectives]
+    data = [
+        trace(
+            "configs",
+            x,
+            y,
+            "%{text}: %{x:.3g}, %{y:.3f}",
+            mode="markers",
+            text=list(names),
+            marker={"color": APART_COLOUR, "size": 6},
+        ),
+        trace(
+            "none is better in both",
+            [x[n] for n in front],
+            [y[n] for n in front],
+            mode="lines+markers",
+            line={"color": DEFECTIVE_COLOUR, "width": 2, "shape": "hv"},
+            marker={"color": DEFECTIVE_COLOUR, "size": 8, "symbol": "diamond"},
+        ),
     ]
     spec = layout_of(title, metric.replace("_", " "), small=True)
     return {"data": data, "layout": spec | {"height": 240}}
@@ -282,7 +261,7 @@ class _Axis:
         """Positions with their labels."""
         if self._numeric:
             ends = [self._low, self._high] if self._low < self._high else [self._low]
-            return [(self.position(value), _text(value)) for value in ends]
+            return [(self.position(value), text_of(value)) for value in ends]
         return [(self.position(name), name) for name in self._names]
 
     def _scaled(self, value: float) -> float:
@@ -295,5 +274,6 @@ def _middle(part: Part, is_log: bool) -> float | str:
     return math.sqrt(part.low * part.high) if is_log else (part.low + part.high) / 2
 
 
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
+    """A value of a key; a number with three digits."""
     return f"{value:.3g}" if isinstance(value, float) else label(value)

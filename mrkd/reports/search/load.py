@@ -76,7 +76,7 @@ def load_search_data(search_uri: str) -> SearchData:
     """
     search_uri = storage.join(search_uri)
     record = stored.record(
-        storage.join(search_uri, RECORD), version=SEARCH_VERSION, advice="start the search again"
+        search_uri, RECORD, version=SEARCH_VERSION, advice="start the search again"
     )
     if record["state"] != "done":
         raise ArtefactError(
@@ -102,8 +102,8 @@ def _group(record: Row, trials: Sequence[Trial], whole: Row) -> SearchGroup:
     compared, epochs = comparable(tried, categories)
     values = {one.key: one.values for one in tried}
     refits = [one for one in mine if one.seed != seed and one.state == "done"]
-    won = [one for one in refits if one.key == record["winner"]]
     by_auroc = config["search"]["metric"] == "image_auroc"
+    won = [one for one in refits if one.key == record["winner"]] if by_auroc else []
     return SearchGroup(
         record,
         trials=tried,
@@ -119,9 +119,7 @@ def _group(record: Row, trials: Sequence[Trial], whole: Row) -> SearchGroup:
                 "category": name,
                 "default": {},
                 **test,
-                "optimism": _optimism(test, [t for t in won if t.category == name])
-                if by_auroc
-                else None,
+                "optimism": _optimism(test, [t for t in won if t.category == name]),
             }
             for name, test in record["tests"].items()
         ],
@@ -151,5 +149,6 @@ def _candidate(row: Row, default: str, refits: Sequence[Trial]) -> dict[str, Any
 
 def _optimism(test: Row, won: Sequence[Trial]) -> float | None:
     objectives = [one.objective for one in won if one.objective is not None]
-    tested: float = test["winner"]["image_auroc"]["value"]
-    return float(np.mean(objectives)) - tested if objectives else None
+    if not objectives:
+        return None
+    return float(np.mean(objectives)) - float(test["winner"]["image_auroc"]["value"])

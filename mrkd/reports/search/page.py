@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from mrkd.reports.kit import page
 from mrkd.reports.kit.values import Row
 from mrkd.reports.search import charts as search_charts
 from mrkd.reports.search.load import SearchData, SearchGroup
-from mrkd.training.search.effects import label
 
 _METRICS = {"image_auroc": "image AUROC", "aupro": "AUPRO"}
 _BY = {
@@ -66,10 +64,8 @@ def _group(group: SearchGroup, metric: str) -> dict[str, Any]:
             compared, alike, log_keys=log_keys, metric=metric
         )
         charts["responses"] = [
-            search_charts.response(
-                effect, [one[effect.key] for one in compared], alike, metric=metric
-            )
-            for effect in group.effects
+            search_charts.response(one, [c[one.key] for c in compared], alike, metric=metric)
+            for one in group.effects
         ]
     if keys:
         charts["pareto"] = [
@@ -86,7 +82,12 @@ def _group(group: SearchGroup, metric: str) -> dict[str, Any]:
             "failed": states.count("failed") + states.count("out_of_memory"),
         },
         "board": [
-            {**row, "values": {key: _short(value) for key, value in row["values"].items()}}
+            {
+                **row,
+                "values": {
+                    key: search_charts.text_of(value) for key, value in row["values"].items()
+                },
+            }
             for row in group.board
         ],
         "joint": len(categories) > 1,
@@ -121,10 +122,6 @@ def _compared(group: SearchGroup) -> str:
     )
 
 
-def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else label(value)
-
-
 def _verdict(group: SearchGroup, metric: str) -> str:
     """The result in one sentence, no more than the test shows."""
     if not group.board:
@@ -133,9 +130,10 @@ def _verdict(group: SearchGroup, metric: str) -> str:
         return "Nothing that was tried is better than the config the search began with: keep it"
     if not group.tests:
         return "The winner was not tested: the summary of the search gives the reason"
-    better, worse, unsure = _sorted_by_test(group.tests)
-    if better and not worse and not unsure:
+    differences = [one["difference"] for one in group.tests]
+    if all((one.get("low") or 0) > 0 for one in differences):
         return f"The winner is better than the default on the test, by {metric}"
+    worse = [one["category"] for one in group.tests if (one["difference"].get("high") or 0) < 0]
     if worse:
         return (
             "On the test the winner is worse than the default"
@@ -146,16 +144,3 @@ def _verdict(group: SearchGroup, metric: str) -> str:
         "On the test these data can show no difference between the winner and the default: the "
         "interval of the difference holds 0"
     )
-
-
-def _sorted_by_test(tests: Sequence[Row]) -> tuple[list[str], list[str], list[str]]:
-    better, worse, unsure = [], [], []
-    for one in tests:
-        low, high = one["difference"].get("low"), one["difference"].get("high")
-        if low is not None and low > 0:
-            better.append(one["category"])
-        elif high is not None and high < 0:
-            worse.append(one["category"])
-        else:
-            unsure.append(one["category"])
-    return better, worse, unsure

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,20 +11,9 @@ MapType = Literal["float16", "float32", "uint8", "none"]
 MAP_COLUMNS = ("anomaly_map", "map_height", "map_width", "map_dtype", "map_min", "map_max")
 
 
-class _Kind(NamedTuple):
-    """How a `map_dtype` stores a value, little-endian."""
-
-    dtype: str
-    packed: bool
-
-
-_KINDS = {
-    "float16": _Kind("<f2", packed=False),
-    "float32": _Kind("<f4", packed=False),
-    "uint8": _Kind("u1", packed=False),
-    "float16_packed": _Kind("<f2", packed=True),
-    "uint8_packed": _Kind("u1", packed=True),
-}
+_DTYPES = {"float16": "<f2", "float32": "<f4", "uint8": "u1"}
+_DTYPES |= {"float16_packed": "<f2", "uint8_packed": "u1"}
+"""How a `map_dtype` stores a value, little-endian."""
 _WRITTEN = {"float16": "float16_packed", "float32": "float32", "uint8": "uint8_packed"}
 _CODES = {1: ("u1", "i1"), 2: ("<u2", "<i2")}
 
@@ -61,10 +50,10 @@ def encode_map(anomaly_map: NDArray[np.float32], dtype: MapType) -> dict[str, An
         stored = np.rint(255 * share).astype("u1")
     else:
         limit = np.finfo(dtype).max
-        stored = np.clip(anomaly_map, -limit, limit).astype(_KINDS[dtype].dtype)
+        stored = np.clip(anomaly_map, -limit, limit).astype(_DTYPES[dtype])
     height, width = anomaly_map.shape
     written = _WRITTEN[dtype]
-    data = _pack(stored) if _KINDS[written].packed else stored.tobytes()
+    data = _pack(stored) if written.endswith("_packed") else stored.tobytes()
     values = (data, height, width, written, low, high)
     return dict(zip(MAP_COLUMNS, values, strict=True))
 
@@ -82,15 +71,16 @@ def read_map(row: MapRow) -> NDArray[np.float32] | None:
     if not isinstance(data, bytes | bytearray | memoryview):  # None, or a NaN or NA of pandas
         return None
     shape, named = (int(row["map_height"]), int(row["map_width"])), str(row["map_dtype"])
-    if named not in _KINDS:
-        raise ValueError(f"map_dtype is {named!r}, allowed: {', '.join(_KINDS)}")
-    kind, raw = _KINDS[named], np.frombuffer(data, np.uint8)
-    found = raw.size / np.dtype(kind.dtype).itemsize
+    if named not in _DTYPES:
+        raise ValueError(f"map_dtype is {named!r}, allowed: {', '.join(_DTYPES)}")
+    dtype, raw = _DTYPES[named], np.frombuffer(data, np.uint8)
+    found = raw.size / np.dtype(dtype).itemsize
     if found != shape[0] * shape[1]:
         raise ValueError(f"the map has {found:g} values, not {shape[0]} x {shape[1]}")
-    stored = _unpack(raw, shape, kind.dtype) if kind.packed else raw.view(kind.dtype).reshape(shape)
+    packed = named.endswith("_packed")
+    stored = _unpack(raw, shape, dtype) if packed else raw.view(dtype).reshape(shape)
     values = stored.astype(np.float32)
-    if kind.dtype != "u1":
+    if dtype != "u1":
         return values
     low, high = np.float32(row["map_min"]), np.float32(row["map_max"])
     return np.asarray(low + values * ((high - low) / np.float32(255)), np.float32)

@@ -6,8 +6,10 @@ import pytest
 
 from mrkd import storage
 from mrkd.errors import ArtefactError
-from mrkd.reports import load_study_data, study_markdown, study_page, write_page
-from mrkd.reports.ablation.load import _fall
+from mrkd.reports import write_page
+from mrkd.reports.ablation.load import _fall, load_study_data
+from mrkd.reports.ablation.markdown import study_markdown
+from mrkd.reports.ablation.page import study_page
 from tests.support.studies import write_study
 
 

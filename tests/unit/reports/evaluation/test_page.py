@@ -13,8 +13,9 @@ from mrkd.data.images import Geometry
 from mrkd.errors import ArtefactError, StorageError
 from mrkd.evaluation.evaluate_model import LABELLED
 from mrkd.nights.night import Night
-from mrkd.reports import evaluation_page, load_page_data, write_page
-from mrkd.reports.evaluation.load import Archive, Category, PageData
+from mrkd.reports import write_page
+from mrkd.reports.evaluation.load import Archive, Category, PageData, load_page_data
+from mrkd.reports.evaluation.page import evaluation_page
 from mrkd.reports.kit import page
 from mrkd.reports.kit import read as stored
 from mrkd.reports.kit.values import ScoredImage

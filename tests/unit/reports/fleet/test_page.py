@@ -9,8 +9,9 @@ import pytest
 from mrkd import storage
 from mrkd.errors import ArtefactError
 from mrkd.model.registry import promotions
-from mrkd.reports import fleet_page, load_fleet_data, write_page
-from mrkd.reports.fleet.load import FleetData, Training
+from mrkd.reports import write_page
+from mrkd.reports.fleet.load import FleetData, Training, load_fleet_data
+from mrkd.reports.fleet.page import fleet_page
 from mrkd.reports.kit import read as stored
 from mrkd.reports.kit.values import Box, ScoredImage
 from mrkd.storage import schema

@@ -10,7 +10,8 @@ from mrkd import storage
 from mrkd.errors import StorageError
 from mrkd.nights import drift
 from mrkd.nights.drift import Earlier, Finding
-from mrkd.reports import load_night_data, night_page
+from mrkd.reports import load_night_data
+from mrkd.reports.night.page import night_page
 from mrkd.reports.night.rows import ErrorKind
 from mrkd.reports.night.texts import MEASURES
 from tests.support.closed_nights import failed, scored, write_night

@@ -14,8 +14,9 @@ from mrkd.nights.drift import Lights
 from mrkd.nights.manifest import open_night
 from mrkd.nights.reviews import import_labels
 from mrkd.nights.reviews.labels_csv import Label
-from mrkd.reports import load_night_data, night_page, write_page
+from mrkd.reports import load_night_data, write_page
 from mrkd.reports.night import rows as night_rows
+from mrkd.reports.night.page import night_page
 from mrkd.reports.night.texts import ERROR_WORDS
 from mrkd.storage import schema
 from tests.support.night_pages import RUN, Plant, write_plant

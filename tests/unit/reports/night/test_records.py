@@ -5,7 +5,8 @@ import pytest
 
 from mrkd import storage
 from mrkd.nights.part_verdicts import PARTS
-from mrkd.reports import load_night_data, night_page
+from mrkd.reports import load_night_data
+from mrkd.reports.night.page import night_page
 from mrkd.storage import schema
 from tests.support.night_pages import RUN, Plant, write_plant
 from tests.support.page_text import open_items, section, text_of

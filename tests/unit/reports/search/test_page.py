@@ -6,8 +6,10 @@ import pytest
 
 from mrkd import storage
 from mrkd.errors import ArtefactError
-from mrkd.reports import load_search_data, search_page, write_page
+from mrkd.reports import write_page
 from mrkd.reports.search.charts import response
+from mrkd.reports.search.load import load_search_data
+from mrkd.reports.search.page import search_page
 from mrkd.training.search import Search
 from tests.support.searches import small_search, write_search
 
