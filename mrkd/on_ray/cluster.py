@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -18,6 +18,7 @@ import ray
 from mrkd.config import Device, EvalConfig, PoolConfig, TrainConfig
 from mrkd.errors import ConfigError
 
+_STOP_S = 2.0
 # For a Ray of our own; on a cluster its operator decides (cluster/runtime_env.yaml).
 _LOCAL_ENVIRONMENT = {
     # Where Ray was imported before this package, which would have required a token. By default 2.60
@@ -194,16 +195,23 @@ def groups_at_once(found: Sequence[Node], each: Resources, size: int) -> int:
 
 
 @contextmanager
-def stoppable() -> Iterator[None]:
+def stoppable(stopped: Callable[[], None]) -> Iterator[None]:
     """Turns SIGTERM, by which schedulers and `ray job stop` end a job, into a KeyboardInterrupt.
 
     Outside of the main thread, where Python handles no signals, it changes nothing.
+
+    Args:
+        stopped: called at the signal, since SIGKILL follows after 3 s; in a thread of its own, as
+            the one that was interrupted may hold a lock that the call needs.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def stop(number: int, frame: object) -> NoReturn:
+        thread = threading.Thread(target=stopped, daemon=True)
+        thread.start()
+        thread.join(_STOP_S)
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGTERM, stop)

@@ -79,18 +79,24 @@ def recorded_run(
         StoppedError: SIGTERM or SIGINT ended the block; the same command goes on.
     """
     record = RecordedRun(command, run, folder)
+    stopped = StoppedError(
+        f"the {_NOUNS.get(command, command)} was stopped: start it again to go on"
+    )
+
+    def failed(error: MrkdError) -> None:
+        if lease is None or not lease.lost:
+            with suppress(StorageError):  # the first error is the one to report
+                record.end(error.exit_code, reasons=[str(error)])
+
     try:
         try:
-            with cluster.stoppable():
+            with cluster.stoppable(lambda: failed(stopped)):
                 yield record
         except KeyboardInterrupt as error:
-            noun = _NOUNS.get(command, command)
-            raise StoppedError(f"the {noun} was stopped: start it again to go on") from error
+            raise stopped from error
     except ConfigError:
         record.restore()
         raise
     except MrkdError as error:
-        if lease is None or not lease.lost:
-            with suppress(StorageError):  # the first error is the one to report
-                record.end(error.exit_code, reasons=[str(error)])
+        failed(error)
         raise

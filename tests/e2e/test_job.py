@@ -137,7 +137,7 @@ def test_a_submitted_night_ends_right_though_it_is_stopped_and_a_node_dies(plant
     place = workspace / "nights" / "night-1" / "summary.json"
     verdict = json.loads(place.read_text())
     assert (verdict["exit_code"], verdict["state"]) == (1, "failed")
-    assert "start it again, which goes on" in verdict["reasons"][0]
+    assert "the night was stopped: start it again to go on" in verdict["reasons"][0]
 
     stood = len(list(shards.glob("*.parquet")))
     with submitted(job_command("score", night, plant, "second"), first) as job:

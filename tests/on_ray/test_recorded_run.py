@@ -60,6 +60,23 @@ def test_no_summary_of_an_earlier_start_is_there_while_a_run_is_under_way(tmp_pa
         assert not record.had_ended
 
 
+def test_the_summary_of_a_stopped_run_is_stored_before_its_block_ends(tmp_path):
+    """Since SIGKILL follows, while Ray's workers may still be waited for."""
+    seen = {}
+
+    def stop():
+        with recorded_run("score", "night-1", str(tmp_path)):
+            try:
+                signal.raise_signal(signal.SIGTERM)
+            finally:
+                seen.update(stored(tmp_path))
+
+    with pytest.raises(StoppedError):
+        stop()
+    assert (seen["exit_code"], seen["state"]) == (1, "failed")
+    assert stored(tmp_path)["reasons"] == seen["reasons"]
+
+
 @pytest.mark.parametrize(
     ("command", "reason"),
     [

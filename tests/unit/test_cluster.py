@@ -158,10 +158,14 @@ def test_the_dashboard_shows_gauges_that_there_are_and_all_of_them():
         for name in re.findall(r"\bray_(mrkd_\w+)", target["expr"])
     }
     code = "".join(path.read_text() for path in (TOP / "mrkd" / "on_ray").rglob("*.py"))
-    known = set(re.findall(r'"(mrkd_(?:night|fleet)_\w+)"', code))
+    kinds = re.findall(r'super\(\).__init__\(run, "(\w+)", "(\w+)"', code)
+    assert {noun for noun, _ in kinds} == {"night", "fleet"}
+    known = {f"mrkd_{noun}_{units}" for noun, units in kinds}
+    known |= {f"mrkd_{noun}_eta_seconds" for noun, _ in kinds}
     known |= {f"mrkd_training_{name}" for name in ("loss", "validation_loss", "step")}
     assert shown == known
-    assert 'f"mrkd_training_{name}"' in code
+    for form in ("mrkd_{noun}_{units}", "mrkd_{noun}_eta_seconds", "mrkd_training_{name}"):
+        assert f'f"{form}"' in code
 
 
 def test_prometheus_looks_for_the_port_and_the_label_that_the_cluster_has():
