@@ -15,8 +15,8 @@ from mrkd.reports.kit import charts, page
 from mrkd.reports.kit.values import Row, ScoredImage
 
 _RARE = (
-    "On test sets drawn with as many defects as `defect_rate` states: mean, and the range that 19 "
-    "of 20 draws lie in."
+    "On test sets drawn with as many defects as the key defect_rate states: mean, and the range "
+    "that 19 of 20 draws lie in."
 )
 # In the order of the page: metric -> title, explanation.
 METRIC_WORDS = {
