@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mrkd.cli.command import Command, argument, done, print_table
 from mrkd.config import EvalConfig, ScoreConfig, SearchConfig, TrainConfig, reference
@@ -18,24 +17,64 @@ from mrkd.config.toml import nearest
 from mrkd.errors import ConfigError
 from mrkd.run_summary import Summary
 
+if TYPE_CHECKING:
+    from mrkd.nights.cost_estimate import Forecast
+
 RunConfig = TrainConfig | ScoreConfig | EvalConfig
 
 
-def _at_call(name: str) -> Callable[..., Summary]:
-    """The function `module:function`, whose module is imported when it is called."""
-    return lambda *arguments: pkgutil.resolve_name(name)(*arguments)
+def _train(config: TrainConfig) -> Summary:
+    from mrkd.on_ray.train.run import run
+
+    return run(config)
 
 
-def _plan(name: str) -> Callable[[Any], Summary]:
-    """Prints the estimate that a function, named as for `_at_call`, makes of a config."""
+def _tune(config: SearchConfig) -> Summary:
+    from mrkd.on_ray.tune.run import run
 
-    def plan(config: RunConfig) -> Summary:
-        found = pkgutil.resolve_name(name)(config)
-        print("\n".join(found.lines()))
-        summary: Summary = found.summary(config.run)
-        return summary
+    return run(config)
 
-    return plan
+
+def _score(config: ScoreConfig) -> Summary:
+    from mrkd.on_ray.score.run import run
+
+    return run(config)
+
+
+def _score_late(first: Summary, nights: Sequence[ScoreConfig]) -> Summary:
+    from mrkd.on_ray.score.run import run_late
+
+    return run_late(first, nights)
+
+
+def _evaluate(config: EvalConfig) -> Summary:
+    from mrkd.on_ray.evaluate.run import run
+
+    return run(config)
+
+
+def _plan_train(config: TrainConfig) -> Summary:
+    from mrkd.training.cost_estimate import forecast
+
+    return _planned(forecast(config), config.run)
+
+
+def _plan_tune(config: SearchConfig) -> Summary:
+    from mrkd.training.cost_estimate import forecast_search
+
+    return _planned(forecast_search(config), config.run)
+
+
+def _plan_score(config: ScoreConfig) -> Summary:
+    from mrkd.nights.cost_estimate import forecast_night
+
+    return _planned(forecast_night(config), config.run)
+
+
+def _planned(found: Forecast, run: str) -> Summary:
+    """Prints an estimate."""
+    print("\n".join(found.lines()))
+    return found.summary(run)
 
 
 def _list_spaces(options: argparse.Namespace) -> Summary:
@@ -79,27 +118,27 @@ VERBS: Mapping[str, Verb] = {
     "train": Verb(
         "train one model for each category of a data set",
         TrainConfig,
-        _at_call("mrkd.on_ray.train.run:run"),
-        _plan("mrkd.training.cost_estimate:forecast"),
+        _train,
+        _plan_train,
     ),
     "tune": Verb(
         "search hyperparameters with Ray Tune; writes best.toml and a report",
         SearchConfig,
-        _at_call("mrkd.on_ray.tune.run:run"),
-        _plan("mrkd.training.cost_estimate:forecast_search"),
+        _tune,
+        _plan_tune,
         _list_spaces,
     ),
     "score": Verb(
         "score an archive of images into Parquet, one row for each image",
         ScoreConfig,
-        _at_call("mrkd.on_ray.score.run:run"),
-        _plan("mrkd.nights.cost_estimate:forecast_night"),
-        late=_at_call("mrkd.on_ray.score.run:run_late"),
+        _score,
+        _plan_score,
+        late=_score_late,
     ),
     "evaluate": Verb(
         "measure models on labelled images: the champions, or those of a benchmark",
         EvalConfig,
-        _at_call("mrkd.on_ray.evaluate.run:run"),
+        _evaluate,
     ),
 }
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Self
 
 import cv2
@@ -92,12 +93,13 @@ def same_part(squares: Sequence[NDArray[np.uint8]]) -> NDArray[np.int64]:
     parts = np.arange(len(squares))
     for size in {len(one) for one in squares}:
         rows = np.array([n for n, one in enumerate(squares) if len(one) == size])
-        # Twice, in chunks: of 40,000 images the structures alone would take 1.4 GiB.
-        own = _Own.of(_whole_structures(squares, rows))
-        found_ND = np.concatenate([own(some) for some in _whole_structures(squares, rows)])
+        # The others are made twice, in chunks: of 40,000 images all would take 1.4 GiB.
+        first, others = list(_whole_structures(squares, rows[:_ENOUGH])), rows[_ENOUGH:]
+        own = _Own.of(chain(first, _whole_structures(squares, others)))
+        found = [own(some) for some in chain(first, _whole_structures(squares, others))]
+        found_ND = np.concatenate(found)
         # Of many images some strangers are enough to know how alike strangers come.
-        strangers = np.concatenate(list(_whole_structures(squares, rows[:_ENOUGH])))
-        least = _least(own, strangers, found_ND)
+        least = _least(own, np.concatenate(first), found_ND)
         for start in range(0, len(rows), _CHUNK):
             for alike in found_ND[start : start + _CHUNK] @ found_ND.T > least:
                 joined = np.unique(parts[rows[alike]])

@@ -20,7 +20,7 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mrkd.data.images import Statistics
+from mrkd.data.images import STATISTICS, Statistics
 from mrkd.errors import CategoryError
 from mrkd.model.artefact import Calibration
 from mrkd.model.tails import tail_limit
@@ -82,7 +82,7 @@ def calibrate(
         pixel_maxima=tuple(maxima.tolist()),
         statistics={
             name: tuple(_sorted([getattr(s, name) for s in statistics], name).tolist())
-            for name in ("brightness", "contrast", "sharpness")
+            for name in STATISTICS
         },
         num_groups=num_groups or num_scores,
         by=by,

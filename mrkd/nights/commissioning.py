@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from mrkd import storage
 from mrkd.data.datasets.sample import place_of
-from mrkd.data.images import Statistics
+from mrkd.data.images import STATISTICS, Statistics
 from mrkd.data.preprocess import Preprocessor
 from mrkd.errors import NightError
 from mrkd.model import inference
@@ -43,8 +43,7 @@ MIN_SEEN = 0.5
 _LEAST_READ = 0.5
 _MOST_CALLED = 0.5
 
-_STATISTICS = ("brightness", "contrast", "sharpness")
-_COLUMNS = ("image_etag", "image_bytes", "revision", "map_max", "regions", *_STATISTICS, *DECISION)
+_COLUMNS = ("image_etag", "image_bytes", "revision", "map_max", "regions", *STATISTICS, *DECISION)
 
 
 @dataclass(frozen=True)
@@ -112,7 +111,12 @@ def read_line(workspace: str, run: str, category: str, version: str | None = Non
             f"night {run!r} has no image of {category!r} that version {version} scored: name a "
             "night of this model"
         )
-    return _line(run, own, workspace)
+    return _line(run, own, _verdicts(workspace))
+
+
+def _verdicts(workspace: str) -> dict[tuple[str, str], str]:
+    """The verdict on each image, by its URI and etag."""
+    return {one.key: one.verdict for one in record.read(workspace)}
 
 
 def _rows(workspace: str, run: str, category: str) -> list[dict[str, Any]]:
@@ -121,15 +125,16 @@ def _rows(workspace: str, run: str, category: str) -> list[dict[str, Any]]:
     return sorted(found, key=lambda row: str(row["image_uri"]))
 
 
-def _line(run: str, rows: Sequence[Mapping[str, Any]], workspace: str) -> Line:
-    verdicts = {one.key: one.verdict for one in record.read(workspace)}
+def _line(
+    run: str, rows: Sequence[Mapping[str, Any]], verdicts: Mapping[tuple[str, str], str]
+) -> Line:
     words = [verdicts.get((row["image_uri"], row["image_etag"] or "")) for row in rows]
     return Line(
         run=run,
         uris=[row["image_uri"] for row in rows],
         scores=np.array([row["image_score"] for row in rows], np.float64),
         peaks=np.array([_peak(row) for row in rows], np.float64),
-        statistics=[Statistics(*(row[name] for name in _STATISTICS)) for row in rows],
+        statistics=[Statistics(*(row[name] for name in STATISTICS)) for row in rows],
         good=np.array([word == "OK" for word in words], bool),
         seen=np.array([word is not None for word in words], bool),
     )
@@ -223,7 +228,8 @@ def carry_over(
             f"it calls {before.false_call_rate:.0%} of the good images it was made from defective"
         )
     rows = _rows(workspace, basis.run, category)
-    line = _line(basis.run, rows, workspace)
+    verdicts = _verdicts(workspace)
+    line = _line(basis.run, rows, verdicts)
     wanted = rows if basis.how == "median" else compress(rows, line.good)
     wanted = sorted(wanted, key=lambda row: place_of(row["image_uri"]))[:max_images]
     scored = _scored(workspace, basis.run, wanted, loaded)
@@ -234,7 +240,7 @@ def carry_over(
         )
     return commission(
         loaded.calibration,
-        _line(basis.run, scored, workspace),
+        _line(basis.run, scored, verdicts),
         how=basis.how,
         false_call_rate=before.false_call_rate,
         defect_rate=basis.defect_rate,

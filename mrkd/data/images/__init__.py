@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from mrkd.data.images.decode import DecodeLimits, Statistics, decode, statistics
+from mrkd.data.images.decode import STATISTICS, DecodeLimits, Statistics, decode, statistics
 from mrkd.data.images.geometry import Geometry, Policy, resize, resize_mask, to_mask
 from mrkd.data.images.headers import Header, read_header
 from mrkd.data.images.tensors import Normalisation, to_tensor
 from mrkd.data.images.tiles import Tiling
 
 __all__ = [
+    "STATISTICS",
     "DecodeLimits",
     "Geometry",
     "Header",

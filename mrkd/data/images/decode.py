@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal, Self, cast
 
 import cv2
@@ -55,6 +55,10 @@ class Statistics:
     brightness: float
     contrast: float
     sharpness: float
+
+
+STATISTICS = tuple(field.name for field in fields(Statistics))
+"""Names of the statistics, which are also columns of a night's rows."""
 
 
 def decode(data: bytes, limits: DecodeLimits | None = None) -> Pixels:

@@ -31,6 +31,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from mrkd.data.images import STATISTICS
 from mrkd.model.artefact import Calibration
 from mrkd.nights.drift.distances import distance, other_sizes, robust_spread, usual_change
 from mrkd.nights.drift.profile import ProfileGroup, quantiles
@@ -38,7 +39,6 @@ from mrkd.nights.drift.usual_range import MIN_NIGHTS
 
 Light = Literal["unknown", "green", "amber", "red"]
 Against = Literal["calibration", "nights"]
-LOOKS = ("brightness", "contrast", "sharpness")
 
 MIN_IMAGES = 8
 """Fewer of a group are not judged."""
@@ -134,7 +134,7 @@ def judge(
     nights = [night for night in nights if night.num_scored >= MIN_IMAGES]
     # Scores and decisions of another model or threshold are of another scale.
     alike = [night for night in nights if night.model == tonight.model]
-    looks = [f for name in LOOKS for f in _distribution(name, tonight, reference, nights)]
+    looks = [f for name in STATISTICS for f in _distribution(name, tonight, reference, nights)]
     return Lights(
         quality=(*looks, *_sizes(tonight, reference, nights)),
         scores=_distribution("image_score", tonight, reference, alike),

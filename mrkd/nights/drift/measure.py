@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mrkd import storage
+from mrkd.data.images import STATISTICS
 from mrkd.errors import ArtefactError, StorageError
 from mrkd.nights.drift.profile import (
     FILE,
@@ -21,7 +22,6 @@ from mrkd.nights.drift.profile import (
 )
 from mrkd.nights.manifest import Manifest, open_night, read_manifests, readable, revisions_in
 
-_LOOKS = QUANTITIES[1:]
 _SIZE = ("image_height", "image_width")
 _COLUMNS = ["category", "attributes", "is_anomalous", "error_kind", *_SIZE, *QUANTITIES]
 
@@ -93,7 +93,7 @@ def _groups(category: str, rows: pa.Table, manifests: Sequence[Manifest]) -> Ite
         own = rows.filter(pc.field("line") == line)
         scored = own.filter(pc.field("is_anomalous").is_valid())
         good = scored.filter(~pc.field("is_anomalous"))
-        values = {name: scored[name] for name in _LOOKS} | {"image_score": good["image_score"]}
+        values = {name: scored[name] for name in STATISTICS} | {"image_score": good["image_score"]}
         arrays = {name: column.drop_null().to_numpy() for name, column in values.items()}
         yield ProfileGroup(
             category=category,

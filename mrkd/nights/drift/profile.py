@@ -11,6 +11,7 @@ import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 
 from mrkd import storage
+from mrkd.data.images import STATISTICS
 from mrkd.errors import ArtefactError
 from mrkd.storage import schema
 
@@ -18,7 +19,7 @@ PROFILE_VERSION = 1
 FILE = "profile.parquet"
 SHARES = np.linspace(0, 1, 21)
 """At which quantiles are taken: 0, 5, ... 100 %."""
-QUANTITIES = ("image_score", "brightness", "contrast", "sharpness")
+QUANTITIES = ("image_score", *STATISTICS)
 MAX_SIZES = 1000
 """Image sizes that are kept of a group, the most frequent ones."""
 

@@ -107,8 +107,8 @@ def score_good(
         _set_map_scales(model, parts, split, cross.features)
         _, peaks, raw = _scored(parts)
         calibrating = split.calibrating
-        known = torch.tensor([side != "train" for side in split.sides])[calibrating]
-        model.set_score_scales(torch.from_numpy(raw[calibrating]), held_out=known)
+        held_out = torch.from_numpy(np.isin(calibrating, split.held_out))
+        model.set_score_scales(torch.from_numpy(raw[calibrating]), held_out=held_out)
         if model.student is not None:
             raw[:, 0], peaks = _as_held_out(raw[:, 0], split), _as_held_out(peaks, split)
         scores = model.joint_score(torch.from_numpy(raw).to(model.score_mean.device)).cpu().numpy()

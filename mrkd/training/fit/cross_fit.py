@@ -7,6 +7,7 @@ and yet the model holds all images.
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -63,10 +64,7 @@ class CrossFit:
     @torch.inference_mode()
     def _fit(self, cells: CellGaussian, parts: Mapping[int, TeacherFeatures]) -> None:
         own = {n: Sums.over(cells, self._seen(part)) for n, part in parts.items()}
-        first, *others = own.values()
-        total = first
-        for sums in others:
-            total = total.plus(sums)
+        total = functools.reduce(Sums.plus, own.values())
         for n, sums in own.items() if self.has_folds else ():
             cells.fit(total.plus(sums, sign=-1))
             # A whitening holds float16 numbers: half the memory for so many of them.
