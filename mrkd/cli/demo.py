@@ -15,14 +15,14 @@ from mrkd import storage
 from mrkd.config import ArchiveConfig, DataConfig, EvalConfig, ScoreConfig, TrainConfig
 from mrkd.data import datasets
 from mrkd.errors import ConfigError
-from mrkd.on_ray import cluster
-from mrkd.on_ray.evaluate import run as evaluate
-from mrkd.on_ray.recorded_run import recorded_run
-from mrkd.on_ray.score import run as score
-from mrkd.on_ray.train import run as train
 from mrkd.reports.evaluation.load import load_page_data
 from mrkd.reports.evaluation.page import evaluation_page
 from mrkd.run_summary import Summary
+from mrkd.runs import train
+from mrkd.runs.evaluate import run as evaluate
+from mrkd.runs.on_ray import cluster
+from mrkd.runs.recorded_run import recorded_run
+from mrkd.runs.score import run as score
 
 log = logging.getLogger(__name__)
 

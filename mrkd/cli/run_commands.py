@@ -24,31 +24,31 @@ RunConfig = TrainConfig | ScoreConfig | EvalConfig
 
 
 def _train(config: TrainConfig) -> Summary:
-    from mrkd.on_ray.train.run import run
+    from mrkd.runs.train import run
 
     return run(config)
 
 
 def _tune(config: SearchConfig) -> Summary:
-    from mrkd.on_ray.tune.run import run
+    from mrkd.runs.tune.run import run
 
     return run(config)
 
 
 def _score(config: ScoreConfig) -> Summary:
-    from mrkd.on_ray.score.run import run
+    from mrkd.runs.score.run import run
 
     return run(config)
 
 
 def _score_late(first: Summary, nights: Sequence[ScoreConfig]) -> Summary:
-    from mrkd.on_ray.score.run import run_late
+    from mrkd.runs.score.run import run_late
 
     return run_late(first, nights)
 
 
 def _evaluate(config: EvalConfig) -> Summary:
-    from mrkd.on_ray.evaluate.run import run
+    from mrkd.runs.evaluate.run import run
 
     return run(config)
 
@@ -78,7 +78,7 @@ def _planned(found: Forecast, run: str) -> Summary:
 
 
 def _list_spaces(options: argparse.Namespace) -> Summary:
-    from mrkd.on_ray.tune import spaces
+    from mrkd.training.search import spaces
 
     names = spaces.names()
     rows = [

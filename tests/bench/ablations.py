@@ -17,7 +17,7 @@ from pathlib import Path
 
 from mrkd import storage
 from mrkd.config import EvalConfig
-from mrkd.on_ray.evaluate import run as evaluate
+from mrkd.runs.evaluate import run as evaluate
 from tests.bench.score import machine
 from tests.bench.search import RESULTS, make_data
 

@@ -21,9 +21,9 @@ from pathlib import Path
 from mrkd.config import DataConfig, TrainConfig
 from mrkd.data import datasets
 from mrkd.data.datasets import Sample
-from mrkd.on_ray import cluster
-from mrkd.on_ray.train import run as train
 from mrkd.run_summary import Summary
+from mrkd.runs import train
+from mrkd.runs.on_ray import cluster
 from tests.bench.real_sets import elpv_root
 from tests.support.folders import put, put_broken
 

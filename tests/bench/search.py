@@ -21,8 +21,8 @@ import pyarrow.parquet as pq
 from mrkd import storage
 from mrkd.config import DataConfig, SearchConfig
 from mrkd.data import datasets
-from mrkd.on_ray.tune import run as tune
 from mrkd.reports.search.load import SearchData, load_search_data
+from mrkd.runs.tune import run as tune
 from tests.bench.real_sets import elpv_root
 from tests.support.folders import put
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from mrkd.config import ArchiveConfig, RowsConfig, ScoreConfig
-from mrkd.on_ray import cluster
-from mrkd.on_ray.score import run as score
-from mrkd.on_ray.train import run as train
 from mrkd.run_summary import Summary
+from mrkd.runs import train
+from mrkd.runs.on_ray import cluster
+from mrkd.runs.score import run as score
 from tests.support.models import small_config
 from tests.support.parts import make_parts
 

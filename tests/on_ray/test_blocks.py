@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 
 from mrkd.errors import StorageError
-from mrkd.on_ray.score import object_rows
+from mrkd.runs.on_ray.score import object_rows
 
 
 def test_an_object_comes_back_with_its_arrays_where_they_lie():

@@ -15,10 +15,10 @@ from mrkd.errors import ConfigError
 from mrkd.nights import alerts
 from mrkd.nights.manifest import open_night, read_manifests
 from mrkd.nights.night import Night
-from mrkd.on_ray.score import run as score
-from mrkd.on_ray.score.deadline import Deadline
 from mrkd.reports import load_night_data
 from mrkd.reports.night.page import night_page
+from mrkd.runs.score import run as score
+from mrkd.runs.score.deadline import Deadline
 from mrkd.storage.schema import MAP_COLUMNS
 from tests.support.webhooks import webhook
 

@@ -10,8 +10,8 @@ import pytest
 from mrkd.config import DataConfig, EvalConfig
 from mrkd.errors import ConfigError, StoppedError
 from mrkd.evaluation.evaluate_model import LABELLED
-from mrkd.on_ray.evaluate import run as evaluate
 from mrkd.reports.evaluation.load import load_page_data
+from mrkd.runs.evaluate import run as evaluate
 from mrkd.storage import schema
 
 

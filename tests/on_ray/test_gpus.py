@@ -11,8 +11,8 @@ from tests.support.models import small_config
 SCRIPT = """
 import sys, ray
 from mrkd.config import ScoreConfig, TrainConfig
-from mrkd.on_ray.score import run as score
-from mrkd.on_ray.train import run as train
+from mrkd.runs.score import run as score
+from mrkd.runs import train
 
 verb, num_gpus, text = sys.argv[1:]
 ray.init(address="local", num_cpus=2, num_gpus=int(num_gpus), include_dashboard=False)
@@ -24,8 +24,8 @@ CROWD = """
 import sys
 from pathlib import Path
 import ray
-from mrkd.on_ray import cluster
-from mrkd.on_ray.category_tasks import run_each
+from mrkd.runs.on_ray import cluster
+from mrkd.runs.on_ray.category_tasks import run_each
 from tests.support.crowd import meet
 
 folder, gpus = Path(sys.argv[1]), float(sys.argv[2])

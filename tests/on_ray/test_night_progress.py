@@ -8,9 +8,9 @@ import time
 import pytest
 import ray
 
-from mrkd.on_ray import status_actor
-from mrkd.on_ray.progress import NightProgress
-from mrkd.on_ray.status_actor import StatusActor
+from mrkd.runs.on_ray import status_actor
+from mrkd.runs.on_ray.status_actor import StatusActor
+from mrkd.runs.progress import NightProgress
 
 
 def lines(caplog):

@@ -8,8 +8,8 @@ import pytest
 import ray
 from ray.exceptions import RayActorError
 
-from mrkd.on_ray import status_actor
-from mrkd.on_ray.progress import FleetProgress
+from mrkd.runs.on_ray import status_actor
+from mrkd.runs.progress import FleetProgress
 
 
 @pytest.fixture

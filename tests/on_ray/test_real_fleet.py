@@ -11,7 +11,7 @@ import pytest
 from mrkd.config import DataConfig, TrainConfig
 from mrkd.data import datasets
 from mrkd.model.registry import promotions
-from mrkd.on_ray.train import run as train
+from mrkd.runs import train
 from tests.support.folders import put, put_broken
 
 CELLS = Path(importlib.util.find_spec("elpv_dataset").origin).parent / "data"

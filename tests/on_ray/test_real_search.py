@@ -5,7 +5,7 @@ import pytest
 from mrkd import storage
 from mrkd.config import DataConfig, SearchConfig
 from mrkd.data import datasets
-from mrkd.on_ray.tune import run as tune
+from mrkd.runs.tune import run as tune
 from mrkd.training.search import Search
 from tests.on_ray.test_real_fleet import CELLS, labelled, take
 from tests.support.folders import put

@@ -7,7 +7,7 @@ import pytest
 
 from mrkd import storage
 from mrkd.errors import ConfigError, NightError, StoppedError
-from mrkd.on_ray.recorded_run import recorded_run
+from mrkd.runs.recorded_run import recorded_run
 from mrkd.storage.lease import Lease
 
 

@@ -8,11 +8,11 @@ from mrkd.config import PoolConfig
 from mrkd.errors import StorageError
 from mrkd.nights import model_versions
 from mrkd.nights.night import Night
-from mrkd.on_ray import cluster, status_actor
-from mrkd.on_ray.cluster import Node, Resources
-from mrkd.on_ray.score.passes import Committer, Readers, readers
-from mrkd.on_ray.score.quarantine import Quarantine
-from mrkd.on_ray.score.steps import Pass, Work
+from mrkd.runs.on_ray import cluster, status_actor
+from mrkd.runs.on_ray.cluster import Node, Resources
+from mrkd.runs.on_ray.score.passes import Committer, Readers, readers
+from mrkd.runs.on_ray.score.steps import Pass, Work
+from mrkd.runs.score.quarantine import Quarantine
 
 NUM_IMAGES = 24
 

@@ -5,12 +5,12 @@ import torch
 from ray.exceptions import OutOfMemoryError, RayTaskError
 
 from mrkd.errors import CategoryError, MemoryShortError
-from mrkd.on_ray import cluster
-from mrkd.on_ray.category_tasks import Attempt
-from mrkd.on_ray.cluster import Resources
-from mrkd.on_ray.tune import refit, trial
-from mrkd.on_ray.tune.run import end_trial
-from mrkd.on_ray.tune.trial import TrialTask
+from mrkd.runs.on_ray import cluster
+from mrkd.runs.on_ray.category_tasks import Attempt
+from mrkd.runs.on_ray.cluster import Resources
+from mrkd.runs.tune import refit, trial
+from mrkd.runs.tune.run import end_trial
+from mrkd.runs.tune.trial import TrialTask
 from mrkd.training.search import Search, Trial
 from tests.support.searches import small_search
 

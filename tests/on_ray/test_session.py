@@ -3,8 +3,8 @@ import ray
 
 from mrkd.config import PoolConfig
 from mrkd.errors import ConfigError
-from mrkd.on_ray import cluster
-from mrkd.on_ray.cluster import Node, Pool, Resources
+from mrkd.runs.on_ray import cluster
+from mrkd.runs.on_ray.cluster import Node, Pool, Resources
 
 TWO_CPUS = [Node(2)]
 GPU_MACHINE = [Node(4), Node(16, 2)]

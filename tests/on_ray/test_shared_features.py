@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from mrkd.on_ray import shared_features
+from mrkd.runs import shared_features
 
 
 def test_a_folder_below_a_runs_folder_is_a_path_of_the_machine_and_goes_with_it():

@@ -6,7 +6,7 @@ from ray import tune
 
 from mrkd.config import SearchConfig
 from mrkd.errors import ConfigError
-from mrkd.on_ray.tune import spaces
+from mrkd.training.search import spaces
 from tests.support.searches import small_search
 
 SPACES = sorted(path.stem for path in Path("tune_spaces").glob("[a-z]*.py"))

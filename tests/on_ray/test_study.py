@@ -17,8 +17,8 @@ from mrkd.config import EvalConfig
 from mrkd.evaluation.ablation import tables_of
 from mrkd.evaluation.category_metrics import MEAN
 from mrkd.model.teacher.architectures import build
-from mrkd.on_ray.evaluate import run as evaluate
 from mrkd.reports.ablation.load import load_study_data
+from mrkd.runs.evaluate import run as evaluate
 from mrkd.storage import schema
 from tests.support.file_server import serving
 from tests.support.models import FIT, MODEL

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from mrkd.errors import CategoryError, StorageError
-from mrkd.on_ray.category_tasks import run_each
-from mrkd.on_ray.cluster import Resources
+from mrkd.runs.on_ray.category_tasks import run_each
+from mrkd.runs.on_ray.cluster import Resources
 from tests.support.crowd import meet
 
 ASK = Resources(1)

@@ -8,7 +8,7 @@ import pytest
 from mrkd.errors import ConfigError, TeacherError
 from mrkd.model import artefact
 from mrkd.model.registry import promotions
-from mrkd.on_ray.train import run as train
+from mrkd.runs import train
 from mrkd.training.fleet_store import Fleet
 from tests.support.models import small_config
 from tests.support.night_runs import events

@@ -13,8 +13,8 @@ import pytest
 from mrkd import storage
 from mrkd.config import SearchConfig, TrainConfig
 from mrkd.errors import ConfigError
-from mrkd.on_ray.train import run as train
-from mrkd.on_ray.tune import run as tune
+from mrkd.runs import train
+from mrkd.runs.tune import run as tune
 from mrkd.training.search import Search
 from tests.support.parts import make_parts
 from tests.support.searches import small_search

@@ -18,11 +18,11 @@ from mrkd.data.preprocess import Decoded, ahead_of
 from mrkd.errors import MrkdError
 from mrkd.nights.night import Night
 from mrkd.nights.shards import Shard
-from mrkd.on_ray import cluster, status_actor
-from mrkd.on_ray.cluster import Resources
-from mrkd.on_ray.score import object_rows
-from mrkd.on_ray.score.read_images import Row, decode, decoder_of, read_images
-from mrkd.on_ray.score.timings import Meter, Timings
+from mrkd.runs.on_ray import cluster, status_actor
+from mrkd.runs.on_ray.cluster import Resources
+from mrkd.runs.on_ray.score import object_rows
+from mrkd.runs.score.read_images import Row, decode, decoder_of, read_images
+from mrkd.runs.score.timings import Meter, Timings
 from mrkd.storage import Fetched, schema
 
 if TYPE_CHECKING:

@@ -26,15 +26,16 @@ from mrkd.config import SearchConfig
 from mrkd.data.datasets import Sample
 from mrkd.errors import CategoryError, ConfigError
 from mrkd.nights.reviews.training_samples import load_samples
-from mrkd.on_ray import cluster, shared_features
-from mrkd.on_ray.recorded_run import RecordedRun, recorded_run
-from mrkd.on_ray.tune import refit, spaces, trial
-from mrkd.on_ray.tune.refit import RefitResult
-from mrkd.on_ray.tune.spaces import Space
-from mrkd.on_ray.tune.trial import TrialTask
 from mrkd.run_summary import Summary
+from mrkd.runs import shared_features
+from mrkd.runs.on_ray import cluster
+from mrkd.runs.recorded_run import RecordedRun, recorded_run
+from mrkd.runs.tune import refit, trial
+from mrkd.runs.tune.refit import RefitResult
+from mrkd.runs.tune.trial import TrialTask
 from mrkd.training.category import inputs_of_all
-from mrkd.training.search import Search, Trial
+from mrkd.training.search import Search, Trial, spaces
+from mrkd.training.search.spaces import Space
 
 log = logging.getLogger(__name__)
 

@@ -13,14 +13,13 @@ from mrkd import reports, storage
 from mrkd.config import TrainConfig
 from mrkd.data.datasets import Sample
 from mrkd.nights.reviews.training_samples import load_samples
-from mrkd.on_ray import cluster, status_actor
-from mrkd.on_ray.category_tasks import run_each
-from mrkd.on_ray.cluster import Resources
-from mrkd.on_ray.progress import FleetProgress
-from mrkd.on_ray.recorded_run import RecordedRun, recorded_run
-from mrkd.on_ray.train import workers
-from mrkd.on_ray.train.workers import TrainingTask
 from mrkd.run_summary import Summary, some_of
+from mrkd.runs.on_ray import cluster, status_actor, workers
+from mrkd.runs.on_ray.category_tasks import run_each
+from mrkd.runs.on_ray.cluster import Resources
+from mrkd.runs.on_ray.workers import TrainingTask
+from mrkd.runs.progress import FleetProgress
+from mrkd.runs.recorded_run import RecordedRun, recorded_run
 from mrkd.storage.thread_map import in_threads
 from mrkd.training.category import inputs_of_all, standing, steps_of, work_of
 from mrkd.training.fleet_store import Fleet

@@ -26,12 +26,13 @@ from mrkd.data.datasets import Sample
 from mrkd.evaluation import protocols
 from mrkd.evaluation.ablation import Run, Study, Variant, inputs_of, outcome, runs_of, tables_of
 from mrkd.model.mrkd import MODEL_VERSION
-from mrkd.on_ray import cluster, shared_features
-from mrkd.on_ray.category_tasks import run_each
-from mrkd.on_ray.evaluate import variant_run
-from mrkd.on_ray.evaluate.variant_run import VariantTask
-from mrkd.on_ray.recorded_run import RecordedRun, recorded_run
 from mrkd.run_summary import Summary
+from mrkd.runs import shared_features
+from mrkd.runs.evaluate import variant_run
+from mrkd.runs.evaluate.variant_run import VariantTask
+from mrkd.runs.on_ray import cluster
+from mrkd.runs.on_ray.category_tasks import run_each
+from mrkd.runs.recorded_run import RecordedRun, recorded_run
 from mrkd.storage import schema
 from mrkd.training.category import inputs_of_all
 

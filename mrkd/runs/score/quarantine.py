@@ -22,9 +22,10 @@ from mrkd.config import PoolConfig
 from mrkd.errors import MrkdError, NightError, StorageError
 from mrkd.nights.night import Night
 from mrkd.nights.shards import Shard
-from mrkd.on_ray import cluster, status_actor
-from mrkd.on_ray.score import steps
-from mrkd.on_ray.score.crash_log import (
+from mrkd.runs.on_ray import cluster, status_actor
+from mrkd.runs.on_ray.score import steps
+from mrkd.runs.on_ray.score.steps import Pass, Work
+from mrkd.runs.score.crash_log import (
     MAX_CRASHES,
     Crash,
     add_crash,
@@ -32,9 +33,8 @@ from mrkd.on_ray.score.crash_log import (
     spans_left,
     stored_crashes,
 )
-from mrkd.on_ray.score.read_images import Row, decode, decoder_of, read_images
-from mrkd.on_ray.score.steps import Pass, Work
-from mrkd.on_ray.score.timings import Meter, Timings
+from mrkd.runs.score.read_images import Row, decode, decoder_of, read_images
+from mrkd.runs.score.timings import Meter, Timings
 from mrkd.storage import Fetched
 
 if TYPE_CHECKING:

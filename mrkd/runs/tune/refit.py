@@ -10,9 +10,9 @@ from typing import Any
 import ray
 
 from mrkd.errors import CategoryError
-from mrkd.on_ray.category_tasks import run_each
-from mrkd.on_ray.tune import trial
-from mrkd.on_ray.tune.trial import TrialTask
+from mrkd.runs.on_ray.category_tasks import run_each
+from mrkd.runs.tune import trial
+from mrkd.runs.tune.trial import TrialTask
 from mrkd.training.search import Trial, comparable, importances, key_of, objectives, ranked
 
 log = logging.getLogger(__name__)

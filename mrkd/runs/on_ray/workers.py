@@ -18,8 +18,8 @@ from ray.util.metrics import Gauge
 from mrkd.config import TrainConfig
 from mrkd.data.datasets import Sample
 from mrkd.errors import MrkdError
-from mrkd.on_ray import cluster
-from mrkd.on_ray.cluster import Resources
+from mrkd.runs.on_ray import cluster
+from mrkd.runs.on_ray.cluster import Resources
 from mrkd.training.category import CategoryResult, assist, train_category
 from mrkd.training.fit.process_group import ProcessGroup
 

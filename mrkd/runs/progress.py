@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Self
 
 from ray.util.metrics import Gauge
 
-from mrkd.on_ray import status_actor
+from mrkd.runs.on_ray import status_actor
 
 log = logging.getLogger(__name__)
 

@@ -26,13 +26,13 @@ from mrkd.data import datasets
 from mrkd.data.datasets import Sample
 from mrkd.evaluation.evaluate_model import LABELLED, Evaluation, measure_category
 from mrkd.evaluation.threshold_rows import operating_rows, rare_rows
-from mrkd.on_ray import cluster
-from mrkd.on_ray.category_tasks import run_each
-from mrkd.on_ray.cluster import Resources
-from mrkd.on_ray.evaluate import ablation
-from mrkd.on_ray.recorded_run import recorded_run
-from mrkd.on_ray.score.run import check_roots
 from mrkd.run_summary import Summary, now
+from mrkd.runs.evaluate import ablation
+from mrkd.runs.on_ray import cluster
+from mrkd.runs.on_ray.category_tasks import run_each
+from mrkd.runs.on_ray.cluster import Resources
+from mrkd.runs.recorded_run import recorded_run
+from mrkd.runs.score.run import check_roots
 from mrkd.storage import schema
 
 log = logging.getLogger(__name__)

@@ -8,8 +8,8 @@ from contextlib import contextmanager, suppress
 
 from mrkd import storage
 from mrkd.errors import ConfigError, MrkdError, StoppedError, StorageError
-from mrkd.on_ray import cluster
 from mrkd.run_summary import Summary, now
+from mrkd.runs.on_ray import cluster
 from mrkd.storage.lease import Lease
 
 STATES = {0: "done", 1: "failed", 3: "partial"}

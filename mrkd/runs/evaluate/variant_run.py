@@ -15,9 +15,9 @@ from mrkd.errors import MrkdError, StorageError
 from mrkd.evaluation.ablation import Run, Study, Variant, images_of
 from mrkd.evaluation.evaluate_model import Evaluator, judge_of, measure
 from mrkd.model import artefact
-from mrkd.on_ray import cluster
-from mrkd.on_ray.category_tasks import one_line
-from mrkd.on_ray.cluster import Resources
+from mrkd.runs.on_ray import cluster
+from mrkd.runs.on_ray.category_tasks import one_line
+from mrkd.runs.on_ray.cluster import Resources
 from mrkd.storage import schema
 from mrkd.training.category import TrialHook, fit_nearest, train_category
 

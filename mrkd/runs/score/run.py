@@ -25,13 +25,13 @@ from mrkd.nights import alerts, archive, model_versions, part_verdicts, referenc
 from mrkd.nights.manifest import Manifest, count_rows, unopened
 from mrkd.nights.night import Night
 from mrkd.nights.shards import Pin
-from mrkd.on_ray import cluster
-from mrkd.on_ray.cluster import Node
-from mrkd.on_ray.recorded_run import STATES, RecordedRun, recorded_run
-from mrkd.on_ray.score.deadline import deadline_of
-from mrkd.on_ray.score.passes import Committer, Done
-from mrkd.on_ray.score.timings import Meter, add_start
 from mrkd.run_summary import Summary, now, some_of
+from mrkd.runs.on_ray import cluster
+from mrkd.runs.on_ray.cluster import Node
+from mrkd.runs.on_ray.score.passes import Committer, Done
+from mrkd.runs.recorded_run import STATES, RecordedRun, recorded_run
+from mrkd.runs.score.deadline import deadline_of
+from mrkd.runs.score.timings import Meter, add_start
 from mrkd.storage.lease import Lease
 from mrkd.storage.schema import ERROR_KINDS
 from mrkd.storage.thread_map import in_threads

@@ -23,8 +23,8 @@ from mrkd.evaluation.metrics import Metric
 from mrkd.model import artefact, device
 from mrkd.model.artefact import save_load
 from mrkd.model.detector import Detector
-from mrkd.on_ray import cluster
-from mrkd.on_ray.cluster import Resources
+from mrkd.runs.on_ray import cluster
+from mrkd.runs.on_ray.cluster import Resources
 from mrkd.storage.thread_map import in_threads
 from mrkd.training.category import TrialHook, good_samples, train_category
 from mrkd.training.search import Search, Trial

@@ -29,16 +29,16 @@ from mrkd.config import ScoreConfig
 from mrkd.errors import MrkdError, NightError, StorageError
 from mrkd.nights.night import Night
 from mrkd.nights.shards import Shard, most_pixels
-from mrkd.on_ray import cluster, status_actor
-from mrkd.on_ray.cluster import READER_CPUS, Node, Pool
-from mrkd.on_ray.progress import NightProgress
-from mrkd.on_ray.score import object_rows, steps
-from mrkd.on_ray.score.crash_log import crashed_shards
-from mrkd.on_ray.score.deadline import Deadline, deadline_of
-from mrkd.on_ray.score.quarantine import Quarantine
-from mrkd.on_ray.score.resize_pool import PoolWatch, resized_pool
-from mrkd.on_ray.score.steps import Pass, Work
-from mrkd.on_ray.score.timings import Timings
+from mrkd.runs.on_ray import cluster, status_actor
+from mrkd.runs.on_ray.cluster import READER_CPUS, Node, Pool
+from mrkd.runs.on_ray.score import object_rows, steps
+from mrkd.runs.on_ray.score.resize_pool import PoolWatch, resized_pool
+from mrkd.runs.on_ray.score.steps import Pass, Work
+from mrkd.runs.progress import NightProgress
+from mrkd.runs.score.crash_log import crashed_shards
+from mrkd.runs.score.deadline import Deadline, deadline_of
+from mrkd.runs.score.quarantine import Quarantine
+from mrkd.runs.score.timings import Timings
 from mrkd.storage.lease import Lease
 
 log = logging.getLogger(__name__)

@@ -19,9 +19,9 @@ from ray.exceptions import RayError
 
 from mrkd.config import PoolConfig
 from mrkd.errors import ConfigError
-from mrkd.on_ray import cluster, status_actor
-from mrkd.on_ray.cluster import Node, Pool
-from mrkd.on_ray.score.steps import SCORERS
+from mrkd.runs.on_ray import cluster, status_actor
+from mrkd.runs.on_ray.cluster import Node, Pool
+from mrkd.runs.on_ray.score.steps import SCORERS
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from mrkd.errors import MrkdError, StorageError
-from mrkd.on_ray.cluster import Resources
+from mrkd.runs.on_ray.cluster import Resources
 
 log = logging.getLogger(__name__)
 

@@ -1,1 +1,0 @@
-"""Training fleets on Ray."""
