@@ -3,18 +3,18 @@
 Allow some hundred trials.
 """
 
-from ray import tune
+from mrkd.training.search.space import choice, loguniform, uniform
 
 SPACE = {
-    "train.mask_rate": tune.uniform(0.0, 0.9),
-    "train.learning_rate": tune.loguniform(1e-4, 1e-2),
-    "train.weight_decay": tune.loguniform(1e-7, 1e-3),
-    "model.backbone": tune.choice(
+    "train.mask_rate": uniform(0.0, 0.9),
+    "train.learning_rate": loguniform(1e-4, 1e-2),
+    "train.weight_decay": loguniform(1e-7, 1e-3),
+    "model.backbone": choice(
         ["resnet18", "wide_resnet50_2", "efficientnet_lite0", "efficientnet_lite2"]
     ),
-    "model.levels": tune.choice([(), (1, 2), (2, 3), (1,), (2,)]),
-    "model.scconv": tune.choice([True, False]),
-    "model.simam": tune.choice([True, False]),
-    "model.image_score": tune.choice(["max", "top_share_mean"]),
-    "model.smooth": tune.uniform(0.0, 8.0),
+    "model.levels": choice([(), (1, 2), (2, 3), (1,), (2,)]),
+    "model.scconv": choice([True, False]),
+    "model.simam": choice([True, False]),
+    "model.image_score": choice(["max", "top_share_mean"]),
+    "model.smooth": uniform(0.0, 8.0),
 }

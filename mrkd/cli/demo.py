@@ -1,7 +1,7 @@
 """Demo on real photographs: trains, scores an archive, evaluates and writes one page.
 
 It uses cells of solar panels (ELPV, the package elpv-dataset), a pretrained EfficientNet-Lite0 as
-teacher, a local Ray and one folder, and runs the commands with their defaults. Started again in the
+teacher and one folder, and runs the commands with their defaults. Started again in the
 same folder, it trains and scores only what is missing.
 """
 
@@ -18,22 +18,22 @@ from mrkd.errors import ConfigError
 from mrkd.reports.evaluation.load import load_page_data
 from mrkd.reports.evaluation.page import evaluation_page
 from mrkd.run_summary import Summary
-from mrkd.runs import train
+from mrkd.runs import score, train
 from mrkd.runs.evaluate import run as evaluate
-from mrkd.runs.on_ray import cluster
+from mrkd.runs.executor import Executor
 from mrkd.runs.recorded_run import recorded_run
-from mrkd.runs.score import run as score
 
 log = logging.getLogger(__name__)
 
 RUN = "demo"
 
 
-def run(folder: str) -> Summary:
+def run(folder: str, executor: Executor) -> Summary:
     """Trains two categories, scores an archive, evaluates, and leaves `<folder>/report.html`.
 
     Args:
         folder: path or URI of everything that it writes.
+        executor: executor of all its runs.
 
     Raises:
         ConfigError: the photographs are not installed; nothing was started.
@@ -44,7 +44,7 @@ def run(folder: str) -> Summary:
     workspace, archive, page_uri = (
         storage.join(folder, name) for name in ("workspace", "archive", "report.html")
     )
-    with recorded_run(RUN, RUN, storage.join(folder)) as verdict, cluster.connect():
+    with recorded_run(RUN, RUN, storage.join(folder)) as verdict, executor.connected():
         log.info("1/4 archive: solar cells, and three files that are not images, to %s", archive)
         _write_archive(archive, data)
         log.info(
@@ -57,11 +57,11 @@ def run(folder: str) -> Summary:
             "data": data.to_dict(),
             "model": {"backbone": "efficientnet_lite0"},
         }
-        trained = train.run(TrainConfig.from_dict(training))
+        trained = train.run(TrainConfig.from_dict(training), executor)
         log.info("3/4 score: every file of the archive becomes a row, %s", archive)
-        scored = score.run(ScoreConfig(workspace, RUN, ArchiveConfig(archive)))
+        scored = score.run(ScoreConfig(workspace, RUN, ArchiveConfig(archive)), executor)
         log.info("4/4 evaluate: other cells, whose defects are known, and the page")
-        evaluated = evaluate.run(EvalConfig(workspace, RUN, data))
+        evaluated = evaluate.run(EvalConfig(workspace, RUN, data), executor)
         evaluation = storage.join(workspace, "evaluations", RUN)
         night = storage.join(workspace, "nights", RUN)
         page = evaluation_page(load_page_data(evaluation, night_uri=night))

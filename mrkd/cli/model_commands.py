@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
 def _demo(options: argparse.Namespace) -> Summary:
     from mrkd.cli import demo
+    from mrkd.runs.choice import for_one_machine
 
-    return demo.run(options.out)
+    return demo.run(options.out, for_one_machine(options.executor))
 
 
 def _report(options: argparse.Namespace) -> Summary:
@@ -200,7 +201,13 @@ COMMANDS: Mapping[str, Command] = {
         {
             "--out": argument(
                 "FOLDER", "folder to write to (default: mrkd-demo)", default="mrkd-demo"
-            )
+            ),
+            "--executor": argument(
+                "auto|ray|in_process",
+                "where the work runs; auto: on Ray only where RAY_ADDRESS is set",
+                default="auto",
+                choices=("auto", "ray", "in_process"),
+            ),
         },
     ),
     "report": Command(

@@ -19,38 +19,45 @@ from mrkd.run_summary import Summary
 
 if TYPE_CHECKING:
     from mrkd.nights.cost_estimate import Forecast
+    from mrkd.runs.executor import ExecutorChoice
 
 RunConfig = TrainConfig | ScoreConfig | EvalConfig
+
+
+def _executor(config: RunConfig) -> ExecutorChoice:
+    from mrkd.runs.choice import executor_of
+
+    return executor_of(config.executor)
 
 
 def _train(config: TrainConfig) -> Summary:
     from mrkd.runs.train import run
 
-    return run(config)
+    return run(config, _executor(config))
 
 
 def _tune(config: SearchConfig) -> Summary:
     from mrkd.runs.tune.run import run
 
-    return run(config)
+    return run(config, _executor(config))
 
 
 def _score(config: ScoreConfig) -> Summary:
-    from mrkd.runs.score.run import run
+    from mrkd.runs.score import run
 
-    return run(config)
+    return run(config, _executor(config))
 
 
 def _score_late(first: Summary, nights: Sequence[ScoreConfig]) -> Summary:
-    from mrkd.runs.score.run import run_late
+    from mrkd.runs.score import run_late
 
-    return run_late(first, nights)
+    return run_late(first, nights, _executor(nights[0]))
 
 
 def _evaluate(config: EvalConfig) -> Summary:
     from mrkd.runs.evaluate.run import run
 
-    return run(config)
+    return run(config, _executor(config))
 
 
 def _plan_train(config: TrainConfig) -> Summary:

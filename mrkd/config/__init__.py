@@ -4,7 +4,7 @@ A config file holds only what differs from the defaults below. `model.preset` na
 `mrkd/config/presets`, whose `[model]` and `[train]` tables come before the user's own keys.
 """
 
-from mrkd.config.data import NAME, DataConfig, PriceConfig, check_costs, check_name
+from mrkd.config.data import NAME, DataConfig, ExecutorName, PriceConfig, check_costs, check_name
 from mrkd.config.evaluation import EvalConfig
 from mrkd.config.model import (
     Backbone,
@@ -35,6 +35,7 @@ __all__ = [
     "DataConfig",
     "Device",
     "EvalConfig",
+    "ExecutorName",
     "FitConfig",
     "FleetConfig",
     "ModelConfig",

@@ -43,6 +43,10 @@ def check_costs(cost_escape: float, cost_false_call: float) -> None:
         )
 
 
+ExecutorName = Literal["auto", "ray", "in_process"]
+"""Where the work of a run is placed."""
+
+
 @dataclass(frozen=True)
 class DataConfig(Config, table="data"):
     """Labelled or good images to train on or to evaluate with."""

@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Annotated, Literal
 
 from mrkd.config import durations
-from mrkd.config.data import PriceConfig, check_name
+from mrkd.config.data import ExecutorName, PriceConfig, check_name
 from mrkd.config.model import Device, ScoringPrecision
 from mrkd.config.toml import Config, Range, Uri
 from mrkd.errors import ConfigError
@@ -179,6 +179,10 @@ class ScoreConfig(Config):
     alerts: AlertsConfig = field(default_factory=AlertsConfig)
     deadline: DeadlineConfig = field(default_factory=DeadlineConfig)
     price: PriceConfig = field(default_factory=PriceConfig)
+    executor: ExecutorName = "auto"
+    """Where the work runs: `ray`: the cluster at RAY_ADDRESS, else a local Ray; `in_process`:
+    threads of this process; `auto`: Ray, unless there is no cluster and the run is done before a
+    local Ray would have started."""
     # Not a Uri: a night that is resumed is compared with what was written when it began.
     models: str = ""
     """JSON or TOML file of category = version, or a fleet's folder: versions that score instead of

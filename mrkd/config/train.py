@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from importlib import resources
 from typing import Annotated, Any, Self
 
-from mrkd.config.data import DataConfig, PriceConfig, check_name
+from mrkd.config.data import DataConfig, ExecutorName, PriceConfig, check_name
 from mrkd.config.model import FitConfig, ModelConfig
 from mrkd.config.toml import Config, Range, Uri, flattened, merged, nearest
 from mrkd.errors import ConfigError
@@ -91,6 +91,10 @@ class TrainConfig(Config):
     roi: RoiConfig = field(default_factory=RoiConfig)
     fleet: FleetConfig = field(default_factory=FleetConfig)
     price: PriceConfig = field(default_factory=PriceConfig)
+    executor: ExecutorName = "auto"
+    """Where the work runs: `ray`: the cluster at RAY_ADDRESS, else a local Ray; `in_process`:
+    threads of this process; `auto`: Ray, unless there is no cluster and the run is done before a
+    local Ray would have started."""
     category: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Tables `[category."pattern".model]`, `.train` and `.roi` of what differs for the categories
     whose name fits the shell pattern; where several fit, the later one wins."""

@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from mrkd import storage
-from mrkd.config import PriceConfig, ScoreConfig
+from mrkd.config import EvalConfig, PriceConfig, ScoreConfig
 from mrkd.errors import StorageError
 from mrkd.model import device
 from mrkd.model.artefact import save_load
@@ -84,6 +84,12 @@ class Forecast:
     price: PriceConfig
     started_at: str
     warning: str = ""
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds from start to end on this machine, whose CPUs share the work."""
+        longest = max((getattr(row, "seconds", None) or 0.0 for row in self.rows), default=0.0)
+        return max(longest, self.seconds / (os.cpu_count() or 1))
 
     @property
     def cost(self) -> float:
@@ -150,7 +156,11 @@ def forecast_night(config: ScoreConfig) -> Forecast:
     shards = plan.shards() if plan else []
     rows = _rows(plan, shards) if plan else []
     scored = [row for row in rows if row.model_version]
-    rate = (_recorded(config) or _timed(config, scored)) if scored else None
+    rate = None
+    if scored:
+        most = max(scored, key=lambda row: row.num_images)
+        assert most.model_version is not None
+        rate = _recorded(config) or _timed(config, most.category, most.model_version)
     seconds = rate.image_s * sum(row.num_images for row in scored) if rate else 0.0
     counts = {
         "categories": len(rows),
@@ -170,6 +180,23 @@ def forecast_night(config: ScoreConfig) -> Forecast:
     return Forecast("score", head, rows, counts, seconds, rate, config.price, started_at, warning)
 
 
+def scoring_seconds(config: ScoreConfig | EvalConfig, num_images: Mapping[str, int]) -> float:
+    """Seconds that a number of images in each category take on this machine.
+
+    Raises:
+        ArtefactError: the model of the largest category is damaged.
+        StorageError: the workspace cannot be read.
+    """
+    if not sum(num_images.values()):
+        return 0.0
+    largest = max(num_images, key=lambda name: num_images[name])
+    rate = _recorded(config)
+    if rate is None:
+        pin = model_versions.pin(config.workspace, largest)
+        rate = _timed(config, largest, pin.version) if pin else None
+    return rate.image_s * sum(num_images.values()) if rate else 0.0
+
+
 def _rows(plan: Plan, shards: Sequence[Shard]) -> list[NightCost]:
     num_shards = Counter(shard.category for shard in shards)
     table = plan.rows.group_by("category").aggregate(
@@ -187,7 +214,7 @@ def _rows(plan: Plan, shards: Sequence[Shard]) -> list[NightCost]:
     ]
 
 
-def _recorded(config: ScoreConfig) -> UnitCost | None:
+def _recorded(config: ScoreConfig | EvalConfig) -> UnitCost | None:
     """The rate of the newest nights that scored anything; None where none did."""
     root = storage.join(config.workspace, "nights")
     uris = [storage.join(root, name, "night.json") for name in storage.list_names(root)]
@@ -219,11 +246,9 @@ def _starts(uri: str) -> list[Mapping[str, Any]]:
     return []
 
 
-def _timed(config: ScoreConfig, rows: Sequence[NightCost]) -> UnitCost:
-    """The rate of one batch of noise by the model with the most images, on the device here."""
-    most = max(rows, key=lambda row: row.num_images)
-    assert most.model_version is not None
-    model = save_load.load(config.workspace, most.category, most.model_version).model
+def _timed(config: ScoreConfig | EvalConfig, category: str, version: str) -> UnitCost:
+    """The rate of one batch of noise by a model, on the device here."""
+    model = save_load.load(config.workspace, category, version).model
     place, batch = device.choose(config.pool.device, "float32").device, config.pool.batch_size
     model.to(place)
     pixels = torch.from_numpy(noise(model.config.image_size, batch)).to(place)
@@ -235,5 +260,5 @@ def _timed(config: ScoreConfig, rows: Sequence[NightCost]) -> UnitCost:
         image_s=(time.perf_counter() - began) / batch,
         cpus=float(os.cpu_count() or 1),
         gpus=1.0 if place.type == "cuda" else 0.0,
-        source=f"a batch of {most.category} timed here, on {place}, {what}",
+        source=f"a batch of {category} timed here, on {place}, {what}",
     )

@@ -13,14 +13,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Self
 
-from ray.util.metrics import Gauge
-
-from mrkd.runs.on_ray import status_actor
+from mrkd.runs.status import Gauge, Status
 
 log = logging.getLogger(__name__)
 
 _LINE_S, _BAR_S = 30.0, 1.0
 _BAR = 30
+
+
+NewGauge = Callable[[str, str, tuple[str, ...]], Gauge]
 
 
 class Figures(NamedTuple):
@@ -37,19 +38,28 @@ class Progress(ABC):
     Its gauges are `mrkd_<noun>_<units>`, by state, and `mrkd_<noun>_eta_seconds`. With `bar`, a
     terminal shows a bar instead of lines.
 
+    Args:
+        run: name of the run.
+        noun: the run's kind.
+        units: its units, in the plural.
+        gauge: `Executor.gauge`.
+        bar: whether a terminal shows a bar.
+
     Attributes:
         every_s: seconds between two lines, by default 30, or 1 where there is a bar.
         checks: functions that are called before each line.
     """
 
-    def __init__(self, run: str, noun: str, units: str, *, bar: bool = False) -> None:
+    def __init__(
+        self, run: str, noun: str, units: str, gauge: NewGauge, *, bar: bool = False
+    ) -> None:
         self.checks: list[Callable[[], None]] = []
         self._tags = {"run": run}
         self._bar = bar and sys.stderr.isatty()
         self.every_s = _BAR_S if self._bar else _LINE_S
         text, eta_text = f"{units.capitalize()} of a {noun} by state.", f"Seconds left of a {noun}."
-        self._gauge = Gauge(f"mrkd_{noun}_{units}", text, ("run", "state"))
-        self._eta_gauge = Gauge(f"mrkd_{noun}_eta_seconds", eta_text, ("run",))
+        self._gauge = gauge(f"mrkd_{noun}_{units}", text, ("run", "state"))
+        self._eta_gauge = gauge(f"mrkd_{noun}_eta_seconds", eta_text, ("run",))
 
     @abstractmethod
     def figures(self) -> Figures:
@@ -106,9 +116,10 @@ class FleetProgress(Progress):
         total_steps: Mapping[str, int],
         *,
         num_up_to_date: int,
-        status: Any,
+        status: Status,
+        gauge: NewGauge,
     ) -> None:
-        super().__init__(run, "fleet", "categories")
+        super().__init__(run, "fleet", "categories", gauge)
         self._work, self._total_steps = dict(work), total_steps
         self._status, self._started = status, time.monotonic()
         self._ended: dict[str, str] = {}
@@ -121,7 +132,7 @@ class FleetProgress(Progress):
 
     def under_way(self) -> dict[str, dict[str, Any]]:
         """The last report of each category that was started and has not ended."""
-        reports: dict[str, Any] = status_actor.ask(self._status.reports.remote(), otherwise={})
+        reports = self._status.reports()
         return {name: row for name, row in reports.items() if name not in self._ended}
 
     def figures(self) -> Figures:
@@ -148,8 +159,8 @@ class FleetProgress(Progress):
 class NightProgress(Progress):
     """Progress of a revision of so many images; on a terminal a bar."""
 
-    def __init__(self, run: str, num_images: int) -> None:
-        super().__init__(run, "night", "images", bar=True)
+    def __init__(self, run: str, num_images: int, gauge: NewGauge) -> None:
+        super().__init__(run, "night", "images", gauge, bar=True)
         self._num_images = num_images
         self._done = self._errors = 0
         self._began = time.monotonic()

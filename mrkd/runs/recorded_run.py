@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from typing import NoReturn
 
 from mrkd import storage
 from mrkd.errors import ConfigError, MrkdError, StoppedError, StorageError
 from mrkd.run_summary import Summary, now
-from mrkd.runs.on_ray import cluster
 from mrkd.storage.lease import Lease
 
 STATES = {0: "done", 1: "failed", 3: "partial"}
+_STOP_S = 2.0
 _NOUNS = {"train": "fleet", "tune": "search", "score": "night", "evaluate": "evaluation"}
 
 
@@ -90,7 +93,7 @@ def recorded_run(
 
     try:
         try:
-            with cluster.stoppable(lambda: failed(stopped)):
+            with stoppable(lambda: failed(stopped)):
                 yield record
         except KeyboardInterrupt as error:
             raise stopped from error
@@ -100,3 +103,30 @@ def recorded_run(
     except MrkdError as error:
         failed(error)
         raise
+
+
+@contextmanager
+def stoppable(stopped: Callable[[], None]) -> Iterator[None]:
+    """Turns SIGTERM, by which schedulers and `ray job stop` end a job, into a KeyboardInterrupt.
+
+    Outside of the main thread, where Python handles no signals, it changes nothing.
+
+    Args:
+        stopped: called at the signal, since SIGKILL follows after 3 s; in a thread of its own, as
+            the one that was interrupted may hold a lock that the call needs.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: object) -> NoReturn:
+        thread = threading.Thread(target=stopped, daemon=True)
+        thread.start()
+        thread.join(_STOP_S)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

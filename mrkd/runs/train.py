@@ -1,12 +1,13 @@
-"""Fleet on Ray: one training for each category, within the cluster's resources.
+"""Fleet: one training for each category, within the executor's resources.
 
-A category is a Ray task in which Ray Train's local mode runs the loop, or one that waits for a
-group of workers; README.md gives the reasons. A category that is up to date is found by one small
-read and costs no task. The layout of a fleet's folder: `mrkd/training/fleet_store.py`.
+A category that is up to date is found by one small read, and nothing is started for it. The layout
+of a fleet's folder: `mrkd/training/fleet_store.py`.
 """
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Mapping, Sequence
 
 from mrkd import reports, storage
@@ -14,20 +15,27 @@ from mrkd.config import TrainConfig
 from mrkd.data.datasets import Sample
 from mrkd.nights.reviews.training_samples import load_samples
 from mrkd.run_summary import Summary, some_of
-from mrkd.runs.on_ray import cluster, status_actor, workers
-from mrkd.runs.on_ray.category_tasks import run_each
-from mrkd.runs.on_ray.cluster import Resources
-from mrkd.runs.on_ray.workers import TrainingTask
+from mrkd.runs.category_training import TrainingTask
+from mrkd.runs.executor import Executor, ExecutorChoice
 from mrkd.runs.progress import FleetProgress
 from mrkd.runs.recorded_run import RecordedRun, recorded_run
+from mrkd.runs.resources import Resources, fleet_resources, groups_at_once
 from mrkd.storage.thread_map import in_threads
-from mrkd.training.category import inputs_of_all, standing, steps_of, work_of
+from mrkd.training.category import (
+    inputs_of_all,
+    standing,
+    steps_of,
+    work_of,
+)
+from mrkd.training.cost_estimate import forecast
 from mrkd.training.fleet_store import Fleet
+
+log = logging.getLogger(__name__)
 
 Samples = Mapping[str, Sequence[Sample]]
 
 
-def run(config: TrainConfig) -> Summary:
+def run(config: TrainConfig, executor: ExecutorChoice) -> Summary:
     """Trains every category that is not up to date; one that fails does not end the others.
 
     The same call goes on where an earlier one ended. A signal (SIGTERM, SIGINT) ends this one with
@@ -44,17 +52,15 @@ def run(config: TrainConfig) -> Summary:
     # Refuses what would fail in every category: missing weights, a missing level.
     inputs = inputs_of_all(configs, samples)
     fleet = Fleet(config)
-    # Ray Train learns from the dashboard that a group's controller crashed, and frees its workers.
-    in_groups = config.fleet.workers_per_category > 1
+    size = config.fleet.workers_per_category
+    executor = executor.for_work(lambda: forecast(config).elapsed_s if size == 1 else math.inf)
     with (
         recorded_run("train", config.run, fleet.uri) as record,
-        cluster.connect(dashboard=in_groups),
+        executor.connected(in_groups=size > 1),
     ):
-        size, at_once = config.fleet.workers_per_category, None
-        resources = cluster.fleet_resources(config, len(samples) * size)
-        if in_groups:
-            # A group's workers are not part of the task that waits for them: Ray cannot count them.
-            at_once = cluster.groups_at_once(cluster.nodes(), resources, size)
+        resources = fleet_resources(executor.nodes, config, len(samples) * size)
+        if size > 1:
+            groups_at_once(executor.nodes, resources, size)  # refuses what can never be held
         # Categories that an earlier, forced start of this fleet has trained are done.
         fleet.records |= fleet.begin()
         if not config.fleet.force:
@@ -66,11 +72,9 @@ def run(config: TrainConfig) -> Summary:
         }
         # The largest first, so that a long one is not left alone at the end.
         todo = sorted(work, key=lambda name: (-work[name], name))
-        status = status_actor.start()
+        status = executor.new_status()
         tasks = {
-            name: TrainingTask(
-                config, name, samples[name], fleet.checkpoints_uri(name), resources, status
-            )
+            name: TrainingTask(config, name, samples[name], fleet.checkpoints_uri(name), status)
             for name in todo
         }
         progress = FleetProgress(
@@ -79,11 +83,12 @@ def run(config: TrainConfig) -> Summary:
             {name: steps_of(configs[name], samples[name]) for name in todo},
             num_up_to_date=len(fleet.records),
             status=status,
+            gauge=executor.gauge,
         )
         progress.every_s = config.fleet.progress_s
         try:
             with progress.published():
-                _train_each(fleet, tasks, resources, at_once, progress)
+                _train_each(fleet, executor, tasks, resources, progress)
         except KeyboardInterrupt:
             _store_stopped(fleet, todo, progress)
         return _close(fleet, record)
@@ -100,21 +105,19 @@ def _find_up_to_date(fleet: Fleet, inputs: Mapping[str, str]) -> None:
 
 def _train_each(
     fleet: Fleet,
+    executor: Executor,
     tasks: Mapping[str, TrainingTask],
     resources: Resources,
-    at_once: int | None,
     progress: FleetProgress,
 ) -> None:
     """Trains the categories, and stores the end of each at once."""
     options = fleet.config.fleet
-    attempts = run_each(
-        workers.train if at_once is None else workers.train_in_group,
-        {name: (task,) for name, task in tasks.items()},
-        resources if at_once is None else Resources(0.0),
+    attempts = executor.train_each(
+        tasks,
+        resources,
+        group_size=options.workers_per_category,
         max_failures=options.max_failures,
         backoff_s=options.backoff_s,
-        at_once=at_once,
-        environment=None if at_once is None else workers.group_environment(),
     )
     for attempt in attempts:
         name = attempt.category

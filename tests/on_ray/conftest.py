@@ -9,9 +9,8 @@ import pytest
 
 from mrkd.config import ArchiveConfig, RowsConfig, ScoreConfig
 from mrkd.run_summary import Summary
-from mrkd.runs import train
+from mrkd.runs import score, train
 from mrkd.runs.on_ray import cluster
-from mrkd.runs.score import run as score
 from tests.support.models import small_config
 from tests.support.parts import make_parts
 

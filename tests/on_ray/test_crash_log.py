@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mrkd.runs.score.crash_log import MAX_CRASHES, Crash, spans_left
+from mrkd.runs.shards.crash_log import MAX_CRASHES, Crash, spans_left
 
 URIS = [f"file:///archive/{n}.png" for n in range(8)]
 

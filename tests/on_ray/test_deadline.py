@@ -17,8 +17,8 @@ from mrkd.nights.manifest import open_night, read_manifests
 from mrkd.nights.night import Night
 from mrkd.reports import load_night_data
 from mrkd.reports.night.page import night_page
-from mrkd.runs.score import run as score
-from mrkd.runs.score.deadline import Deadline
+from mrkd.runs import score
+from mrkd.runs.shards.deadline import Deadline
 from mrkd.storage.schema import MAP_COLUMNS
 from tests.support.webhooks import webhook
 

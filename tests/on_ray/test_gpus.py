@@ -11,7 +11,7 @@ from tests.support.models import small_config
 SCRIPT = """
 import sys, ray
 from mrkd.config import ScoreConfig, TrainConfig
-from mrkd.runs.score import run as score
+from mrkd.runs import score
 from mrkd.runs import train
 
 verb, num_gpus, text = sys.argv[1:]

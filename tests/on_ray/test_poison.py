@@ -8,8 +8,8 @@ import pytest
 
 from mrkd import storage
 from mrkd.nights.manifest import open_night
-from mrkd.runs.score import run as score
-from mrkd.runs.score.crash_log import Crash
+from mrkd.runs import score
+from mrkd.runs.shards.crash_log import Crash
 from tests.support.night_runs import events
 from tests.support.poison.sitecustomize import DEADLY_RGB, MARKER
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from mrkd import storage
 from mrkd.config import ArchiveConfig
-from mrkd.runs.score.read_images import read_images
-from mrkd.runs.score.timings import Meter
+from mrkd.runs.shards.read_images import read_images
+from mrkd.runs.shards.timings import Meter
 
 
 def test_an_image_of_unknown_size_is_used_before_the_next_one_is_read(tmp_path):

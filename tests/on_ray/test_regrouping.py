@@ -10,12 +10,12 @@ from ray.exceptions import RayActorError
 
 from mrkd.config import PoolConfig
 from mrkd.nights.manifest import open_night
+from mrkd.runs import score
 from mrkd.runs.on_ray import cluster, status_actor
 from mrkd.runs.on_ray.cluster import Node, Pool, Resources
 from mrkd.runs.on_ray.score import resize_pool
 from mrkd.runs.on_ray.score.resize_pool import PoolWatch, resized_pool
 from mrkd.runs.on_ray.score.steps import SCORERS
-from mrkd.runs.score import run as score
 
 CPUS = [Node(2.0), Node(2.0)]
 GPUS = [Node(8.0, 2.0), Node(8.0, 2.0)]

@@ -12,7 +12,7 @@ from mrkd.runs.on_ray import cluster, status_actor
 from mrkd.runs.on_ray.cluster import Node, Resources
 from mrkd.runs.on_ray.score.passes import Committer, Readers, readers
 from mrkd.runs.on_ray.score.steps import Pass, Work
-from mrkd.runs.score.quarantine import Quarantine
+from mrkd.runs.shards.quarantine import Quarantine
 
 NUM_IMAGES = 24
 

@@ -9,7 +9,7 @@ import pytest
 from mrkd.errors import ArtefactError, ConfigError
 from mrkd.nights.manifest import open_night
 from mrkd.nights.night import Night
-from mrkd.runs.score import run as score
+from mrkd.runs import score
 from mrkd.storage.schema import read_map
 from tests.support.models import MODEL
 from tests.support.night_runs import command, environment, events

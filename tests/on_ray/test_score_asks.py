@@ -10,7 +10,7 @@ from mrkd import storage
 from mrkd.errors import ConfigError, GoldenError, NightError
 from mrkd.model.registry import promotions
 from mrkd.nights.manifest import open_night
-from mrkd.runs.score import run as score
+from mrkd.runs import score
 
 
 def put_golden(archive, folder, good, bad):

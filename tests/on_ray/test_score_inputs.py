@@ -12,7 +12,7 @@ from mrkd.errors import ConfigError
 from mrkd.nights import model_versions
 from mrkd.nights.manifest import open_night
 from mrkd.nights.night import Night
-from mrkd.runs.score import run as score
+from mrkd.runs import score
 from tests.support.night_runs import events
 
 NUM_IMAGES = 24

@@ -3,7 +3,7 @@
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from mrkd.runs.score.timings import Meter, Timings
+from mrkd.runs.shards.timings import Meter, Timings
 
 
 def test_both_together_add_seconds_and_requests_and_keep_the_highest_peak():

@@ -46,7 +46,7 @@ def test_importing_mrkd_or_its_command_line_loads_nothing_heavy():
 
 
 @pytest.mark.parametrize(
-    "module", ["mrkd.runs.on_ray.score.steps", "mrkd.runs.score.run", "mrkd.reports"]
+    "module", ["mrkd.runs.on_ray.score.steps", "mrkd.runs.score", "mrkd.reports"]
 )
 def test_whoever_only_reads_writes_or_tells_is_spared_the_import_of_torch(module):
     code = f"import sys, {module}; print('torch' in sys.modules)"

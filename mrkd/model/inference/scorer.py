@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -28,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 class Scorer:
-    """Scores batches of any category of a workspace; loads models as they come.
+    """Scores batches of any category of a workspace, for any thread; loads models as they come.
 
     Keeps the last used students and one teacher for all that share it. Its precision is asked for,
     never measured: two machines of one night could measure otherwise, and calibrations are made in
@@ -43,6 +44,7 @@ class Scorer:
         self.placement = device.choose(pool.device, pool.precision)
         log.info("scorer_start device=%s reason=%s", self.placement.device, self.placement.reason)
         self._workspace, self._pool = workspace, pool
+        self._lock = threading.Lock()
         self._models: OrderedDict[tuple[str, str, int], LoadedModel] = OrderedDict()
         # Weak: a teacher stays as long as a model in memory has it.
         self._teachers: WeakValueDictionary[str, Teacher] = WeakValueDictionary()
@@ -61,7 +63,8 @@ class Scorer:
         Raises:
             ArtefactError: the model or its calibration is damaged or missing.
         """
-        loaded = self._load(category, version, calibration)
+        with self._lock:
+            loaded = self._load(category, version, calibration)
         found = score_rows(
             loaded.model,
             loaded.calibration,

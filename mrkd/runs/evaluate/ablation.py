@@ -1,6 +1,6 @@
 """Ablation: trains and measures every variant of its tables on every category with every seed.
 
-Each run is a Ray task that trains as a fleet does, measures, and stores its figures; one that fails
+Each run trains as a fleet does, measures, and stores its figures; one that fails
 does not end the others. The same call goes on where an earlier one ended: measured runs are kept,
 and a training under way goes on from its checkpoint. The layout of the runs:
 `mrkd/evaluation/ablation/store.py`. Beside them:
@@ -30,18 +30,19 @@ from mrkd.run_summary import Summary
 from mrkd.runs import shared_features
 from mrkd.runs.evaluate import variant_run
 from mrkd.runs.evaluate.variant_run import VariantTask
-from mrkd.runs.on_ray import cluster
-from mrkd.runs.on_ray.category_tasks import run_each
+from mrkd.runs.executor import Executor, ExecutorChoice
 from mrkd.runs.recorded_run import RecordedRun, recorded_run
+from mrkd.runs.resources import fleet_resources
 from mrkd.storage import schema
 from mrkd.training.category import inputs_of_all
+from mrkd.training.cost_estimate import forecast
 
 log = logging.getLogger(__name__)
 
 Samples = Mapping[str, Sequence[Sample]]
 
 
-def run(config: EvalConfig) -> Summary:
+def run(config: EvalConfig, executor: ExecutorChoice) -> Summary:
     """Trains and measures the runs that have not ended, and writes the tables and the page.
 
     Raises:
@@ -61,12 +62,14 @@ def run(config: EvalConfig) -> Summary:
             {name: one.training(config, name, config.train.seed) for name in samples}, samples
         )
     study = Study(config)
+    times = len(fitted) * config.num_seeds
+    executor = executor.for_work(lambda: forecast(config.base(), times=times).elapsed_s)
     with (
         recorded_run("evaluate", config.run, study.uri) as record,
-        cluster.connect(),
-        shared_features.shared_folder(study.uri),
+        executor.connected(),
+        shared_features.shared_folder(executor, study.uri),
     ):
-        runs = _runs(config, study, fitted, samples)
+        runs = _runs(config, executor, study, fitted, samples)
         found = outcome(study, tables, runs)
         for name in ("metrics", "differences", "operating"):
             table = schema.to_parquet(getattr(found, name))
@@ -76,7 +79,11 @@ def run(config: EvalConfig) -> Summary:
 
 
 def _runs(
-    config: EvalConfig, study: Study, fitted: Mapping[str, Variant], samples: Samples
+    config: EvalConfig,
+    executor: Executor,
+    study: Study,
+    fitted: Mapping[str, Variant],
+    samples: Samples,
 ) -> list[Run]:
     """Every run, ended, in the order of the plan; those that had ended before are read."""
     seeds = range(config.train.seed, config.train.seed + config.num_seeds)
@@ -84,7 +91,7 @@ def _runs(
     ended: dict[str, Run] = {}
     tasks: dict[str, VariantTask] = {}
     num_runs = len(fitted) * len(samples) * config.num_seeds
-    resources = cluster.fleet_resources(config, num_runs)
+    resources = fleet_resources(executor.nodes, config, num_runs)
     # A category's runs follow each other, so that its shared features can then be removed.
     for category, of_category in samples.items():
         for seed in seeds:
@@ -102,12 +109,11 @@ def _runs(
                     one,
                     Run(key, category, seed, inputs),
                     of_category,
-                    resources,
                     shared_features.folder_of(study.uri, category),
                 )
     left = {name: sum(key.startswith(f"{name}/") for key in tasks) for name in samples}
     log.info("study_start runs=%d of=%d", len(tasks), len(tasks) + len(ended))
-    attempts = run_each(
+    attempts = executor.run_each(
         variant_run.work,
         {name: (task,) for name, task in tasks.items()},
         resources,
@@ -134,7 +140,7 @@ def _runs(
         )
         if not left[done.category]:
             folder = shared_features.folder_of(study.uri, done.category)
-            shared_features.forget(folder, wait_s=0)
+            executor.forget(folder, wait=False)
     return [ended[name] for name in planned]
 
 

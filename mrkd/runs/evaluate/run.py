@@ -1,4 +1,4 @@
-"""Evaluation of a workspace's champions on labelled images, one Ray task for each category.
+"""Evaluation of a workspace's champions on labelled images, category by category.
 
     evaluations/<run>/scores.parquet   one row an image (`evaluate_model.LABELLED`)
                       metrics.parquet  every figure with its interval (`schema.METRICS`)
@@ -14,7 +14,6 @@ A category that cannot be measured is stored with its reason.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -23,16 +22,15 @@ import pyarrow as pa
 from mrkd import reports, storage
 from mrkd.config import EvalConfig
 from mrkd.data import datasets
-from mrkd.data.datasets import Sample
 from mrkd.evaluation.evaluate_model import LABELLED, Evaluation, measure_category
 from mrkd.evaluation.threshold_rows import operating_rows, rare_rows
+from mrkd.nights.cost_estimate import scoring_seconds
 from mrkd.run_summary import Summary, now
 from mrkd.runs.evaluate import ablation
-from mrkd.runs.on_ray import cluster
-from mrkd.runs.on_ray.category_tasks import run_each
-from mrkd.runs.on_ray.cluster import Resources
+from mrkd.runs.executor import ExecutorChoice
 from mrkd.runs.recorded_run import recorded_run
-from mrkd.runs.score.run import check_roots
+from mrkd.runs.resources import worker_resources
+from mrkd.runs.score import check_roots
 from mrkd.storage import schema
 
 log = logging.getLogger(__name__)
@@ -50,7 +48,7 @@ _MAX_FAILURES = 1
 """Number of further starts of a category after its worker crashed."""
 
 
-def run(config: EvalConfig) -> Summary:
+def run(config: EvalConfig, executor: ExecutorChoice) -> Summary:
     """Measures every category; one that cannot be measured does not end the others.
 
     With a protocol the models are trained first: `ablation.run`.
@@ -62,24 +60,26 @@ def run(config: EvalConfig) -> Summary:
         StorageError: the workspace cannot be read or written.
     """
     if config.protocol != "champions":
-        return ablation.run(config)
+        return ablation.run(config, executor)
     samples = datasets.load(config.data)
     check_roots(config.workspace, config.data.root)
     folder = storage.join(config.workspace, "evaluations", config.run)
+    counts = {name: len(of_category) for name, of_category in samples.items()}
+    executor = executor.for_work(lambda: scoring_seconds(config, counts))
     measured: dict[str, Evaluation] = {}
     failed: dict[str, str] = {}
-    with recorded_run("evaluate", config.run, folder) as record, cluster.connect():
-        resources = cluster.worker_resources(
-            cluster.nodes(),
+    with recorded_run("evaluate", config.run, folder) as record, executor.connected():
+        resources = worker_resources(
+            executor.nodes,
             cpus=0,
             gpus=config.pool.gpus_per_scorer,
             device=config.pool.device,
             num_workers=len(samples),
         )
-        arguments = {
-            name: (config, name, of_category, resources) for name, of_category in samples.items()
-        }
-        for attempt in run_each(_measure, arguments, resources, max_failures=_MAX_FAILURES):
+        arguments = {name: (config, name, of_category) for name, of_category in samples.items()}
+        for attempt in executor.run_each(
+            measure_category, arguments, resources, max_failures=_MAX_FAILURES
+        ):
             if not attempt.error:
                 measured[attempt.category] = attempt.result
             elif attempt.last:
@@ -115,14 +115,6 @@ def run(config: EvalConfig) -> Summary:
                 ),
             ],
         )
-
-
-def _measure(
-    config: EvalConfig, category: str, samples: Sequence[Sample], resources: Resources
-) -> Evaluation:
-    """Measures one category, in a worker of the cluster."""
-    cluster.enter_worker(resources)
-    return measure_category(config, category, samples)
 
 
 def _store(

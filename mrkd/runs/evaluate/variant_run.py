@@ -15,9 +15,7 @@ from mrkd.errors import MrkdError, StorageError
 from mrkd.evaluation.ablation import Run, Study, Variant, images_of
 from mrkd.evaluation.evaluate_model import Evaluator, judge_of, measure
 from mrkd.model import artefact
-from mrkd.runs.on_ray import cluster
-from mrkd.runs.on_ray.category_tasks import one_line
-from mrkd.runs.on_ray.cluster import Resources
+from mrkd.runs.attempts import one_line
 from mrkd.storage import schema
 from mrkd.training.category import TrialHook, fit_nearest, train_category
 
@@ -36,7 +34,6 @@ class VariantTask:
     variant: Variant
     run: Run
     samples: Sequence[Sample]
-    resources: Resources
     features_folder: str
 
     @property
@@ -51,7 +48,6 @@ def work(task: VariantTask) -> Run:
     Raises:
         StorageError: storage is unreachable for now.
     """
-    cluster.enter_worker(task.resources)
     began, run = time.monotonic(), task.run
     figures = scores = None
     try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -66,6 +67,22 @@ class StatusActor:
     def in_hand(self) -> dict[str, int]:
         """The shards whose step is under way, with the number of its starts."""
         return {shard: self._begins[shard, step] for shard, step in self._in_hand}
+
+
+@dataclass(frozen=True)
+class ActorStatus:
+    """`executor.Status` of a status actor, which tasks carry to their workers."""
+
+    actor: Any
+
+    def report(self, name: str, row: Mapping[str, Any]) -> None:
+        """Adds values to the report of a name, without waiting."""
+        self.actor.report.remote(name, dict(row))
+
+    def reports(self) -> dict[str, dict[str, Any]]:
+        """The report of every name; empty where the actor has crashed."""
+        found: dict[str, dict[str, Any]] = ask(self.actor.reports.remote(), otherwise={})
+        return found
 
 
 def start() -> Any:

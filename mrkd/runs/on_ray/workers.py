@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import ray
 import ray.train
 from ray.train import ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
-from ray.train.v2.api.config import LoggingConfig, RunConfig
-from ray.train.v2.api.exceptions import TrainingFailedError
 from ray.util.metrics import Gauge
 
-from mrkd.config import TrainConfig
-from mrkd.data.datasets import Sample
 from mrkd.errors import MrkdError
-from mrkd.runs.on_ray import cluster
-from mrkd.runs.on_ray.cluster import Resources
-from mrkd.training.category import CategoryResult, assist, train_category
+from mrkd.runs.category_training import TrainingTask, train_one
+from mrkd.runs.on_ray import cluster, private
+from mrkd.runs.resources import Resources
+from mrkd.training.category import CategoryResult
 from mrkd.training.fit.process_group import ProcessGroup
-
-log = logging.getLogger(__name__)
 
 _GAUGES = {
     "loss": "Training loss of the last epoch.",
@@ -44,34 +37,22 @@ def group_environment() -> dict[str, str]:
     }
 
 
-@dataclass(frozen=True)
-class TrainingTask:
-    """One category to train, with the resources of each worker and the status actor's handle."""
-
-    config: TrainConfig
-    category: str
-    samples: Sequence[Sample]
-    checkpoints_uri: str
-    resources: Resources
-    status: Any
-
-
-def train(task: TrainingTask) -> CategoryResult:
+def train(task: TrainingTask, resources: Resources) -> CategoryResult:
     """Trains a category in this process, which is a task that holds the worker's resources."""
-    cluster.enter_worker(task.resources)
     # Local mode calls the loop in this very process, so its result needs no transport.
     results: list[CategoryResult | None] = []
 
     def loop() -> None:
-        results.append(_train(task, ProcessGroup()))
+        results.append(train_one(task, ProcessGroup(), _publisher(task, is_first=True)))
 
-    TorchTrainer(loop, scaling_config=ScalingConfig(num_workers=0, use_gpu=_on_gpu(task))).fit()
+    scaling = ScalingConfig(num_workers=0, use_gpu=_on_gpu(task, resources))
+    TorchTrainer(loop, scaling_config=scaling).fit()
     (result,) = results
     assert result
     return result
 
 
-def train_in_group(task: TrainingTask) -> CategoryResult:
+def train_in_group(task: TrainingTask, resources: Resources, size: int) -> CategoryResult:
     """Trains a category by a group of workers; this process, a task that holds nothing, waits.
 
     Raises:
@@ -80,71 +61,56 @@ def train_in_group(task: TrainingTask) -> CategoryResult:
     """
 
     def loop() -> Any:
-        cluster.enter_worker(task.resources)
-        return _train(task, ProcessGroup.current())
+        cluster.enter_worker(resources)
+        group = ProcessGroup.current()
+        return train_one(task, group, _publisher(task, is_first=group.rank == 0))
 
-    cluster.enter_worker(task.resources)
     # Typed by hand: the stubs of ray.train are those of its first version.
-    run_config: Any = RunConfig(
+    run_config: Any = private.RunConfig(
         name="ray_train",
         storage_path=task.checkpoints_uri,
-        logging_config=LoggingConfig(log_level="ERROR"),
+        logging_config=private.LoggingConfig(log_level="ERROR"),
     )
     trainer = TorchTrainer(
         loop,
         scaling_config=ScalingConfig(
-            num_workers=task.config.fleet.workers_per_category,
-            use_gpu=bool(task.resources.gpus),
-            resources_per_worker=task.resources.by_name,
+            num_workers=size,
+            use_gpu=bool(resources.gpus),
+            resources_per_worker=resources.by_name,
         ),
-        torch_config=TorchConfig(backend="nccl" if _on_gpu(task) else "gloo"),
+        torch_config=TorchConfig(backend="nccl" if _on_gpu(task, resources) else "gloo"),
         run_config=run_config,
     )
     try:
         fitted: Any = trainer.fit()
-    except TrainingFailedError as error:
+    except private.TrainingFailedError as error:
         raise _cause(error) from error
     result: CategoryResult = fitted.return_value
     return result
 
 
-def _cause(error: TrainingFailedError) -> BaseException:
+def _cause(error: private.TrainingFailedError) -> BaseException:
     """The exception that ended a group: a worker's own, else that the group was lost."""
-    failures = getattr(error, "worker_failures", {}).values()
-    # Ray Train wraps a worker's exception, and has no public access to it.
-    raised = [cause for one in failures if (cause := getattr(one, "_base_exc", None))]
+    raised = private.worker_exceptions(error)
     ours = [cause for cause in raised if isinstance(cause, MrkdError)]
     return (ours or raised or [RuntimeError(f"its group of workers was lost: {error}")])[0]
 
 
-def _train(task: TrainingTask, group: ProcessGroup) -> CategoryResult | None:
-    """One worker's share of a training; on the first worker the result of the category."""
-    is_first = group.rank == 0
-    gauges: dict[str, Gauge] = {}
-    if is_first:
-        task.status.report.remote(task.category, {})
-        for name, text in _GAUGES.items():
-            gauges[name] = Gauge(f"mrkd_training_{name}", text, ("run", "category"))
+def _publisher(task: TrainingTask, *, is_first: bool) -> Callable[[Mapping[str, Any]], None]:
+    """Publishes the figures of an epoch: to Ray Train, and by the first worker as gauges."""
+    texts = _GAUGES if is_first else {}
+    gauges = {
+        name: Gauge(f"mrkd_training_{name}", text, ("run", "category"))
+        for name, text in texts.items()
+    }
 
-    def report(row: Mapping[str, Any]) -> None:
-        if is_first:
-            figures = " ".join(f"{name}={value:.6g}" for name, value in row.items())
-            log.info("epoch_end category=%s %s", task.category, figures)
-            for name, gauge in gauges.items():
-                gauge.set(row[name], tags={"run": task.config.run, "category": task.category})
-            task.status.report.remote(task.category, dict(row))
+    def publish(row: Mapping[str, Any]) -> None:
+        for name, gauge in gauges.items():
+            gauge.set(row[name], tags={"run": task.config.run, "category": task.category})
         ray.train.report(dict(row))
 
-    work = train_category if is_first else assist
-    return work(
-        task.config,
-        task.category,
-        task.samples,
-        report=report,
-        checkpoints_uri=task.checkpoints_uri,
-        group=group,
-    )
+    return publish
 
 
-def _on_gpu(task: TrainingTask) -> bool:
-    return task.resources.gpus > 0 and task.config.train.device != "cpu"
+def _on_gpu(task: TrainingTask, resources: Resources) -> bool:
+    return resources.gpus > 0 and task.config.train.device != "cpu"

@@ -7,10 +7,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import ray
-
 from mrkd.errors import CategoryError
-from mrkd.runs.on_ray.category_tasks import run_each
+from mrkd.runs.executor import Executor
+from mrkd.runs.resources import Resources
 from mrkd.runs.tune import trial
 from mrkd.runs.tune.trial import TrialTask
 from mrkd.training.search import Trial, comparable, importances, key_of, objectives, ranked
@@ -66,7 +65,12 @@ class RefitResult:
         }
 
 
-def find(task: TrialTask, groups: Sequence[Sequence[str]]) -> list[RefitResult]:
+def find(
+    task: TrialTask,
+    groups: Sequence[Sequence[str]],
+    executor: Executor,
+    resources: Resources,
+) -> list[RefitResult]:
     """Trains the best of each group and the default with other seeds, and tests the winners.
 
     Raises:
@@ -88,7 +92,7 @@ def find(task: TrialTask, groups: Sequence[Sequence[str]]) -> list[RefitResult]:
         for key in keys
         for category in categories
     ]
-    refits = _train(task, wanted)
+    refits = _train(task, wanted, executor, resources)
     found = []
     for categories, keys in zip(groups, chosen, strict=True):
         mine = [one for one in refits if one.category in categories and one.key in keys]
@@ -96,7 +100,7 @@ def find(task: TrialTask, groups: Sequence[Sequence[str]]) -> list[RefitResult]:
         winner = best[0][0] if best else None
         own = values[winner] if winner else {}
         found.append(RefitResult(categories, best, own, winner))
-    tests, untested = _test(task, found, refits)
+    tests, untested = _test(task, found, refits, executor, resources)
     if untested and not tests:
         name, error = next(iter(untested.items()))
         raise CategoryError(f"category {name} cannot be tested: {error}")
@@ -106,7 +110,9 @@ def find(task: TrialTask, groups: Sequence[Sequence[str]]) -> list[RefitResult]:
     return found
 
 
-def _train(task: TrialTask, wanted: Sequence[Trial]) -> list[Trial]:
+def _train(
+    task: TrialTask, wanted: Sequence[Trial], executor: Executor, resources: Resources
+) -> list[Trial]:
     """The wanted trainings, ended; those that are stored are not repeated."""
     search, fleet = task.search, task.config.fleet
     stored = [search.get(one.category, one.key, one.seed) for one in wanted]
@@ -116,11 +122,11 @@ def _train(task: TrialTask, wanted: Sequence[Trial]) -> list[Trial]:
         for one, before in zip(wanted, stored, strict=True)
         if before is None or not before.has_ended
     }
-    shared = ray.put(task)
-    attempts = run_each(
+    attempts = executor.run_each(
         trial.try_one,
-        {name: (shared, one) for name, one in todo.items()},
-        task.resources,
+        {name: (one,) for name, one in todo.items()},
+        resources,
+        shared=task,
         max_failures=fleet.max_failures,
         backoff_s=fleet.backoff_s,
         at_once=task.config.search.trials_at_once or None,
@@ -129,9 +135,8 @@ def _train(task: TrialTask, wanted: Sequence[Trial]) -> list[Trial]:
         if not attempt.last:
             continue
         one = attempt.result or todo[attempt.category]
-        if attempt.cause:
-            trial.fail(one, attempt.cause)
-            one.error = attempt.error
+        if attempt.error:
+            trial.fail(one, attempt.error, out_of_memory=attempt.out_of_memory)
             search.put(one)
         ended.append(one)
         log.info(
@@ -141,14 +146,17 @@ def _train(task: TrialTask, wanted: Sequence[Trial]) -> list[Trial]:
 
 
 def _test(
-    task: TrialTask, found: Sequence[RefitResult], refits: Sequence[Trial]
+    task: TrialTask,
+    found: Sequence[RefitResult],
+    refits: Sequence[Trial],
+    executor: Executor,
+    resources: Resources,
 ) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
     """The tests of winners and default by category, and the reasons of those that failed."""
     search = task.search
     tests: dict[str, dict[str, Any]] = {}
     failed: dict[str, str] = {}
     arguments: dict[str, tuple[Any, ...]] = {}
-    shared = ray.put(task)
     for one in found:
         for name in one.categories if one.winner else ():
             if stored := search.get_test(name):
@@ -157,9 +165,13 @@ def _test(
             done = [t for t in refits if t.category == name and t.state == "done"]
             sides = {"winner": one.winner, "default": DEFAULT}
             models = {side: [t for t in done if t.key == key] for side, key in sides.items()}
-            arguments[name] = (shared, name, models)
-    for attempt in run_each(
-        trial.test, arguments, task.resources, max_failures=task.config.fleet.max_failures
+            arguments[name] = (name, models)
+    for attempt in executor.run_each(
+        trial.test,
+        arguments,
+        resources,
+        shared=task,
+        max_failures=task.config.fleet.max_failures,
     ):
         if attempt.last and attempt.error:
             failed[attempt.category] = attempt.error

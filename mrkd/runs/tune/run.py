@@ -1,25 +1,18 @@
-"""Search on Ray Tune: trials, refits of the best with other seeds, and a test of the winner.
+"""Search: trials, refits of the best with other seeds, and a test of the winner.
 
-A trial is `trial.try_all`, which trains by the fleet's own `train_category`; Tune draws the configs
-and, at rungs, ends trials. Results are kept by `mrkd/training/search/`, not by Tune: a search that
-was killed draws the same configs, and a trial that has ended answers at once.
+A trial is `trial.try_all`, which trains by the fleet's own `train_category`. Results are kept by
+`mrkd/training/search/`, not by the executor: a search that was killed draws the same configs, and a
+trial that has ended answers at once.
 """
 
 from __future__ import annotations
 
 import logging
-import os
-import tempfile
 import time
-import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
-
-from ray import tune
-from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
-from ray.tune.search.basic_variant import BasicVariantGenerator
+from functools import partial
 
 from mrkd import reports
 from mrkd.config import SearchConfig
@@ -28,27 +21,24 @@ from mrkd.errors import CategoryError, ConfigError
 from mrkd.nights.reviews.training_samples import load_samples
 from mrkd.run_summary import Summary
 from mrkd.runs import shared_features
-from mrkd.runs.on_ray import cluster
+from mrkd.runs.attempts import Attempt
+from mrkd.runs.executor import Executor, ExecutorChoice
 from mrkd.runs.recorded_run import RecordedRun, recorded_run
+from mrkd.runs.resources import Resources, fleet_resources
+from mrkd.runs.trials import Rungs, TrialPlan
 from mrkd.runs.tune import refit, trial
 from mrkd.runs.tune.refit import RefitResult
 from mrkd.runs.tune.trial import TrialTask
 from mrkd.training.category import inputs_of_all
+from mrkd.training.cost_estimate import forecast_search
 from mrkd.training.search import Search, Trial, spaces
+from mrkd.training.search.sampler import sampler_of
 from mrkd.training.search.spaces import Space
 
 log = logging.getLogger(__name__)
 
-_ENVIRONMENT = {
-    # Tune's own files of results, which are not needed.
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    # Tune would handle the signal that ends a search itself.
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    "RAY_AIR_NEW_OUTPUT": "0",
-}
 
-
-def run(config: SearchConfig) -> Summary:
+def run(config: SearchConfig, executor: ExecutorChoice) -> Summary:
     """Searches, and writes trials, page and `best.toml`; the same call goes on after an end.
 
     Raises:
@@ -63,19 +53,21 @@ def run(config: SearchConfig) -> Summary:
     spaces.check(space, config)
     _check(config, space, samples)
     search = Search(config)
+    executor = executor.for_work(lambda: forecast_search(config).elapsed_s)
     with (
         recorded_run("tune", config.run, search.uri) as record,
-        cluster.connect(),
-        shared_features.shared_folder(search.uri) as features_folder,
+        executor.connected(),
+        shared_features.shared_folder(executor, search.uri) as features_folder,
     ):
         options = config.search
-        resources = cluster.fleet_resources(config, options.trials_at_once or options.trials)
-        task = TrialTask(config, samples, resources, features_folder)
+        num_workers = options.trials_at_once or options.trials
+        resources = fleet_resources(executor.nodes, config, num_workers)
+        task = TrialTask(config, samples, features_folder)
         search.begin()
         groups = [list(samples)] if options.scope == "joint" else [[name] for name in samples]
         for group in groups:
-            _search(task, group, space)
-        found = refit.find(task, groups)
+            _search(task, group, space, executor, resources)
+        found = refit.find(task, groups, executor, resources)
         return _close(task, found, space, record)
 
 
@@ -98,7 +90,13 @@ def _check(config: SearchConfig, space: Space, samples: Mapping[str, Sequence[Sa
             raise ConfigError(f"category {name}: {error}") from error
 
 
-def _search(task: TrialTask, categories: Sequence[str], space: Space) -> None:
+def _search(
+    task: TrialTask,
+    categories: Sequence[str],
+    space: Space,
+    executor: Executor,
+    resources: Resources,
+) -> None:
     """The trials of categories that share a config, ended in the search's folder afterwards."""
     config, options, search = task.config, task.config.search, task.search
     seed, name = config.train.seed, "joint" if options.scope == "joint" else categories[0]
@@ -106,104 +104,53 @@ def _search(task: TrialTask, categories: Sequence[str], space: Space) -> None:
     num_of = Counter(one.key for one in mine)
     if sum(number == len(categories) for number in num_of.values()) >= options.trials:
         return
-    os.environ.update(_ENVIRONMENT)
-    # It warns of the files that are switched off above.
-    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    with_rungs = options.scheduler == "asha" and options.scope != "joint"
+    plan = TrialPlan(
+        sampler_of(options, space),
+        options.trials,
+        resources,
+        options.trials_at_once or None,
+        config.fleet.max_failures,
+        Rungs(options.grace_epochs, options.reduction) if with_rungs else None,
+        _Progress(name, options.trials),
+    )
     one = replace(task, samples={c: task.samples[c] for c in categories})
-    with tempfile.TemporaryDirectory(prefix="mrkd-tune-") as folder, warnings.catch_warnings():
-        # Optuna warns of choices that are lists, which it keeps unchanged.
-        warnings.simplefilter("ignore", UserWarning)
-        tuner = tune.Tuner(
-            tune.with_resources(tune.with_parameters(_trainable, task=one), one.resources.by_name),
-            param_space=dict(space),
-            tune_config=tune.TuneConfig(
-                metric="objective",
-                mode="max",
-                num_samples=options.trials,
-                search_alg=_searcher(config),
-                scheduler=_scheduler(config),
-                max_concurrent_trials=options.trials_at_once or None,
-            ),
-            run_config=tune.RunConfig(
-                name="search",
-                storage_path=folder,
-                verbose=0,
-                failure_config=tune.FailureConfig(max_failures=config.fleet.max_failures),
-                callbacks=[_Progress(name, options.trials)],
-            ),
-        )
-        grid = tuner.fit()
-    for result in (grid[number] for number in range(len(grid))):
+    for attempt in executor.run_trials(plan, partial(_trainable, one)):
         for category in categories:
-            end_trial(search, Trial(category, dict(result.config or {}), seed), result.error)
+            end_trial(search, Trial(category, attempt.result, seed), attempt)
 
 
-def _trainable(values: Mapping[str, Any], task: TrialTask) -> None:
-    trial.try_all(task, values, task.config.train.seed, lambda row: tune.report(dict(row)))
+def _trainable(task: TrialTask, values: Mapping[str, object], report: trial.Tell) -> None:
+    trial.try_all(task, values, task.config.train.seed, report)
 
 
-def end_trial(search: Search, begun: Trial, error: BaseException | str | None) -> None:
+def end_trial(search: Search, begun: Trial, end: Attempt) -> None:
     """Ends a trial that did not end by itself: an error ended its process, or a rung the trial."""
     stored = search.get(begun.category, begun.key, begun.seed) or begun
     if stored.has_ended:
         return
     stored.state = "pruned"
-    if error is not None:
-        trial.fail(stored, error)
+    if end.error:
+        trial.fail(stored, end.error, out_of_memory=end.out_of_memory)
     search.put(stored)
 
 
-def _searcher(config: SearchConfig) -> Any:
-    options = config.search
-    if options.searcher == "random":
-        return BasicVariantGenerator(random_state=options.seed)
-    try:
-        import optuna
-    except ImportError as error:
-        raise ConfigError(
-            "search.searcher is tpe, which Optuna draws: pip install 'mrkd[tune]', or set random"
-        ) from error
-    from ray.tune.search.optuna import OptunaSearch
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return OptunaSearch(seed=options.seed)
-
-
-def _scheduler(config: SearchConfig) -> Any:
-    options = config.search
-    if options.scheduler == "none" or options.scope == "joint":
-        return FIFOScheduler()  # type: ignore[no-untyped-call]
-    return ASHAScheduler(
-        time_attr="epoch",
-        max_t=10**6,  # a training ends by itself
-        grace_period=options.grace_epochs,
-        reduction_factor=options.reduction,
-    )
-
-
-class _Progress(tune.Callback):
+class _Progress:
     """A line whenever a trial ends."""
 
     def __init__(self, name: str, total: int) -> None:
         self._name, self._total = name, total
         self._ended, self._best, self._began = 0, 0.0, time.monotonic()
 
-    def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        """Counts a trial that came to its end, or was ended at a rung."""
-        self._best = max(self._best, float((trial.last_result or {}).get("objective", 0.0)))
-        self.on_trial_error(iteration, trials, trial)
-
-    def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        """Counts a trial whose process crashed for the last time."""
-        self._ended += 1
-        eta_s = (time.monotonic() - self._began) * (self._total / self._ended - 1)
+    def __call__(self, objective: float) -> None:
+        self._ended, self._best = self._ended + 1, max(self._best, objective)
         log.info(
             "search group=%s trials=%d of=%d best=%.4f eta=%.0fs",
             self._name,
             self._ended,
             self._total,
             self._best,
-            eta_s,
+            (time.monotonic() - self._began) * (self._total / self._ended - 1),
         )
 
 

@@ -12,7 +12,6 @@ from hashlib import sha256
 from typing import Any
 
 import torch
-from ray.exceptions import OutOfMemoryError
 
 from mrkd.config import SearchConfig
 from mrkd.data import datasets
@@ -23,8 +22,7 @@ from mrkd.evaluation.metrics import Metric
 from mrkd.model import artefact, device
 from mrkd.model.artefact import save_load
 from mrkd.model.detector import Detector
-from mrkd.runs.on_ray import cluster
-from mrkd.runs.on_ray.cluster import Resources
+from mrkd.runs.attempts import one_line
 from mrkd.storage.thread_map import in_threads
 from mrkd.training.category import TrialHook, good_samples, train_category
 from mrkd.training.search import Search, Trial
@@ -43,13 +41,11 @@ Tell = Callable[[Mapping[str, Any]], None]
 
 _TEST_SEED = 2
 """Seed of the synthetic defects of the test, without labels: others than in trials."""
-_LOW_MEMORY = "due to the node running low on memory"
-"""Part of Ray's message about a worker that it has ended for its node's memory."""
 
 
 @dataclass(frozen=True)
 class TrialTask:
-    """Input of every training of a search: the samples of each category, a worker's resources.
+    """Input of every training of a search: the samples of each category.
 
     Args:
         features_folder: folder, on each machine, where trainings share their teachers' features.
@@ -57,7 +53,6 @@ class TrialTask:
 
     config: SearchConfig
     samples: Mapping[str, Sequence[Sample]]
-    resources: Resources
     features_folder: str
 
     @property
@@ -84,7 +79,6 @@ def try_all(task: TrialTask, values: Mapping[str, Any], seed: int, tell: Tell) -
 
 def try_one(task: TrialTask, trial: Trial, tell: Tell = lambda row: None) -> Trial:
     """One training, or its stored result; a failure that a user can mend is a result too."""
-    cluster.enter_worker(task.resources)
     search = task.search
     stored = search.get(trial.category, trial.key, trial.seed)
     # Rungs of before a search was killed are reported again: searcher and scheduler need them.
@@ -127,23 +121,18 @@ def try_one(task: TrialTask, trial: Trial, tell: Tell = lambda row: None) -> Tri
         trial.state, trial.marks = "done", dict(result.marks)
         trial.version, trial.model_bytes = result.version, result.model_bytes
     except (MrkdError, torch.OutOfMemoryError) as error:
-        fail(trial, error)
+        short = isinstance(error, MemoryShortError | torch.OutOfMemoryError)
+        fail(trial, error, out_of_memory=short)
     trial.seconds = before_s + time.monotonic() - began
     search.put(trial)
     tell(_last(trial))
     return trial
 
 
-def fail(trial: Trial, error: BaseException | str) -> None:
-    """Ends a trial by an error: `out_of_memory` where that was the reason, else `failed`.
-
-    The error may be a text: Ray Tune keeps nothing else of one that is not a task's or an actor's.
-    """
-    cause = getattr(error, "cause", None) or error
-    kinds = MemoryShortError | torch.OutOfMemoryError | OutOfMemoryError
-    is_short = isinstance(cause, kinds) or (isinstance(error, str) and _LOW_MEMORY in error)
-    trial.state = "out_of_memory" if is_short else "failed"
-    trial.error = " ".join(str(error).split())[-500:]
+def fail(trial: Trial, error: object, *, out_of_memory: bool) -> None:
+    """Ends a trial by an error: `out_of_memory` where that was the reason, else `failed`."""
+    trial.state = "out_of_memory" if out_of_memory else "failed"
+    trial.error = one_line(error)[-500:]
 
 
 def _finite(value: Any) -> Any:
@@ -225,7 +214,6 @@ def test(task: TrialTask, category: str, trials: Mapping[str, Sequence[Trial]]) 
         Plain values: of each its image AUROC as a mean over its seeds with a 95 % interval over
         images, AUPRO, false-call rate; and the difference of the two, on the same images.
     """
-    cluster.enter_worker(task.resources)
     samples = task.samples[category]
     found: dict[str, Any] = {"by": by(task.config, samples)}
     scores: dict[str, list[tuple[float, ...]]] = {}

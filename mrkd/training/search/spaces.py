@@ -5,17 +5,17 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import pkgutil
-import random
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ray.tune.search.sample import Categorical, Domain
+import numpy as np
 
 from mrkd.config import SearchConfig
 from mrkd.config.toml import nearest
 from mrkd.errors import ConfigError
+from mrkd.training.search.space import Choice, Domain, Range, domain_of
 
 Space = Mapping[str, Domain]
 
@@ -36,7 +36,7 @@ def load(name: str) -> Space:
     """A space by its name, or by the path of a Python file.
 
     Raises:
-        ConfigError: it does not exist, or is not a mapping of keys to `ray.tune` domains.
+        ConfigError: it does not exist, or is not a mapping of keys to domains.
     """
     known = names()
     if name.endswith(".py"):
@@ -50,13 +50,16 @@ def load(name: str) -> Space:
     space = getattr(module, "SPACE", None)
     if not isinstance(space, Mapping) or not space:
         raise ConfigError(f"search.space {name!r} has no SPACE, a mapping of keys to domains")
-    for key, domain in space.items():
-        if not isinstance(domain, Domain):
+    found: dict[str, Domain] = {}
+    for key, value in space.items():
+        domain = domain_of(value)
+        if domain is None:
             raise ConfigError(
-                f"search.space {name!r}: {key} is {domain!r}, not a domain: use tune.choice, "
-                "tune.uniform or another of ray.tune"
+                f"search.space {name!r}: {key} is {value!r}, not a domain: use choice, uniform, "
+                "loguniform or randint of mrkd.training.search.space, or one of ray.tune"
             )
-    return space
+        found[key] = domain
+    return found
 
 
 def check(space: Space, config: SearchConfig) -> None:
@@ -87,45 +90,29 @@ def check(space: Space, config: SearchConfig) -> None:
 
 def described(space: Space) -> dict[str, str]:
     """Each key of a space with its domain in words."""
-    return {key: _words(domain) for key, domain in space.items()}
+    return {key: str(domain) for key, domain in space.items()}
 
 
 def log_keys(space: Space) -> list[str]:
     """Keys that are drawn on a log scale."""
-    return [key for key, domain in space.items() if _is_log(domain)]
+    return [key for key, domain in space.items() if isinstance(domain, Range) and domain.log]
 
 
 def choices(space: Space, key: str) -> list[Any]:
     """The choices of a key; empty where it is a range, or not in the space."""
     domain = space.get(key)
-    return list(domain.categories) if isinstance(domain, Categorical) else []
+    return list(domain.values) if isinstance(domain, Choice) else []
 
 
 def _edges(domain: Domain) -> Iterator[Any]:
     """Values that a config must take: every choice; the ends of a range and some between."""
-    if isinstance(domain, Categorical):
-        yield from domain.categories
+    if isinstance(domain, Choice):
+        yield from domain.values
         return
-    lower = getattr(domain, "lower", None)
-    if lower is not None:
-        yield lower
-    rng = random.Random(0)
-    yield from (domain.sample(random_state=rng.randrange(2**31)) for _ in range(_DRAWS))
-
-
-def _words(domain: Domain) -> str:
-    if isinstance(domain, Categorical):
-        return " | ".join(map(str, domain.categories))
-    lower, upper = getattr(domain, "lower", None), getattr(domain, "upper", None)
-    if lower is None or upper is None:
-        return "drawn by a function"
-    return f"{lower:g} to {upper:g}" + (", log" if _is_log(domain) else "")
-
-
-def _is_log(domain: Domain) -> bool:
-    sampler = domain.get_sampler()  # type: ignore[no-untyped-call]
-    sampler = getattr(sampler, "sampler", sampler)  # inside one that rounds
-    return type(sampler).__name__.strip("_").startswith("Log")
+    if isinstance(domain, Range):
+        yield domain.low
+    rng = np.random.default_rng(0)
+    yield from (domain.draw(rng) for _ in range(_DRAWS))
 
 
 def _file(path: str) -> ModuleType:

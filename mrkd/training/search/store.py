@@ -33,7 +33,15 @@ from mrkd.training.search.trial import Trial
 SEARCH_VERSION = 1
 
 _WORK = ("models", "teachers", "checkpoints")
-_FREE = ("workspace", "fleet.", "price.", "search.trials", "search.refit", "train.device")
+_FREE = (
+    "workspace",
+    "executor",
+    "fleet.",
+    "price.",
+    "search.trials",
+    "search.refit",
+    "train.device",
+)
 """Beginnings of keys that may change between two starts: they change no trial."""
 
 TRIALS = pa.schema(

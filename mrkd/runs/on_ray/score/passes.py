@@ -1,22 +1,17 @@
-"""Passes over the shards of a night's revision on Ray, until all are committed.
+"""Passes over the shards of a night on Ray Data.
 
     todo -> read and decode (tasks) -> score (actors) -> commit (tasks) -> its counts
 
-A shard is one row, and so one block, from end to end. An error that a user can mend ends its shard,
-not the pipeline. Shards that are not committed are tried again by the next pass;
-`pool.max_shard_attempts` passes in a row that commit nothing end the run. A shard that crashes
-processes leaves the pipeline and is scored in `quarantine`, which finds the image.
+A shard is one row, and so one block, from end to end.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -24,24 +19,21 @@ import ray.data
 from ray.data import ActorPoolStrategy, DataContext, Dataset, ExecutionResources, TaskPoolStrategy
 from ray.exceptions import RayError
 from ray.util.annotations import RayDeprecationWarning
+from ray.util.metrics import Gauge
 
 from mrkd.config import ScoreConfig
-from mrkd.errors import MrkdError, NightError, StorageError
 from mrkd.nights.night import Night
 from mrkd.nights.shards import Shard, most_pixels
-from mrkd.runs.on_ray import cluster, status_actor
-from mrkd.runs.on_ray.cluster import READER_CPUS, Node, Pool
+from mrkd.runs.on_ray import cluster, private, status_actor
 from mrkd.runs.on_ray.score import object_rows, steps
 from mrkd.runs.on_ray.score.resize_pool import PoolWatch, resized_pool
-from mrkd.runs.on_ray.score.steps import Pass, Work
-from mrkd.runs.progress import NightProgress
-from mrkd.runs.score.crash_log import crashed_shards
-from mrkd.runs.score.deadline import Deadline, deadline_of
-from mrkd.runs.score.quarantine import Quarantine
-from mrkd.runs.score.timings import Timings
+from mrkd.runs.on_ray.score.spans import score_span
+from mrkd.runs.on_ray.score.steps import Pass
+from mrkd.runs.resources import READER_CPUS, Node, Pool
+from mrkd.runs.shards.committer import Committer, ProcessDiedError
+from mrkd.runs.shards.quarantine import SpanCrash
+from mrkd.runs.shards.shard_work import Work
 from mrkd.storage.lease import Lease
-
-log = logging.getLogger(__name__)
 
 _ONE_ROW: dict[str, Any] = {"batch_size": 1, "batch_format": "pyarrow"}
 _RETRIES = steps.MAX_STEP_CRASHES
@@ -55,160 +47,65 @@ _MIN_AHEAD = 64 * 2**20
 """Bytes of the object store that any pass may fill."""
 
 
-@dataclass
-class Done:
-    """The work of one start: committed rows, seconds and number of passes, workers' timings."""
-
-    images: int = 0
-    seconds: float = 0.0
-    passes: int = 0
-    took: Timings = field(default_factory=Timings)
-
-
-class Committer:
-    """Commits the shards of a night's revisions, and checks the night's lease after each.
-
-    Attributes:
-        done: work of this start so far.
-    """
+class RayCommitter(Committer):
+    """Commits shards by a pipeline of Ray Data, made anew for the nodes of each pass."""
 
     def __init__(
-        self, night: Night, config: ScoreConfig, pool: Pool, found: Sequence[Node], lease: Lease
+        self, night: Night, config: ScoreConfig, lease: Lease, pool: Pool, found: Sequence[Node]
     ) -> None:
-        self._night, self._config, self._lease = night, config, lease
+        super().__init__(night, config, lease, Gauge)
         self._status = status_actor.start()
         self._resize(pool, found)
-        self._counted: set[str] = set()
-        self.done = Done()
 
     def _resize(self, pool: Pool, found: Sequence[Node]) -> None:
         """Sets the scorers and readers of the next passes."""
-        self._pool, self._watch = pool, PoolWatch(pool, self._status)
-        self._readers = readers(found, self._config.pool.gets_per_node)
+        self.nodes, self._pool, self._watch = found, pool, PoolWatch(pool, self._status)
+        self._readers = readers(found, self.config.pool.gets_per_node)
         free = sum(node.cpus for node in found) - pool.size * pool.each.cpus
         # Each reader has a shard in hand; each scorer one, and another in its queue.
         self._in_flight = max(1, math.floor(free / READER_CPUS)) + 2 * pool.size
 
-    def commit_all(self, shards: Sequence[Shard]) -> None:
-        """Commits the shards left of one revision, or raises the error of one that failed."""
-        began, idle = time.monotonic(), 0
-        most = self._config.pool.max_shard_attempts
-        num_images = sum(len(shard.rows) for shard in shards)
-        try:
-            with self._progress(shards[0].revision, num_images).published() as progress:
-                while shards:
-                    failure = self._pass(shards, progress, last=idle + 1 >= most)
-                    if failure and not isinstance(failure, StorageError | _ProcessDied):
-                        raise failure
-                    left = self._night.todo(shards[0].revision)
-                    self._count_unreported(shards, left, progress)
-                    idle = idle + 1 if len(left) == len(shards) else 0
-                    if left and idle >= most:
-                        raise failure or NightError(f"{len(left)} shards could not be committed")
-                    if left:
-                        log.warning("again shards=%d idle=%d reason=%s", len(left), idle, failure)
-                        time.sleep(min(60, 2**idle))
-                    shards = left
-        finally:
-            self.done.seconds += time.monotonic() - began
+    def checks(self) -> list[Callable[[], None]]:
+        """The watch over the nodes of the pass."""
+        return [lambda: self._watch.look()]
 
-    def _progress(self, revision: int, num_images: int) -> NightProgress:
-        at = deadline_of(self._night, self._config, revision)
-        drop_maps = partial(self._status.report.remote, steps.NO_MAPS, {"late": True})
-        progress = NightProgress(self._night.run, num_images)
-        progress.checks.append(lambda: self._watch.look())
-        if at:
-            deadline = Deadline(self._night, self._config, at, drop_maps)
-            progress.every_s = deadline.every_s
-            progress.checks.append(lambda: deadline.look(progress.left, progress.images_per_s))
-        return progress
+    def drop_maps(self) -> None:
+        """Tells the scorers to store no maps from now on."""
+        self._status.report.remote(steps.NO_MAPS, {"late": True})
 
-    def _pass(
-        self, shards: Sequence[Shard], progress: NightProgress, *, last: bool
-    ) -> MrkdError | None:
-        """One pass; its failure, if any, preferably one that the next pass would not mend."""
-        self.done.passes += 1
+    def begin_pass(self, *, last: bool) -> int:
+        """Makes the pool for the nodes that there are now."""
         found = cluster.nodes()
-        pool = resized_pool(self._pool, found, self._config.pool)
-        self._resize(pool, found)
-        settings = Pass(self._config, pool.each, self._status, self._readers.threads, last)
-        failures: list[MrkdError] = []
-        known = crashed_shards(self._night)
-        apart = [Work(shard) for shard in shards if shard.id in known]
-        left = {shard.id: shard for shard in shards if shard.id not in known}
+        self._resize(resized_pool(self._pool, found, self.config.pool), found)
+        self._settings = Pass(
+            self.config, self._pool.each, self._status, self._readers.threads, last
+        )
+        return self._pool.size
 
-        def take(work: Work) -> None:
-            self._lease.check()
-            self.done.took += work.took
-            if work.counts:
-                self._count(work.shard, work.counts, progress)
-            left.pop(work.shard.id, None)
-            if work.failure is not None:
-                failures.append(work.failure)
-            elif work.crashes:
-                apart.append(work)
-
-        try:
-            for work in self._together(list(left.values()), settings):
-                take(work)
-        except RayError as error:
-            if self._watch.has_shrunk:
-                return None
-            reason = " ".join(str(error).split())[:300]
-            failures.append(
-                _ProcessDied(
-                    f"a process of the pipeline died, or failed ({reason}): start the run again; "
-                    "committed rows are kept"
-                )
-            )
-            log.warning("pass_ended left=%d reason=%s", len(left), reason)
-            apart += map(Work, self._suspects(list(left.values())))
-        for work in self._apart(apart, settings):
-            take(work)
-        for mendable in (StorageError | _ProcessDied, StorageError):
-            for failure in failures:
-                if not isinstance(failure, mendable):
-                    return failure
-        return failures[0] if failures else None
-
-    def _count(self, shard: Shard, counts: Mapping[str, int], progress: NightProgress) -> None:
-        """Counts a committed shard."""
-        self._counted.add(shard.id)
-        self.done.images += sum(counts.values())
-        progress.add(counts)
-
-    def _count_unreported(
-        self, shards: Sequence[Shard], left: Sequence[Shard], progress: NightProgress
-    ) -> None:
-        """Counts the committed shards that a pass did not return, as it broke off."""
-        uncounted = {shard.id for shard in shards} - {shard.id for shard in left} - self._counted
-        for shard in shards:
-            if shard.id in uncounted:
-                self._count(shard, self._night.counts(shard), progress)
-
-    def _together(self, shards: Sequence[Shard], settings: Pass) -> Iterator[Work]:
-        """The shards from the pipeline, in any order; those that crash processes unchanged."""
-        if not shards:
-            return
+    def together(self, shards: Sequence[Shard]) -> Iterator[Work]:
+        """The shards from the pipeline; a pass whose pool had to shrink ends early."""
         status_actor.ask(self._status.clear_steps.remote(), otherwise=None)
         try:
-            for row in self._pipeline(shards, settings).iter_batches(**_ONE_ROW):
+            for row in self._pipeline(shards, self._settings).iter_batches(**_ONE_ROW):
                 yield object_rows.unpack(row)
+        except RayError as error:
+            if self._watch.has_shrunk:
+                return
+            reason = " ".join(str(error).split())[:300]
+            raise ProcessDiedError(
+                f"a process of the pipeline died, or failed ({reason}): start the run again; "
+                "committed rows are kept"
+            ) from error
         finally:
             # An actor lives as long as anything holds its handle.
             self._status.forget.remote(steps.SCORERS)
 
-    def _apart(self, works: Sequence[Work], settings: Pass) -> Iterator[Work]:
-        """The shards from the quarantine, as many at once as there are scorers, in order."""
-        quarantine = Quarantine(self._night, settings)
-        with ThreadPoolExecutor(self._pool.size) as threads:
-            try:
-                yield from threads.map(quarantine, works)
-            finally:
-                threads.shutdown(cancel_futures=True)
+    def score_span(self, part: Shard) -> Work | SpanCrash:
+        """A part of a shard in a process of its own."""
+        return score_span(part, self._settings)
 
-    def _suspects(self, shards: Sequence[Shard]) -> Sequence[Shard]:
-        """The shards, of those that did not come back, that most likely caused the crash."""
+    def suspects(self, shards: Sequence[Shard]) -> Sequence[Shard]:
+        """The shards whose step was begun most often, by the status actor."""
         in_hand: dict[str, int] = status_actor.ask(self._status.in_hand.remote(), otherwise={})
         most = max((in_hand.get(shard.id, 0) for shard in shards), default=0)
         if not most:
@@ -220,12 +117,12 @@ class Committer:
         context = DataContext.get_current()
         context.enable_progress_bars = context.print_on_execution_start = False
         # Unbounded, readers fill a third of the machine's memory with shards for later.
-        ahead = max(_MIN_AHEAD, self._in_flight * most_pixels(shards, self._config.rows))
+        ahead = max(_MIN_AHEAD, self._in_flight * most_pixels(shards, self.config.rows))
         limits = ExecutionResources.for_limits(object_store_memory=ahead)
         context.execution_options.resource_limits = limits
         logging.getLogger("ray.data").setLevel(logging.WARNING)
         # It warns that its bars are off.
-        logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
+        logging.getLogger(private.DATA_PROGRESS_LOGGER).setLevel(logging.ERROR)
         at_once, scorer = self._readers.at_once, settings.scorer
         bound = TaskPoolStrategy(min(at_once, len(shards))) if at_once else None
         with warnings.catch_warnings():
@@ -257,10 +154,6 @@ class Committer:
                     **_ONE_ROW,
                 )
             )
-
-
-class _ProcessDied(NightError):
-    """Shards are left because a process crashed on one of them, or was lost with its machine."""
 
 
 @dataclass(frozen=True)

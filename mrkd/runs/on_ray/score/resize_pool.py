@@ -20,8 +20,8 @@ from ray.exceptions import RayError
 from mrkd.config import PoolConfig
 from mrkd.errors import ConfigError
 from mrkd.runs.on_ray import cluster, status_actor
-from mrkd.runs.on_ray.cluster import Node, Pool
 from mrkd.runs.on_ray.score.steps import SCORERS
+from mrkd.runs.resources import Node, Pool, scorer_pool, scorer_room
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ def resized_pool(before: Pool, found: Sequence[Node], config: PoolConfig) -> Poo
     CPUs never replace GPUs: the rows would differ.
     """
     try:
-        pool = cluster.scorer_pool(found, config)
+        pool = scorer_pool(found, config)
     except ConfigError as error:
         log.warning("no_room reason=%s", error)
         return before
@@ -60,7 +60,7 @@ class PoolWatch:
     def look(self) -> None:
         """Checks the nodes; called at intervals."""
         try:
-            room = cluster.scorer_room(cluster.nodes(), self._pool.each)
+            room = scorer_room(cluster.nodes(), self._pool.each)
         except RayError as error:
             log.warning("nodes_unknown reason=%s", " ".join(str(error).split())[:200])
             return

@@ -15,7 +15,7 @@ from mrkd.errors import StorageError
 from mrkd.model import artefact
 from mrkd.nights import archive
 from mrkd.nights.archive import MemberSpan
-from mrkd.runs.score.timings import Meter
+from mrkd.runs.shards.timings import Meter
 from mrkd.storage import Fetched
 
 T = TypeVar("T")

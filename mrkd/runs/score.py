@@ -1,6 +1,6 @@
-"""Night on Ray: an archive of images to rows in Parquet, each image exactly once.
+"""Night: an archive of images to rows in Parquet, each image exactly once.
 
-Plan, commit and close are in `mrkd.nights.night`; the scoring of a revision on Ray is in `passes`:
+Plan, commit and close are in `mrkd.nights.night`; the scoring of a revision is in `committer`:
 
     for each revision that is not closed, then for the new images:
         todo -> the golden set -> passes of the pipeline -> manifest
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -22,16 +23,18 @@ from mrkd.config.toml import nearest
 from mrkd.errors import ArtefactError, ConfigError, MrkdError, StoppedError, StorageError
 from mrkd.model import artefact
 from mrkd.nights import alerts, archive, model_versions, part_verdicts, reference_parts
+from mrkd.nights.cost_estimate import scoring_seconds
 from mrkd.nights.manifest import Manifest, count_rows, unopened
 from mrkd.nights.night import Night
 from mrkd.nights.shards import Pin
 from mrkd.run_summary import Summary, now, some_of
-from mrkd.runs.on_ray import cluster
-from mrkd.runs.on_ray.cluster import Node
-from mrkd.runs.on_ray.score.passes import Committer, Done
+from mrkd.runs.choice import Auto
+from mrkd.runs.executor import ExecutorChoice
 from mrkd.runs.recorded_run import STATES, RecordedRun, recorded_run
-from mrkd.runs.score.deadline import deadline_of
-from mrkd.runs.score.timings import Meter, add_start
+from mrkd.runs.resources import scorer_pool
+from mrkd.runs.shards.committer import Committer, Done
+from mrkd.runs.shards.deadline import deadline_of
+from mrkd.runs.shards.timings import Meter, add_start
 from mrkd.storage.lease import Lease
 from mrkd.storage.schema import ERROR_KINDS
 from mrkd.storage.thread_map import in_threads
@@ -39,7 +42,7 @@ from mrkd.storage.thread_map import in_threads
 log = logging.getLogger(__name__)
 
 
-def run(config: ScoreConfig) -> Summary:
+def run(config: ScoreConfig, executor: ExecutorChoice) -> Summary:
     """Scores the archive's images that the night lacks, by the champions of the workspace.
 
     A signal (SIGTERM, SIGINT) ends it with a summary.
@@ -57,14 +60,14 @@ def run(config: ScoreConfig) -> Summary:
     night = Night(config.workspace, config.run)
     with night.lease() as lease, recorded_run("score", config.run, night.uri, lease) as record:
         with ExitStack() as stack:
-            start = _Start(night, config, versions, lease, stack)
+            start = _Start(night, config, executor, versions, lease, stack)
             stack.callback(start.store)
             manifests = start.close_all()
         uris, num_alerts, reasons = _report(night, config)
         return _end(record, night, manifests, config, uris, num_alerts, start.problems + reasons)
 
 
-def run_late(first: Summary, nights: Sequence[ScoreConfig]) -> Summary:
+def run_late(first: Summary, nights: Sequence[ScoreConfig], executor: ExecutorChoice) -> Summary:
     """Scores the images that came late for earlier days, each day as a revision of its own night.
 
     A day without an archive is skipped. One that fails does not end the others. Returns the summary
@@ -79,7 +82,7 @@ def run_late(first: Summary, nights: Sequence[ScoreConfig]) -> Summary:
         if not storage.exists(config.archive.manifest or config.archive.uri):
             continue
         try:
-            late = run(config)
+            late = run(config, executor)
         except StoppedError:
             raise
         except MrkdError as error:
@@ -124,6 +127,7 @@ class _Start:
 
     _night: Night
     _config: ScoreConfig
+    _executor: ExecutorChoice
     _versions: Mapping[str, str]
     _lease: Lease
     _stack: ExitStack
@@ -132,13 +136,13 @@ class _Start:
     _started_at: str = field(default_factory=now)
     _committer: Committer | None = None
     _revision: int | None = None
-    _nodes: Sequence[Node] = ()
 
     def store(self) -> None:
         """Adds the start to `night.json`, if it came to a revision."""
         if self._revision is None:
             return
         done = self._committer.done if self._committer else Done()
+        nodes = self._committer.nodes if self._committer else ()
         facts = {
             "revision": self._revision,
             "started_at": self._started_at,
@@ -146,8 +150,8 @@ class _Start:
             "images": done.images,
             "images_per_s": round(done.images / done.seconds, 2) if done.seconds else 0.0,
             "attempts": done.passes,
-            "cpus": sum(node.cpus for node in self._nodes),
-            "gpus": sum(node.gpus for node in self._nodes),
+            "cpus": sum(node.cpus for node in nodes),
+            "gpus": sum(node.gpus for node in nodes),
         }
         add_start(self._night, self._config, facts, self._meter.took() + done.took)
 
@@ -164,25 +168,32 @@ class _Start:
             if shards := self._night.todo(revision):
                 if self._config.golden.uri:  # else the plan need not be read again
                     self.problems += reference_parts.check(self._config, self._night.pins(revision))
-                self._on_ray().commit_all(shards)
+                counts: Counter[str] = Counter()
+                for shard in shards:
+                    counts[shard.category] += len(shard.rows) if shard.pin else 0
+                self._committer_for(counts).commit_all(shards)
             # So a page that exists shows all closed revisions, also after a start that was killed.
             storage.delete(storage.join(self._night.uri, "report.html"))
             with self._meter.time("close"):
                 manifests.append(self._night.close(revision))
 
     def _pin(self, category: str) -> Pin | None:
-        # Before the plan is stored: the pool may be refused. Ray's start does not count as listing.
+        # Before the plan is stored: the pool may be refused. A cluster's start is not listing.
         began = time.perf_counter()
-        self._on_ray()
+        if isinstance(self._executor, Auto):
+            scorer_pool(self._executor.nodes, self._config.pool)
+        else:
+            self._committer_for({})
         self._meter.add("list", began - time.perf_counter())
         return model_versions.pin(self._config.workspace, category, self._versions)
 
-    def _on_ray(self) -> Committer:
+    def _committer_for(self, num_images: Mapping[str, int]) -> Committer:
+        """The committer, made for a run of so many images in each category."""
         if self._committer is None:
-            self._stack.enter_context(cluster.connect())
-            self._nodes = cluster.nodes()
-            pool = cluster.scorer_pool(self._nodes, self._config.pool)
-            self._committer = Committer(self._night, self._config, pool, self._nodes, self._lease)
+            config = self._config
+            executor = self._executor.for_work(lambda: scoring_seconds(config, num_images))
+            self._stack.enter_context(executor.connected())
+            self._committer = executor.committer(self._night, config, self._lease)
         return self._committer
 
 

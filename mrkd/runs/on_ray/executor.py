@@ -1,0 +1,146 @@
+"""Executor on Ray: tasks for categories, Ray Train for groups, Ray Data for nights, Ray Tune."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, Self
+
+import ray
+from ray.util.metrics import Gauge
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from mrkd.config import ScoreConfig
+from mrkd.nights.night import Night
+from mrkd.runs.attempts import Attempt
+from mrkd.runs.category_training import TrainingTask
+from mrkd.runs.on_ray import cluster, status_actor, workers
+from mrkd.runs.on_ray.category_tasks import run_each
+from mrkd.runs.on_ray.score.passes import RayCommitter
+from mrkd.runs.on_ray.status_actor import ActorStatus
+from mrkd.runs.resources import Node, Resources, groups_at_once, scorer_pool
+from mrkd.runs.trials import Report, TrialPlan
+from mrkd.storage.lease import Lease
+
+if TYPE_CHECKING:
+    from mrkd.runs.executor import Executor
+
+_FORGET_S = 60.0
+
+
+class OnRay:
+    """`Executor` on the Ray of this process, the cluster at `RAY_ADDRESS`, or a local one.
+
+    Args:
+        num_cpus: number of CPUs of a local Ray; None: all of the machine's.
+    """
+
+    name = "ray"
+
+    def __init__(self, *, num_cpus: int | None = None) -> None:
+        self._num_cpus = num_cpus
+
+    def for_work(self, seconds: Callable[[], float]) -> Self:
+        """Itself."""
+        return self
+
+    def connected(self, *, in_groups: bool = False) -> AbstractContextManager[None]:
+        """The block in which a Ray is there."""
+        # Ray Train learns from the dashboard that a group's controller crashed, and frees its
+        # workers.
+        return cluster.connect(num_cpus=self._num_cpus, dashboard=in_groups)
+
+    @property
+    def nodes(self) -> Sequence[Node]:
+        """Every live node, and each kind that an autoscaler may add."""
+        return cluster.nodes()
+
+    def new_status(self) -> ActorStatus:
+        """A status actor."""
+        return ActorStatus(status_actor.start())
+
+    def gauge(self, name: str, text: str, tags: tuple[str, ...]) -> Gauge:
+        """A gauge that Ray exports for Prometheus."""
+        return Gauge(name, text, tags)
+
+    def forget(self, folder: str, *, wait: bool = True) -> None:
+        """Removes a folder on every node."""
+        remove: Any = ray.remote(shutil.rmtree)
+        done = [
+            remove.options(
+                num_cpus=0,
+                scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
+            ).remote(folder, ignore_errors=True)
+            for node in ray.nodes()  # type: ignore[no-untyped-call]
+            if node["Alive"]
+        ]
+        if wait:
+            ray.wait(done, num_returns=len(done), timeout=_FORGET_S)
+
+    def run_each(
+        self,
+        function: Callable[..., Any],
+        arguments: Mapping[str, tuple[Any, ...]],
+        resources: Resources,
+        *,
+        shared: Any = None,
+        max_failures: int,
+        backoff_s: float = 0.0,
+        at_once: int | None = None,
+    ) -> Iterator[Attempt]:
+        """One task for each category."""
+        if shared is not None:
+            sent = ray.put(shared)
+            arguments = {name: (sent, *own) for name, own in arguments.items()}
+        return run_each(
+            function,
+            arguments,
+            resources,
+            max_failures=max_failures,
+            backoff_s=backoff_s,
+            at_once=at_once,
+        )
+
+    def train_each(
+        self,
+        tasks: Mapping[str, TrainingTask],
+        resources: Resources,
+        *,
+        group_size: int,
+        max_failures: int,
+        backoff_s: float,
+    ) -> Iterator[Attempt]:
+        """Ray Train's local mode in a task for each category, or a task that waits for a group."""
+        options: dict[str, Any] = {"max_failures": max_failures, "backoff_s": backoff_s}
+        if group_size == 1:
+            alone = {name: (task, resources) for name, task in tasks.items()}
+            return run_each(workers.train, alone, resources, **options)
+        return run_each(
+            workers.train_in_group,
+            {name: (task, resources, group_size) for name, task in tasks.items()},
+            resources,
+            # A group's workers are not part of the task that waits for them: Ray cannot count them.
+            at_once=groups_at_once(self.nodes, resources, group_size),
+            environment=workers.group_environment(),
+            held=Resources(0.0),
+            **options,
+        )
+
+    def committer(self, night: Night, config: ScoreConfig, lease: Lease) -> RayCommitter:
+        """A committer by passes of Ray Data."""
+        found = self.nodes
+        return RayCommitter(night, config, lease, scorer_pool(found, config.pool), found)
+
+    def run_trials(
+        self, plan: TrialPlan, trainable: Callable[[Mapping[str, Any], Report], None]
+    ) -> Iterator[Attempt]:
+        """Trials of Ray Tune."""
+        from mrkd.runs.on_ray.search import run_trials  # Tune takes seconds to import
+
+        return run_trials(plan, trainable)
+
+
+def _is_one(executor: OnRay) -> Executor:
+    """Holds the type checker to the protocol."""
+    return executor

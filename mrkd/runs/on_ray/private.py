@@ -1,0 +1,42 @@
+"""What mrkd uses of Ray beyond its public interface: here alone, each with a test.
+
+A new version of Ray is checked by `tests/on_ray/test_private.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import ray
+from ray.train.v2.api.config import LoggingConfig, RunConfig
+from ray.train.v2.api.exceptions import TrainingFailedError
+
+__all__ = ["LoggingConfig", "RunConfig", "TrainingFailedError"]
+
+DATA_PROGRESS_LOGGER = "ray.data._internal.progress"
+"""Logger by which Ray Data warns that its progress bars are off."""
+IDLE_WORKER_VARIABLE = "RAY_idle_worker_killing_time_threshold_ms"
+"""Variable of a raylet: milliseconds after which a surplus worker that idles is ended."""
+LOW_MEMORY = "due to the node running low on memory"
+"""Part of Ray's message about a worker that it has ended for its node's memory.
+
+Ray Tune keeps only the text of an error that is not a task's or an actor's.
+"""
+
+
+def autoscaled_groups() -> list[Mapping[str, float]]:
+    """Resources of a node of each kind that an autoscaler may add.
+
+    Ray Train itself asks this before it waits for workers: a cluster whose GPU nodes are asleep
+    has none among its live ones.
+    """
+    config = ray._private.state.state.get_cluster_config()
+    groups = config.node_group_configs if config else []
+    return [dict(group.resources) for group in groups if group.max_count]
+
+
+def worker_exceptions(error: TrainingFailedError) -> list[BaseException]:
+    """The exceptions that workers of a group raised; Ray Train wraps each."""
+    failures: Mapping[Any, Any] = getattr(error, "worker_failures", {})
+    return [cause for one in failures.values() if (cause := getattr(one, "_base_exc", None))]

@@ -1,1 +1,0 @@
-"""Batch scoring on Ray Data."""

@@ -1,0 +1,129 @@
+"""Domains of a search space: choices and ranges of the values of a key.
+
+A space is a mapping of dotted keys to domains. The domains of `ray.tune` are taken as well, for
+spaces that were written for Ray.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of some values, each as likely."""
+
+    values: Sequence[Any]
+
+    def draw(self, rng: np.random.Generator) -> Any:
+        """A value."""
+        return self.values[int(rng.choice(len(self.values)))]
+
+    def __str__(self) -> str:
+        return " | ".join(map(str, self.values))
+
+
+@dataclass(frozen=True)
+class Range:
+    """A number between two bounds.
+
+    Args:
+        low: lower bound.
+        high: upper bound; of whole numbers without a step, the first that is not drawn.
+        log: whether numbers are drawn evenly by their logarithm.
+        whole: whether numbers are whole.
+        step: numbers are multiples of it; 0: any.
+    """
+
+    low: float
+    high: float
+    log: bool = False
+    whole: bool = False
+    step: float = 0.0
+
+    def draw(self, rng: np.random.Generator) -> float | int:
+        """A number; for the same generator the one that Ray Tune draws."""
+        low, high, step = self.low, self.high, self.step
+        if step and self.whole:
+            low, high = math.ceil(low / step), math.floor(high / step) + (step != 1)
+        elif step:
+            low, high = (
+                _inward(low / step, math.ceil) * step,
+                _inward(high / step, math.floor) * step,
+            )
+        if self.log:
+            value = math.exp(rng.uniform(math.log(low), math.log(high)))
+            value = math.floor(value) if self.whole else value
+        else:
+            value = int(rng.integers(int(low), int(high))) if self.whole else rng.uniform(low, high)
+        if step:
+            value = value * step if self.whole else round(value / step) * step
+        return int(value) if self.whole else float(value)
+
+    def __str__(self) -> str:
+        return f"{self.low:g} to {self.high:g}" + (", log" if self.log else "")
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A value that a domain of `ray.tune` draws by a function."""
+
+    domain: Any
+
+    def draw(self, rng: np.random.Generator) -> Any:
+        """A value."""
+        return self.domain.sample(random_state=rng)
+
+    def __str__(self) -> str:
+        return "drawn by a function"
+
+
+Domain = Choice | Range | Drawn
+
+
+def choice(values: Sequence[Any]) -> Choice:
+    """One of some values."""
+    return Choice(list(values))
+
+
+def uniform(low: float, high: float) -> Range:
+    """A number between two bounds."""
+    return Range(low, high)
+
+
+def loguniform(low: float, high: float) -> Range:
+    """A number between two positive bounds, drawn evenly by its logarithm."""
+    return Range(low, high, log=True)
+
+
+def randint(low: int, high: int) -> Range:
+    """A whole number from `low` to below `high`."""
+    return Range(low, high, whole=True)
+
+
+def domain_of(value: Any) -> Domain | None:
+    """A domain, also one of `ray.tune`; None for anything else."""
+    if isinstance(value, Domain):
+        return value
+    if not type(value).__module__.startswith("ray.tune."):
+        return None
+    sampler = value.get_sampler()
+    step = getattr(sampler, "q", 0.0)
+    kind = type(getattr(sampler, "sampler", sampler)).__name__.strip("_")
+    if hasattr(value, "categories") and kind == "Uniform":
+        return Choice(value.categories)
+    if kind not in ("Uniform", "LogUniform") or not hasattr(value, "lower"):
+        return Drawn(value)
+    whole = type(value).__name__ == "Integer"
+    return Range(value.lower, value.upper, log=kind == "LogUniform", whole=whole, step=step)
+
+
+def _inward(number: float, towards: Any) -> float:
+    """A bound on the grid of whole numbers; one that is whole to rounding stays."""
+    nearest = round(number)
+    return nearest if math.isclose(number, nearest) else float(towards(number))
