@@ -30,7 +30,7 @@ def executor_of(name: ExecutorName) -> ExecutorChoice:
     Raises:
         ConfigError: it is `ray`, which is not installed.
     """
-    has_ray = importlib.util.find_spec("ray") is not None
+    has_ray = _has_ray()
     if name == "in_process":
         return _chosen(InProcess(), "the config asks for it")
     if name == "ray" and not has_ray:
@@ -76,6 +76,13 @@ class Auto:
         if forecast_s < RAY_START_S:
             return _chosen(InProcess(), text)
         return on_ray(text)
+
+
+def _has_ray() -> bool:
+    try:
+        return importlib.util.find_spec("ray") is not None
+    except ImportError:  # an importer refuses it
+        return False
 
 
 def _chosen(executor: Executor, reason: str) -> Executor:

@@ -20,6 +20,7 @@ from mrkd.config import EvalConfig
 from mrkd.runs.evaluate import run as evaluate
 from tests.bench.score import machine
 from tests.bench.search import RESULTS, make_data
+from tests.support.rays import RAY
 
 
 def evaluation(folder: Path, *, image_size: int, steps: int) -> EvalConfig:
@@ -49,7 +50,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     make_data(options.out / "parts", options.mtd)
     config = evaluation(options.out, image_size=options.image_size, steps=options.steps)
-    summary = evaluate.run(config)
+    summary = evaluate.run(config, RAY)
     print(summary.to_json())
     if summary.exit_code:
         return

@@ -26,6 +26,7 @@ from mrkd.runs import train
 from mrkd.runs.on_ray import cluster
 from tests.bench.real_sets import elpv_root
 from tests.support.folders import put, put_broken
+from tests.support.rays import RAY
 
 CIFAR_TRAIN, CIFAR_TEST = 500, 100
 
@@ -59,7 +60,7 @@ def some(samples: Sequence[Sample]) -> Iterator[Sample]:
 def start(config: TrainConfig) -> tuple[Summary, float]:
     """The fleet's verdict, and its seconds with Ray up."""
     began = time.perf_counter()
-    summary = train.run(config)
+    summary = train.run(config, RAY)
     return summary, time.perf_counter() - began
 
 

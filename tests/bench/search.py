@@ -25,6 +25,7 @@ from mrkd.reports.search.load import SearchData, load_search_data
 from mrkd.runs.tune import run as tune
 from tests.bench.real_sets import elpv_root
 from tests.support.folders import put
+from tests.support.rays import RAY
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -118,7 +119,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     make_data(options.out / "parts", options.mtd)
     config = search_config(options.out, options.trials)
-    summary = tune.run(config)
+    summary = tune.run(config, RAY)
     print(json.dumps(dict(summary.counts)))
     uri = storage.join(config.workspace, "searches", config.run)
     seconds = {"search": 0.0, "refit": 0.0}

@@ -1,18 +1,14 @@
-"""One local Ray of two CPUs for all tests here, and a small plant with models and an archive."""
+"""One local Ray of two CPUs for all tests here; the plant is made in this process."""
 
 import os
-import shutil
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from mrkd.config import ArchiveConfig, RowsConfig, ScoreConfig
-from mrkd.run_summary import Summary
-from mrkd.runs import score, train
 from mrkd.runs.on_ray import cluster
-from tests.support.models import small_config
-from tests.support.parts import make_parts
+from tests.support.plants import archive, calm, own_archive, plant
+
+__all__ = ["archive", "calm", "own_archive", "plant"]
 
 POISON = Path(__file__).parents[1] / "support" / "poison"
 
@@ -24,56 +20,3 @@ def local_ray():
         patch.setenv("PYTHONPATH", str(POISON), prepend=os.pathsep)
         with cluster.connect(num_cpus=2):
             yield
-
-
-@dataclass(frozen=True)
-class Plant:
-    """A data set, the fleet that was trained on it, and where to write."""
-
-    root: Path
-    workspace: Path
-    trained: Summary
-
-    def score_config(self, archive: Path, run: str, **values: object) -> ScoreConfig:
-        config = ScoreConfig(
-            str(self.workspace), run, ArchiveConfig(str(archive)), RowsConfig(shard_rows=4)
-        )
-        return config.with_values(values)
-
-    def night(self, run: str) -> Path:
-        return self.workspace / "nights" / run
-
-
-@pytest.fixture(scope="session")
-def plant(tmp_path_factory) -> Plant:
-    """Plates and rings have a model; `broken` holds text instead of images."""
-    folder = tmp_path_factory.mktemp("plant")
-    root = make_parts(folder / "parts")
-    broken = root / "broken" / "train" / "good"
-    broken.mkdir(parents=True)
-    (broken / "notes.txt").write_text("no image")
-    summary = train.run(small_config(str(root), str(folder / "workspace"), run="fleet-1"))
-    return Plant(root, folder / "workspace", summary)
-
-
-@pytest.fixture(scope="session")
-def archive(plant, tmp_path_factory) -> Path:
-    """The test images of plates and rings, twelve each, as `<category>/<name>.png`; not changed."""
-    folder = tmp_path_factory.mktemp("archive")
-    for category in ("plate", "ring"):
-        (folder / category).mkdir()
-        for image in (plant.root / category / "test").rglob("*.png"):
-            shutil.copy(image, folder / category / f"{image.parent.name}-{image.name}")
-    return folder
-
-
-@pytest.fixture
-def own_archive(archive, tmp_path) -> Path:
-    """A copy of the archive for a test that changes it."""
-    return Path(shutil.copytree(archive, tmp_path / "archive"))
-
-
-@pytest.fixture(scope="session")
-def calm(plant, archive) -> Summary:
-    """What scoring the whole archive undisturbed said, as night `calm`."""
-    return score.run(plant.score_config(archive, "calm"))

@@ -32,7 +32,7 @@ folder, gpus = Path(sys.argv[1]), float(sys.argv[2])
 num_gpus, number, crowd = map(int, sys.argv[3:])
 ray.init(address="local", num_cpus=2, num_gpus=num_gpus, include_dashboard=False)
 found = cluster.nodes()
-ask = cluster.worker_resources(found, cpus=0, gpus=gpus, device="cpu", num_workers=number)
+ask = resources.worker_resources(found, cpus=0, gpus=gpus, device="cpu", num_workers=number)
 calls = {str(n): (folder, crowd) for n in range(number)}
 print(max(one.result for one in run_each(meet, calls, ask, max_failures=0)))
 """

@@ -12,6 +12,7 @@ from mrkd.runs import score
 from mrkd.runs.shards.crash_log import Crash
 from tests.support.night_runs import events
 from tests.support.poison.sitecustomize import DEADLY_RGB, MARKER
+from tests.support.rays import RAY
 
 DECODED = ["plate/good-001.png", "plate/good-002.png", "ring/good-003.png"]
 SCORED = "ring/good-004.png"
@@ -53,7 +54,7 @@ def test_deadly_images_are_found_and_the_rest_is_scored_to_the_same_bits(
     plant, archive, calm, poisoned
 ):
     config = plant.score_config(poisoned, "poison", **{"rows.shard_rows": 6})
-    summary = score.run(config)
+    summary = score.run(config, RAY)
     assert (summary.exit_code, summary.state) == (3, "partial")
     assert events(summary.reasons) == ["4 of 24 images have no score: internal 4"]
     found, expected = rows(plant, "poison", poisoned), rows(plant, "calm", archive)
@@ -80,7 +81,7 @@ def test_deaths_of_an_earlier_start_count_in_the_next_one(plant, own_archive):
     with (own_archive / DECODED[2]).open("ab") as file:
         file.write(MARKER)
     config = plant.score_config(own_archive, "died-before", **{"rows.shard_rows": 6})
-    score.run(config)
+    score.run(config, RAY)
     expected, before = rows(plant, "died-before", own_archive), crashes(plant, "died-before")
     # As a driver leaves it that was killed before it could store the last death.
     night = plant.night("died-before")
@@ -91,6 +92,6 @@ def test_deaths_of_an_earlier_start_count_in_the_next_one(plant, own_archive):
     shutil.rmtree(night / "manifests")
     (night / "_MANIFEST.json").unlink()
 
-    assert events(score.run(config).reasons) == ["1 of 24 images have no score: internal 1"]
+    assert events(score.run(config, RAY).reasons) == ["1 of 24 images have no score: internal 1"]
     assert rows(plant, "died-before", own_archive) == expected
     assert crashes(plant, "died-before") == before

@@ -12,10 +12,11 @@ from mrkd.config import PoolConfig
 from mrkd.nights.manifest import open_night
 from mrkd.runs import score
 from mrkd.runs.on_ray import cluster, status_actor
-from mrkd.runs.on_ray.cluster import Node, Pool, Resources
 from mrkd.runs.on_ray.score import resize_pool
 from mrkd.runs.on_ray.score.resize_pool import PoolWatch, resized_pool
 from mrkd.runs.on_ray.score.steps import SCORERS
+from mrkd.runs.resources import Node, Pool, Resources
+from tests.support.rays import RAY
 
 CPUS = [Node(2.0), Node(2.0)]
 GPUS = [Node(8.0, 2.0), Node(8.0, 2.0)]
@@ -41,7 +42,7 @@ class Idle:
     ids=["fewer CPUs", "fewer GPUs", "more GPUs", "none", "no CPUs in place of GPUs"],
 )
 def test_the_pool_follows_the_nodes_or_waits_for_them(before, found, expected):
-    pool = cluster.scorer_pool(before, PoolConfig())
+    pool = resources.scorer_pool(before, PoolConfig())
     assert resized_pool(pool, found, PoolConfig()) == expected
 
 
@@ -51,7 +52,7 @@ def test_a_node_must_be_missed_for_a_while_before_its_scorers_are_taken_out(monk
     scorers: list[Any] = [ray.remote(Idle).options(num_cpus=0).remote() for _ in range(4)]
     for one in scorers:
         ray.get(one.join.remote(board))
-    watch = PoolWatch(cluster.scorer_pool(CPUS, PoolConfig()), board)
+    watch = PoolWatch(resources.scorer_pool(CPUS, PoolConfig()), board)
     answers = iter([CPUS[:1], CPUS, CPUS[:1], CPUS[:1], CPUS[:1], [], CPUS[:1]])
     monkeypatch.setattr(cluster, "nodes", lambda: next(answers))
     done = []
@@ -73,7 +74,7 @@ def test_a_pass_of_few_scorers_loses_none_of_them(monkeypatch):
     board = status_actor.start()
     scorer: Any = ray.remote(Idle).options(num_cpus=0).remote()
     ray.get(scorer.join.remote(board))
-    watch = PoolWatch(cluster.scorer_pool(CPUS, PoolConfig()), board)
+    watch = PoolWatch(resources.scorer_pool(CPUS, PoolConfig()), board)
     monkeypatch.setattr(cluster, "nodes", lambda: CPUS[:1])
     watch.look()
     assert not watch.has_shrunk
@@ -91,7 +92,7 @@ def test_a_night_with_more_scorers_than_the_nodes_now_hold_ends_with_every_row(
     # With a deadline of ten minutes it is looked at every 2.5 s.
     config = plant.score_config(archive, "regrouped", **{"deadline.within": "10m"})
     with caplog.at_level(logging.INFO, "mrkd"):
-        summary = score.run(config)
+        summary = score.run(config, RAY)
     assert "regroup scorers=3 before=4" in caplog.text
     assert (summary.exit_code, summary.counts["images"]) == (0, calm.counts["images"])
     rows = open_night(str(plant.night("regrouped"))).to_table()

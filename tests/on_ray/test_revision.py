@@ -9,9 +9,9 @@ from mrkd.errors import StorageError
 from mrkd.nights import model_versions
 from mrkd.nights.night import Night
 from mrkd.runs.on_ray import cluster, status_actor
-from mrkd.runs.on_ray.cluster import Node, Resources
 from mrkd.runs.on_ray.score.passes import Committer, Readers, readers
 from mrkd.runs.on_ray.score.steps import Pass, Work
+from mrkd.runs.resources import Node, Resources
 from mrkd.runs.shards.quarantine import Quarantine
 
 NUM_IMAGES = 24
@@ -53,7 +53,7 @@ def test_a_night_with_fewer_requests_than_readers_is_read(plant, archive):
     found = cluster.nodes()
     assert readers(found, 1).at_once == 1
     with night.lease() as lease:
-        pool = cluster.scorer_pool(found, PoolConfig())
+        pool = resources.scorer_pool(found, PoolConfig())
         Committer(night, config, pool, found, lease).commit_all(shards)
     assert night.todo(1) == []
 
@@ -74,7 +74,7 @@ def test_what_a_pass_committed_before_it_broke_off_is_counted(plant, archive):
     night, shards = planned(config)
     found = cluster.nodes()
     with night.lease() as lease:
-        pool = cluster.scorer_pool(found, PoolConfig())
+        pool = resources.scorer_pool(found, PoolConfig())
         committer = _BreaksOff(night, config, pool, found, lease)
         committer.commit_all(shards)
     assert (committer.done.images, committer.done.passes) == (NUM_IMAGES, 1)

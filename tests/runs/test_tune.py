@@ -17,6 +17,7 @@ from mrkd.runs import train
 from mrkd.runs.tune import run as tune
 from mrkd.training.search import Search
 from tests.support.parts import make_parts
+from tests.support.plants import HERE
 from tests.support.searches import small_search
 from tests.support.under_fire import UnderFire
 
@@ -30,7 +31,7 @@ def root(tmp_path_factory):
 def calm(root, tmp_path_factory):
     """A search of two categories that nothing disturbed."""
     config = small_search(tmp_path_factory.mktemp("calm"), root)
-    return config, tune.run(config)
+    return config, tune.run(config, HERE)
 
 
 def trials_of(config: SearchConfig):
@@ -94,7 +95,7 @@ def test_a_finished_search_is_not_searched_again(calm):
     folder = Path(config.workspace) / "searches" / "search-1" / "trials"
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.json")}
     began = time.monotonic()
-    again = tune.run(config)
+    again = tune.run(config, HERE)
     assert again.counts == summary.counts
     assert time.monotonic() - began < 10
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.json")} == before
@@ -103,7 +104,7 @@ def test_a_finished_search_is_not_searched_again(calm):
 def test_the_best_config_trains_a_fleet_as_it_is(calm):
     config, _ = calm
     best = TrainConfig.from_toml(storage.read(f"{Search(config).uri}/best.toml").decode())
-    summary = train.run(best)
+    summary = train.run(best, HERE)
     assert (summary.exit_code, summary.counts["trained"]) == (0, 2)
 
 
@@ -147,7 +148,7 @@ def test_a_config_that_fails_is_a_row_with_its_error_and_the_others_go_on(root, 
     )
     values = {"search.trials": 4, "search.refit_seeds": 1, "data.categories": ["plate"]}
     config = small_search(tmp_path, root, **values).with_values({"search.space": str(space)})
-    summary = tune.run(config)
+    summary = tune.run(config, HERE)
     assert (summary.exit_code, summary.counts["trials"]) == (0, 4)
     failed = [one for one in Search(config).trials() if one.state == "failed"]
     assert 0 < len(failed) == summary.counts["failed"] < 4
@@ -161,7 +162,7 @@ def test_a_config_that_is_drawn_again_while_it_is_tried_is_one_trial(root, tmp_p
     space.write_text("from ray import tune\nSPACE = {'train.mask_rate': tune.choice([0.3])}\n")
     values = {"search.trials": 4, "search.refit_seeds": 1, "data.categories": ["plate"]}
     config = small_search(tmp_path, root, **values).with_values({"search.space": str(space)})
-    summary = tune.run(config)
+    summary = tune.run(config, HERE)
     counts = {name: summary.counts[name] for name in ("trials", "refits", "done", "failed")}
     assert counts == {"trials": 1, "refits": 2, "done": 3, "failed": 0}
 
@@ -172,7 +173,7 @@ def test_a_joint_search_chooses_one_config_for_all(root, tmp_path):
         root,
         **{"search.scope": "joint", "search.trials": 2, "search.refit_seeds": 1},
     )
-    summary = tune.run(config)
+    summary = tune.run(config, HERE)
     assert (summary.exit_code, summary.counts["trials"], summary.counts["refits"]) == (0, 4, 4)
     (group,) = storage.read_json(f"{Search(config).uri}/search.json")["groups"]
     assert group["categories"] == ["plate", "ring"]
@@ -195,7 +196,7 @@ def test_asha_ends_trials_at_its_rungs_and_optuna_draws_them(root, tmp_path):
             "search.objective": "synthetic",
         },
     )
-    summary = tune.run(config)
+    summary = tune.run(config, HERE)
     assert summary.exit_code == 0
     assert summary.counts["pruned"] >= 1
     assert summary.counts["pruned"] + summary.counts["done"] == 6 + 2
@@ -219,5 +220,5 @@ def test_asha_ends_trials_at_its_rungs_and_optuna_draws_them(root, tmp_path):
 def test_what_cannot_be_searched_is_refused_and_nothing_is_written(root, tmp_path, values, message):
     config = small_search(tmp_path, root, **values)
     with pytest.raises(ConfigError, match=message):
-        tune.run(config)
+        tune.run(config, HERE)
     assert not (tmp_path / "workspace").exists()

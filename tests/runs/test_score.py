@@ -13,6 +13,7 @@ from mrkd.runs import score
 from mrkd.storage.schema import read_map
 from tests.support.models import MODEL
 from tests.support.night_runs import command, environment, events
+from tests.support.plants import HERE
 from tests.support.under_fire import TOP
 
 NUM_IMAGES = 24
@@ -37,7 +38,7 @@ def test_each_image_becomes_one_row_and_nothing_new_is_no_work(plant, archive, c
     assert read_map(found[0]).shape == (64, 64)
 
     before = shards(plant, "calm")
-    again = score.run(plant.score_config(archive, "calm"))
+    again = score.run(plant.score_config(archive, "calm"), HERE)
     assert (again.exit_code, again.counts["images"]) == (0, 0)
     assert shards(plant, "calm") == before
     # Of the night as a whole the first start's verdict goes on to stand.
@@ -55,7 +56,7 @@ def test_what_cannot_be_scored_is_an_error_row_and_the_share_of_them_decides(pla
     }
     for key, (data, _) in bad.items():
         (own_archive / key).write_bytes(data)
-    summary = score.run(plant.score_config(own_archive, "bad"))
+    summary = score.run(plant.score_config(own_archive, "bad"), HERE)
     assert (summary.exit_code, summary.state) == (3, "partial")
     assert events(summary.reasons) == [
         f"4 of {NUM_IMAGES + 4} images have no score: decode 1, empty 1, no_model 1, truncated 1"
@@ -77,7 +78,7 @@ def test_what_cannot_be_scored_is_an_error_row_and_the_share_of_them_decides(pla
 
 def test_an_interrupted_night_goes_on_and_late_images_become_a_second_revision(plant, own_archive):
     config = plant.score_config(own_archive, "resumed", max_error_share=0.2)
-    score.run(config)
+    score.run(config, HERE)
     expected, committed = rows(plant, "resumed"), shards(plant, "resumed")
     # As a killed driver leaves it: plan and some shards, no manifest.
     night = plant.night("resumed")
@@ -88,7 +89,7 @@ def test_an_interrupted_night_goes_on_and_late_images_become_a_second_revision(p
         path.unlink()
     (own_archive / "ring" / "late.png").touch()
 
-    summary = score.run(config)
+    summary = score.run(config, HERE)
     assert (summary.exit_code, summary.counts["images"]) == (0, NUM_IMAGES + 1)
     assert events(summary.reasons) == [f"1 of {NUM_IMAGES + 1} images have no score: empty 1"]
     kept = {path: time_ns for path, time_ns in committed.items() if path not in lost}
@@ -117,7 +118,7 @@ def test_a_night_that_is_told_to_end_leaves_a_verdict_and_goes_on(plant, archive
     assert json.loads((plant.night("stopped") / "lease.json").read_text())["state"] == "released"
     committed = shards(plant, "stopped")
     assert 0 < len(committed) < NUM_IMAGES
-    assert score.run(config).counts == calm.counts
+    assert score.run(config, HERE).counts == calm.counts
     assert committed.items() <= shards(plant, "stopped").items()
     assert rows(plant, "stopped") == rows(plant, "calm")
 
@@ -132,7 +133,7 @@ def test_a_start_that_is_killed_leaves_no_summary_of_an_earlier_one(plant, archi
 
     monkeypatch.setattr(Night, "revisions", die)
     with pytest.raises(ZeroDivisionError):
-        score.run(plant.score_config(archive, "killed"))
+        score.run(plant.score_config(archive, "killed"), HERE)
     assert not summary.exists()
 
 
@@ -148,7 +149,7 @@ def test_a_damaged_model_fails_its_night_and_the_other_categories_are_scored(
     weights.write_bytes(data)
     config = plant.score_config(archive, "damaged", workspace=str(workspace))
     with pytest.raises(ArtefactError, match=r"model\.safetensors"):
-        score.run(config)
+        score.run(config, HERE)
     night = workspace / "nights" / "damaged"
     verdict = json.loads((night / "summary.json").read_text())
     assert (verdict["exit_code"], verdict["state"]) == (1, "failed")
@@ -159,10 +160,10 @@ def test_a_damaged_model_fails_its_night_and_the_other_categories_are_scored(
 
 def test_a_place_that_holds_nothing_is_refused_before_anything_is_written(plant, archive, tmp_path):
     with pytest.raises(ConfigError, match="no file exists at or below"):
-        score.run(plant.score_config(tmp_path / "absent", "refused"))
+        score.run(plant.score_config(tmp_path / "absent", "refused"), HERE)
     assert not plant.night("refused").exists()
     with pytest.raises(ConfigError, match="no model exists in workspace"):
-        score.run(plant.score_config(archive, "refused", workspace=str(tmp_path / "empty")))
+        score.run(plant.score_config(archive, "refused", workspace=str(tmp_path / "empty")), HERE)
     assert not (tmp_path / "empty").exists()
 
 
@@ -170,7 +171,7 @@ def test_alerts_that_cannot_be_told_are_a_reason_and_fail_no_night(plant, archiv
     place = plant.night("unheard") / "alerts.json"
     place.parent.mkdir(parents=True)
     place.write_text('{"alerts": [{"what": 1}]}')
-    summary = score.run(plant.score_config(archive, "unheard"))
+    summary = score.run(plant.score_config(archive, "unheard"), HERE)
     assert (summary.exit_code, summary.counts["images"]) == (0, NUM_IMAGES)
     (reason,) = events(summary.reasons)
     assert reason.startswith("the rows and their page are stored, but no alert was sent: ")

@@ -1,14 +1,15 @@
 """A search over real photographs of solar cells, small enough for every run of the tests."""
 
 import pytest
+from tests.on_ray.test_real_fleet import CELLS, labelled, take
 
 from mrkd import storage
 from mrkd.config import DataConfig, SearchConfig
 from mrkd.data import datasets
 from mrkd.runs.tune import run as tune
 from mrkd.training.search import Search
-from tests.on_ray.test_real_fleet import CELLS, labelled, take
 from tests.support.folders import put
+from tests.support.plants import HERE
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,7 @@ def test_a_search_over_real_cells_finds_a_config_and_says_what_it_is_worth(root,
             "search": {"trials": 6, "scheduler": "asha", "refit_best": 1, "refit_seeds": 2},
         }
     )
-    summary = tune.run(config)
+    summary = tune.run(config, HERE)
     assert summary.exit_code == 0
     assert (summary.counts["trials"], summary.counts["failed"]) == (6, 0)
     assert summary.counts["pruned"] + summary.counts["done"] == 6 + 2 * 2

@@ -13,6 +13,7 @@ from mrkd.data import datasets
 from mrkd.model.registry import promotions
 from mrkd.runs import train
 from tests.support.folders import put, put_broken
+from tests.support.plants import HERE
 
 CELLS = Path(importlib.util.find_spec("elpv_dataset").origin).parent / "data"
 
@@ -53,11 +54,11 @@ def test_four_real_categories_train_one_fails_and_the_next_start_tries_that_alon
             "train": {"max_steps": 30, "warmup_steps": 5},
         }
     )
-    first = train.run(config)
+    first = train.run(config, HERE)
     assert (first.exit_code, first.counts["trained"], first.counts["failed"]) == (3, 4, 1)
     assert "0 good images, at least 4 are needed" in first.reasons[0]
     assert "20 more cannot be used" in first.reasons[0]
-    second = train.run(config)
+    second = train.run(config, HERE)
     assert (second.exit_code, second.counts["up_to_date"], second.counts["failed"]) == (3, 4, 1)
     folder = tmp_path / "fleets" / "cells" / "categories"
     records = {path.stem: json.loads(path.read_text()) for path in folder.iterdir()}

@@ -24,6 +24,7 @@ from tests.support.file_server import serving
 from tests.support.models import FIT, MODEL
 from tests.support.mvtec import CATEGORIES, make_mvtec
 from tests.support.parts import make_parts
+from tests.support.plants import HERE
 from tests.support.under_fire import UnderFire
 
 
@@ -49,7 +50,7 @@ def config(root, workspace, **values):
 def studied(root, tmp_path_factory):
     """An evaluation of two categories with two seeds; its config, verdict and folder."""
     one = config(root, tmp_path_factory.mktemp("studied"), num_seeds=2)
-    summary = evaluate.run(one)
+    summary = evaluate.run(one, HERE)
     return one, summary, Path(one.workspace) / "evaluations" / "study"
 
 
@@ -131,10 +132,10 @@ def test_the_page_and_the_tables_can_be_read(studied):
 def test_the_same_call_makes_nothing_again_and_a_further_seed_alone(studied, root):
     one, _, folder = studied
     before = {path: path.stat().st_mtime_ns for path in (folder / "runs").rglob("*")}
-    assert evaluate.run(one).exit_code == 0
+    assert evaluate.run(one, HERE).exit_code == 0
     assert before == {path: path.stat().st_mtime_ns for path in (folder / "runs").rglob("*")}
     more = one.with_values({"num_seeds": 3, "baselines": ["nearest_neighbour"]})
-    assert evaluate.run(more).counts["runs"] == 12
+    assert evaluate.run(more, HERE).counts["runs"] == 12
     after = {path: path.stat().st_mtime_ns for path in (folder / "runs").rglob("*.json")}
     assert len(after) == 16 + 4
     assert all(after[path] == when for path, when in before.items() if path in after)
@@ -147,7 +148,7 @@ def test_a_category_that_fails_keeps_no_other_from_its_figures(root, tmp_path):
     for picture in sorted((few / "train" / "good").iterdir())[3:]:
         picture.unlink()
     one = config(tmp_path / "parts", tmp_path, baselines=["nearest_neighbour"])
-    summary = evaluate.run(one)
+    summary = evaluate.run(one, HERE)
     assert (summary.exit_code, summary.counts["failed"]) == (3, 2)
     assert summary.reasons[0].startswith("category few, MRKD, seed 0: ")
     folder = tmp_path / "evaluations" / "study"
@@ -174,7 +175,7 @@ def test_a_killed_evaluation_goes_on_where_it_was(root, tmp_path):
         fire.end()
     done = {path: path.stat().st_mtime_ns for path in runs.rglob("*.json")}
     assert 2 <= len(done) < 16
-    summary = evaluate.run(one)
+    summary = evaluate.run(one, HERE)
     assert summary.exit_code == 0, summary.reasons
     assert all(path.stat().st_mtime_ns == when for path, when in done.items())
     assert len(list(runs.rglob("*.json"))) == 16
@@ -183,7 +184,7 @@ def test_a_killed_evaluation_goes_on_where_it_was(root, tmp_path):
 def test_an_ablation_sets_its_arms_against_its_base(root, tmp_path):
     values = {"model.fmm": True, "ablation": "levels", "data.categories": ["ring"]}
     one = config(root, tmp_path, **values)
-    assert evaluate.run(one).counts["runs"] == 3
+    assert evaluate.run(one, HERE).counts["runs"] == 3
     folder = tmp_path / "evaluations" / "study"
     (table,) = tables_of(one)
     gaps = rows(folder, "differences", metric="image_auroc", defect=None)
@@ -213,7 +214,7 @@ def test_fifteen_categories_run_through_the_mvtec_protocol_with_official_weights
         raw["model"]["weights"] = f"{url}/{checkpoint.name}"
         raw["model"]["weights_sha256"] = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
         raw["train"] |= {"validation_share": 0.2, "calibration_share": 0.25}
-        summary = evaluate.run(EvalConfig.from_dict(raw))
+        summary = evaluate.run(EvalConfig.from_dict(raw), HERE)
     assert summary.exit_code == 0, summary.reasons
     assert summary.counts == {"runs": 30, "failed": 0, "categories": 15}
     folder = tmp_path / "evaluations" / "study"

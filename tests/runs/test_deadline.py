@@ -20,6 +20,7 @@ from mrkd.reports.night.page import night_page
 from mrkd.runs import score
 from mrkd.runs.shards.deadline import Deadline
 from mrkd.storage.schema import MAP_COLUMNS
+from tests.support.plants import HERE
 from tests.support.webhooks import webhook
 
 LATE = {"deadline.within": "1h", "deadline.degraded": "scores_only"}
@@ -128,7 +129,7 @@ def test_a_slow_night_says_so_while_it_runs_and_drops_the_maps_of_what_is_left(
     )
     with webhook() as hook:
         monkeypatch.setenv("MRKD_TEST_HOOK", hook.url)
-        summary = score.run(config)
+        summary = score.run(config, HERE)
     night = Night(config.workspace, "late")
     (manifest,) = read_manifests(night.uri)
     deadline = night.planned_at(1) + timedelta(seconds=5)

@@ -13,6 +13,7 @@ from mrkd.evaluation.evaluate_model import LABELLED
 from mrkd.reports.evaluation.load import load_page_data
 from mrkd.runs.evaluate import run as evaluate
 from mrkd.storage import schema
+from tests.support.plants import HERE
 
 
 def config(plant, run, *categories, **values):
@@ -21,7 +22,7 @@ def config(plant, run, *categories, **values):
 
 
 def test_an_evaluation_stores_rows_metrics_and_why_a_category_failed(plant):
-    summary = evaluate.run(config(plant, "all"))
+    summary = evaluate.run(config(plant, "all"), HERE)
     assert (summary.exit_code, summary.state) == (3, "partial")
     assert summary.counts == {"categories": 3, "failed": 1, "images": 24, "errors": 0}
     (reason,) = summary.reasons
@@ -41,7 +42,7 @@ def test_an_evaluation_stores_rows_metrics_and_why_a_category_failed(plant):
 
 
 def test_the_page_reads_what_an_evaluation_stores(plant):
-    evaluate.run(config(plant, "page"))
+    evaluate.run(config(plant, "page"), HERE)
     page = load_page_data(str(plant.workspace / "evaluations" / "page"))
     by_name = {category.name: category for category in page.categories}
     assert by_name["broken"].failure
@@ -50,9 +51,9 @@ def test_the_page_reads_what_an_evaluation_stores(plant):
 
 
 def test_categories_can_be_chosen_and_failures_allowed(plant):
-    assert evaluate.run(config(plant, "one", "plate")).exit_code == 0
+    assert evaluate.run(config(plant, "one", "plate"), HERE).exit_code == 0
     values = {"max_failed_share": 0.5}
-    assert evaluate.run(config(plant, "most", "plate", "broken", **values)).exit_code == 0
+    assert evaluate.run(config(plant, "most", "plate", "broken", **values), HERE).exit_code == 0
 
 
 def test_images_of_parts_that_training_saw_are_named_with_their_twins(plant, tmp_path):
@@ -60,7 +61,7 @@ def test_images_of_parts_that_training_saw_are_named_with_their_twins(plant, tmp
     good = root / "plate" / "test" / "good"
     shutil.copy(root / "plate" / "train" / "good" / "003.png", good / "again.png")
     found = config(plant, "leaks", "plate", "ring", check_leaks=True)
-    summary = evaluate.run(found.with_values({"data.root": str(root)}))
+    summary = evaluate.run(found.with_values({"data.root": str(root)}), HERE)
     assert (summary.exit_code, summary.counts["leaks"]) == (0, 1)
     (reason,) = summary.reasons
     assert reason.startswith("category plate: 1 of its images shows a part that training saw")
@@ -79,7 +80,7 @@ def test_images_of_parts_that_training_saw_are_named_with_their_twins(plant, tmp
 
 def test_a_workspace_without_models_is_refused(plant, tmp_path):
     with pytest.raises(ConfigError, match="no model exists in workspace"):
-        evaluate.run(config(plant, "none", workspace=str(tmp_path)))
+        evaluate.run(config(plant, "none", workspace=str(tmp_path)), HERE)
     assert not list(tmp_path.iterdir())
 
 
@@ -94,7 +95,7 @@ def test_an_evaluation_of_champions_that_is_stopped_leaves_a_summary(plant, monk
 
     monkeypatch.setattr(evaluate, "run_each", stop)
     with pytest.raises(StoppedError, match="the evaluation was stopped"):
-        evaluate.run(config(plant, "stopped"))
+        evaluate.run(config(plant, "stopped"), HERE)
     summary = json.loads((folder / "summary.json").read_text())
     assert (summary["exit_code"], summary["state"]) == (1, "failed")
     assert summary["reasons"] == ["the evaluation was stopped: start it again to go on"]

@@ -12,6 +12,7 @@ from mrkd.runs import train
 from mrkd.training.fleet_store import Fleet
 from tests.support.models import small_config
 from tests.support.night_runs import events
+from tests.support.plants import HERE
 
 
 def files(folder):
@@ -60,14 +61,14 @@ def test_a_second_start_trains_nothing_that_is_up_to_date(plant):
         run="fleet-2",
         **{"data.categories": ["plate", "ring"]},
     )
-    summary = train.run(config)
+    summary = train.run(config, HERE)
     assert (summary.exit_code, summary.counts["up_to_date"]) == (0, 2)
     assert files(models) == before
 
 
 def test_failures_up_to_the_allowed_share_are_no_failure_of_the_fleet(plant):
     values = {"data.categories": ["broken", "ring"], "fleet.max_failed_share": 0.5}
-    summary = train.run(small_config(str(plant.root), str(plant.workspace), **values))
+    summary = train.run(small_config(str(plant.root), str(plant.workspace), **values), HERE)
     assert (summary.exit_code, summary.state, len(events(summary.reasons))) == (0, "done", 1)
 
 
@@ -85,7 +86,7 @@ def test_what_would_fail_in_every_category_is_refused_before_anything_is_written
 ):
     config = small_config(str(plant.root), str(tmp_path / "workspace"))
     with pytest.raises(error):
-        train.run(config.with_values(values))
+        train.run(config.with_values(values), HERE)
     assert not (tmp_path / "workspace").exists()
 
 
@@ -98,7 +99,7 @@ def test_a_category_for_itself_has_its_own_size_and_region(plant, tmp_path):
     }
     values = {"category": tables, "data.categories": ["plate", "ring"]}
     config = small_config(str(plant.root), str(tmp_path), **values)
-    assert train.run(config).exit_code == 0
+    assert train.run(config, HERE).exit_code == 0
     cards = {
         name: artefact.read_card(
             str(tmp_path), name, promotions.champion(str(tmp_path), name).version
@@ -113,17 +114,17 @@ def test_a_category_for_itself_has_its_own_size_and_region(plant, tmp_path):
 def test_force_goes_on_where_it_was_killed_and_begins_anew_after_a_verdict(plant, tmp_path):
     values = {"data.categories": ["plate", "ring"], "fleet.force": True}
     config = small_config(str(plant.root), str(tmp_path), **values)
-    assert train.run(config).counts["trained"] == 2
+    assert train.run(config, HERE).counts["trained"] == 2
     fleet = tmp_path / "fleets" / "test"
     # As a killed driver leaves it: one category is done, the other not, and there is no verdict.
     (fleet / "summary.json").unlink()
     (fleet / "categories" / "ring.json").unlink()
     left = json.loads((fleet / "fleet.json").read_text()) | {"state": "running"}
     (fleet / "fleet.json").write_text(json.dumps(left))
-    assert train.run(config).counts["trained"] == 2
+    assert train.run(config, HERE).counts["trained"] == 2
     assert len(promotions.versions(str(tmp_path), "plate")) == 1
     assert len(promotions.versions(str(tmp_path), "ring")) == 2
-    assert train.run(config).counts["trained"] == 2
+    assert train.run(config, HERE).counts["trained"] == 2
     assert len(promotions.versions(str(tmp_path), "plate")) == 2
 
 
@@ -131,20 +132,20 @@ def test_an_image_added_trains_its_category_alone(plant, tmp_path):
     root = shutil.copytree(plant.root, tmp_path / "parts")
     values = {"data.categories": ["plate", "ring"]}
     config = small_config(str(root), str(tmp_path / "w"), **values)
-    train.run(config)
+    train.run(config, HERE)
     good = root / "plate" / "train" / "good"
     shutil.copy(root / "ring" / "train" / "good" / "000.png", good / "new.png")
-    summary = train.run(config)
+    summary = train.run(config, HERE)
     assert (summary.counts["trained"], summary.counts["up_to_date"]) == (1, 1)
     record = json.loads((tmp_path / "w/fleets/test/categories/plate.json").read_text())
     assert record["status"] == "trained"
     # Touched, not changed: read again, found to be the same, and from then on up to date at once.
     (good / "new.png").touch()
-    summary = train.run(config)
+    summary = train.run(config, HERE)
     assert summary.counts["up_to_date"] == 2
     record = json.loads((tmp_path / "w/fleets/test/categories/plate.json").read_text())
     assert record["attempts"] == 1
-    train.run(config)
+    train.run(config, HERE)
     record = json.loads((tmp_path / "w/fleets/test/categories/plate.json").read_text())
     assert record["attempts"] == 0
 
@@ -163,7 +164,7 @@ def test_a_root_that_vanishes_in_mid_run_fails_its_categories_and_leaves_nothing
         return begin(fleet)
 
     monkeypatch.setattr(Fleet, "begin", begin_late)
-    summary = train.run(config)
+    summary = train.run(config, HERE)
     assert (summary.exit_code, summary.counts["failed"]) == (3, 2)
     assert "plate/train/good/000.png" in summary.reasons[0]
     assert not (tmp_path / "w" / "models").exists()
@@ -176,7 +177,7 @@ def test_too_few_images_fail_their_category_with_the_counts(plant, tmp_path, ima
     for path in good[images:]:
         path.unlink()
     config = small_config(str(root), str(tmp_path / "w"), **{"data.categories": ["plate"]})
-    summary = train.run(config)
+    summary = train.run(config, HERE)
     assert (summary.exit_code, summary.counts["failed"]) == (3, 1)
     assert f"{images} good images, at least 4 are needed" in summary.reasons[0]
 
@@ -188,9 +189,9 @@ def test_images_of_many_sizes_train_and_with_a_region_fail_with_both_sizes(plant
         cv2.imwrite(str(path), cv2.resize(image, (90 + n, 120)))
     values = {"data.categories": ["plate"]}
     config = small_config(str(root), str(tmp_path / "w"), **values)
-    assert train.run(config).exit_code == 0
+    assert train.run(config, HERE).exit_code == 0
     drawn = config.with_values({"roi.polygons": [[[5, 5], [80, 5], [80, 80]]]})
-    summary = train.run(drawn)
+    summary = train.run(drawn, HERE)
     assert summary.exit_code == 3
     assert re.search(r"the image is \d+x120, .* drawn for \d+x120", summary.reasons[0])
 
@@ -208,7 +209,7 @@ def test_images_of_many_sizes_train_and_with_a_region_fail_with_both_sizes(plant
 def test_bad_input_is_refused_before_anything_is_written(plant, tmp_path, values, message):
     config = small_config(str(plant.root), str(tmp_path / "workspace"))
     with pytest.raises(ConfigError, match=message):
-        train.run(config.with_values(values))
+        train.run(config.with_values(values), HERE)
     assert not (tmp_path / "workspace").exists()
 
 
@@ -216,5 +217,5 @@ def test_a_folder_with_another_name_than_a_category_may_have_is_refused(plant, t
     root = shutil.copytree(plant.root, tmp_path / "parts")
     (root / "plate").rename(root / "pla te")
     with pytest.raises(ConfigError, match="'pla te' is not a name"):
-        train.run(small_config(str(root), str(tmp_path / "workspace")))
+        train.run(small_config(str(root), str(tmp_path / "workspace")), HERE)
     assert not (tmp_path / "workspace").exists()

@@ -14,6 +14,7 @@ from mrkd.nights.manifest import open_night
 from mrkd.nights.night import Night
 from mrkd.runs import score
 from tests.support.night_runs import events
+from tests.support.plants import HERE
 
 NUM_IMAGES = 24
 
@@ -43,7 +44,7 @@ def test_members_of_tars_have_the_rows_of_the_same_images_by_themselves(plant, t
         link = tarfile.TarInfo("line-1/link.png")
         link.type, link.linkname = tarfile.SYMTYPE, "good-000.png"
         tar.addfile(link)
-    summary = score.run(plant.score_config(tars, "tars", max_error_share=0.1))
+    summary = score.run(plant.score_config(tars, "tars", max_error_share=0.1), HERE)
     assert (summary.exit_code, summary.counts["images"]) == (0, NUM_IMAGES + 1)
     found, expected = rows(plant, "tars"), rows(plant, "calm")
     assert found.pop(("plate", "link.png"))["error_kind"] == "unsupported"
@@ -77,7 +78,7 @@ def test_what_changes_after_the_plan_is_an_error_and_then_new(plant, tars):
     (tars / "ring" / "good-000.png").unlink()
     with tarfile.open(tars / "plate" / "b.tar", "a") as tar:
         tar.addfile(tarfile.TarInfo("notes.txt"))
-    summary = score.run(config)
+    summary = score.run(config, HERE)
     # The changed tar's are planned again by this very start: each image is judged once.
     assert (summary.exit_code, summary.counts["images"]) == (0, NUM_IMAGES)
     assert events(summary.reasons) == [f"1 of {NUM_IMAGES} images have no score: missing 1"]
@@ -101,13 +102,15 @@ def test_what_a_start_took_is_stored_for_the_page(plant, archive, calm):
 def test_a_pool_that_no_cluster_holds_is_refused_before_the_plan_is_stored(plant, archive):
     config = plant.score_config(archive, "too-many", **{"pool.scorers": 99})
     with pytest.raises(ConfigError, match=r"99 scorers"):
-        score.run(config)
+        score.run(config, HERE)
     assert not list(plant.night("too-many").rglob("*.parquet"))
 
 
 def test_a_template_that_cannot_be_read_is_refused_before_anything_is_written(plant, archive):
     with pytest.raises(ConfigError, match=r"archive\.template"):
-        score.run(plant.score_config(archive, "no-fields", **{"archive.template": "{name}/{"}))
+        score.run(
+            plant.score_config(archive, "no-fields", **{"archive.template": "{name}/{"}), HERE
+        )
     assert not plant.night("no-fields").exists()
 
 
@@ -119,7 +122,7 @@ def test_images_out_of_reach_are_tried_again_then_rows_and_the_others_are_scored
     lost = own_archive / "plate" / "good-000.png"
     lost.unlink()
     lost.symlink_to("/proc/self/mem")  # is there, and gives an error of its device when read
-    assert score.run(config).exit_code == 0
+    assert score.run(config, HERE).exit_code == 0
     row = rows(plant, "out-of-reach")["plate", lost.name]
     assert (row["error_kind"], row["image_score"]) == ("unreachable", None)
     assert kinds(plant, "out-of-reach", 1) == {"unreachable": 1}
@@ -133,5 +136,5 @@ def test_a_workspace_that_cannot_take_the_facts_of_a_start_loses_them_alone(
 ):
     config = plant.score_config(archive, "no-facts")
     (plant.night("no-facts") / "night.json").mkdir(parents=True)
-    assert score.run(config).exit_code == 0
+    assert score.run(config, HERE).exit_code == 0
     assert "night_facts_not_stored" in caplog.text

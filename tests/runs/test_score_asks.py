@@ -11,6 +11,7 @@ from mrkd.errors import ConfigError, GoldenError, NightError
 from mrkd.model.registry import promotions
 from mrkd.nights.manifest import open_night
 from mrkd.runs import score
+from tests.support.plants import HERE
 
 
 def put_golden(archive, folder, good, bad):
@@ -45,7 +46,7 @@ def test_a_night_tells_its_parts_and_has_a_page(plant, archive, tmp_path, calm):
         "archive.template": "{category}/{part}_{view}/{name}",
         "parts.views": ["left", "right"],
     }
-    summary = score.run(plant.score_config(views, "parts", **values))
+    summary = score.run(plant.score_config(views, "parts", **values), HERE)
     assert summary.exit_code == 0
     parts = pq.read_table(summary.uris["parts"].removeprefix("file://")).to_pylist()
     assert [(row["part"], row["missing_views"]) for row in parts] == [
@@ -63,16 +64,16 @@ def test_a_page_never_outlives_what_it_tells_of(plant, own_archive):
     """A start that ends between the close and the page leaves none, and the next one writes it."""
     config = plant.score_config(own_archive, "page")
     page = plant.night("page") / "report.html"
-    score.run(config)
+    score.run(config, HERE)
     first = page.read_bytes()
     shutil.copy(own_archive / "ring" / "good-000.png", own_archive / "ring" / "late.png")
     stray = plant.night("page") / "scores" / "category=ring" / "copy.parquet"
     stray.touch()
     with pytest.raises(NightError, match="holds files of no plan"):
-        score.run(config)
+        score.run(config, HERE)
     assert not page.exists()
     stray.unlink()
-    assert score.run(config).uris["report"] == f"file://{page}"
+    assert score.run(config, HERE).uris["report"] == f"file://{page}"
     assert page.read_bytes() != first
 
 
@@ -83,11 +84,11 @@ def test_a_night_whose_golden_set_is_off_scores_nothing_until_it_is_forced(
     place = put_golden(archive, tmp_path / "golden", golden_names[-1:], golden_names[:1])
     config = plant.score_config(archive, "golden", **{"golden.uri": str(place)})
     with pytest.raises(GoldenError, match="golden images are off"):
-        score.run(config)
+        score.run(config, HERE)
     night = plant.night("golden")
     assert json.loads((night / "summary.json").read_text())["exit_code"] == 1
     assert not (night / "scores").exists()
-    summary = score.run(config.with_values({"force": True}))
+    summary = score.run(config.with_values({"force": True}), HERE)
     assert summary.exit_code == 0
     assert summary.counts["images"] == 24
     assert any("golden" in reason for reason in summary.reasons)
@@ -99,15 +100,15 @@ def test_a_version_set_scores_in_the_champions_stead(plant, archive, tmp_path, c
     champion = promotions.champion(str(plant.workspace), "plate").version
     (tmp_path / "set.json").write_text(json.dumps({"plate": champion}))
     config = plant.score_config(archive, "set", models=str(tmp_path / "set.json"))
-    assert score.run(config).counts == calm.counts
+    assert score.run(config, HERE).counts == calm.counts
     with pytest.raises(ConfigError, match=r"was planned with models = .*now it is ''"):
-        score.run(config.with_values({"models": ""}))
+        score.run(config.with_values({"models": ""}), HERE)
     (tmp_path / "set.json").write_text('{"plate": "nothing"}')
     with pytest.raises(ConfigError, match="'nothing' of category 'plate'"):
-        score.run(config)
+        score.run(config, HERE)
 
 
 def test_a_kind_of_error_that_is_none_is_refused(plant, archive):
     with pytest.raises(ConfigError, match="retry_errors holds mising; did you mean 'missing'"):
-        score.run(plant.score_config(archive, "typo", retry_errors=["mising"]))
+        score.run(plant.score_config(archive, "typo", retry_errors=["mising"]), HERE)
     assert not plant.night("typo").exists()
