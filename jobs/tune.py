@@ -5,4 +5,4 @@ import sys
 from mrkd import cli
 
 if __name__ == "__main__":
-    sys.exit(cli.main(["tune", *sys.argv[1:]]))
+    sys.exit(cli.main(["tune", *sys.argv[1:]], executor="ray"))

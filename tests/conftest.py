@@ -9,6 +9,8 @@ from hypothesis import settings
 
 TESTS = Path(__file__).parent
 MARKED = {"on_ray", "s3", "e2e", "real_data", "bench"}
+WITHOUT_RAY = {"test_page.py", "test_demo.py"}
+"""Files of `e2e` that start no Ray."""
 
 # Examples share two cores with Ray and its workers: their time says nothing about the code.
 settings.register_profile("house", deadline=None)
@@ -24,7 +26,8 @@ def pytest_configure():
         "AWS_CONFIG_FILE": os.devnull,
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
         "OMP_WAIT_POLICY": "PASSIVE",
-        # As `mrkd.on_ray` does where it is imported before Ray.
+        "OMP_NUM_THREADS": "1",  # the other cores have the other workers
+        # As `mrkd.runs.on_ray` does where it is imported before Ray.
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RAY_USAGE_STATS_ENABLED": "0",
@@ -37,6 +40,10 @@ def pytest_collection_modifyitems(items):
         folder = item.path.relative_to(TESTS).parts[0]
         if folder in MARKED:
             item.add_marker(folder)
+        # Two Rays at a time would share two cores; a file's fixtures are made once.
+        holds_ray = folder == "on_ray" or (folder == "e2e" and item.path.name not in WITHOUT_RAY)
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group("ray" if holds_ray else str(item.path)))
 
 
 @pytest.fixture(scope="session")

@@ -26,7 +26,7 @@ from mrkd import __version__
 from mrkd.cli import model_commands, night_commands, review_commands, run_commands
 from mrkd.cli.command import Command
 from mrkd.cli.run_commands import VERBS, RunConfig, Verb
-from mrkd.config import TrainConfig, night_dates
+from mrkd.config import ExecutorName, TrainConfig, night_dates
 from mrkd.config.reference import RELATIVE, keys, tables, title
 from mrkd.config.toml import flattened, nearest, put_values
 from mrkd.errors import ConfigError, MrkdError, StorageError
@@ -39,14 +39,19 @@ COMMANDS: dict[str, Command] = {
 GROUPS = {name: text for module in _MODULES for name, text in module.GROUPS.items()}
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command line, `sys.argv` by default, and returns its exit code (see `Summary`)."""
+def main(argv: Sequence[str] | None = None, *, executor: ExecutorName = "auto") -> int:
+    """Runs a command line, `sys.argv` by default, and returns its exit code (see `Summary`).
+
+    Args:
+        argv: the words after the command's name.
+        executor: executor of a run whose config leaves it to `auto`.
+    """
     form = "%(asctime)s %(levelname)s %(name)s %(message)s"
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format=form)
     logging.getLogger("mrkd").setLevel(logging.INFO)
     with _Started() as started:
         try:
-            summary = _run(sys.argv[1:] if argv is None else argv, started)
+            summary = _run(sys.argv[1:] if argv is None else argv, started, executor)
         except MrkdError as error:
             state = "refused" if error.exit_code == ConfigError.exit_code else "failed"
             summary = started.ended(error.exit_code, state, str(error))
@@ -92,7 +97,7 @@ class _Started:
         )
 
 
-def _run(argv: Sequence[str], started: _Started) -> Summary | None:
+def _run(argv: Sequence[str], started: _Started, executor: ExecutorName) -> Summary | None:
     """Runs a command line; None: its output ends without a summary, as that of a help."""
     _check_names(argv)
     options, unknown = _parser().parse_known_args(argv)
@@ -114,8 +119,8 @@ def _run(argv: Sequence[str], started: _Started) -> Summary | None:
         return None
     if verb.plan and options.plan:
         return verb.plan(config)
-    summary = verb.work(config)
-    return verb.late(summary, late) if verb.late and late else summary
+    summary = verb.work(config, executor)
+    return verb.late(summary, late, executor) if verb.late and late else summary
 
 
 def _check_names(argv: Sequence[str]) -> None:

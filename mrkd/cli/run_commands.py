@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from mrkd.cli.command import Command, argument, done, print_table
-from mrkd.config import EvalConfig, ScoreConfig, SearchConfig, TrainConfig, reference
+from mrkd.config import EvalConfig, ExecutorName, ScoreConfig, SearchConfig, TrainConfig, reference
 from mrkd.config.toml import nearest
 from mrkd.errors import ConfigError
 from mrkd.run_summary import Summary
@@ -24,40 +24,40 @@ if TYPE_CHECKING:
 RunConfig = TrainConfig | ScoreConfig | EvalConfig
 
 
-def _executor(config: RunConfig) -> ExecutorChoice:
+def _executor(config: RunConfig, default: ExecutorName) -> ExecutorChoice:
     from mrkd.runs.choice import executor_of
 
-    return executor_of(config.executor)
+    return executor_of(default if config.executor == "auto" else config.executor)
 
 
-def _train(config: TrainConfig) -> Summary:
+def _train(config: TrainConfig, default: ExecutorName) -> Summary:
     from mrkd.runs.train import run
 
-    return run(config, _executor(config))
+    return run(config, _executor(config, default))
 
 
-def _tune(config: SearchConfig) -> Summary:
+def _tune(config: SearchConfig, default: ExecutorName) -> Summary:
     from mrkd.runs.tune.run import run
 
-    return run(config, _executor(config))
+    return run(config, _executor(config, default))
 
 
-def _score(config: ScoreConfig) -> Summary:
+def _score(config: ScoreConfig, default: ExecutorName) -> Summary:
     from mrkd.runs.score import run
 
-    return run(config, _executor(config))
+    return run(config, _executor(config, default))
 
 
-def _score_late(first: Summary, nights: Sequence[ScoreConfig]) -> Summary:
+def _score_late(first: Summary, nights: Sequence[ScoreConfig], default: ExecutorName) -> Summary:
     from mrkd.runs.score import run_late
 
-    return run_late(first, nights, _executor(nights[0]))
+    return run_late(first, nights, _executor(nights[0], default))
 
 
-def _evaluate(config: EvalConfig) -> Summary:
+def _evaluate(config: EvalConfig, default: ExecutorName) -> Summary:
     from mrkd.runs.evaluate.run import run
 
-    return run(config, _executor(config))
+    return run(config, _executor(config, default))
 
 
 def _plan_train(config: TrainConfig) -> Summary:
@@ -103,11 +103,11 @@ class Verb:
 
     help: str
     config: type[RunConfig]
-    work: Callable[[Any], Summary]
+    work: Callable[[Any, ExecutorName], Summary]
     plan: Callable[[Any], Summary] | None = None
     list_spaces: Callable[[argparse.Namespace], Summary] | None = None
     """Lists values of the config, and needs no config itself (`--spaces`)."""
-    late: Callable[[Summary, Sequence[Any]], Summary] | None = None
+    late: Callable[[Summary, Sequence[Any], ExecutorName], Summary] | None = None
     """Adds to a day's summary the images that arrived late for earlier days (`--late-window`)."""
 
 

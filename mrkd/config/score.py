@@ -181,8 +181,8 @@ class ScoreConfig(Config):
     price: PriceConfig = field(default_factory=PriceConfig)
     executor: ExecutorName = "auto"
     """Where the work runs: `ray`: the cluster at RAY_ADDRESS, else a local Ray; `in_process`:
-    threads of this process; `auto`: Ray, unless there is no cluster and the run is done before a
-    local Ray would have started."""
+    threads of this process; `auto`: Ray, unless no cluster is given and the run is done
+    before a local Ray would have started."""
     # Not a Uri: a night that is resumed is compared with what was written when it began.
     models: str = ""
     """JSON or TOML file of category = version, or a fleet's folder: versions that score instead of

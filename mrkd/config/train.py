@@ -93,8 +93,8 @@ class TrainConfig(Config):
     price: PriceConfig = field(default_factory=PriceConfig)
     executor: ExecutorName = "auto"
     """Where the work runs: `ray`: the cluster at RAY_ADDRESS, else a local Ray; `in_process`:
-    threads of this process; `auto`: Ray, unless there is no cluster and the run is done before a
-    local Ray would have started."""
+    threads of this process; `auto`: Ray, unless no cluster is given and the run is done
+    before a local Ray would have started."""
     category: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Tables `[category."pattern".model]`, `.train` and `.roi` of what differs for the categories
     whose name fits the shell pattern; where several fit, the later one wins."""

@@ -161,17 +161,23 @@ class Ensemble(TeacherModel):
 
         The mean of the highest share of each scored map and, of the cells' maps, the mean.
         """
-        tops = [
-            anomaly_map.image_score(
-                maps_BKHW[:, n : n + 1],
-                rule=self.config.image_score,
-                top_share=self.config.top_share,
-                roi=self.pixel_roi,
-            )
-            for n in range(len(self.detectors))
-        ]
+        tops = [self._top(maps_BKHW[:, n : n + 1]) for n in range(len(self.detectors))]
         cells = maps_BKHW[:, [self.names.index(name) for name in SCORED]]
         return torch.cat([torch.stack(tops, 1), inside(cells, self.pixel_roi).mean(2)], 1)
+
+    def cell_scores(self, levels: Sequence[Tensor]) -> Tensor:
+        """Each scored grid's part of `raw_scores` from the teacher's raw features: `[B, G]`."""
+        seen = self.normalise(levels)
+        maps = [self.smoothed(name, self.grid(name)(seen)) for name in SCORED]
+        return torch.stack([self._top(map_B1HW) for map_B1HW in maps], 1)
+
+    def _top(self, map_B1HW: Tensor) -> Tensor:
+        return anomaly_map.image_score(
+            map_B1HW,
+            rule=self.config.image_score,
+            top_share=self.config.top_share,
+            roi=self.pixel_roi,
+        )
 
     def join(self, maps_BKHW: Tensor, found: Normalised | None = None) -> Joined:
         """The joint map, and the joint score."""

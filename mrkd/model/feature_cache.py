@@ -14,7 +14,6 @@ import os
 import stat
 import tempfile
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Self
 
@@ -60,23 +59,30 @@ class TeacherFeatures:
     ) -> None:
         self.teacher, self.pixels, self.budget_bytes = teacher, pixels_NHW3, budget_bytes
         self.roi, self.folder = roi, folder
+        self._levels: list[Tensor] | None = None
 
     def __len__(self) -> int:
         return len(self.pixels)
 
-    @cached_property
+    # Not a cached_property: before Python 3.12 it has one lock for all instances, by which the
+    # trainings of two threads would wait for each other's teacher.
+    @property
     def levels(self) -> list[Tensor]:
-        """float16 `[N, C_l, h_l, w_l]`, shallow to deep, on the CPU."""
+        """float16 `[N, C_l, h_l, w_l]`, shallow to deep, on the CPU; computed at the first call."""
+        if self._levels is None:
+            self._levels = self._made()
+        return self._levels
+
+    def _made(self) -> list[Tensor]:
         shapes = [
             (len(self), channels, *size)
             for channels, size in zip(self.teacher.channels, self.sizes, strict=True)
         ]
         if self.folder and _is_private(Path(self.folder)):
-            levels = self._shared(shapes)
-        else:
-            on_disk = 2 * sum(math.prod(shape) for shape in shapes) > self.budget_bytes
-            levels = [_storage(shape, on_disk=on_disk) for shape in shapes]
-            self._fill(levels)
+            return self._shared(shapes)
+        on_disk = 2 * sum(math.prod(shape) for shape in shapes) > self.budget_bytes
+        levels = [_storage(shape, on_disk=on_disk) for shape in shapes]
+        self._fill(levels)
         return levels
 
     def ready(self) -> Self:

@@ -1,1 +1,1 @@
-"""Runs: what train, score, tune and evaluate do, over an executor that places their work."""
+"""Runs: what train, score, tune and evaluate do, over an executor that does their work."""

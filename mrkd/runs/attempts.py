@@ -37,7 +37,7 @@ class Attempt:
     """Whether it failed because memory ran out, of its device or of its node."""
 
 
-class Calls(Protocol[Handle]):
+class PlacedCalls(Protocol[Handle]):
     """The calls of an executor, one for each start of a category."""
 
     def start(self, category: str) -> Handle:
@@ -54,7 +54,7 @@ class Calls(Protocol[Handle]):
 
 
 def attempts(
-    calls: Calls[Handle],
+    calls: PlacedCalls[Handle],
     categories: Iterable[str],
     *,
     backoff_s: float = 0.0,

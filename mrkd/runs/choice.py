@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from mrkd.config import ExecutorName
 from mrkd.errors import ConfigError
 from mrkd.runs.executor import Executor, ExecutorChoice
-from mrkd.runs.in_process import InProcess
 from mrkd.runs.resources import Node
 
 log = logging.getLogger(__name__)
@@ -32,18 +31,25 @@ def executor_of(name: ExecutorName) -> ExecutorChoice:
     """
     has_ray = _has_ray()
     if name == "in_process":
-        return _chosen(InProcess(), "the config asks for it")
+        return in_process("the config asks for it")
     if name == "ray" and not has_ray:
         raise ConfigError("executor is ray, and Ray is not installed: set it to in_process")
     if name == "ray":
         return on_ray("the config asks for it")
     if not has_ray:
-        return _chosen(InProcess(), "Ray is not installed")
+        return in_process("Ray is not installed")
     if os.environ.get("RAY_ADDRESS"):
         return on_ray("RAY_ADDRESS names a cluster")
     if "ray" in sys.modules and sys.modules["ray"].is_initialized():
         return on_ray("a Ray runs in this process")
     return Auto()
+
+
+def in_process(reason: str) -> Executor:
+    """The executor in this process, which loads torch."""
+    from mrkd.runs.in_process import InProcess
+
+    return _chosen(InProcess(), reason)
 
 
 def on_ray(reason: str) -> Executor:
@@ -57,7 +63,7 @@ def for_one_machine(name: ExecutorName) -> Executor:
     """The executor of runs that fit on one machine: `auto` is Ray only where there is one."""
     choice = executor_of(name)
     if isinstance(choice, Auto):
-        return _chosen(InProcess(), "RAY_ADDRESS is not set: nothing has to wait for Ray")
+        return in_process("RAY_ADDRESS is not set: nothing has to wait for Ray")
     return choice.for_work(lambda: 0.0)
 
 
@@ -67,6 +73,8 @@ class Auto:
     @property
     def nodes(self) -> Sequence[Node]:
         """This machine."""
+        from mrkd.runs.in_process import InProcess
+
         return InProcess().nodes
 
     def for_work(self, seconds: Callable[[], float]) -> Executor:
@@ -74,7 +82,7 @@ class Auto:
         forecast_s = seconds()
         text = f"forecast {forecast_s:.0f} s, Ray's start takes {RAY_START_S:.0f} s"
         if forecast_s < RAY_START_S:
-            return _chosen(InProcess(), text)
+            return in_process(text)
         return on_ray(text)
 
 

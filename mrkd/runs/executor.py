@@ -1,4 +1,4 @@
-"""Executor: places the work of a run, in this process or on Ray; runs know no other interface.
+"""Executor: does the work of a run, in this process or on Ray; runs know no other interface.
 
 Implementations: `mrkd.runs.in_process.InProcess` and `mrkd.runs.on_ray.executor.OnRay`. Rows,
 versions, digests and verdicts are equal to the bit under both, on one machine.
@@ -8,17 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mrkd.config import ScoreConfig
 from mrkd.nights.night import Night
 from mrkd.runs.attempts import Attempt
-from mrkd.runs.category_training import TrainingTask
 from mrkd.runs.resources import Node, Resources
 from mrkd.runs.shards.committer import Committer
 from mrkd.runs.status import Gauge, Status
 from mrkd.runs.trials import Report, TrialPlan
 from mrkd.storage.lease import Lease
+
+if TYPE_CHECKING:  # it loads torch, which the driver of a night on Ray does without
+    from mrkd.runs.category_training import TrainingTask
 
 
 class ExecutorChoice(Protocol):
@@ -33,7 +35,7 @@ class ExecutorChoice(Protocol):
 
 
 class Executor(ExecutorChoice, Protocol):
-    """Places the calls of a run; used within its `connected` block.
+    """Makes the calls of a run; used within its `connected` block.
 
     Attributes:
         name: `ray` or `in_process`.

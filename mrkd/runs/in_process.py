@@ -1,6 +1,6 @@
 """Executor in this process: its threads, no Ray.
 
-Categories and trials run side by side in threads, as many as Ray would place on this machine, and
+Categories and trials run side by side in threads, as many as Ray would start on this machine, and
 each computes with as many threads of torch as there: results are equal to the bit. A process that
 crashes takes the run with it; the same command goes on, and `--executor ray` finds the image.
 """
@@ -312,7 +312,7 @@ class _CancelledError(BaseException):
 
 
 class _Threads:
-    """Calls in threads."""
+    """PlacedCalls in threads."""
 
     def __init__(
         self, prepared: Callable[[str], Callable[[], Any]], at_once: int, max_failures: int

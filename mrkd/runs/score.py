@@ -23,7 +23,6 @@ from mrkd.config.toml import nearest
 from mrkd.errors import ArtefactError, ConfigError, MrkdError, StoppedError, StorageError
 from mrkd.model import artefact
 from mrkd.nights import alerts, archive, model_versions, part_verdicts, reference_parts
-from mrkd.nights.cost_estimate import scoring_seconds
 from mrkd.nights.manifest import Manifest, count_rows, unopened
 from mrkd.nights.night import Night
 from mrkd.nights.shards import Pin
@@ -191,7 +190,13 @@ class _Start:
         """The committer, made for a run of so many images in each category."""
         if self._committer is None:
             config = self._config
-            executor = self._executor.for_work(lambda: scoring_seconds(config, num_images))
+
+            def seconds() -> float:
+                from mrkd.nights.cost_estimate import scoring_seconds  # it loads torch
+
+                return scoring_seconds(config, num_images)
+
+            executor = self._executor.for_work(seconds)
             self._stack.enter_context(executor.connected())
             self._committer = executor.committer(self._night, config, self._lease)
         return self._committer

@@ -106,7 +106,7 @@ def test_the_policy_opens_to_others_the_dashboard_and_the_metrics_alone():
 
 def test_a_ray_of_this_machine_runs_nothing_of_whoever_lacks_its_token(tmp_path):
     driver = (
-        "from mrkd.on_ray import cluster\n"
+        "from mrkd.runs.on_ray import cluster\n"
         "import ray\n"
         "with cluster.connect(num_cpus=1):\n"
         "    print(ray.get_runtime_context().gcs_address, flush=True)\n"

@@ -9,63 +9,77 @@ import pytest
 from tests.support.models import small_config
 
 SCRIPT = """
-import sys, ray
-from mrkd.config import ScoreConfig, TrainConfig
-from mrkd.runs import score
-from mrkd.runs import train
-
-verb, num_gpus, text = sys.argv[1:]
-ray.init(address="local", num_cpus=2, num_gpus=int(num_gpus), include_dashboard=False)
-run, config = {"score": (score.run, ScoreConfig), "train": (train.run, TrainConfig)}[verb]
-print(run(config.from_toml(text)).to_json())
-"""
-
-CROWD = """
-import sys
+import json, sys
 from pathlib import Path
 import ray
+from mrkd.config import ScoreConfig, TrainConfig
+from mrkd.runs import score, train
 from mrkd.runs.on_ray import cluster
 from mrkd.runs.on_ray.category_tasks import run_each
+from mrkd.runs.on_ray.executor import OnRay
+from mrkd.runs.resources import Node, worker_resources
 from tests.support.crowd import meet
 
-folder, gpus = Path(sys.argv[1]), float(sys.argv[2])
-num_gpus, number, crowd = map(int, sys.argv[3:])
-ray.init(address="local", num_cpus=2, num_gpus=num_gpus, include_dashboard=False)
-found = cluster.nodes()
-ask = resources.worker_resources(found, cpus=0, gpus=gpus, device="cpu", num_workers=number)
-calls = {str(n): (folder, crowd) for n in range(number)}
-print(max(one.result for one in run_each(meet, calls, ask, max_failures=0)))
+folder, night, fleet = Path(sys.argv[1]), *sys.argv[2:]
+
+def most_at_once(found, gpus, number, crowd):
+    ask = worker_resources(found, cpus=0, gpus=gpus, device="cpu", num_workers=number)
+    mine = folder / str(gpus)
+    mine.mkdir()
+    calls = {str(n): (mine, crowd) for n in range(number)}
+    return max(one.result for one in run_each(meet, calls, ask, max_failures=0))
+
+class Holder:
+    def ready(self):
+        pass
+
+ray.init(address="local", num_cpus=2, num_gpus=2, include_dashboard=False)
+whole = most_at_once(cluster.nodes(), 1.0, 3, 2)
+trained = train.run(TrainConfig.from_toml(fleet), OnRay())
+# From here on as with a single GPU.
+holder = ray.remote(num_cpus=0, num_gpus=1)(Holder).remote()
+ray.get(holder.ready.remote())
+scored = score.run(ScoreConfig.from_toml(night), OnRay())
+quarter = most_at_once([Node(2.0, 1.0)], 0.25, 5, 4)
+print(json.dumps({
+    "whole": whole, "quarter": quarter, "train": trained.to_dict(), "score": scored.to_dict()
+}))
 """
 
 
-def run(*arguments):
+@pytest.fixture(scope="module")
+def seen(plant, archive, tmp_path_factory):
+    """What was seen on one Ray of two GPUs, and the fleet's workspace."""
+    folder = tmp_path_factory.mktemp("gpus")
+    # Two scorers by name: Ray counts two GPUs, of which one is taken.
+    values = {"pool.gpus_per_scorer": 0.5, "pool.device": "cpu", "pool.scorers": 2}
+    night = plant.score_config(archive, "gpus", **values)
+    values = {"fleet.gpus_per_worker": 0.25, "data.categories": ["plate", "ring"]}
+    fleet = small_config(str(plant.root), str(folder / "workspace"), **values)
     done = subprocess.run(
-        [sys.executable, "-c", *map(str, arguments)],
+        [sys.executable, "-c", SCRIPT, folder, night.to_toml(), fleet.to_toml()],
         capture_output=True,
         text=True,
-        timeout=200,
-        check=True,
+        timeout=280,
+        check=False,
     )
-    return done.stdout.splitlines()[-1]
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1]), folder / "workspace"
 
 
-def test_scorers_that_share_a_gpu_leave_the_cpus_to_the_readers(plant, archive, calm):
+def test_scorers_that_share_a_gpu_leave_the_cpus_to_the_readers(seen, calm):
     """Two scorers that took a CPU each would leave a node of two CPUs none to read with."""
-    values = {"pool.gpus_per_scorer": 0.5, "pool.device": "cpu"}
-    config = plant.score_config(archive, "gpus", **values)
-    counts = json.loads(run(SCRIPT, "score", 1, config.to_toml()))["counts"]
-    assert counts == dict(calm.counts)
+    assert seen[0]["score"]["counts"] == dict(calm.counts)
 
 
-@pytest.mark.parametrize(("gpus", "num_gpus", "number", "crowd"), [(1, 2, 3, 2), (0.25, 1, 5, 4)])
-def test_as_many_categories_train_at_once_as_the_gpus_hold(tmp_path, gpus, num_gpus, number, crowd):
+@pytest.mark.parametrize(("share", "crowd"), [("whole", 2), ("quarter", 4)])
+def test_as_many_categories_train_at_once_as_the_gpus_hold(seen, share, crowd):
     """Of three at a whole GPU one waits for two; of five at a quarter one waits for four."""
-    assert int(run(CROWD, tmp_path, gpus, num_gpus, number, crowd)) == crowd
+    assert seen[0][share] == crowd
 
 
-def test_a_fleet_trains_on_fractions_of_a_gpu(plant, tmp_path):
-    values = {"fleet.gpus_per_worker": 0.25, "data.categories": ["plate", "ring"]}
-    config = small_config(str(plant.root), str(tmp_path), **values)
-    assert json.loads(run(SCRIPT, "train", 2, config.to_toml()))["counts"]["trained"] == 2
-    (record,) = (tmp_path / "fleets" / "test" / "categories").glob("ring.json")
+def test_a_fleet_trains_on_fractions_of_a_gpu(seen):
+    found, workspace = seen
+    assert found["train"]["counts"]["trained"] == 2
+    (record,) = (workspace / "fleets" / "test" / "categories").glob("ring.json")
     assert json.loads(record.read_text())["gpus"] == 0.25

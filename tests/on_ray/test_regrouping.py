@@ -15,7 +15,7 @@ from mrkd.runs.on_ray import cluster, status_actor
 from mrkd.runs.on_ray.score import resize_pool
 from mrkd.runs.on_ray.score.resize_pool import PoolWatch, resized_pool
 from mrkd.runs.on_ray.score.steps import SCORERS
-from mrkd.runs.resources import Node, Pool, Resources
+from mrkd.runs.resources import Node, Pool, Resources, scorer_pool
 from tests.support.rays import RAY
 
 CPUS = [Node(2.0), Node(2.0)]
@@ -42,7 +42,7 @@ class Idle:
     ids=["fewer CPUs", "fewer GPUs", "more GPUs", "none", "no CPUs in place of GPUs"],
 )
 def test_the_pool_follows_the_nodes_or_waits_for_them(before, found, expected):
-    pool = resources.scorer_pool(before, PoolConfig())
+    pool = scorer_pool(before, PoolConfig())
     assert resized_pool(pool, found, PoolConfig()) == expected
 
 
@@ -52,7 +52,7 @@ def test_a_node_must_be_missed_for_a_while_before_its_scorers_are_taken_out(monk
     scorers: list[Any] = [ray.remote(Idle).options(num_cpus=0).remote() for _ in range(4)]
     for one in scorers:
         ray.get(one.join.remote(board))
-    watch = PoolWatch(resources.scorer_pool(CPUS, PoolConfig()), board)
+    watch = PoolWatch(scorer_pool(CPUS, PoolConfig()), board)
     answers = iter([CPUS[:1], CPUS, CPUS[:1], CPUS[:1], CPUS[:1], [], CPUS[:1]])
     monkeypatch.setattr(cluster, "nodes", lambda: next(answers))
     done = []
@@ -74,7 +74,7 @@ def test_a_pass_of_few_scorers_loses_none_of_them(monkeypatch):
     board = status_actor.start()
     scorer: Any = ray.remote(Idle).options(num_cpus=0).remote()
     ray.get(scorer.join.remote(board))
-    watch = PoolWatch(resources.scorer_pool(CPUS, PoolConfig()), board)
+    watch = PoolWatch(scorer_pool(CPUS, PoolConfig()), board)
     monkeypatch.setattr(cluster, "nodes", lambda: CPUS[:1])
     watch.look()
     assert not watch.has_shrunk

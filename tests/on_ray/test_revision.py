@@ -3,16 +3,13 @@
 import pytest
 from ray.exceptions import RaySystemError
 
-from mrkd import storage
 from mrkd.config import PoolConfig
-from mrkd.errors import StorageError
 from mrkd.nights import model_versions
 from mrkd.nights.night import Night
-from mrkd.runs.on_ray import cluster, status_actor
-from mrkd.runs.on_ray.score.passes import Committer, Readers, readers
-from mrkd.runs.on_ray.score.steps import Pass, Work
-from mrkd.runs.resources import Node, Resources
-from mrkd.runs.shards.quarantine import Quarantine
+from mrkd.runs.on_ray import cluster
+from mrkd.runs.on_ray.score import object_rows
+from mrkd.runs.on_ray.score.passes import RayCommitter, Readers, readers
+from mrkd.runs.resources import Node, scorer_pool
 
 NUM_IMAGES = 24
 
@@ -47,44 +44,44 @@ def test_the_readers_of_a_node_have_no_more_requests_under_way_than_it_may(
         assert at_once * found.threads <= gets_per_node
 
 
+def committer_of(night, config, lease, kind=RayCommitter):
+    found = cluster.nodes()
+    return kind(night, config, lease, scorer_pool(found, PoolConfig()), found)
+
+
 def test_a_night_with_fewer_requests_than_readers_is_read(plant, archive):
     config = plant.score_config(archive, "one-get", **{"pool.gets_per_node": 1})
     night, shards = planned(config)
-    found = cluster.nodes()
-    assert readers(found, 1).at_once == 1
+    assert readers(cluster.nodes(), 1).at_once == 1
     with night.lease() as lease:
-        pool = resources.scorer_pool(found, PoolConfig())
-        Committer(night, config, pool, found, lease).commit_all(shards)
+        committer_of(night, config, lease).commit_all(shards)
     assert night.todo(1) == []
 
 
-class _BreaksOff(Committer):
+class _Cut:
+    """A pass that commits everything, and of which no row arrives."""
+
+    def __init__(self, dataset):
+        self._dataset = dataset
+
+    def iter_batches(self, **options):
+        rows = list(self._dataset.iter_batches(**options))
+        assert all(object_rows.unpack(row).counts for row in rows)
+        raise RaySystemError("the cluster is gone")
+
+
+class _BreaksOff(RayCommitter):
     """Its first pass commits everything and ends before it says so."""
 
-    def _together(self, shards, settings):
-        works = super()._together(shards, settings)
-        if self.done.passes > 1:
-            yield from works
-        assert all(work.counts for work in works)
-        raise RaySystemError("the cluster is gone")
+    def _pipeline(self, shards, settings):
+        whole = super()._pipeline(shards, settings)
+        return whole if self.done.passes > 1 else _Cut(whole)
 
 
 def test_what_a_pass_committed_before_it_broke_off_is_counted(plant, archive):
     config = plant.score_config(archive, "broken-off", **{"rows.shard_rows": 1})
     night, shards = planned(config)
-    found = cluster.nodes()
     with night.lease() as lease:
-        pool = resources.scorer_pool(found, PoolConfig())
-        committer = _BreaksOff(night, config, pool, found, lease)
+        committer = committer_of(night, config, lease, _BreaksOff)
         committer.commit_all(shards)
     assert (committer.done.images, committer.done.passes) == (NUM_IMAGES, 1)
-
-
-def test_a_death_that_cannot_be_stored_leaves_its_shard_for_another_pass(plant, archive):
-    config = plant.score_config(archive, "not-stored")
-    night, shards = planned(config)
-    storage.write(storage.join(night.uri, "attempts"), b"where its folder should be")
-    settings = Pass(config, Resources(0.5), status_actor.start(), threads=1, last=True)
-    work = Quarantine(night, settings)(Work(shards[0], crashes=2))
-    assert isinstance(work.failure, StorageError)
-    assert (work.shard, work.counts) == (shards[0], {})

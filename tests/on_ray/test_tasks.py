@@ -7,7 +7,7 @@ import pytest
 
 from mrkd.errors import CategoryError, StorageError
 from mrkd.runs.on_ray.category_tasks import run_each
-from mrkd.runs.on_ray.cluster import Resources
+from mrkd.runs.resources import Resources
 from tests.support.crowd import meet
 
 ASK = Resources(1)

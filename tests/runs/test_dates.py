@@ -34,7 +34,8 @@ def by_day(plant, archive, tmp_path, capsys, name):
     )
 
     def run(day, *flags):
-        exit_code = cli.main(["score", str(toml), "--date", day, *flags])
+        words = ["score", str(toml), "--date", day, "--executor", "in_process", *flags]
+        exit_code = cli.main(words)
         summary = json.loads(capsys.readouterr().out.splitlines()[-1])
         assert summary["exit_code"] == exit_code
         return summary

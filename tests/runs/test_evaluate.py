@@ -12,6 +12,7 @@ from mrkd.errors import ConfigError, StoppedError
 from mrkd.evaluation.evaluate_model import LABELLED
 from mrkd.reports.evaluation.load import load_page_data
 from mrkd.runs.evaluate import run as evaluate
+from mrkd.runs.in_process import InProcess
 from mrkd.storage import schema
 from tests.support.plants import HERE
 
@@ -84,18 +85,19 @@ def test_a_workspace_without_models_is_refused(plant, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_an_evaluation_of_champions_that_is_stopped_leaves_a_summary(plant, monkeypatch):
+def test_an_evaluation_of_champions_that_is_stopped_leaves_a_summary(plant):
     folder = plant.workspace / "evaluations" / "stopped"
     folder.mkdir(parents=True)
     (folder / "summary.json").write_text('{"state": "done"}')
 
-    def stop(*_, **__):
-        assert not (folder / "summary.json").exists()
-        signal.raise_signal(signal.SIGINT)
+    class Stopped(InProcess):
+        def run_each(self, *arguments, **options):
+            assert not (folder / "summary.json").exists()
+            signal.raise_signal(signal.SIGINT)
+            return super().run_each(*arguments, **options)
 
-    monkeypatch.setattr(evaluate, "run_each", stop)
     with pytest.raises(StoppedError, match="the evaluation was stopped"):
-        evaluate.run(config(plant, "stopped"), HERE)
+        evaluate.run(config(plant, "stopped"), Stopped())
     summary = json.loads((folder / "summary.json").read_text())
     assert (summary["exit_code"], summary["state"]) == (1, "failed")
     assert summary["reasons"] == ["the evaluation was stopped: start it again to go on"]

@@ -1,13 +1,13 @@
 """A search over real photographs of solar cells, small enough for every run of the tests."""
 
 import pytest
-from tests.on_ray.test_real_fleet import CELLS, labelled, take
 
 from mrkd import storage
 from mrkd.config import DataConfig, SearchConfig
 from mrkd.data import datasets
 from mrkd.runs.tune import run as tune
 from mrkd.training.search import Search
+from tests.runs.test_real_fleet import CELLS, labelled, take
 from tests.support.folders import put
 from tests.support.plants import HERE
 

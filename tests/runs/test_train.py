@@ -203,7 +203,7 @@ def test_images_of_many_sizes_train_and_with_a_region_fail_with_both_sizes(plant
         ({"data.categories": ["../plate"]}, r"'\.\./plate' fits none"),
         ({"category": {"cog": {"train": {"seed": 1}}}}, r"category\.'cog' fits none"),
         ({"roi.mask": "absent.png"}, r"absent\.png"),
-        ({"fleet.workers_per_category": 5, "fleet.cpus_per_worker": 1.0}, "have room for 2"),
+        ({"fleet.workers_per_category": 2}, "a group of workers needs Ray: set executor to ray"),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_written(plant, tmp_path, values, message):

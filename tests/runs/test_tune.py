@@ -1,4 +1,4 @@
-"""Searches on a real Ray Tune, of trainings of a few steps on drawn parts."""
+"""Searches in this process, of trainings of a few steps on drawn parts."""
 
 import json
 import random
@@ -109,7 +109,8 @@ def test_the_best_config_trains_a_fleet_as_it_is(calm):
 
 
 def test_a_search_whose_driver_is_killed_twice_ends_as_an_undisturbed_one(calm, root, tmp_path):
-    config = small_search(tmp_path, root, **{"data.categories": ["plate"]})
+    values = {"data.categories": ["plate"], "executor": "in_process"}
+    config = small_search(tmp_path, root, **values)
     toml = tmp_path / "search.toml"
     toml.write_text(config.to_toml())
     command = [sys.executable, "-m", "jobs.tune", str(toml)]
@@ -142,9 +143,9 @@ def test_a_config_that_fails_is_a_row_with_its_error_and_the_others_go_on(root, 
     # The deepest level of lite1's blocks is not among lite0's: half of the configs cannot be built.
     space = tmp_path / "wild.py"
     space.write_text(
-        "from ray import tune\n"
-        "SPACE = {'train.weight_decay': tune.uniform(0, 1e-5),"
-        " 'model.levels': tune.choice([(), (3,)])}\n"
+        "from mrkd.training.search.space import choice, uniform\n"
+        "SPACE = {'train.weight_decay': uniform(0, 1e-5),"
+        " 'model.levels': choice([(), (3,)])}\n"
     )
     values = {"search.trials": 4, "search.refit_seeds": 1, "data.categories": ["plate"]}
     config = small_search(tmp_path, root, **values).with_values({"search.space": str(space)})
@@ -159,7 +160,10 @@ def test_a_config_that_fails_is_a_row_with_its_error_and_the_others_go_on(root, 
 
 def test_a_config_that_is_drawn_again_while_it_is_tried_is_one_trial(root, tmp_path):
     space = tmp_path / "narrow.py"
-    space.write_text("from ray import tune\nSPACE = {'train.mask_rate': tune.choice([0.3])}\n")
+    space.write_text(
+        "from mrkd.training.search.space import choice\n"
+        "SPACE = {'train.mask_rate': choice([0.3])}\n"
+    )
     values = {"search.trials": 4, "search.refit_seeds": 1, "data.categories": ["plate"]}
     config = small_search(tmp_path, root, **values).with_values({"search.space": str(space)})
     summary = tune.run(config, HERE)

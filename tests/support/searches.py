@@ -14,12 +14,12 @@ from mrkd.training.search import Search, Trial, importances, key_of, objectives,
 from tests.support.models import FIT, MODEL
 
 SPACE = """
-from ray import tune
+from mrkd.training.search.space import choice, loguniform, uniform
 
 SPACE = {
-    "train.mask_rate": tune.uniform(0.0, 0.9),
-    "train.learning_rate": tune.loguniform(1e-3, 1e-2),
-    "model.simam": tune.choice([True, False]),
+    "train.mask_rate": uniform(0.0, 0.9),
+    "train.learning_rate": loguniform(1e-3, 1e-2),
+    "model.simam": choice([True, False]),
 }
 """
 

@@ -157,7 +157,7 @@ def test_the_dashboard_shows_gauges_that_there_are_and_all_of_them():
         for target in panel["targets"]
         for name in re.findall(r"\bray_(mrkd_\w+)", target["expr"])
     }
-    code = "".join(path.read_text() for path in (TOP / "mrkd" / "on_ray").rglob("*.py"))
+    code = "".join(path.read_text() for path in (TOP / "mrkd" / "runs").rglob("*.py"))
     kinds = re.findall(r'super\(\).__init__\(run, "(\w+)", "(\w+)"', code)
     assert {noun for noun, _ in kinds} == {"night", "fleet"}
     known = {f"mrkd_{noun}_{units}" for noun, units in kinds}

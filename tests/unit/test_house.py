@@ -53,12 +53,12 @@ def test_whoever_only_reads_writes_or_tells_is_spared_the_import_of_torch(module
     assert run_python(code).strip() == "False"
 
 
-def test_everything_but_on_ray_and_the_demo_imports_where_ray_is_absent():
+def test_everything_but_runs_on_ray_imports_where_ray_is_absent():
     modules = [
         module_name(path)
         for path in CODE
         if module_name(path).startswith("mrkd")
-        and not module_name(path).startswith(("mrkd.on_ray", "mrkd.cli.demo"))
+        and not module_name(path).startswith("mrkd.runs.on_ray")
     ]
     code = (
         "import importlib, sys\n"
@@ -246,3 +246,19 @@ def test_mrkd_has_ten_packages_and_at_most_four_modules():
     modules = list((TOP / "mrkd").glob("*.py"))
     assert len(folders) == 10
     assert len(modules) <= 4
+
+
+def test_ray_is_imported_by_runs_on_ray_alone_and_its_private_parts_by_one_module():
+    imports, private = set(), set()
+    for path in (TOP / "mrkd").rglob("*.py"):
+        name, text = str(path.relative_to(TOP)), path.read_text()
+        for node in ast.walk(ast.parse(text)):
+            names = [one.name for one in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            if any(one.partition(".")[0] == "ray" for one in names):
+                imports.add(name)
+        if re.search(r"ray(\.\w+)*\.(_private|_internal|v2)\b|RAY_idle|_base_exc", text):
+            private.add(name)
+    assert {name for name in imports if not name.startswith("mrkd/runs/on_ray/")} == set()
+    assert imports
+    assert private == {"mrkd/runs/on_ray/private.py"}

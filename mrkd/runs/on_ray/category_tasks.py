@@ -56,8 +56,8 @@ def _in_worker(function: Callable[..., Any], resources: Resources, *arguments: A
     return function(*arguments)
 
 
-class _Tasks:  # its methods: `attempts.Calls`
-    """Calls as Ray tasks."""
+class _Tasks:  # its methods: `attempts.PlacedCalls`
+    """PlacedCalls as Ray tasks."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""What mrkd uses of Ray beyond its public interface: here alone, each with a test.
+"""Private parts of Ray that mrkd uses: in this module alone, each with a test.
 
 A new version of Ray is checked by `tests/on_ray/test_private.py`.
 """

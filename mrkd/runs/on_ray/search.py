@@ -8,11 +8,13 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import torch
 from ray import tune
 from ray.exceptions import OutOfMemoryError
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 from ray.tune.search import Searcher
 
+from mrkd.errors import MemoryShortError
 from mrkd.runs.attempts import Attempt, one_line
 from mrkd.runs.on_ray import cluster, private
 from mrkd.runs.resources import Resources
@@ -57,15 +59,23 @@ def run_trials(
         )
         grid = tuner.fit()
     for number, result in enumerate(grid[n] for n in range(len(grid))):
-        values, error = dict(result.config or {}), result.error
-        if error is None:
-            yield Attempt(str(number), 1, values)
-            continue
-        cause = getattr(error, "cause", None) or error
-        text = one_line(error)
-        # Tune keeps only the text of an error that is not a task's or an actor's.
-        short = isinstance(cause, OutOfMemoryError) or private.LOW_MEMORY in text
-        yield Attempt(str(number), 1, values, error=text, out_of_memory=short)
+        yield end_of(str(number), result.config or {}, result.error)
+
+
+def end_of(trial: str, values: Mapping[str, Any], error: BaseException | None) -> Attempt:
+    """The end of a trial.
+
+    Args:
+        trial: number of the trial.
+        values: its drawn values.
+        error: error of the trial; a text where it was not a task's or an actor's.
+    """
+    if error is None:
+        return Attempt(trial, 1, dict(values))
+    cause, text = getattr(error, "cause", None) or error, one_line(error)
+    kinds = MemoryShortError | torch.OutOfMemoryError | OutOfMemoryError
+    short = isinstance(cause, kinds) or private.LOW_MEMORY in text
+    return Attempt(trial, 1, dict(values), error=text, out_of_memory=short)
 
 
 def _trial(

@@ -22,7 +22,7 @@ from mrkd import seeds
 from mrkd.config import FitConfig, RowsConfig
 from mrkd.model.artefact import Calibration
 from mrkd.model.calibration import calibrate, threshold_at
-from mrkd.model.cell_gaussian import SCORED
+from mrkd.model.cell_gaussian import GRIDS, SCORED
 from mrkd.model.detector import Detector
 from mrkd.model.ensemble import FINE, Ensemble
 from mrkd.model.feature_cache import TeacherFeatures
@@ -228,15 +228,13 @@ def _shift(
     rng = seeds.stream(config.seed, "folds")
     folds = split.folds[rng.permutation(len(split.folds))]
     cells = Ensemble(model.config, model.teacher, model.roi).to(model.score_mean.device).eval()
-    cross = CrossFit(cells, features, folds, seed=config.seed)
+    scored = [grid for grid in GRIDS if grid.name in SCORED]
+    cross = CrossFit(cells, features, folds, seed=config.seed, grids=scored)
     by_groups, by_chance = raw[:, first : first + len(SCORED)], np.empty((len(raw), len(SCORED)))
     for fold in cross.folds:
         other, rows = cross.without(fold), np.flatnonzero(folds == fold)
-        found = [
-            other.raw_scores(other.maps(other.from_features(levels)))
-            for levels in features.of(rows).batches()
-        ]
-        by_chance[rows] = torch.cat(found)[:, : len(SCORED)].cpu().numpy()
+        found = [other.cell_scores(levels) for levels in features.of(rows).batches()]
+        by_chance[rows] = torch.cat(found).cpu().numpy()
     mean, std = (t[first:].cpu().numpy() for t in (model.score_mean, model.score_std))
     groups, chance = (((own - mean) / std).sum(1)[images] for own in (by_groups, by_chance))
     return float((groups > threshold_at(chance, config.false_call_rate)).mean())

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mrkd.model.cell_gaussian import GRIDS, CellGaussian, Sums
+from mrkd.model.cell_gaussian import GRIDS, CellGaussian, Grid, Sums
 from mrkd.model.ensemble import Ensemble
 from mrkd.model.feature_cache import TeacherFeatures
 
@@ -32,6 +32,7 @@ class CrossFit:
         folds: int64 `[N]`, the fold of each square.
         known: the squares to fit to, with no fold left out; None: all, in folds.
         seed: seed of the projections.
+        grids: grids that are fitted.
 
     Attributes:
         has_folds: whether cells without each fold are kept.
@@ -46,6 +47,7 @@ class CrossFit:
         *,
         seed: int,
         known: Labels | None = None,
+        grids: Sequence[Grid] = GRIDS,
     ) -> None:
         self.model, self.features = model, features
         self.folds: list[int] = np.unique(folds).tolist()
@@ -56,7 +58,7 @@ class CrossFit:
         if self.has_folds:
             parts = {n: features.of(np.flatnonzero(folds == n)) for n in self.folds}
         self._without: dict[int, dict[str, _State]] = {n: {} for n in parts if self.has_folds}
-        for grid in GRIDS:
+        for grid in grids:
             cells = model.grid(grid.name)
             cells.draw_projection(seed)
             self._fit(cells, parts)

@@ -9,7 +9,7 @@ import numpy as np
 
 from mrkd.config.tune import SearchOptions
 from mrkd.errors import ConfigError
-from mrkd.training.search.space import Choice, Domain, Drawn, Range
+from mrkd.training.search.space import Domain, Drawn, NumberRange, OneOf
 
 
 class Sampler(Protocol):
@@ -76,12 +76,12 @@ def _distribution(key: str, domain: Domain) -> Any:
     from optuna import distributions
 
     match domain:
-        case Choice(values):
+        case OneOf(values):
             return distributions.CategoricalDistribution(list(values))
-        case Range(low, high, log, True, step):
+        case NumberRange(low, high, log, True, step):
             high = int(high) - (not step)
             return distributions.IntDistribution(int(low), high, log=log, step=int(step or 1))
-        case Range(low, high, log, False, step):
+        case NumberRange(low, high, log, False, step):
             step_or_none = step or None if not log else None  # Optuna does not know both
             return distributions.FloatDistribution(low, high, log=log, step=step_or_none)
         case Drawn():

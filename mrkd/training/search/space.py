@@ -15,7 +15,7 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class Choice:
+class OneOf:
     """One of some values, each as likely."""
 
     values: Sequence[Any]
@@ -29,7 +29,7 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Range:
+class NumberRange:
     """A number between two bounds.
 
     Args:
@@ -37,7 +37,7 @@ class Range:
         high: upper bound; of whole numbers without a step, the first that is not drawn.
         log: whether numbers are drawn evenly by their logarithm.
         whole: whether numbers are whole.
-        step: numbers are multiples of it; 0: any.
+        step: divisor of every number; 0: any number is allowed.
     """
 
     low: float
@@ -57,7 +57,7 @@ class Range:
                 _inward(high / step, math.floor) * step,
             )
         if self.log:
-            value = math.exp(rng.uniform(math.log(low), math.log(high)))
+            value = float(np.exp(rng.uniform(np.log(low), np.log(high))))
             value = math.floor(value) if self.whole else value
         else:
             value = int(rng.integers(int(low), int(high))) if self.whole else rng.uniform(low, high)
@@ -83,27 +83,27 @@ class Drawn:
         return "drawn by a function"
 
 
-Domain = Choice | Range | Drawn
+Domain = OneOf | NumberRange | Drawn
 
 
-def choice(values: Sequence[Any]) -> Choice:
+def choice(values: Sequence[Any]) -> OneOf:
     """One of some values."""
-    return Choice(list(values))
+    return OneOf(list(values))
 
 
-def uniform(low: float, high: float) -> Range:
+def uniform(low: float, high: float) -> NumberRange:
     """A number between two bounds."""
-    return Range(low, high)
+    return NumberRange(low, high)
 
 
-def loguniform(low: float, high: float) -> Range:
+def loguniform(low: float, high: float) -> NumberRange:
     """A number between two positive bounds, drawn evenly by its logarithm."""
-    return Range(low, high, log=True)
+    return NumberRange(low, high, log=True)
 
 
-def randint(low: int, high: int) -> Range:
+def randint(low: int, high: int) -> NumberRange:
     """A whole number from `low` to below `high`."""
-    return Range(low, high, whole=True)
+    return NumberRange(low, high, whole=True)
 
 
 def domain_of(value: Any) -> Domain | None:
@@ -116,11 +116,11 @@ def domain_of(value: Any) -> Domain | None:
     step = getattr(sampler, "q", 0.0)
     kind = type(getattr(sampler, "sampler", sampler)).__name__.strip("_")
     if hasattr(value, "categories") and kind == "Uniform":
-        return Choice(value.categories)
+        return OneOf(value.categories)
     if kind not in ("Uniform", "LogUniform") or not hasattr(value, "lower"):
         return Drawn(value)
     whole = type(value).__name__ == "Integer"
-    return Range(value.lower, value.upper, log=kind == "LogUniform", whole=whole, step=step)
+    return NumberRange(value.lower, value.upper, log=kind == "LogUniform", whole=whole, step=step)
 
 
 def _inward(number: float, towards: Any) -> float:

@@ -15,7 +15,7 @@ import numpy as np
 from mrkd.config import SearchConfig
 from mrkd.config.toml import nearest
 from mrkd.errors import ConfigError
-from mrkd.training.search.space import Choice, Domain, Range, domain_of
+from mrkd.training.search.space import Domain, NumberRange, OneOf, domain_of
 
 Space = Mapping[str, Domain]
 
@@ -95,21 +95,21 @@ def described(space: Space) -> dict[str, str]:
 
 def log_keys(space: Space) -> list[str]:
     """Keys that are drawn on a log scale."""
-    return [key for key, domain in space.items() if isinstance(domain, Range) and domain.log]
+    return [key for key, domain in space.items() if isinstance(domain, NumberRange) and domain.log]
 
 
 def choices(space: Space, key: str) -> list[Any]:
     """The choices of a key; empty where it is a range, or not in the space."""
     domain = space.get(key)
-    return list(domain.values) if isinstance(domain, Choice) else []
+    return list(domain.values) if isinstance(domain, OneOf) else []
 
 
 def _edges(domain: Domain) -> Iterator[Any]:
     """Values that a config must take: every choice; the ends of a range and some between."""
-    if isinstance(domain, Choice):
+    if isinstance(domain, OneOf):
         yield from domain.values
         return
-    if isinstance(domain, Range):
+    if isinstance(domain, NumberRange):
         yield domain.low
     rng = np.random.default_rng(0)
     yield from (domain.draw(rng) for _ in range(_DRAWS))

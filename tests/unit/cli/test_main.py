@@ -236,11 +236,11 @@ def test_a_plan_of_a_night_counts_images_and_bytes_and_stops(verdict, tmp_path):
     assert not (tmp_path / "w").exists()
 
 
-def fails(config):
+def fails(config, executor):
     raise ArtefactError("model.safetensors of plate\nhas another sha256: train it again")
 
 
-def misses_some(config):
+def misses_some(config, executor):
     return Summary("train", config.run, 3, "partial", {"failed": 1}, reasons=["plate: no images"])
 
 
@@ -254,7 +254,7 @@ def test_what_a_run_says_is_the_exit_code(verdict, fleet_toml, monkeypatch, work
     assert len(err.splitlines()) == (1 if work is fails else 0)
 
 
-def is_interrupted(config):
+def is_interrupted(config, executor):
     raise KeyboardInterrupt
 
 
@@ -266,7 +266,7 @@ def test_ctrl_c_ends_with_a_summary(verdict, fleet_toml, monkeypatch):
     assert err == f"mrkd: {summary['reasons'][0]}\n"
 
 
-def has_a_bug(config):
+def has_a_bug(config, executor):
     raise ZeroDivisionError("by nothing")
 
 

@@ -1,12 +1,12 @@
-import random
 from pathlib import Path
 
+import numpy as np
 import pytest
-from ray import tune
 
 from mrkd.config import SearchConfig
 from mrkd.errors import ConfigError
 from mrkd.training.search import spaces
+from mrkd.training.search.space import Drawn, NumberRange, choice, loguniform, randint, uniform
 from tests.support.searches import small_search
 
 SPACES = sorted(path.stem for path in Path("tune_spaces").glob("[a-z]*.py"))
@@ -29,10 +29,10 @@ def test_every_space_is_listed_with_its_keys():
 
 def test_keys_on_a_log_scale_are_known():
     space = {
-        "train.learning_rate": tune.loguniform(1e-4, 1e-2),
-        "train.weight_decay": tune.qloguniform(1e-5, 1e-2, 1e-5),
-        "train.mask_rate": tune.uniform(0.1, 0.9),
-        "model.smooth": tune.sample_from(lambda config: 4.0),
+        "train.learning_rate": loguniform(1e-4, 1e-2),
+        "train.weight_decay": NumberRange(1e-5, 1e-2, log=True, step=1e-5),
+        "train.mask_rate": uniform(0.1, 0.9),
+        "model.smooth": Drawn(None),
     }
     assert spaces.log_keys(space) == ["train.learning_rate", "train.weight_decay"]
     assert spaces.described(space)["model.smooth"] == "drawn by a function"
@@ -40,12 +40,9 @@ def test_keys_on_a_log_scale_are_known():
 
 @pytest.mark.parametrize("name", SPACES)
 def test_a_hundred_samples_of_a_space_are_configs(name):
-    space, config, rng = spaces.load(name), config_of(), random.Random(3)
+    space, config, rng = spaces.load(name), config_of(), np.random.default_rng(3)
     spaces.check(space, config)
-    drawn = [
-        {k: d.sample(random_state=rng.randrange(2**31)) for k, d in space.items()}
-        for _ in range(100)
-    ]
+    drawn = [{key: domain.draw(rng) for key, domain in space.items()} for _ in range(100)]
     assert len({repr(values) for values in drawn}) == 100
     for values in drawn:
         trial = config.trial(values, seed=1)
@@ -58,11 +55,11 @@ def test_a_hundred_samples_of_a_space_are_configs(name):
 @pytest.mark.parametrize(
     ("space", "message"),
     [
-        ({"train.mask_rat": tune.uniform(0, 1)}, r"unknown key 'mask_rat' in \[train\]"),
-        ({"train.mask_rate": tune.uniform(0.5, 1.5)}, "train.mask_rate = .* is refused"),
-        ({"model.backbone": tune.choice(["resnet18", "vgg"])}, "model.backbone = 'vgg' is refused"),
-        ({"train.seed": tune.randint(0, 9)}, "train.seed cannot be searched"),
-        ({"fleet.force": tune.choice([True])}, "fleet.force cannot be searched"),
+        ({"train.mask_rat": uniform(0, 1)}, r"unknown key 'mask_rat' in \[train\]"),
+        ({"train.mask_rate": uniform(0.5, 1.5)}, "train.mask_rate = .* is refused"),
+        ({"model.backbone": choice(["resnet18", "vgg"])}, "model.backbone = 'vgg' is refused"),
+        ({"train.seed": randint(0, 9)}, "train.seed cannot be searched"),
+        ({"fleet.force": choice([True])}, "fleet.force cannot be searched"),
     ],
 )
 def test_a_space_with_a_key_or_a_value_that_no_config_has_is_refused_by_name(space, message):
@@ -71,10 +68,10 @@ def test_a_space_with_a_key_or_a_value_that_no_config_has_is_refused_by_name(spa
 
 
 def test_a_mask_rate_that_would_do_nothing_is_refused():
-    space = {"train.mask_rate": tune.uniform(0, 0.9)}
+    space = {"train.mask_rate": uniform(0, 0.9)}
     with pytest.raises(ConfigError, match=r"does nothing while model\.fmm is false"):
         spaces.check(space, config_of("default"))
-    spaces.check(space | {"model.fmm": tune.choice([True])}, config_of("default"))
+    spaces.check(space | {"model.fmm": choice([True])}, config_of("default"))
 
 
 def test_an_unknown_space_is_refused_with_the_nearest_and_a_file_of_ones_own_is_read(tmp_path):
@@ -87,3 +84,27 @@ def test_an_unknown_space_is_refused_with_the_nearest_and_a_file_of_ones_own_is_
         spaces.load(str(tmp_path / "empty.py"))
     own = spaces.load(small_search(tmp_path, tmp_path).search.space)
     assert list(own) == ["train.mask_rate", "train.learning_rate", "model.simam"]
+
+
+def test_a_file_of_domains_of_ray_tune_is_the_same_space_as_one_of_ours(tmp_path):
+    file = tmp_path / "for_ray.py"
+    file.write_text(
+        "from ray import tune\n"
+        "SPACE = {\n"
+        "    'train.mask_rate': tune.uniform(0.0, 0.9),\n"
+        "    'train.learning_rate': tune.loguniform(1e-3, 1e-2),\n"
+        "    'train.weight_decay': tune.qloguniform(1e-5, 1e-2, 1e-5),\n"
+        "    'model.simam': tune.choice([True, False]),\n"
+        "    'model.smooth': tune.sample_from(lambda config: 4.0),\n"
+        "}\n"
+    )
+    found = spaces.load(str(file))
+    assert {key: found[key] for key in list(found)[:4]} == {
+        "train.mask_rate": uniform(0.0, 0.9),
+        "train.learning_rate": loguniform(1e-3, 1e-2),
+        "train.weight_decay": NumberRange(1e-5, 1e-2, log=True, step=1e-5),
+        "model.simam": choice([True, False]),
+    }
+    assert spaces.log_keys(found) == ["train.learning_rate", "train.weight_decay"]
+    assert spaces.described(found)["model.smooth"] == "drawn by a function"
+    assert found["model.smooth"].draw(np.random.default_rng(0)) == 4.0

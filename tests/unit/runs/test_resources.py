@@ -1,25 +1,15 @@
 import pytest
-import ray
 
 from mrkd.config import PoolConfig
 from mrkd.errors import ConfigError
-from mrkd.runs.on_ray import cluster
-from mrkd.runs.resources import Node, Pool, Resources
+from mrkd.runs.resources import Node, Pool, Resources, scorer_pool, worker_resources
 
 TWO_CPUS = [Node(2)]
 GPU_MACHINE = [Node(4), Node(16, 2)]
 
 
 def ask(found, *, cpus=0, gpus=0, device="auto", num_workers=100):
-    return resources.worker_resources(
-        found, cpus=cpus, gpus=gpus, device=device, num_workers=num_workers
-    )
-
-
-def test_a_ray_that_runs_already_is_used_and_left_running():
-    with cluster.connect():
-        assert cluster.nodes() == [Node(2)]
-    assert ray.is_initialized()
+    return worker_resources(found, cpus=cpus, gpus=gpus, device=device, num_workers=num_workers)
 
 
 def test_workers_of_a_cpu_node_share_its_cpus():
@@ -43,21 +33,15 @@ def test_an_ask_that_no_node_can_hold_is_refused_with_the_arithmetic():
 
 
 def test_scorers_leave_room_for_readers():
-    assert resources.scorer_pool(TWO_CPUS, PoolConfig()) == Pool(2, Resources(0.5, 0, threads=1))
-    assert resources.scorer_pool([Node(1)], PoolConfig()) == Pool(1, Resources(0.5, 0, threads=1))
-    assert resources.scorer_pool([Node(16)] * 3, PoolConfig()) == Pool(
-        48, Resources(0.5, 0, threads=1)
-    )
-    assert resources.scorer_pool([Node(16)], PoolConfig(scorers=4)) == Pool(
-        4, Resources(3, 0, threads=4)
-    )
+    assert scorer_pool(TWO_CPUS, PoolConfig()) == Pool(2, Resources(0.5, 0, threads=1))
+    assert scorer_pool([Node(1)], PoolConfig()) == Pool(1, Resources(0.5, 0, threads=1))
+    assert scorer_pool([Node(16)] * 3, PoolConfig()) == Pool(48, Resources(0.5, 0, threads=1))
+    assert scorer_pool([Node(16)], PoolConfig(scorers=4)) == Pool(4, Resources(3, 0, threads=4))
 
 
 def test_scorers_take_one_gpu_each():
-    assert resources.scorer_pool(GPU_MACHINE, PoolConfig()) == Pool(2, Resources(0, 1))
-    assert resources.scorer_pool(GPU_MACHINE, PoolConfig(gpus_per_scorer=0.5)) == Pool(
-        4, Resources(0, 0.5)
-    )
+    assert scorer_pool(GPU_MACHINE, PoolConfig()) == Pool(2, Resources(0, 1))
+    assert scorer_pool(GPU_MACHINE, PoolConfig(gpus_per_scorer=0.5)) == Pool(4, Resources(0, 0.5))
 
 
 @pytest.mark.parametrize(
@@ -71,4 +55,4 @@ def test_scorers_take_one_gpu_each():
 )
 def test_a_pool_that_the_nodes_cannot_hold_beside_a_reader_is_refused(found, pool):
     with pytest.raises(ConfigError, match="have room for"):
-        resources.scorer_pool(found, pool)
+        scorer_pool(found, pool)
