@@ -258,7 +258,8 @@ class LocalCommitter(Committer):
                 scorers.shutdown(wait=False, cancel_futures=True)
 
     def _one(self, shard: Shard, scorers: ThreadPoolExecutor) -> Work:
-        work, meter = Work(shard), Meter()
+        # The run's own meter counts the requests of this process.
+        work, meter = Work(shard), Meter(with_requests=False)
         try:
             work = read(work, meter, self.config, threads=self._threads, last=self._last)
             work = scorers.submit(
@@ -277,7 +278,7 @@ class LocalCommitter(Committer):
     def score_span(self, part: Shard) -> Work | SpanCrash:
         """A part of a shard; a crash is a bug in the code, which names its image."""
         at: list[tuple[str, int | None]] = [("start", None)]
-        meter = Meter()
+        meter = Meter(with_requests=False)
         with ThreadPoolExecutor(1) as thread:
             done = thread.submit(
                 score_part,

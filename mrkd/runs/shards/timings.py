@@ -54,10 +54,14 @@ class Timings:
 
 
 class Meter:
-    """Measures this process from the meter's creation to `took`."""
+    """Measures this process from the meter's creation to `took`.
 
-    def __init__(self) -> None:
-        self._before = storage.requests()
+    Args:
+        with_requests: whether it counts the process's requests; off where meters overlap.
+    """
+
+    def __init__(self, *, with_requests: bool = True) -> None:
+        self._before = storage.requests() if with_requests else None
         self._seconds: Counter[str] = Counter()
         self._lock = threading.Lock()
 
@@ -88,8 +92,9 @@ class Meter:
 
     def took(self) -> Timings:
         """The timings since the meter's creation."""
+        requests = {} if self._before is None else storage.requests() - self._before
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        return Timings(dict(self._seconds), storage.requests() - self._before, peak)
+        return Timings(dict(self._seconds), requests, peak)
 
 
 def add_start(night: Night, config: ScoreConfig, start: Mapping[str, Any], took: Timings) -> None:
