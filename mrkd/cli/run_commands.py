@@ -129,7 +129,7 @@ VERBS: Mapping[str, Verb] = {
         _plan_train,
     ),
     "tune": Verb(
-        "search hyperparameters with Ray Tune; writes best.toml and a report",
+        "search hyperparameters; writes best.toml and a report",
         SearchConfig,
         _tune,
         _plan_tune,

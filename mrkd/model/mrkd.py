@@ -5,10 +5,12 @@ Shape letters: B batch, C channels, h w a level's size, H W the input's.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from mrkd import seeds
 from mrkd.config import ModelConfig
@@ -35,6 +37,11 @@ from mrkd.model.teacher import Teacher
 MODEL_VERSION = 2
 """Raised when the same config, data and seed would give other weights than before."""
 
+_DRAWS = (
+    *(Tensor.uniform_, Tensor.normal_),
+    *(nn.init.uniform_, nn.init.normal_, nn.init.kaiming_uniform_),
+)
+"""Functions by which torch's layers draw their initial weights."""
 _NUM_LEVELS = 3
 """Levels of a backbone that the student uses; deeper ones are for cell Gaussians alone."""
 
@@ -248,6 +255,23 @@ def _check_size(config: ModelConfig, stride: int) -> None:
 
 def build(config: ModelConfig, teacher: Teacher, *, seed: int, roi: Roi | None = None) -> MRKD:
     """A fresh student whose initial weights depend on config and seed alone."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seeds.torch_seed(seed, "init"))
+    with _DrawnFrom(torch.Generator().manual_seed(seeds.torch_seed(seed, "init"))):
         return MRKD(config, teacher, roi)
+
+
+class _DrawnFrom(TorchFunctionMode):
+    """Block whose initial weights are drawn from a generator of its own.
+
+    torch's layers draw from the one generator of the process, in which other threads, whose
+    categories are trained at the same time, would interfere.
+    """
+
+    def __init__(self, generator: torch.Generator) -> None:
+        super().__init__()
+        self._generator = generator
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        own = {"generator": self._generator} if func in _DRAWS else {}
+        return func(*args, **{**(kwargs or {}), **own})

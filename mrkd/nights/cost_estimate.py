@@ -7,6 +7,7 @@ here on noise. `Forecast`, `UnitCost` and the noise serve trainings too.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import time
 from collections import Counter
@@ -36,6 +37,8 @@ from mrkd.storage.thread_map import in_threads
 log = logging.getLogger(__name__)
 
 _NUM_NIGHTS = 3
+_MOST_SHORT = 10_000
+"""Images from which on a run is too long to be forecast for the choice of its executor."""
 """Number of the newest nights that a rate is taken from."""
 
 
@@ -181,20 +184,21 @@ def forecast_night(config: ScoreConfig) -> Forecast:
 
 
 def scoring_seconds(config: ScoreConfig | EvalConfig, num_images: Mapping[str, int]) -> float:
-    """Seconds that a number of images in each category take on this machine.
+    """Seconds that images take in this process; infinite for so many that it is plainly long.
 
     Raises:
         ArtefactError: the model of the largest category is damaged.
         StorageError: the workspace cannot be read.
     """
-    if not sum(num_images.values()):
-        return 0.0
+    total = sum(num_images.values())
+    if not 0 < total <= _MOST_SHORT:
+        return math.inf if total else 0.0
     largest = max(num_images, key=lambda name: num_images[name])
-    rate = _recorded(config)
+    rate = _recorded(config, executor="in_process")
     if rate is None:
         pin = model_versions.pin(config.workspace, largest)
         rate = _timed(config, largest, pin.version) if pin else None
-    return rate.image_s * sum(num_images.values()) if rate else 0.0
+    return rate.image_s * total if rate else 0.0
 
 
 def _rows(plan: Plan, shards: Sequence[Shard]) -> list[NightCost]:
@@ -214,11 +218,12 @@ def _rows(plan: Plan, shards: Sequence[Shard]) -> list[NightCost]:
     ]
 
 
-def _recorded(config: ScoreConfig | EvalConfig) -> UnitCost | None:
+def _recorded(config: ScoreConfig | EvalConfig, *, executor: str = "") -> UnitCost | None:
     """The rate of the newest nights that scored anything; None where none did."""
     root = storage.join(config.workspace, "nights")
     uris = [storage.join(root, name, "night.json") for name in storage.list_names(root)]
     starts = [start for some in in_threads(_starts, uris) for start in some]
+    starts = [start for start in starts if executor in ("", start["executor"])]
     newest = sorted(starts, key=lambda start: str(start["started_at"]))[-_NUM_NIGHTS:]
     if not newest:
         return None
@@ -235,6 +240,7 @@ def _starts(uri: str) -> list[Mapping[str, Any]]:
         return [
             {name: start[name] for name in ("started_at", "images", "images_per_s")}
             | {name: start.get(name, 0.0) for name in ("cpus", "gpus")}
+            | {"executor": start.get("executor", "ray")}
             for start in storage.read_json(uri)["starts"]
             if start["images_per_s"]
         ]

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from mrkd.config import ExecutorName
-from mrkd.errors import ConfigError
+from mrkd.errors import ConfigError, MrkdError
 from mrkd.runs.executor import Executor, ExecutorChoice
 from mrkd.runs.resources import Node
 
@@ -29,6 +29,9 @@ def executor_of(name: ExecutorName) -> ExecutorChoice:
     Raises:
         ConfigError: it is `ray`, which is not installed.
     """
+    # Before a search space imports Ray: this gives a local one its token.
+    import mrkd.runs.on_ray  # noqa: F401
+
     has_ray = _has_ray()
     if name == "in_process":
         return in_process("the config asks for it")
@@ -79,7 +82,14 @@ class Auto:
 
     def for_work(self, seconds: Callable[[], float]) -> Executor:
         """In this process if the run is shorter than Ray's start, else on a local Ray."""
-        forecast_s = seconds()
+        import torch
+
+        if torch.cuda.device_count() > 1:
+            return on_ray("this machine has several GPUs")
+        try:
+            forecast_s = seconds()
+        except (MrkdError, LookupError, TypeError, ValueError) as error:
+            return on_ray(f"the length of the run is not known: {error}")
         text = f"forecast {forecast_s:.0f} s, Ray's start takes {RAY_START_S:.0f} s"
         if forecast_s < RAY_START_S:
             return in_process(text)

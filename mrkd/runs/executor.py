@@ -6,7 +6,7 @@ versions, digests and verdicts are equal to the bit under both, on one machine.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -69,7 +69,7 @@ class Executor(ExecutorChoice, Protocol):
         max_failures: int,
         backoff_s: float = 0.0,
         at_once: int | None = None,
-    ) -> Iterator[Attempt]:
+    ) -> Generator[Attempt, None, None]:
         """Calls a function in a worker for each category, as many at once as there is room for.
 
         Args:
@@ -95,7 +95,7 @@ class Executor(ExecutorChoice, Protocol):
         group_size: int,
         max_failures: int,
         backoff_s: float,
-    ) -> Iterator[Attempt]:
+    ) -> Generator[Attempt, None, None]:
         """Trains each category by `train_one`, alone or by a group of workers.
 
         Arguments as `run_each`, yields its attempts; `resources` are those of each worker.
@@ -113,7 +113,7 @@ class Executor(ExecutorChoice, Protocol):
 
     def run_trials(
         self, plan: TrialPlan, trainable: Callable[[Mapping[str, Any], Report], None]
-    ) -> Iterator[Attempt]:
+    ) -> Generator[Attempt, None, None]:
         """Draws and tries configs until `plan.num_trials` have ended.
 
         Args:

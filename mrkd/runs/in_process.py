@@ -8,13 +8,13 @@ crashes takes the run with it; the same command goes on, and `--executor ray` fi
 from __future__ import annotations
 
 import ctypes
-import os
+import logging
 import shutil
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
@@ -25,7 +25,7 @@ from mrkd.nights.night import Night
 from mrkd.nights.shards import Shard
 from mrkd.runs.attempts import Attempt, attempts, failed
 from mrkd.runs.category_training import TrainingTask, train_one
-from mrkd.runs.resources import Node, Pool, Resources, scorer_pool
+from mrkd.runs.resources import Node, Pool, Resources, scorer_pool, usable_cpus
 from mrkd.runs.shards.committer import Committer
 from mrkd.runs.shards.quarantine import SpanCrash
 from mrkd.runs.shards.shard_work import Work, commit, may_drop_maps, read, score, score_part
@@ -37,6 +37,8 @@ from mrkd.training.fit.process_group import ProcessGroup
 if TYPE_CHECKING:
     from mrkd.model.inference import Scorer
     from mrkd.runs.executor import Executor
+
+log = logging.getLogger(__name__)
 
 _CANCEL_S = 10.0
 _MAX_THREADS = 32
@@ -52,7 +54,7 @@ class InProcess:
     name = "in_process"
 
     def __init__(self, *, num_cpus: int | None = None) -> None:
-        self._num_cpus = num_cpus or len(os.sched_getaffinity(0))
+        self._num_cpus = num_cpus or usable_cpus()
 
     def for_work(self, seconds: Callable[[], float]) -> Self:
         """Itself."""
@@ -69,7 +71,7 @@ class InProcess:
                 "fleet.workers_per_category is above 1, and a group of workers needs Ray: set "
                 "executor to ray, or workers_per_category to 1"
             )
-        return nullcontext()
+        return _kept_threads()
 
     @property
     def nodes(self) -> Sequence[Node]:
@@ -100,7 +102,7 @@ class InProcess:
         max_failures: int,
         backoff_s: float = 0.0,
         at_once: int | None = None,
-    ) -> Iterator[Attempt]:
+    ) -> Generator[Attempt, None, None]:
         """One thread for each category under way."""
         first = () if shared is None else (shared,)
 
@@ -120,11 +122,11 @@ class InProcess:
         *,
         backoff_s: float = 0.0,
         at_once: int | None = None,
-    ) -> Iterator[Attempt]:
+    ) -> Generator[Attempt, None, None]:
         _set_threads(resources)
         (node,) = self.nodes
-        held, room = (resources.gpus, node.gpus) if resources.gpus else (resources.cpus, node.cpus)
-        most = max(1, int(room / held))
+        rooms = [(node.cpus, resources.cpus), (node.gpus, resources.gpus)]
+        most = max(1, min(int(room / held) for room, held in rooms if held))
         at_once = most if at_once is None else min(at_once, most)
         calls = _Threads(prepared, at_once, max_failures)
         return attempts(calls, names, backoff_s=backoff_s, at_once=at_once)
@@ -137,7 +139,7 @@ class InProcess:
         group_size: int,
         max_failures: int,
         backoff_s: float,
-    ) -> Iterator[Attempt]:
+    ) -> Generator[Attempt, None, None]:
         """One thread for each category under way."""
         return self.run_each(
             _train,
@@ -154,11 +156,12 @@ class InProcess:
 
     def run_trials(
         self, plan: TrialPlan, trainable: Callable[[Mapping[str, Any], Report], None]
-    ) -> Iterator[Attempt]:
+    ) -> Generator[Attempt, None, None]:
         """One thread for each trial under way."""
         lock = threading.Lock()
         drawn: dict[str, dict[str, Any]] = {}
         objectives: dict[str, float] = {}
+        reported: set[tuple[str, int]] = set()
 
         def prepared(trial: str) -> Callable[[], None]:
             if trial not in drawn:  # else it is started again
@@ -168,8 +171,12 @@ class InProcess:
         def one(trial: str) -> None:
             def report(row: Mapping[str, Any]) -> None:
                 objectives[trial] = row["objective"]
+                epoch, objective = row["epoch"], row["objective"]
                 with lock:
-                    ends = plan.rungs and plan.rungs.is_below(row["epoch"], row["objective"])
+                    # A trial that was started again reports its rungs again.
+                    is_new = (trial, epoch) not in reported
+                    reported.add((trial, epoch))
+                    ends = is_new and plan.rungs and plan.rungs.is_below(epoch, objective)
                 if ends:
                     raise _PrunedError
 
@@ -182,7 +189,7 @@ class InProcess:
         ):
             if attempt.last:
                 objective = objectives.get(attempt.category)
-                plan.sampler.tell(attempt.category, objective)
+                plan.sampler.tell(attempt.category, None if attempt.error else objective)
                 plan.ended(0.0 if attempt.error else objective or 0.0)
                 yield replace(attempt, result=drawn[attempt.category])
 
@@ -191,11 +198,13 @@ class LocalStatus:
     """`executor.Status` in memory."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._reports: dict[str, dict[str, Any]] = {}
 
     def report(self, name: str, row: Mapping[str, Any]) -> None:
         """Adds values to the report of a name."""
-        self._reports = {**self._reports, name: {**self._reports.get(name, {}), **row}}
+        with self._lock:
+            self._reports = {**self._reports, name: {**self._reports.get(name, {}), **row}}
 
     def reports(self) -> dict[str, dict[str, Any]]:
         """The report of every name."""
@@ -211,6 +220,8 @@ class NoGauge:
 
 class LocalCommitter(Committer):
     """Commits shards by threads: each reads a shard, has it scored, and commits it."""
+
+    executor = "in_process"
 
     def __init__(
         self, night: Night, config: ScoreConfig, lease: Lease, pool: Pool, found: Sequence[Node]
@@ -251,7 +262,8 @@ class LocalCommitter(Committer):
                         return
                     for done in wait(running, return_when=FIRST_COMPLETED).done:
                         shard, error = running.pop(done), done.exception()
-                        # A bug in the code: the quarantine finds the image.
+                        if error is not None:  # a bug in the code: the quarantine finds the image
+                            log.error("failed shard=%s", shard.id, exc_info=error)
                         yield done.result() if error is None else Work(shard, crashes=1)
             finally:
                 readers.shutdown(wait=False, cancel_futures=True)
@@ -357,6 +369,18 @@ class _Threads:
 
 def _train(task: TrainingTask) -> Any:
     return train_one(task, ProcessGroup(), lambda row: None)
+
+
+@contextmanager
+def _kept_threads() -> Iterator[None]:
+    """A block after which torch computes with as many threads as before."""
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _set_threads(each: Resources) -> None:

@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from mrkd.config import Device, EvalConfig, PoolConfig, TrainConfig
 from mrkd.errors import ConfigError
 
 READER_CPUS = 0.5
 """CPUs of a task that reads and decodes a shard, or writes one: it waits more than it works."""
+
+
+_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+
+
+def usable_cpus() -> int:
+    """CPUs that this process may use: those of its affinity, less where its cgroup has a quota."""
+    number = len(os.sched_getaffinity(0))
+    with suppress(OSError, ValueError):  # without a quota: no file, or `max`
+        quota, period = _QUOTA.read_text().split()
+        number = min(number, math.floor(int(quota) / int(period)))
+    return max(1, number)
 
 
 @dataclass(frozen=True)

@@ -151,6 +151,7 @@ class _Start:
             "attempts": done.passes,
             "cpus": sum(node.cpus for node in nodes),
             "gpus": sum(node.gpus for node in nodes),
+            "executor": self._committer.executor if self._committer else "",
         }
         add_start(self._night, self._config, facts, self._meter.took() + done.took)
 
@@ -188,8 +189,10 @@ class _Start:
 
     def _committer_for(self, num_images: Mapping[str, int]) -> Committer:
         """The committer, made for a run of so many images in each category."""
-        if self._committer is None:
-            config = self._config
+        before, config = self._committer, self._config
+        # A choice is made anew for each revision, until it is Ray: the next one may be long.
+        may_change = isinstance(self._executor, Auto) and before and before.executor != "ray"
+        if before is None or may_change:
 
             def seconds() -> float:
                 from mrkd.nights.cost_estimate import scoring_seconds  # it loads torch
@@ -197,8 +200,11 @@ class _Start:
                 return scoring_seconds(config, num_images)
 
             executor = self._executor.for_work(seconds)
-            self._stack.enter_context(executor.connected())
-            self._committer = executor.committer(self._night, config, self._lease)
+            if before is None or before.executor != executor.name:
+                self._stack.enter_context(executor.connected())
+                self._committer = executor.committer(self._night, config, self._lease)
+                self._committer.done = before.done if before else self._committer.done
+        assert self._committer
         return self._committer
 
 

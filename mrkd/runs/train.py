@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 
 from mrkd import reports, storage
 from mrkd.config import TrainConfig
@@ -27,7 +28,7 @@ from mrkd.training.category import (
     steps_of,
     work_of,
 )
-from mrkd.training.cost_estimate import forecast
+from mrkd.training.cost_estimate import training_seconds
 from mrkd.training.fleet_store import Fleet
 
 log = logging.getLogger(__name__)
@@ -53,7 +54,9 @@ def run(config: TrainConfig, executor: ExecutorChoice) -> Summary:
     inputs = inputs_of_all(configs, samples)
     fleet = Fleet(config)
     size = config.fleet.workers_per_category
-    executor = executor.for_work(lambda: forecast(config).elapsed_s if size == 1 else math.inf)
+    executor = executor.for_work(
+        lambda: training_seconds(config, samples) if size == 1 else math.inf
+    )
     with (
         recorded_run("train", config.run, fleet.uri) as record,
         executor.connected(in_groups=size > 1),
@@ -112,24 +115,27 @@ def _train_each(
 ) -> None:
     """Trains the categories, and stores the end of each at once."""
     options = fleet.config.fleet
-    attempts = executor.train_each(
-        tasks,
-        resources,
-        group_size=options.workers_per_category,
-        max_failures=options.max_failures,
-        backoff_s=options.backoff_s,
-    )
-    for attempt in attempts:
-        name = attempt.category
-        if attempt.error:
-            uri = fleet.store_traceback(name, attempt.number, attempt.traceback)
-            end = {"status": "failed", "error": attempt.error, "traceback": uri}
-        else:
-            end = attempt.result.to_dict()
-        if attempt.last:
-            used = {"cpus": resources.cpus, "gpus": resources.gpus, "attempts": attempt.number}
-            fleet.end(name, used | end)
-            progress.end(name, end["status"])
+    # Closed also where the caller keeps an error, and with it this frame.
+    with closing(
+        executor.train_each(
+            tasks,
+            resources,
+            group_size=options.workers_per_category,
+            max_failures=options.max_failures,
+            backoff_s=options.backoff_s,
+        )
+    ) as attempts:
+        for attempt in attempts:
+            name = attempt.category
+            if attempt.error:
+                uri = fleet.store_traceback(name, attempt.number, attempt.traceback)
+                end = {"status": "failed", "error": attempt.error, "traceback": uri}
+            else:
+                end = attempt.result.to_dict()
+            if attempt.last:
+                used = {"cpus": resources.cpus, "gpus": resources.gpus, "attempts": attempt.number}
+                fleet.end(name, used | end)
+                progress.end(name, end["status"])
 
 
 def _store_stopped(fleet: Fleet, todo: Sequence[str], progress: FleetProgress) -> None:

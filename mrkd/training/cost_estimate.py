@@ -5,6 +5,7 @@ Seconds come from the last fleets of the workspace; without any, a few steps are
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -30,6 +31,8 @@ from mrkd.training.category import good_samples, inputs_of_all, standing, steps_
 _NUM_FLEETS = 3
 """Number of the newest fleets that a rate is taken from."""
 _TIMED_STEPS = 3
+_MOST_SHORT = 1000
+"""Good images from which on a fleet is too long to be forecast for the choice of its executor."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ def forecast(config: TrainConfig, *, command: str = "train", times: int = 1) -> 
         The forecast, the longest category first.
 
     Raises:
-        ConfigError, TeacherError: as `on_ray.train.run`.
+        ConfigError, TeacherError: as `runs.train.run`.
         StorageError: data or workspace cannot be read.
     """
     started_at, samples = now(), load_samples(config)
@@ -84,15 +87,43 @@ def forecast(config: TrainConfig, *, command: str = "train", times: int = 1) -> 
     return Forecast(command, head, rows, counts, sum(each), rate, config.price, started_at)
 
 
+def training_seconds(
+    config: TrainConfig, samples: Mapping[str, Sequence[Sample]], *, times: int = 1
+) -> float:
+    """Seconds that a fleet takes on this machine; infinite for one that is plainly long.
+
+    Args:
+        config: config of the fleet.
+        samples: samples by category.
+        times: trainings of each category.
+
+    Raises:
+        MrkdError: as `forecast`.
+    """
+    if times * sum(len(good_samples(some)) for some in samples.values()) > _MOST_SHORT:
+        return math.inf
+    return forecast(config, times=times).elapsed_s
+
+
 def forecast_search(config: SearchConfig) -> Forecast:
     """What `mrkd tune` would do if no trial were ended at a rung; arguments as `forecast`.
 
     Every trial counts with a teacher's pass of its own, though those of one machine share it.
     """
-    options = config.search
-    number = options.trials + (options.refit_best + 1) * options.refit_seeds
     base = config.base().with_values({"fleet.force": True})
-    return forecast(base, command="tune", times=number)
+    return forecast(base, command="tune", times=_num_trainings(config))
+
+
+def search_seconds(config: SearchConfig, samples: Mapping[str, Sequence[Sample]]) -> float:
+    """`training_seconds` of all trainings of a search."""
+    base = config.base().with_values({"fleet.force": True})
+    return training_seconds(base, samples, times=_num_trainings(config))
+
+
+def _num_trainings(config: SearchConfig) -> int:
+    """Trainings of each category, if no trial ends at a rung."""
+    options = config.search
+    return options.trials + (options.refit_best + 1) * options.refit_seeds
 
 
 def _seconds(config: TrainConfig, samples: Sequence[Sample], rate: UnitCost) -> float:

@@ -318,13 +318,13 @@ def _works(target: Target, seed: bytes) -> bool:
     return True
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("target", choices=TARGETS)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     until, number, refused = time.monotonic() + options.seconds, 0, 0
     with tempfile.TemporaryDirectory() as folder:
         target = TARGETS[options.target](Path(folder))

@@ -21,7 +21,8 @@ SIZE = 1000
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    with proofs.place(tmp_path_factory.mktemp("archive"), SIZE) as found:
+    folder = tmp_path_factory.mktemp("archive")
+    with proofs.place(folder, SIZE, executor="in_process") as found:
         found.models(num_good=40, max_steps=8)
         yield found
 

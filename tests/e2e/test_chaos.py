@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from mrkd.runs import train
 from tests.support.chaos import (
     CATEGORIES,
     long_fleet,
@@ -14,6 +15,7 @@ from tests.support.chaos import (
     run_under_fire,
     weights_digests,
 )
+from tests.support.plants import HERE
 
 log = logging.getLogger(__name__)
 
@@ -25,9 +27,8 @@ def root(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def undisturbed(root, tmp_path_factory) -> dict[str, str]:
-    folder = tmp_path_factory.mktemp("undisturbed")
-    config = long_fleet(root, folder / "workspace")
-    run_under_fire(config, folder / "run", [])
+    config = long_fleet(root, tmp_path_factory.mktemp("undisturbed") / "workspace")
+    assert train.run(config, HERE).exit_code == 0
     found = weights_digests(config)
     assert set(found) == set(CATEGORIES)
     return found

@@ -79,7 +79,7 @@ class _BreaksOff(RayCommitter):
 
 
 def test_what_a_pass_committed_before_it_broke_off_is_counted(plant, archive):
-    config = plant.score_config(archive, "broken-off", **{"rows.shard_rows": 1})
+    config = plant.score_config(archive, "broken-off")
     night, shards = planned(config)
     with night.lease() as lease:
         committer = committer_of(night, config, lease, _BreaksOff)

@@ -23,29 +23,37 @@ PARTS = {
 }
 
 
-def drawn(rng, kind, groups, shift):
+def shifted(parts, of_groups, shift):
     """A value for each image: of its part, and `shift` times one of its whole group."""
-    labels = np.unique(groups, return_inverse=True)[1]
-    of_group = PARTS[kind](rng, labels.max() + 1)[labels]
-    return PARTS[kind](rng, len(labels)) + shift * of_group
+    return parts + shift * of_groups
 
 
 def away(values, known):
-    """How many spreads values lie off what a detector knows."""
-    return np.abs(values - known.mean()) / max(known.std(), 1e-6)
+    """How many spreads values lie off what a detector knows, `[draws, values]` and `[draws, known]`."""
+    mean, spread = known.mean(-1, keepdims=True), known.std(-1, keepdims=True)
+    return np.abs(values - mean) / np.maximum(spread, 1e-6)
 
 
 def called(rng, kind, labels, shift):
-    """Share of fresh parts, each of a group of its own, that are called; and the rate promised."""
-    good = drawn(rng, kind, labels, shift)
+    """Of each draw, the share of fresh parts, each of its own group, that are called; and the rate.
+
+    A draw is the groups' values, the images', the fresh groups' and the fresh images', in order.
+    """
     groups = Groups(np.unique(labels, return_inverse=True)[1], "given")
+    ends = np.cumsum([len(groups), len(labels), FRESH])
+    values = PARTS[kind](rng, (DRAWS, ends[-1] + FRESH))
+    of_groups, parts, of_fresh, fresh = np.split(values, ends, axis=1)
+    good = shifted(parts, of_groups[:, groups.labels], shift)
     folds = folds_of(groups)
-    scores = np.empty(len(good))
+    scores = np.empty(good.shape)
     for fold in np.unique(folds):
-        scores[folds == fold] = away(good[folds == fold], good[folds != fold])
-    made = calibrate(scores, scores, ONE, false_call_rate=RATE, num_groups=len(groups))
-    fresh = drawn(rng, kind, np.arange(FRESH), shift)
-    return (away(fresh, good) > made.threshold).mean(), made.supported_false_call_rate
+        scores[:, folds == fold] = away(good[:, folds == fold], good[:, folds != fold])
+    made = [
+        calibrate(row, row, ONE, false_call_rate=RATE, num_groups=len(groups)) for row in scores
+    ]
+    thresholds = np.array([[one.threshold] for one in made])
+    shares = (away(shifted(fresh, of_fresh, shift), good) > thresholds).mean(1)
+    return shares, [one.supported_false_call_rate for one in made]
 
 
 @pytest.mark.parametrize("kind", PARTS)
@@ -55,8 +63,7 @@ def test_no_more_good_parts_are_called_than_was_promised(kind, count, size, shif
     caplog.set_level(logging.ERROR, "mrkd.model.calibration")  # each draw is warned of
     rng = np.random.default_rng(count + size)
     labels = np.arange(count) // size
-    found = [called(rng, kind, labels, shift) for _ in range(DRAWS)]
-    shares, promised = np.array(found).T
+    shares, promised = called(rng, kind, labels, shift)
     error = shares.std() / DRAWS**0.5
     assert promised[0] == max(RATE, 1 / (-(-count // size) + 1))
     assert shares.mean() <= promised[0] + 3 * error

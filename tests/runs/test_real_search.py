@@ -31,13 +31,13 @@ def test_a_search_over_real_cells_finds_a_config_and_says_what_it_is_worth(root,
             "data": {"root": str(root)},
             "model": {"preset": "masked", "image_size": 64},
             "train": {"max_steps": 30, "warmup_steps": 5},
-            "search": {"trials": 6, "scheduler": "asha", "refit_best": 1, "refit_seeds": 2},
+            "search": {"trials": 3, "scheduler": "asha", "refit_best": 1, "refit_seeds": 1},
         }
     )
     summary = tune.run(config, HERE)
     assert summary.exit_code == 0
-    assert (summary.counts["trials"], summary.counts["failed"]) == (6, 0)
-    assert summary.counts["pruned"] + summary.counts["done"] == 6 + 2 * 2
+    assert (summary.counts["trials"], summary.counts["failed"]) == (3, 0)
+    assert summary.counts["pruned"] + summary.counts["done"] == 3 + 2
     assert {one.values["model.backbone"] for one in Search(config).trials() if one.values} >= {
         "efficientnet_lite0"
     }

@@ -100,8 +100,21 @@ def test_an_interrupted_night_goes_on_and_late_images_become_a_second_revision(p
     assert late["image_uri"] == f"file://{own_archive}/ring/late.png"
 
 
-def test_a_night_that_is_told_to_end_leaves_a_verdict_and_goes_on(plant, archive, tmp_path, calm):
-    config = plant.score_config(archive, "stopped", **{"rows.shard_rows": 1})
+@pytest.fixture(scope="module")
+def many(archive, tmp_path_factory):
+    """Six copies of every image: a night of some seconds."""
+    folder = tmp_path_factory.mktemp("many")
+    for image in archive.rglob("*.png"):
+        (folder / image.parent.name).mkdir(exist_ok=True)
+        for number in range(6):
+            shutil.copy(image, folder / image.parent.name / f"{number}-{image.name}")
+    return folder
+
+
+def test_a_night_that_is_told_to_end_leaves_a_verdict_and_goes_on(plant, many, tmp_path):
+    undisturbed = score.run(plant.score_config(many, "undisturbed"), HERE)
+    values = {"rows.shard_rows": 1, "executor": "in_process"}
+    config = plant.score_config(many, "stopped", **values)
     driver = subprocess.Popen(
         command(config, tmp_path), cwd=TOP, env=environment(), stdout=subprocess.PIPE
     )
@@ -117,10 +130,10 @@ def test_a_night_that_is_told_to_end_leaves_a_verdict_and_goes_on(plant, archive
     assert stored["reasons"] == verdict["reasons"]
     assert json.loads((plant.night("stopped") / "lease.json").read_text())["state"] == "released"
     committed = shards(plant, "stopped")
-    assert 0 < len(committed) < NUM_IMAGES
-    assert score.run(config, HERE).counts == calm.counts
+    assert 0 < len(committed) < 6 * NUM_IMAGES
+    assert score.run(config, HERE).counts == undisturbed.counts
     assert committed.items() <= shards(plant, "stopped").items()
-    assert rows(plant, "stopped") == rows(plant, "calm")
+    assert rows(plant, "stopped") == rows(plant, "undisturbed")
 
 
 def test_a_start_that_is_killed_leaves_no_summary_of_an_earlier_one(plant, archive, monkeypatch):

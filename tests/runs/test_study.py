@@ -22,7 +22,7 @@ from mrkd.runs.evaluate import run as evaluate
 from mrkd.storage import schema
 from tests.support.file_server import serving
 from tests.support.models import FIT, MODEL
-from tests.support.mvtec import CATEGORIES, make_mvtec
+from tests.support.mvtec import make_mvtec
 from tests.support.parts import make_parts
 from tests.support.plants import HERE
 from tests.support.under_fire import UnderFire
@@ -157,7 +157,8 @@ def test_a_category_that_fails_keeps_no_other_from_its_figures(root, tmp_path):
 
 
 def test_a_killed_evaluation_goes_on_where_it_was(root, tmp_path):
-    one = config(root, tmp_path, **{"num_seeds": 2, "train.max_steps": 12})
+    values = {"data.categories": ["ring"], "num_seeds": 2, "train.max_steps": 12}
+    one = config(root, tmp_path, executor="in_process", **values)
     toml = tmp_path / "eval.toml"
     toml.write_text(one.to_toml())
     command = [sys.executable, "-m", "jobs.evaluate", str(toml)]
@@ -169,16 +170,16 @@ def test_a_killed_evaluation_goes_on_where_it_was(root, tmp_path):
         while len(list(runs.rglob("*.json"))) < 2:
             assert fire.driver.poll() is None, fire.tail()
             assert time.monotonic() < until, fire.tail()
-            time.sleep(0.1)
+            time.sleep(0.02)
         fire.driver.send_signal(signal.SIGKILL)
     finally:
         fire.end()
     done = {path: path.stat().st_mtime_ns for path in runs.rglob("*.json")}
-    assert 2 <= len(done) < 16
+    assert 2 <= len(done) < 8
     summary = evaluate.run(one, HERE)
     assert summary.exit_code == 0, summary.reasons
     assert all(path.stat().st_mtime_ns == when for path, when in done.items())
-    assert len(list(runs.rglob("*.json"))) == 16
+    assert len(list(runs.rglob("*.json"))) == 8
 
 
 def test_an_ablation_sets_its_arms_against_its_base(root, tmp_path):
@@ -194,12 +195,10 @@ def test_an_ablation_sets_its_arms_against_its_base(root, tmp_path):
     assert len(record["runs"][0]["history"]) >= 1
 
 
-@pytest.mark.timeout(600)
-def test_fifteen_categories_run_through_the_mvtec_protocol_with_official_weights(
-    tmp_path, monkeypatch
-):
+def test_categories_of_mvtec_run_through_its_protocol_with_official_weights(tmp_path, monkeypatch):
+    """Two textures and an object, of whose published figures the page shows the mean of all."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    root = make_mvtec(tmp_path / "parts")
+    root, categories = make_mvtec(tmp_path / "parts"), ["bottle", "carpet", "wood"]
     torch.manual_seed(0)
     checkpoint = tmp_path / "weights" / "resnet18-official.pth"
     checkpoint.parent.mkdir()
@@ -209,19 +208,21 @@ def test_fifteen_categories_run_through_the_mvtec_protocol_with_official_weights
         "train": {"max_steps": 4, "batch_size": 8},
     }
     with serving(checkpoint.parent) as url:
-        one = config(root, tmp_path, baselines=["nearest_neighbour"])
+        one = config(
+            root, tmp_path, baselines=["nearest_neighbour"], **{"data.categories": categories}
+        )
         raw = one.to_dict() | values
         raw["model"]["weights"] = f"{url}/{checkpoint.name}"
         raw["model"]["weights_sha256"] = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
         raw["train"] |= {"validation_share": 0.2, "calibration_share": 0.25}
         summary = evaluate.run(EvalConfig.from_dict(raw), HERE)
     assert summary.exit_code == 0, summary.reasons
-    assert summary.counts == {"runs": 30, "failed": 0, "categories": 15}
+    assert summary.counts == {"runs": 6, "failed": 0, "categories": 3}
     folder = tmp_path / "evaluations" / "study"
     metrics = pq.read_table(folder / "metrics.parquet")
     means = metrics.filter(pc.field("category").is_null() & pc.field("defect").is_null())
     assert set(means["metric"].to_pylist()) >= {"image_auroc", "pixel_auroc", "aupro"}
-    assert set(metrics["category"].to_pylist()) == {*CATEGORIES, None}
+    assert set(metrics["category"].to_pylist()) == {*categories, None}
     html = (folder / "report.html").read_text()
     # Beside the published figures, which are of other data and another network.
     assert "<s>99.1 / 98.5 / 95.9</s>" in html

@@ -7,10 +7,12 @@ import sys
 import pytest
 
 from mrkd import storage
+from mrkd.runs import train
 from mrkd.training.cost_estimate import forecast
 from tests.support.chaos import long_fleet, make_categories, run_under_fire, weights_digests
 from tests.support.models import small_config
 from tests.support.parts import make_parts
+from tests.support.plants import HERE
 from tests.support.under_fire import TOP
 
 
@@ -21,7 +23,7 @@ def upload(folder, uri):
     return uri
 
 
-def train(config, folder):
+def run_job(config, folder):
     toml = folder / "fleet.toml"
     toml.write_text(config.to_toml())
     done = subprocess.run(
@@ -40,11 +42,11 @@ def test_a_fleet_on_s3_isolates_a_failure_and_is_up_to_date_after(bucket, s3_ser
     (parts / "broken" / "train" / "good").mkdir(parents=True)
     (parts / "broken" / "train" / "good" / "a.png").write_text("no image")
     root = upload(parts, f"{bucket}/parts")
-    config = small_config(root, f"{bucket}/mrkd")
-    first, verdict = train(config, tmp_path)
+    config = small_config(root, f"{bucket}/mrkd", executor="in_process")
+    first, verdict = run_job(config, tmp_path)
     assert (first.returncode, verdict["counts"]["trained"]) == (3, 2), first.stderr
     assert verdict["reasons"][0].startswith("category broken: ")
-    again, verdict = train(config, tmp_path)
+    again, verdict = run_job(config, tmp_path)
     assert verdict["counts"] | {"held": 0} == {
         "categories": 3,
         "trained": 0,
@@ -66,11 +68,12 @@ def test_a_fleet_on_s3_isolates_a_failure_and_is_up_to_date_after(bucket, s3_ser
 
 
 @pytest.mark.chaos
+@pytest.mark.xdist_group("ray")
 def test_a_fleet_on_s3_whose_processes_are_killed_ends_with_the_same_weights(bucket, tmp_path):
     root = make_categories(tmp_path / "parts")
     values = {"data.categories": ["a", "b"], "train.max_steps": 200}
     calm = long_fleet(root, tmp_path / "workspace", **values)
-    run_under_fire(calm, tmp_path / "calm", [])
+    assert train.run(calm, HERE).exit_code == 0
     hit = long_fleet(root, f"{bucket}/mrkd", **values)
     run_under_fire(hit, tmp_path / "hit", ["worker", "driver"])
     assert weights_digests(hit) == weights_digests(calm)

@@ -52,6 +52,7 @@ def long_fleet(root: Path | str, workspace: Path | str, **values: object) -> Tra
         "fleet.checkpoint_s": 0.0,
         "fleet.max_failures": 100,
         "fleet.backoff_s": 0.1,
+        "executor": "ray",
     }
     return small_config(str(root), str(workspace), **long | values)
 

@@ -40,7 +40,7 @@ class NightUnderFire(UnderFire):
 
     def __init__(self, config: ScoreConfig, folder: Path, rng: random.Random) -> None:
         words, log = command(config, folder), folder / f"{config.run}.log"
-        super().__init__(words, _TITLES, log, rng, environment())
+        super().__init__(words, _TITLES, log, rng, environment(config))
         self._rows = CommittedRows(config)
         self.killed: Counter[str] = Counter()
 

@@ -13,7 +13,6 @@ from mrkd.nights.manifest import open_night, read_manifests
 from mrkd.storage import schema
 from tests.support import night_runs as runs
 from tests.support.night_proofs import NIGHT, Figures, Place, asked, figures_of
-from tests.support.night_runs import night_config
 
 
 def pace(place: Place, sizes: Sequence[int] = (2000, 10_000, 100_000)) -> Figures:
@@ -26,7 +25,7 @@ def pace(place: Place, sizes: Sequence[int] = (2000, 10_000, 100_000)) -> Figure
     for size in sizes:
         run = f"pace-{size}-{time.time_ns()}"
         raw = {"archive.uri": "", "archive.manifest": clean_manifest(place, size)}
-        config = night_config(place.archive(), place.workspace, run, **raw)
+        config = place.night(place.archive(), run, **raw)
         done = runs.start(config, place.folder / run, every_s=0.2 if size <= 2000 else 1.0)
         assert done.code == 0, done.log[-3000:]
         night_uri = storage.join(place.workspace, "nights", run)

@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mrkd import storage
+from mrkd.config import ExecutorName, ScoreConfig
 from mrkd.nights.manifest import open_night, read_manifests
 from tests.support import night_runs as runs
 from tests.support.archive_pictures import Pictures
@@ -49,6 +50,7 @@ class Place:
         pictures: of the archives.
         base: URI of the bucket.
         size: planned rows of the archive.
+        executor: of all nights but those whose processes are killed, which are on Ray.
     """
 
     folder: Path
@@ -56,6 +58,7 @@ class Place:
     pictures: Pictures
     base: str
     size: int
+    executor: ExecutorName = "ray"
 
     @property
     def workspace(self) -> str:
@@ -73,6 +76,11 @@ class Place:
         bad = bad_counts(size, IN_THE_FILE) if plain else bad_counts(size)
         return build(storage.join(self.base, name), self.pictures, size, bad)
 
+    def night(self, archive: Archive, run: str, **values: object) -> ScoreConfig:
+        """The config of a night over an archive."""
+        values = {"executor": self.executor, **values}
+        return night_config(archive, self.workspace, run, **values)
+
     def models(self, **values: int) -> Figures:
         """A champion of each category, trained unless it stands; how many there are."""
         runs.make_models(self.pictures, self.workspace, self.folder / "good", **values)
@@ -80,7 +88,9 @@ class Place:
 
 
 @contextmanager
-def place(folder: Path, size: int, cifar10: str = "", mtd: str = "") -> Iterator[Place]:
+def place(
+    folder: Path, size: int, cifar10: str = "", mtd: str = "", executor: ExecutorName = "ray"
+) -> Iterator[Place]:
     """The place in a folder, with the environment that reaches its server."""
     server_folder, name = folder / "s3", folder / "bucket.txt"
     server_folder.mkdir(parents=True, exist_ok=True)
@@ -90,7 +100,7 @@ def place(folder: Path, size: int, cifar10: str = "", mtd: str = "") -> Iterator
         try:
             if not name.exists():
                 name.write_text(server.new_bucket())
-            yield Place(folder, server, Pictures(cifar10, mtd), name.read_text(), size)
+            yield Place(folder, server, Pictures(cifar10, mtd), name.read_text(), size, executor)
         finally:
             for key in server.environment:
                 del os.environ[key]
@@ -101,7 +111,7 @@ def night(place: Place) -> Figures:
     """Every planned image has its one row of the right kind, whatever is wrong with it."""
     archive = place.archive()
     place.models()
-    config = night_config(archive, place.workspace, NIGHT)
+    config = place.night(archive, NIGHT)
     began = time.monotonic()
     runs.plan_night(config)
     planned_s = time.monotonic() - began
@@ -162,7 +172,7 @@ def nothing_new(place: Place, run: str = NIGHT) -> Figures:
     night_uri = storage.join(place.workspace, "nights", run)
     before = {file.uri: file.etag for file in storage.list_files(storage.join(night_uri, "scores"))}
     manifests = len(read_manifests(night_uri))
-    done = runs.start(night_config(archive, place.workspace, run), place.folder / run)
+    done = runs.start(place.night(archive, run), place.folder / run)
     assert done.code == 0, done.log[-3000:]
     after = {file.uri: file.etag for file in storage.list_files(storage.join(night_uri, "scores"))}
     assert after == before
@@ -182,7 +192,7 @@ def late(place: Place, count: int = 500, run: str = NIGHT) -> Figures:
     night_uri = storage.join(place.workspace, "nights", run)
     manifests, old = len(read_manifests(night_uri)), open_night(night_uri).count_rows()
     new = archive.add_late(place.pictures, count, number=500_000 + 10_000 * manifests)
-    done = runs.start(night_config(archive, place.workspace, run), place.folder / run)
+    done = runs.start(place.night(archive, run), place.folder / run)
     assert done.code == 0, done.log[-3000:]
     added = read_manifests(night_uri)[manifests:]
     assert [manifest.rows for manifest in added] == [count]
@@ -204,27 +214,31 @@ def two_starts(place: Place, size: int = 0) -> Figures:
     archive = place.archive(size, plain=True)
     place.models()
     run = f"two-{time.time_ns()}"
-    config = night_config(archive, place.workspace, run)
+    config = place.night(archive, run)
     lease_uri = storage.join(place.workspace, "nights", run, "lease.json")
     words = runs.command(config, place.folder / run)
-    with (place.folder / run / "first.log").open("wb") as log:
-        first = subprocess.Popen(
-            words, cwd=TOP, env=runs.environment(), stdout=log, stderr=log, start_new_session=True
-        )
-    try:
-        until = time.monotonic() + 60
-        while not storage.exists(lease_uri):
-            assert first.poll() is None, "the first start ended before it held the lease"
-            assert time.monotonic() < until, "no lease after 60 s"
-            time.sleep(0.1)
-        second = runs.start(config, place.folder / run)
-        assert second.code == 1, second.summary
-        holder = storage.read_json(lease_uri)["holder"]
-        assert holder in second.summary["reasons"][0], (holder, second.summary)
-        assert first.poll() is None, "the first start was disturbed by the second"
-    finally:
-        first.kill()
-        first.wait()
+    with FaultyProxy(place.server.endpoint) as proxy:
+        environment = runs.environment(config, proxy.endpoint)
+        with (place.folder / run / "first.log").open("wb") as log:
+            first = subprocess.Popen(
+                words, cwd=TOP, env=environment, stdout=log, stderr=log, start_new_session=True
+            )
+        try:
+            until = time.monotonic() + 60
+            while not storage.exists(lease_uri):
+                assert first.poll() is None, "the first start ended before it held the lease"
+                assert time.monotonic() < until, "no lease after 60 s"
+                time.sleep(0.1)
+            # From here on it is slow, so that it works for longer than the second takes to start.
+            proxy.mix(1.0, seed=0, kinds=("stall",), stall_s=2.0)
+            second = runs.start(config, place.folder / run)
+            assert second.code == 1, second.summary
+            holder = storage.read_json(lease_uri)["holder"]
+            assert holder in second.summary["reasons"][0], (holder, second.summary)
+            assert first.poll() is None, "the first start was disturbed by the second"
+        finally:
+            first.kill()
+            first.wait()
     content = storage.read_json(lease_uri)
     stale = content | {"machine": "another", "beat_at": "2026-01-01T00:00:00.000+00:00"}
     storage.write_json(lease_uri, stale)
@@ -241,7 +255,7 @@ def calm(place: Place, size: int, shard_rows: int) -> pa.Table:
     archive = place.archive(size, plain=True)
     place.models()
     if not read_manifests(storage.join(place.workspace, "nights", run)):
-        config = night_config(archive, place.workspace, run, **{"rows.shard_rows": shard_rows})
+        config = place.night(archive, run, **{"rows.shard_rows": shard_rows})
         done = runs.start(config, place.folder / run)
         assert done.code == 0, done.log[-3000:]
         runs.check_outcomes(archive, place.workspace, run, disturbed=False)
@@ -265,8 +279,12 @@ def chaos(
         nights += 1
         assert nights <= kills, f"only {killed.total()} kills in {nights} nights"
         run = f"chaos-{size}-{seed}-{nights}"
-        values = {"rows.shard_rows": shard_rows, "pool.max_shard_attempts": 20}
-        config = night_config(place.archive(size, plain=True), place.workspace, run, **values)
+        values = {
+            "executor": "ray",
+            "rows.shard_rows": shard_rows,
+            "pool.max_shard_attempts": 20,
+        }
+        config = place.night(place.archive(size, plain=True), run, **values)
         left = kills - killed.total()
         fire: NightUnderFire = run_under_fire(
             config, place.folder / run, rng.randrange(2**32), left
@@ -287,7 +305,7 @@ def faults(
     expected = calm(place, size, shard_rows)
     run = f"faults-{size}-{seed}"
     values = {"rows.shard_rows": shard_rows, "pool.max_shard_attempts": 5}
-    config = night_config(place.archive(size, plain=True), place.workspace, run, **values)
+    config = place.night(place.archive(size, plain=True), run, **values)
     with FaultyProxy(place.server.endpoint) as proxy:
         proxy.mix(0.05, seed=seed)
         done = runs.start(config, place.folder / run, endpoint=proxy.endpoint)

@@ -81,13 +81,16 @@ def plan_night(config: ScoreConfig) -> int:
         return next(night.revisions(config, partial(model_versions.pin, config.workspace)))
 
 
-def environment(endpoint: str = "") -> dict[str, str]:
+def environment(config: ScoreConfig | None = None, endpoint: str = "") -> dict[str, str]:
     """Of a start: this process's, its workers able to find this tree and the poison.
 
     Args:
+        config: of the night, whose poison raises an exception if it is in process; else it kills.
         endpoint: of a proxy before the server; empty: the server's own.
     """
     changed = {"PYTHONPATH": os.pathsep.join([str(POISON), str(TOP)])}
+    if config is not None and config.executor == "in_process":
+        changed["MRKD_POISON"] = "raise"
     return {**os.environ, **changed, **({"AWS_ENDPOINT_URL": endpoint} if endpoint else {})}
 
 
@@ -127,7 +130,7 @@ def start(config: ScoreConfig, folder: Path, *, every_s: float = 0.5, endpoint: 
             cwd=TOP,
             stdout=subprocess.PIPE,
             stderr=log,
-            env=environment(endpoint),
+            env=environment(config, endpoint),
             start_new_session=True,
         )
     with Watch(process.pid, CommittedRows(config), every_s) as watch:

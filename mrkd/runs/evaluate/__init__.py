@@ -1,1 +1,1 @@
-"""Evaluations and ablations on Ray."""
+"""Evaluations of champions, and ablations."""

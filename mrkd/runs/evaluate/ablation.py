@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 
 from mrkd import reports, storage
@@ -35,7 +36,7 @@ from mrkd.runs.recorded_run import RecordedRun, recorded_run
 from mrkd.runs.resources import fleet_resources
 from mrkd.storage import schema
 from mrkd.training.category import inputs_of_all
-from mrkd.training.cost_estimate import forecast
+from mrkd.training.cost_estimate import training_seconds
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +64,8 @@ def run(config: EvalConfig, executor: ExecutorChoice) -> Summary:
         )
     study = Study(config)
     times = len(fitted) * config.num_seeds
-    executor = executor.for_work(lambda: forecast(config.base(), times=times).elapsed_s)
+    base = config.base().with_values({"fleet.force": True})
+    executor = executor.for_work(lambda: training_seconds(base, samples, times=times))
     with (
         recorded_run("evaluate", config.run, study.uri) as record,
         executor.connected(),
@@ -113,34 +115,37 @@ def _runs(
                 )
     left = {name: sum(key.startswith(f"{name}/") for key in tasks) for name in samples}
     log.info("study_start runs=%d of=%d", len(tasks), len(tasks) + len(ended))
-    attempts = executor.run_each(
-        variant_run.work,
-        {name: (task,) for name, task in tasks.items()},
-        resources,
-        max_failures=config.fleet.max_failures,
-        backoff_s=config.fleet.backoff_s,
-    )
-    for attempt in attempts:
-        if not attempt.last:
-            continue
-        begun = tasks[attempt.category].run
-        done: Run = attempt.result or replace(begun, error=attempt.error)
-        if attempt.error:
-            study.put(done)
-        ended[attempt.category] = done
-        left[done.category] -= 1
-        log.info(
-            "run_end category=%s arm=%s seed=%d seconds=%.0f left=%d error=%s",
-            done.category,
-            fitted[done.key].name,
-            done.seed,
-            done.seconds,
-            sum(left.values()),
-            done.error,
+    # Closed also where the caller keeps an error, and with it this frame.
+    with closing(
+        executor.run_each(
+            variant_run.work,
+            {name: (task,) for name, task in tasks.items()},
+            resources,
+            max_failures=config.fleet.max_failures,
+            backoff_s=config.fleet.backoff_s,
         )
-        if not left[done.category]:
-            folder = shared_features.folder_of(study.uri, done.category)
-            executor.forget(folder, wait=False)
+    ) as attempts:
+        for attempt in attempts:
+            if not attempt.last:
+                continue
+            begun = tasks[attempt.category].run
+            done: Run = attempt.result or replace(begun, error=attempt.error)
+            if attempt.error:
+                study.put(done)
+            ended[attempt.category] = done
+            left[done.category] -= 1
+            log.info(
+                "run_end category=%s arm=%s seed=%d seconds=%.0f left=%d error=%s",
+                done.category,
+                fitted[done.key].name,
+                done.seed,
+                done.seconds,
+                sum(left.values()),
+                done.error,
+            )
+            if not left[done.category]:
+                folder = shared_features.folder_of(study.uri, done.category)
+                executor.forget(folder, wait=False)
     return [ended[name] for name in planned]
 
 

@@ -45,6 +45,7 @@ def run_each(
         num_cpus=held.cpus,
         num_gpus=held.gpus,
         max_retries=0,
+        name=function.__name__,  # else the title of its process would be that of `_in_worker`
         runtime_env={"env_vars": dict(environment)} if environment else None,
     )
     calls = _Tasks(task, function, arguments, resources, max_failures)
@@ -84,7 +85,8 @@ class _Tasks:  # its methods: `attempts.PlacedCalls`
             cause, most = error.cause, self._max_failures
             attempt = failed(category, number, cause, str(error), max_failures=most)
             if isinstance(cause, RayError):  # what the call itself waited for was lost
-                attempt = replace(attempt, last=number > most)
+                short = isinstance(cause, OutOfMemoryError)
+                attempt = replace(attempt, last=number > most, out_of_memory=short)
             return attempt
         except RayError as error:
             return Attempt(

@@ -15,7 +15,7 @@ import ray
 
 from mrkd.errors import ConfigError
 from mrkd.runs.on_ray import private
-from mrkd.runs.resources import Node, Resources
+from mrkd.runs.resources import Node, Resources, usable_cpus
 
 # For a Ray of our own; on a cluster its operator decides (cluster/runtime_env.yaml).
 _LOCAL_ENVIRONMENT = {
@@ -40,7 +40,7 @@ def connect(*, num_cpus: int | None = None, dashboard: bool = False) -> Iterator
     At its end it shuts down only what it started.
 
     Args:
-        num_cpus: number of CPUs of a local Ray; None: all of the machine's.
+        num_cpus: number of CPUs of a local Ray; None: all that this process may use.
         dashboard: whether a local Ray serves its dashboard.
 
     Raises:
@@ -50,7 +50,11 @@ def connect(*, num_cpus: int | None = None, dashboard: bool = False) -> Iterator
         yield
         return
     before = signal.getsignal(signal.SIGTERM)
-    own: dict[str, Any] = {"num_cpus": num_cpus, "include_dashboard": dashboard, "address": "local"}
+    own: dict[str, Any] = {
+        "num_cpus": num_cpus or usable_cpus(),
+        "include_dashboard": dashboard,
+        "address": "local",
+    }
     address = os.environ.get("RAY_ADDRESS")
     for name, value in _LOCAL_ENVIRONMENT.items() if not address else ():
         os.environ.setdefault(name, value)

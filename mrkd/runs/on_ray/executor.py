@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Self
 
@@ -14,8 +14,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from mrkd.config import ScoreConfig
 from mrkd.nights.night import Night
 from mrkd.runs.attempts import Attempt
-from mrkd.runs.category_training import TrainingTask
-from mrkd.runs.on_ray import cluster, status_actor, workers
+from mrkd.runs.on_ray import cluster, status_actor
 from mrkd.runs.on_ray.category_tasks import run_each
 from mrkd.runs.on_ray.score.passes import RayCommitter
 from mrkd.runs.on_ray.status_actor import ActorStatus
@@ -23,7 +22,8 @@ from mrkd.runs.resources import Node, Resources, groups_at_once, scorer_pool
 from mrkd.runs.trials import Report, TrialPlan
 from mrkd.storage.lease import Lease
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # what loads torch, which the driver of a night does without
+    from mrkd.runs.category_training import TrainingTask
     from mrkd.runs.executor import Executor
 
 _FORGET_S = 60.0
@@ -88,7 +88,7 @@ class OnRay:
         max_failures: int,
         backoff_s: float = 0.0,
         at_once: int | None = None,
-    ) -> Iterator[Attempt]:
+    ) -> Generator[Attempt, None, None]:
         """One task for each category."""
         if shared is not None:
             sent = ray.put(shared)
@@ -110,8 +110,10 @@ class OnRay:
         group_size: int,
         max_failures: int,
         backoff_s: float,
-    ) -> Iterator[Attempt]:
+    ) -> Generator[Attempt, None, None]:
         """Ray Train's local mode in a task for each category, or a task that waits for a group."""
+        from mrkd.runs.on_ray import workers
+
         options: dict[str, Any] = {"max_failures": max_failures, "backoff_s": backoff_s}
         if group_size == 1:
             alone = {name: (task, resources) for name, task in tasks.items()}
@@ -134,7 +136,7 @@ class OnRay:
 
     def run_trials(
         self, plan: TrialPlan, trainable: Callable[[Mapping[str, Any], Report], None]
-    ) -> Iterator[Attempt]:
+    ) -> Generator[Attempt, None, None]:
         """Trials of Ray Tune."""
         from mrkd.runs.on_ray.search import run_trials  # Tune takes seconds to import
 

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
+from ray.train.v2._internal.exceptions import RayTrainError
 from ray.train.v2.api.config import LoggingConfig, RunConfig
 from ray.train.v2.api.exceptions import TrainingFailedError
 
@@ -37,6 +39,6 @@ def autoscaled_groups() -> list[Mapping[str, float]]:
 
 
 def worker_exceptions(error: TrainingFailedError) -> list[BaseException]:
-    """The exceptions that workers of a group raised; Ray Train wraps each."""
-    failures: Mapping[Any, Any] = getattr(error, "worker_failures", {})
-    return [cause for one in failures.values() if (cause := getattr(one, "_base_exc", None))]
+    """The exceptions that workers of a group raised, without the losses that Ray reports."""
+    failures: Mapping[Any, BaseException] = getattr(error, "worker_failures", {})
+    return [one for one in failures.values() if not isinstance(one, RayError | RayTrainError)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 import torch
@@ -32,7 +32,7 @@ _ENVIRONMENT = {
 
 def run_trials(
     plan: TrialPlan, trainable: Callable[[Mapping[str, Any], Report], None]
-) -> Iterator[Attempt]:
+) -> Generator[Attempt, None, None]:
     """`Executor.run_trials`, whose trials are actors of Ray Tune."""
     os.environ.update(_ENVIRONMENT)
     # It warns of the files that are switched off above.

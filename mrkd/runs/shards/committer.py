@@ -14,6 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from mrkd.config import ScoreConfig
 from mrkd.errors import MrkdError, NightError, StorageError
@@ -49,10 +50,12 @@ class Committer(ABC):
     """Commits the shards of a night's revisions, and checks the night's lease after each.
 
     Attributes:
+        executor: name of its executor.
         nodes: nodes that it works on.
         done: work of this start so far.
     """
 
+    executor: ClassVar[str]
     nodes: Sequence[Node]
 
     def __init__(self, night: Night, config: ScoreConfig, lease: Lease, gauge: NewGauge) -> None:

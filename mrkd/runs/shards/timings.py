@@ -100,8 +100,8 @@ class Meter:
 def add_start(night: Night, config: ScoreConfig, start: Mapping[str, Any], took: Timings) -> None:
     """Appends one start to the night's `night.json`, with the timings of all processes.
 
-    `start` holds revision, started_at, finished_at, images, images_per_s, attempts, cpus, gpus. A
-    failure is logged.
+    `start` holds revision, started_at, finished_at, images, images_per_s, attempts, cpus, gpus,
+    executor. A failure is logged.
     """
     uri = storage.join(night.uri, "night.json")
     seconds = {stage: round(took.seconds.get(stage, 0.0), 3) for stage in STAGES}

@@ -1,1 +1,1 @@
-"""Hyperparameter searches on Ray Tune."""
+"""Hyperparameter searches: trials, refits and tests."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -122,26 +123,33 @@ def _train(
         for one, before in zip(wanted, stored, strict=True)
         if before is None or not before.has_ended
     }
-    attempts = executor.run_each(
-        trial.try_one,
-        {name: (one,) for name, one in todo.items()},
-        resources,
-        shared=task,
-        max_failures=fleet.max_failures,
-        backoff_s=fleet.backoff_s,
-        at_once=task.config.search.trials_at_once or None,
-    )
-    for attempt in attempts:
-        if not attempt.last:
-            continue
-        one = attempt.result or todo[attempt.category]
-        if attempt.error:
-            trial.fail(one, attempt.error, out_of_memory=attempt.out_of_memory)
-            search.put(one)
-        ended.append(one)
-        log.info(
-            "refit config=%s state=%s done=%d of=%d", one.key, one.state, len(ended), len(wanted)
+    # Closed also where the caller keeps an error, and with it this frame.
+    with closing(
+        executor.run_each(
+            trial.try_one,
+            {name: (one,) for name, one in todo.items()},
+            resources,
+            shared=task,
+            max_failures=fleet.max_failures,
+            backoff_s=fleet.backoff_s,
+            at_once=task.config.search.trials_at_once or None,
         )
+    ) as attempts:
+        for attempt in attempts:
+            if not attempt.last:
+                continue
+            one = attempt.result or todo[attempt.category]
+            if attempt.error:
+                trial.fail(one, attempt.error, out_of_memory=attempt.out_of_memory)
+                search.put(one)
+            ended.append(one)
+            log.info(
+                "refit config=%s state=%s done=%d of=%d",
+                one.key,
+                one.state,
+                len(ended),
+                len(wanted),
+            )
     return ended
 
 

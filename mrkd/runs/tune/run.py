@@ -30,7 +30,7 @@ from mrkd.runs.tune import refit, trial
 from mrkd.runs.tune.refit import RefitResult
 from mrkd.runs.tune.trial import TrialTask
 from mrkd.training.category import inputs_of_all
-from mrkd.training.cost_estimate import forecast_search
+from mrkd.training.cost_estimate import search_seconds
 from mrkd.training.search import Search, Trial, spaces
 from mrkd.training.search.sampler import sampler_of
 from mrkd.training.search.spaces import Space
@@ -53,7 +53,7 @@ def run(config: SearchConfig, executor: ExecutorChoice) -> Summary:
     spaces.check(space, config)
     _check(config, space, samples)
     search = Search(config)
-    executor = executor.for_work(lambda: forecast_search(config).elapsed_s)
+    executor = executor.for_work(lambda: search_seconds(config, samples))
     with (
         recorded_run("tune", config.run, search.uri) as record,
         executor.connected(),

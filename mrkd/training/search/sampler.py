@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -59,7 +60,10 @@ class _Tpe:
         sampler = optuna.samplers.TPESampler(seed=options.seed)
         self._study = optuna.create_study(direction="maximize", sampler=sampler)
         self._failed = optuna.trial.TrialState.FAIL
-        self._space = {key: _distribution(key, domain) for key, domain in space.items()}
+        with warnings.catch_warnings():
+            # Optuna warns of choices that are lists, which it keeps unchanged.
+            warnings.simplefilter("ignore", UserWarning)
+            self._space = {key: _distribution(key, domain) for key, domain in space.items()}
         self._trials: dict[str, Any] = {}
 
     def ask(self, trial: str) -> dict[str, Any]:

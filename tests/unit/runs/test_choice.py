@@ -70,3 +70,11 @@ def test_where_ray_is_not_installed_it_is_not_chosen(monkeypatch):
     assert isinstance(executor_of("auto"), InProcess)
     with pytest.raises(choice.ConfigError, match="Ray is not installed"):
         executor_of("ray")
+
+
+def test_a_forecast_that_fails_leaves_the_run_to_ray(log_of_mrkd):
+    def fails():
+        raise choice.MrkdError("fleet.json is damaged")
+
+    assert isinstance(executor_of("auto").for_work(fails), OnRay)
+    assert "the length of the run is not known: fleet.json is damaged" in log_of_mrkd.text

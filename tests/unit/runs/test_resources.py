@@ -2,7 +2,14 @@ import pytest
 
 from mrkd.config import PoolConfig
 from mrkd.errors import ConfigError
-from mrkd.runs.resources import Node, Pool, Resources, scorer_pool, worker_resources
+from mrkd.runs.resources import (
+    Node,
+    Pool,
+    Resources,
+    groups_at_once,
+    scorer_pool,
+    worker_resources,
+)
 
 TWO_CPUS = [Node(2)]
 GPU_MACHINE = [Node(4), Node(16, 2)]
@@ -56,3 +63,10 @@ def test_scorers_take_one_gpu_each():
 def test_a_pool_that_the_nodes_cannot_hold_beside_a_reader_is_refused(found, pool):
     with pytest.raises(ConfigError, match="have room for"):
         scorer_pool(found, pool)
+
+
+def test_as_many_groups_train_at_once_as_the_nodes_hold_workers_for():
+    assert groups_at_once([Node(4), Node(2)], Resources(1), 2) == 3
+    assert groups_at_once(GPU_MACHINE, Resources(8, 1), 2) == 1
+    with pytest.raises(ConfigError, match=r"5 workers_per_category of 1 CPUs.*have room for 2"):
+        groups_at_once(TWO_CPUS, Resources(1), 5)

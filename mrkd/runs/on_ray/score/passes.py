@@ -50,6 +50,8 @@ _MIN_AHEAD = 64 * 2**20
 class RayCommitter(Committer):
     """Commits shards by a pipeline of Ray Data, made anew for the nodes of each pass."""
 
+    executor = "ray"
+
     def __init__(
         self, night: Night, config: ScoreConfig, lease: Lease, pool: Pool, found: Sequence[Node]
     ) -> None:

@@ -1,3 +1,4 @@
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -196,7 +197,7 @@ def test_few_images_of_mixed_sizes_are_not_red_by_chance():
     def mixed(rng, count):
         drawn = rng.integers(60, 90, (count, 2)).tolist()
         sizes = [f"{height}x{width}" for height, width in drawn]
-        return group(sizes={size: sizes.count(size) for size in sizes})
+        return group(sizes=dict(Counter(sizes)))
 
     def make(rng):
         return mixed(rng, 8), None, [mixed(rng, 300) for _ in range(6)]

@@ -1,34 +1,27 @@
 """Workers that share a training, as processes that talk by gloo."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import distributed, nn
 
 from mrkd.training.fit import Checkpoint
 from mrkd.training.fit.batch_step import Batches
 from mrkd.training.fit.process_group import ProcessGroup
+from tests.support import forked
 from tests.support.trainings import fit_small
 
-TOP = Path(__file__).parents[4]
-WORKER = """
-import json, sys
-import torch
-from torch import distributed
-from mrkd.training.fit.process_group import ProcessGroup
-from tests.unit.training.fit import test_process_group
-place, rank = sys.argv[1], int(sys.argv[2])
-torch.set_num_threads(1)
-distributed.init_process_group("gloo", init_method=f"file://{place}", rank=rank, world_size=2)
-group = ProcessGroup.current()
-print(json.dumps({f.__name__: f(group) for f in test_process_group.SHARED}))
-"""
+
+def meet(place, rank):
+    """One of two workers: what each function of `SHARED` comes to, into a file."""
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", init_method=f"file://{place}", rank=rank, world_size=2)
+    group = ProcessGroup.current()
+    found = {function.__name__: function(group) for function in SHARED}
+    Path(f"{place}.{rank}").write_text(json.dumps(found))
 
 
 def talk(group):
@@ -112,22 +105,16 @@ def _one_thread():
 def pair(tmp_path_factory):
     """What each of two workers comes to, by function."""
     place = tmp_path_factory.mktemp("group") / "meeting"
-    workers = [
-        subprocess.Popen(
-            [sys.executable, "-c", WORKER, str(place), str(rank)],
-            cwd=TOP,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for rank in (0, 1)
-    ]
+    workers = [forked.start(meet, str(place), rank) for rank in (0, 1)]
     try:
-        return [json.loads(worker.communicate(timeout=120)[0]) for worker in workers]
+        for worker in workers:
+            worker.join(120)
+        assert [worker.exitcode for worker in workers] == [0, 0]
+        return [json.loads(Path(f"{place}.{rank}").read_text()) for rank in (0, 1)]
     finally:
         for worker in workers:
             worker.kill()
-            worker.wait()
+            worker.join()
 
 
 def test_a_group_of_one_sends_nothing():
