@@ -6,11 +6,14 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from xdist.scheduler import LoadScopeScheduling
 
 TESTS = Path(__file__).parent
 MARKED = {"on_ray", "s3", "e2e", "real_data", "bench"}
 WITHOUT_RAY = {"test_page.py", "test_demo.py"}
 """Files of `e2e` that start no Ray."""
+WITH_RAY = ("s3/test_fleets.py",)
+"""Files of other folders that do."""
 
 # Examples share two cores with Ray and its workers: their time says nothing about the code.
 settings.register_profile("house", deadline=None)
@@ -40,10 +43,24 @@ def pytest_collection_modifyitems(items):
         folder = item.path.relative_to(TESTS).parts[0]
         if folder in MARKED:
             item.add_marker(folder)
-        # Two Rays at a time would share two cores; a file's fixtures are made once.
-        holds_ray = folder == "on_ray" or (folder == "e2e" and item.path.name not in WITHOUT_RAY)
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group("ray" if holds_ray else str(item.path)))
+
+
+class OneRay(LoadScopeScheduling):
+    """Each file goes to one worker, and all files that hold a Ray to the same one, first of all.
+
+    Two Rays at a time would share two cores, and a file's fixtures are made once. Not xdist's own
+    `loadgroup`: the names of groups do not reach its scheduler under pytest 9 (xdist 3.8).
+    """
+
+    def _split_scope(self, nodeid):
+        file = nodeid.partition("::")[0]
+        folder, name = file.removeprefix("tests/").split("/")[0], file.rpartition("/")[2]
+        holds_ray = folder in ("on_ray", "e2e") and name not in WITHOUT_RAY
+        return "ray" if holds_ray or file.endswith(WITH_RAY) else file
+
+
+def pytest_xdist_make_scheduler(config, log):
+    return OneRay(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,6 @@ from mrkd.runs.in_process import InProcess
 from mrkd.runs.resources import Resources
 from mrkd.runs.shards import read_images, shard_work
 from tests.support.chaos import weights_digests
-from tests.support.crowd import meet
 from tests.support.models import small_config, small_model
 from tests.support.night_runs import events
 from tests.support.plants import HERE
@@ -47,7 +46,7 @@ def wait_until(is_so, seconds=120):
 def test_a_fleet_that_is_told_to_end_does_within_seconds_and_goes_on_from_its_checkpoints(
     plant, tmp_path, caplog
 ):
-    values = {"train.max_steps": 150, "train.patience": 1000, "fleet.checkpoint_s": 0.0}
+    values = {"train.max_steps": 80, "train.patience": 1000, "fleet.checkpoint_s": 0.0}
     config = fleet_config(plant, tmp_path / "w", executor="in_process", **values)
     toml = tmp_path / "fleet.toml"
     toml.write_text(config.to_toml())
@@ -59,7 +58,8 @@ def test_a_fleet_that_is_told_to_end_does_within_seconds_and_goes_on_from_its_ch
 
         def are_under_way():
             assert fire.driver.poll() is None, fire.tail()
-            return len(list(folder.glob("checkpoints/*/*.safetensors"))) == 2
+            reported = set(re.findall(r"epoch_end category=(\w+) ", fire.log.read_text()))
+            return len(reported) == 2 == len(list(folder.glob("checkpoints/*/*.safetensors")))
 
         wait_until(are_under_way)
         fire.driver.send_signal(signal.SIGTERM)
@@ -80,7 +80,7 @@ def test_a_fleet_that_is_told_to_end_does_within_seconds_and_goes_on_from_its_ch
     assert train.run(config, HERE).counts["trained"] == 2
     steps = [int(step) for step in re.findall(r"checkpoint_resumed .* step=(\d+)", caplog.text)]
     assert len(steps) == 2
-    assert all(0 < step < 150 for step in steps)
+    assert all(0 < step < 80 for step in steps)
     undisturbed = fleet_config(plant, tmp_path / "other", **values)
     train.run(undisturbed, HERE)
     assert weights_digests(config) == weights_digests(undisturbed)
@@ -221,22 +221,36 @@ def test_a_failure_of_a_device_is_tried_again_so_often_and_not_more(
     assert names == {f"plate-{number}.txt" for number in range(1, max_failures + 2)}
 
 
+def most_at_once(executor, crowd, each=EACH, **options):
+    """The most of twice as many calls that are under way at once, which wait for a crowd."""
+    lock = threading.Lock()
+    now = most = 0
+
+    def call():
+        nonlocal now, most
+        with lock:
+            now += 1
+            most = max(most, now)
+        wait_until(lambda: most >= crowd, 30)
+        time.sleep(0.2)  # for one more, were there room for it
+        with lock:
+            now -= 1
+
+    calls = {str(number): () for number in range(2 * crowd)}
+    ends = list(executor.run_each(call, calls, each, max_failures=0, **options))
+    assert [one.error for one in ends] == [""] * 2 * crowd
+    return most
+
+
 @pytest.mark.parametrize(
     ("cpus", "at_once", "expected"), [(3, 2, 2), (3, None, 3), (2, 4, 2), (1, None, 1)]
 )
-def test_no_more_calls_are_under_way_than_are_allowed_or_there_are_cpus(
-    tmp_path, cpus, at_once, expected
-):
-    calls = dict.fromkeys("abcd", (tmp_path, expected))
-    executor = InProcess(num_cpus=cpus)
-    found = executor.run_each(meet, calls, EACH, max_failures=0, at_once=at_once)
-    assert max(one.result for one in found) == expected
+def test_no_more_calls_are_under_way_than_are_allowed_or_there_are_cpus(cpus, at_once, expected):
+    assert most_at_once(InProcess(num_cpus=cpus), expected, at_once=at_once) == expected
 
 
-def test_calls_of_more_than_a_cpu_each_are_fewer(tmp_path):
-    calls = dict.fromkeys("abc", (tmp_path, 2))
-    found = InProcess(num_cpus=5).run_each(meet, calls, Resources(2.0), max_failures=0)
-    assert max(one.result for one in found) == 2
+def test_calls_of_more_than_a_cpu_each_are_fewer():
+    assert most_at_once(InProcess(num_cpus=5), 2, Resources(2.0)) == 2
 
 
 def test_whoever_leaves_before_the_last_ends_the_calls_under_way():
@@ -264,15 +278,25 @@ def test_whoever_leaves_before_the_last_ends_the_calls_under_way():
     wait_until(lambda: not [one for one in threading.enumerate() if "mrkd-call" in one.name], 10)
 
 
-def test_a_status_is_shared_by_the_threads_that_report_to_it():
+@pytest.fixture
+def hasty():
+    """Threads that take turns as often as they can."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_status_keeps_what_threads_report_at_the_same_time():
     status = HERE.new_status()
 
     def call(name):
-        for step in range(200):
-            status.report(name, {"step": step, name: step})
+        for number in range(300):
+            status.report(f"{name}-{number}", {"step": number})
 
     list(HERE.run_each(call, {name: (name,) for name in "ab"}, EACH, max_failures=0))
-    assert status.reports() == {name: {"step": 199, name: 199} for name in "ab"}
+    assert status.reports() == {f"{a}-{n}": {"step": n} for a in "ab" for n in range(300)}
 
 
 def test_a_folder_is_forgotten(tmp_path: Path):

@@ -68,7 +68,6 @@ def test_a_fleet_on_s3_isolates_a_failure_and_is_up_to_date_after(bucket, s3_ser
 
 
 @pytest.mark.chaos
-@pytest.mark.xdist_group("ray")
 def test_a_fleet_on_s3_whose_processes_are_killed_ends_with_the_same_weights(bucket, tmp_path):
     root = make_categories(tmp_path / "parts")
     values = {"data.categories": ["a", "b"], "train.max_steps": 200}
