@@ -45,7 +45,7 @@ def pytest_collection_modifyitems(items):
             item.add_marker(folder)
 
 
-class OneRay(LoadScopeScheduling):
+class OneRay(LoadScopeScheduling):  # type: ignore[misc] # xdist has no types
     """Each file goes to one worker, and all files that hold a Ray to the same one, first of all.
 
     Two Rays at a time would share two cores, and a file's fixtures are made once. Not xdist's own

@@ -44,7 +44,7 @@ def run(folder: str, executor: Executor) -> Summary:
     workspace, archive, page_uri = (
         storage.join(folder, name) for name in ("workspace", "archive", "report.html")
     )
-    with recorded_run(RUN, RUN, storage.join(folder)) as verdict, executor.connected():
+    with recorded_run(RUN, RUN, storage.join(folder)) as verdict, executor.connected("train_each"):
         log.info("1/4 archive: solar cells, and three files that are not images, to %s", archive)
         _write_archive(archive, data)
         log.info(

@@ -113,7 +113,7 @@ def failed(
     from torch import OutOfMemoryError
 
     if isinstance(error, MrkdError):
-        text = str(error)
+        text = str(error) or type(error).__name__
         may_pass = isinstance(error, StorageError) and error.kind == "unreachable"
     else:
         text = f"{type(error).__name__}: {error}"

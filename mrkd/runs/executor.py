@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from mrkd.config import ScoreConfig
 from mrkd.nights.night import Night
@@ -21,6 +21,9 @@ from mrkd.storage.lease import Lease
 
 if TYPE_CHECKING:  # it loads torch, which the driver of a night on Ray does without
     from mrkd.runs.category_training import TrainingTask
+
+
+Work = Literal["", "train_each", "run_trials"]
 
 
 class ExecutorChoice(Protocol):
@@ -43,8 +46,12 @@ class Executor(ExecutorChoice, Protocol):
 
     name: str
 
-    def connected(self, *, in_groups: bool = False) -> AbstractContextManager[None]:
-        """The block in which all other calls are made; `in_groups`: trainings are, by workers.
+    def connected(self, work: Work = "", *, group_size: int = 1) -> AbstractContextManager[None]:
+        """The block in which all other calls are made.
+
+        Args:
+            work: work besides `run_each` that is to be done: `train_each` or `run_trials`.
+            group_size: workers of each training.
 
         Raises:
             ConfigError: the cluster does not answer.

@@ -60,13 +60,13 @@ class InProcess:
         """Itself."""
         return self
 
-    def connected(self, *, in_groups: bool = False) -> AbstractContextManager[None]:
+    def connected(self, work: str = "", *, group_size: int = 1) -> AbstractContextManager[None]:
         """A block without a cluster.
 
         Raises:
             ConfigError: trainings by groups of workers, which need processes.
         """
-        if in_groups:
+        if group_size > 1:
             raise ConfigError(
                 "fleet.workers_per_category is above 1, and a group of workers needs Ray: set "
                 "executor to ray, or workers_per_category to 1"

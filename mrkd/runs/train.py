@@ -59,7 +59,7 @@ def run(config: TrainConfig, executor: ExecutorChoice) -> Summary:
     )
     with (
         recorded_run("train", config.run, fleet.uri) as record,
-        executor.connected(in_groups=size > 1),
+        executor.connected("train_each", group_size=size),
     ):
         resources = fleet_resources(executor.nodes, config, len(samples) * size)
         if size > 1:

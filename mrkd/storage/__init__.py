@@ -187,7 +187,14 @@ def write(uri: str, data: bytes, *, if_absent: bool = False, if_match: str | Non
         return True
     # Not by ETag: S3's is the content's MD5 only without KMS encryption and without parts.
     found = store.stat(uri)
-    return found is not None and found.num_bytes == len(data) and read(uri) == data
+    if found is None or found.num_bytes != len(data):
+        return False
+    try:
+        return read(uri) == data
+    except StorageError as error:
+        if error.kind not in ("missing", "changed"):
+            raise
+        return False  # removed or written over since
 
 
 def delete(uri: str) -> None:

@@ -14,10 +14,9 @@ import json
 import random
 import struct
 import tarfile
-import tempfile
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -42,6 +41,7 @@ from mrkd.nights.reviews import store as record
 from mrkd.nights.reviews.labels_csv import read_labels
 from mrkd.storage import schema
 from tests.support.closed_nights import scored, write_night
+from tests.support.nights import folder_in_memory
 from tests.support.pictures import pillow, smooth, tiff
 from tests.support.tars import tar_bytes
 from tests.support.versions import store_version
@@ -325,16 +325,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path)
     options = parser.parse_args(arguments)
-    until, number, refused = time.monotonic() + options.seconds, 0, 0
-    with tempfile.TemporaryDirectory() as folder:
-        target = TARGETS[options.target](Path(folder))
+    number, refused = 0, 0
+    with folder_in_memory() as folder, ExitStack() as stack:
+        kept = None
+        if options.keep:  # opened once, and written before anything reads the case
+            path = options.keep / options.target
+            kept = stack.enter_context(path.open("wb", buffering=0))
+        target = TARGETS[options.target](folder)
         working = sum(map(partial(_works, target), target.seeds))
         assert 2 * working > len(target.seeds), "a target that refuses everything is no target"
+        until = time.monotonic() + options.seconds
         while time.monotonic() < until:
             rng = random.Random(f"{options.target} {options.seed} {number}")
             data = target.mutate(rng.choice(target.seeds), rng)
-            if options.keep:
-                (options.keep / options.target).write_bytes(data)
+            if kept:
+                kept.seek(0)
+                kept.write(data)
+                kept.truncate()
             try:
                 target.read(data)
             except MrkdError:

@@ -130,7 +130,8 @@ def test_a_ray_of_this_machine_runs_nothing_of_whoever_lacks_its_token(tmp_path)
         address = started.stdout.readline().strip()
         done = subprocess.run(
             [sys.executable, "-c", intruder, address, str(witness)],
-            env=strange | {"RAY_AUTH_MODE": "disabled"},
+            # By default it is refused twenty times, a second apart.
+            env=strange | {"RAY_AUTH_MODE": "disabled", "RAY_NUM_REDIS_GET_RETRIES": "1"},
             capture_output=True,
             text=True,
             timeout=120,

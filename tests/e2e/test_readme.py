@@ -1,6 +1,7 @@
 """What the README says to type, typed: the jobs on drawn parts, and the query on their night.
 
-The two set-up commands, with the demo, are run by `.ci/run`.
+The jobs share the Ray of one head, as on a cluster. The two set-up commands, with the demo, are
+run by `.ci/run`.
 """
 
 import importlib
@@ -16,6 +17,7 @@ import duckdb
 import pytest
 
 import mrkd
+from tests.support.clusters import head
 from tests.support.night_runs import events
 from tests.support.parts import make_parts
 
@@ -31,12 +33,14 @@ SMALL = {
 }
 
 
-def run_job(verb, arguments, cwd):
-    """Exit code and summary of `python -m jobs.<verb> <configs>/<arguments>`."""
+def run_job(verb, arguments, cwd, cluster):
+    """Exit code and summary of `python -m jobs.<verb> <configs>/<arguments>` on a cluster."""
     argv = [sys.executable, "-m", f"jobs.{verb}", *shlex.split(f"{TOP}/jobs/configs/{arguments}")]
-    environment = os.environ | {"PYTHONPATH": str(TOP)}
+    address = f"127.0.0.1:{cluster.ports['port']}"
+    environment = {**cluster.environment, "RAY_ADDRESS": address, "PYTHONPATH": str(TOP)}
     job = subprocess.run(argv, cwd=cwd, env=environment, capture_output=True, text=True)
     assert job.stdout, job.stderr
+    assert "executor name=ray" in job.stderr
     return job.returncode, json.loads(job.stdout.splitlines()[-1])
 
 
@@ -51,7 +55,11 @@ def place(tmp_path_factory):
         target = folder / "archive" / path.parts[-4] / name
         target.parent.mkdir(parents=True, exist_ok=True)
         path.rename(target)
-    done = {verb: run_job(verb, f"{line} {SMALL[verb]}", folder) for verb, line in JOBS}
+    (folder / "head").mkdir()
+    with head(folder / "head") as cluster:
+        done = {
+            verb: run_job(verb, f"{line} {SMALL[verb]}", folder, cluster) for verb, line in JOBS
+        }
     return folder, done
 
 

@@ -31,7 +31,7 @@ def shards(plant, run):
 
 
 def test_a_night_that_is_told_to_end_leaves_a_verdict_and_goes_on(plant, archive, tmp_path, calm):
-    values = {"rows.shard_rows": 1, "executor": "ray"}
+    values = {"rows.shard_rows": 1, "pool.scorers": 1, "executor": "ray"}
     config = plant.score_config(archive, "stopped-on-ray", **values)
     driver = subprocess.Popen(
         command(config, tmp_path), cwd=TOP, env=environment(), stdout=subprocess.PIPE

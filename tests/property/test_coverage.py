@@ -29,7 +29,7 @@ def shifted(parts, of_groups, shift):
 
 
 def away(values, known):
-    """How many spreads values lie off what a detector knows, `[draws, values]` and `[draws, known]`."""
+    """Spreads by which values, `[draws, values]`, lie off those known, `[draws, known]`."""
     mean, spread = known.mean(-1, keepdims=True), known.std(-1, keepdims=True)
     return np.abs(values - mean) / np.maximum(spread, 1e-6)
 

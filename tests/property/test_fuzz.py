@@ -7,7 +7,7 @@ import pytest
 from tests.bench import fuzz
 from tests.support import forked
 
-SECONDS = os.environ.get("MRKD_FUZZ_S", "5")
+SECONDS = os.environ.get("MRKD_FUZZ_S", "3")
 SEED = os.environ.get("MRKD_SEED", "0")
 
 

@@ -21,6 +21,7 @@ from mrkd.runs import category_training, score, train
 from mrkd.runs.in_process import InProcess
 from mrkd.runs.resources import Resources
 from mrkd.runs.shards import read_images, shard_work
+from mrkd.training import category
 from tests.support.chaos import weights_digests
 from tests.support.models import small_config, small_model
 from tests.support.night_runs import events
@@ -172,11 +173,11 @@ def test_a_group_of_workers_is_refused():
     with pytest.raises(
         ConfigError, match=r"workers_per_category is above 1, and a group of workers needs Ray: set"
     ):
-        HERE.connected(in_groups=True)
+        HERE.connected("train_each", group_size=2)
 
 
 def test_a_bug_in_one_category_ends_it_alone_with_its_traceback(plant, tmp_path, monkeypatch):
-    train_category = category_training.train_category
+    train_category = category.train_category
 
     def train_or_fail(config, category, *arguments, **options):
         if category == "plate":
@@ -201,7 +202,7 @@ def test_a_bug_in_one_category_ends_it_alone_with_its_traceback(plant, tmp_path,
 def test_a_failure_of_a_device_is_tried_again_so_often_and_not_more(
     plant, tmp_path, monkeypatch, max_failures
 ):
-    train_category, begun = category_training.train_category, []
+    train_category, begun = category.train_category, []
 
     def train_or_fail(config, category, *arguments, **options):
         begun.append(category)
@@ -289,14 +290,15 @@ def hasty():
 
 @pytest.mark.usefixtures("hasty")
 def test_a_status_keeps_what_threads_report_at_the_same_time():
-    status = HERE.new_status()
+    status, both = HERE.new_status(), threading.Barrier(2)
 
     def call(name):
-        for number in range(300):
+        both.wait(60)
+        for number in range(5000):
             status.report(f"{name}-{number}", {"step": number})
 
     list(HERE.run_each(call, {name: (name,) for name in "ab"}, EACH, max_failures=0))
-    assert status.reports() == {f"{a}-{n}": {"step": n} for a in "ab" for n in range(300)}
+    assert status.reports() == {f"{a}-{n}": {"step": n} for a in "ab" for n in range(5000)}
 
 
 def test_a_folder_is_forgotten(tmp_path: Path):

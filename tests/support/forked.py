@@ -10,8 +10,9 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 _CONTEXT = multiprocessing.get_context("forkserver")
+# And what torch's optimisers import when the first of them is made, and pyarrow's first CSV.
 _CONTEXT.set_forkserver_preload(
-    ["tests.bench.fuzz", "tests.support.trainings", "torch.distributed"]
+    ["tests.bench.fuzz", "tests.support.trainings", "torch.distributed", "torch._dynamo", "pandas"]
 )
 
 

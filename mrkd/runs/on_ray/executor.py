@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import shutil
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -45,11 +46,15 @@ class OnRay:
         """Itself."""
         return self
 
-    def connected(self, *, in_groups: bool = False) -> AbstractContextManager[None]:
-        """The block in which a Ray is there."""
+    def connected(self, work: str = "", *, group_size: int = 1) -> AbstractContextManager[None]:
+        """The block in which a Ray is there; what the work needs is imported before."""
+        if work == "train_each":  # it loads torch, which the driver of a night does without
+            importlib.import_module("mrkd.runs.on_ray.workers")
+        elif work == "run_trials":  # Tune takes seconds
+            importlib.import_module("mrkd.runs.on_ray.search")
         # Ray Train learns from the dashboard that a group's controller crashed, and frees its
         # workers.
-        return cluster.connect(num_cpus=self._num_cpus, dashboard=in_groups)
+        return cluster.connect(num_cpus=self._num_cpus, dashboard=group_size > 1)
 
     @property
     def nodes(self) -> Sequence[Node]:
@@ -138,7 +143,7 @@ class OnRay:
         self, plan: TrialPlan, trainable: Callable[[Mapping[str, Any], Report], None]
     ) -> Generator[Attempt, None, None]:
         """Trials of Ray Tune."""
-        from mrkd.runs.on_ray.search import run_trials  # Tune takes seconds to import
+        from mrkd.runs.on_ray.search import run_trials
 
         return run_trials(plan, trainable)
 

@@ -72,7 +72,8 @@ def end_of(trial: str, values: Mapping[str, Any], error: BaseException | None) -
     """
     if error is None:
         return Attempt(trial, 1, dict(values))
-    cause, text = getattr(error, "cause", None) or error, one_line(error)
+    cause = getattr(error, "cause", None) or error
+    text = one_line(error) or type(cause).__name__
     kinds = MemoryShortError | torch.OutOfMemoryError | OutOfMemoryError
     short = isinstance(cause, kinds) or private.LOW_MEMORY in text
     return Attempt(trial, 1, dict(values), error=text, out_of_memory=short)

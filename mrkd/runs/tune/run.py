@@ -56,7 +56,7 @@ def run(config: SearchConfig, executor: ExecutorChoice) -> Summary:
     executor = executor.for_work(lambda: search_seconds(config, samples))
     with (
         recorded_run("tune", config.run, search.uri) as record,
-        executor.connected(),
+        executor.connected("run_trials"),
         shared_features.shared_folder(executor, search.uri) as features_folder,
     ):
         options = config.search

@@ -213,6 +213,7 @@ def test_a_plan_of_a_training_counts_images_and_bytes_and_stops(verdict, fleet_t
     root, workspace = make_parts(tmp_path / "parts", train=3), tmp_path / "workspace"
     places = ["--workspace", str(workspace), "--data.root", str(root)]
     small = ["--model.weights", "random", "--model.image-size", "64", "--train.batch-size", "4"]
+    small += ["--model.backbone", "resnet18"]
     exit_code, summary, _ = verdict("train", fleet_toml, *places, *small, "--plan")
     num_bytes = sum(file.stat().st_size for file in root.glob("*/train/good/*.png"))
     counts = summary["counts"]

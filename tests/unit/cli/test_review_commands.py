@@ -1,6 +1,7 @@
 """`mrkd review ...` from the command line to a table, a verdict, an exit code."""
 
 import json
+import shutil
 
 import pytest
 
@@ -11,13 +12,21 @@ from mrkd.reports import write_page
 from tests.support.night_pages import RUN, Plant, write_plant
 
 
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """The folder of a plant: its workspace, and a copy of that as it was written."""
+    folder = tmp_path_factory.mktemp("plant")
+    write_plant(folder, Plant(num_nights=0))
+    shutil.copytree(folder / "workspace", folder / "copy")
+    return folder
+
+
 @pytest.fixture
-def review(tmp_path, capsys):
+def review(written, capsys):
     """Exit code, lines of the tables and summary of `mrkd review`; the workspace and its rows."""
-    uri = write_plant(tmp_path, Plant(num_nights=0))
-    workspace = uri.rpartition("/nights/")[0]
+    workspace = storage.join(str(written), "workspace")
     columns = ["image_uri", "category", "is_anomalous"]
-    rows = open_night(uri).to_table(columns=columns).to_pylist()
+    rows = open_night(f"{workspace}/nights/{RUN}").to_table(columns=columns).to_pylist()
 
     def run(*argv):
         exit_code = cli.main(["review", *argv, "--workspace", workspace])
@@ -26,7 +35,9 @@ def review(tmp_path, capsys):
         assert summary["exit_code"] == exit_code
         return exit_code, table, summary
 
-    return run, workspace, rows
+    yield run, workspace, rows
+    shutil.rmtree(written / "workspace")
+    shutil.copytree(written / "copy", written / "workspace")
 
 
 def labels(folder, rows, called, verdict, number, who="Ann"):

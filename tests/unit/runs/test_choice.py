@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from mrkd.errors import ConfigError, MrkdError
 from mrkd.runs import choice
 from mrkd.runs.choice import Auto, executor_of, for_one_machine
 from mrkd.runs.in_process import InProcess
@@ -68,13 +69,13 @@ def test_a_demo_of_one_machine_waits_for_no_ray(log_of_mrkd):
 def test_where_ray_is_not_installed_it_is_not_chosen(monkeypatch):
     monkeypatch.setattr(choice, "_has_ray", lambda: False)
     assert isinstance(executor_of("auto"), InProcess)
-    with pytest.raises(choice.ConfigError, match="Ray is not installed"):
+    with pytest.raises(ConfigError, match="Ray is not installed"):
         executor_of("ray")
 
 
 def test_a_forecast_that_fails_leaves_the_run_to_ray(log_of_mrkd):
     def fails():
-        raise choice.MrkdError("fleet.json is damaged")
+        raise MrkdError("fleet.json is damaged")
 
     assert isinstance(executor_of("auto").for_work(fails), OnRay)
     assert "the length of the run is not known: fleet.json is damaged" in log_of_mrkd.text

@@ -1,6 +1,7 @@
 """People's verdicts: read from a table, matched with a night's rows, counted, weighted."""
 
 import hashlib
+import shutil
 
 import pytest
 
@@ -65,12 +66,23 @@ def test_text_of_another_encoding_is_refused(tmp_path):
         read_labels(table(tmp_path, "uri,verdict,who,when\nä,OK,Ann,2026-11-24\n", "latin-1"))
 
 
-@pytest.fixture
-def plant(tmp_path):
+def a_plant(folder):
     """A workspace with a night of files and, from one line, of members of a tar; and its rows."""
-    uri = write_plant(tmp_path, Plant(num_nights=0, tars=(("plate", "L1"),)))
+    uri = write_plant(folder, Plant(num_nights=0, tars=(("plate", "L1"),)))
     rows = open_night(uri).to_table(columns=["image_uri", "category", "is_anomalous", "error_kind"])
     return uri.rpartition("/nights/")[0], rows.to_pylist()
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    return a_plant(tmp_path_factory.mktemp("plant"))
+
+
+@pytest.fixture
+def plant(written):
+    """A workspace and its rows, without reviews: all that a test leaves there."""
+    yield written
+    shutil.rmtree(f"{written[0].removeprefix('file://')}/reviews", ignore_errors=True)
 
 
 def uris(rows, category, anomalous):
@@ -133,8 +145,8 @@ def test_what_stands_is_not_stored_again_and_the_newest_word_counts(plant):
     assert record.read(workspace) == [stands]  # an older word that came late
 
 
-def test_an_image_that_was_overwritten_since_has_a_verdict_and_no_bytes(plant):
-    workspace, rows = plant
+def test_an_image_that_was_overwritten_since_has_a_verdict_and_no_bytes(tmp_path):
+    workspace, rows = a_plant(tmp_path)
     (uri, *_) = uris(rows, "ring", True)
     storage.write(uri, b"something else")
     found = say(workspace, {uri: "OK"})

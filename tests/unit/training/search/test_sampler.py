@@ -5,9 +5,17 @@ import pytest
 from mrkd.config.tune import SearchOptions
 from mrkd.errors import ConfigError
 from mrkd.training.search.sampler import sampler_of
-from mrkd.training.search.space import Drawn, NumberRange, choice, loguniform, randint, uniform
+from mrkd.training.search.space import (
+    Domain,
+    Drawn,
+    NumberRange,
+    choice,
+    loguniform,
+    randint,
+    uniform,
+)
 
-SPACE = {
+SPACE: dict[str, Domain] = {
     "train.mask_rate": uniform(0.0, 0.9),
     "train.learning_rate": loguniform(1e-4, 1e-2),
     "model.image_size": randint(64, 129),

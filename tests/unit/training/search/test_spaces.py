@@ -6,7 +6,15 @@ import pytest
 from mrkd.config import SearchConfig
 from mrkd.errors import ConfigError
 from mrkd.training.search import spaces
-from mrkd.training.search.space import Drawn, NumberRange, choice, loguniform, randint, uniform
+from mrkd.training.search.space import (
+    Domain,
+    Drawn,
+    NumberRange,
+    choice,
+    loguniform,
+    randint,
+    uniform,
+)
 from tests.support.searches import small_search
 
 SPACES = sorted(path.stem for path in Path("tune_spaces").glob("[a-z]*.py"))
@@ -28,7 +36,7 @@ def test_every_space_is_listed_with_its_keys():
 
 
 def test_keys_on_a_log_scale_are_known():
-    space = {
+    space: dict[str, Domain] = {
         "train.learning_rate": loguniform(1e-4, 1e-2),
         "train.weight_decay": NumberRange(1e-5, 1e-2, log=True, step=1e-5),
         "train.mask_rate": uniform(0.1, 0.9),
