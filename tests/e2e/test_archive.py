@@ -23,7 +23,7 @@ SIZE = 1000
 def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("archive")
     with proofs.place(folder, SIZE, executor="in_process") as found:
-        found.models(num_good=40, max_steps=8)
+        found.models(num_good=40, max_steps=8, full=128)
         yield found
 
 

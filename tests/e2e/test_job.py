@@ -34,7 +34,10 @@ def cluster(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cluster")
     with ExitStack() as stack:
         where = stack.enter_context(network())
-        first = stack.enter_context(head(folder, **{"node-ip-address": where.head}))
+        # By default a lost node is missed after 15 s.
+        settings = {"RAY_health_check_period_ms": "1000"}
+        options = {"node-ip-address": where.head}
+        first = stack.enter_context(head(folder, settings, **options))
         pid = stack.enter_context(further_node(first, where, folder, num_cpus=2))
         wait_until(lambda: num_nodes(first) == 2, _WAIT_S)
         yield first, pid

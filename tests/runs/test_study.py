@@ -198,7 +198,8 @@ def test_an_ablation_sets_its_arms_against_its_base(root, tmp_path):
 def test_categories_of_mvtec_run_through_its_protocol_with_official_weights(tmp_path, monkeypatch):
     """Two textures and an object, of whose published figures the page shows the mean of all."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    root, categories = make_mvtec(tmp_path / "parts"), ["bottle", "carpet", "wood"]
+    categories = ["bottle", "carpet", "wood"]
+    root = make_mvtec(tmp_path / "parts", categories, train=24)
     torch.manual_seed(0)
     checkpoint = tmp_path / "weights" / "resnet18-official.pth"
     checkpoint.parent.mkdir()
@@ -208,9 +209,7 @@ def test_categories_of_mvtec_run_through_its_protocol_with_official_weights(tmp_
         "train": {"max_steps": 4, "batch_size": 8},
     }
     with serving(checkpoint.parent) as url:
-        one = config(
-            root, tmp_path, baselines=["nearest_neighbour"], **{"data.categories": categories}
-        )
+        one = config(root, tmp_path, baselines=["nearest_neighbour"])
         raw = one.to_dict() | values
         raw["model"]["weights"] = f"{url}/{checkpoint.name}"
         raw["model"]["weights_sha256"] = hashlib.sha256(checkpoint.read_bytes()).hexdigest()

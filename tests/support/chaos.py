@@ -47,7 +47,7 @@ def make_categories(folder: Path) -> Path:
 def long_fleet(root: Path | str, workspace: Path | str, **values: object) -> TrainConfig:
     """Trainings of some seconds, with a checkpoint after each epoch."""
     long = {
-        "train.max_steps": 200,
+        "train.max_steps": 100,
         "train.patience": 1000,
         "fleet.checkpoint_s": 0.0,
         "fleet.max_failures": 100,

@@ -54,8 +54,16 @@ class Head:
 
 
 @contextmanager
-def head(folder: Path, **options: object) -> Iterator[Head]:
-    """A head within a `with` block, with 2 CPUs unless told otherwise."""
+def head(
+    folder: Path, settings: Mapping[str, str] | None = None, **options: object
+) -> Iterator[Head]:
+    """A head within a `with` block, with 2 CPUs unless told otherwise.
+
+    Args:
+        folder: for its token and its log.
+        settings: environment variables of its processes.
+        options: of `ray start`.
+    """
     token = folder / "token"
     token.touch(mode=0o600)
     token.write_text(secrets.token_hex(32))
@@ -70,6 +78,7 @@ def head(folder: Path, **options: object) -> Iterator[Head]:
         # Two that no option says.
         "AUTOSCALER_METRIC_PORT": str(ports["autoscaler-metrics"]),
         "DASHBOARD_METRIC_PORT": str(ports["dashboard-metrics"]),
+        **(settings or {}),
     }
     given: dict[str, object] = {
         name: port for name, port in ports.items() if not name.endswith("-metrics")

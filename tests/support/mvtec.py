@@ -7,6 +7,7 @@ of its shape, painted over, and the mask holds just what was painted. All from o
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -22,9 +23,16 @@ DEFECTS = ("cut", "stain")
 Image = NDArray[np.uint8]
 
 
-def make_mvtec(folder: Path, *, train: int = 48, test: int = 4, size: int = 64) -> Path:
-    """Writes all categories below a folder and returns it; `test` pictures of each kind."""
-    for category in CATEGORIES:
+def make_mvtec(
+    folder: Path,
+    categories: Sequence[str] = CATEGORIES,
+    *,
+    train: int = 48,
+    test: int = 4,
+    size: int = 64,
+) -> Path:
+    """Writes the categories below a folder and returns it; `test` pictures of each kind."""
+    for category in categories:
         rng = np.random.default_rng(zlib.crc32(category.encode()))
         root = folder / category
         for n in range(train):

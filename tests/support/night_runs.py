@@ -37,9 +37,15 @@ DAMAGED = ("truncated", "decode")
 
 
 def make_models(
-    pictures: Pictures, workspace: str, folder: Path, *, num_good: int = 120, max_steps: int = 40
+    pictures: Pictures,
+    workspace: str,
+    folder: Path,
+    *,
+    num_good: int = 120,
+    max_steps: int = 40,
+    full: int = FULL,
 ) -> None:
-    """A champion of each category, of 64 px, or 256 px for whole parts, unless it has one."""
+    """A champion of each category, of 64 px, or `full` for whole parts, unless it has one."""
     for category in pictures.shares:
         if promotions.champion(workspace, category) is not None:
             continue
@@ -48,7 +54,7 @@ def make_models(
         for number, picture in enumerate(pictures.good(category, num_good)):
             (good / f"{number:04}.png").write_bytes(encode(picture))
         values = {
-            "model.image_size": FULL if category.endswith("-full") else 64,
+            "model.image_size": full if category.endswith("-full") else 64,
             "train.max_steps": max_steps if not category.endswith("-full") else max_steps // 2,
             "train.warmup_steps": max_steps // 4,
             "train.validation_share": 0.2,

@@ -33,6 +33,8 @@ class S3Server:
         self._folder = folder
         self._ports = _free_ports(5)
         self._process: subprocess.Popen[bytes] | None = None
+        # What a session has read of S3's interface serves all its clients.
+        self._session = boto3.session.Session()
         self.endpoint = f"http://127.0.0.1:{self._ports[0]}"
 
     @property
@@ -49,7 +51,7 @@ class S3Server:
 
     def client(self) -> Any:
         """A boto3 client that does not repeat what fails."""
-        return boto3.session.Session().client(
+        return self._session.client(
             "s3",
             endpoint_url=self.endpoint,
             region_name=REGION,
