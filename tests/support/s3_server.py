@@ -161,9 +161,13 @@ class S3Server:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Ports that are free, and so are those 10,000 above, which weed takes for gRPC."""
+    """Ports that are free, and so are those 10,000 above, which weed takes for gRPC.
+
+    None of them is one that Linux gives to a client by itself (32,768 and above) or Ray to a worker
+    (below 20,000): such a port may be taken between this look and the server's start.
+    """
     found: list[int] = []
-    for port in random.SystemRandom().sample(range(20_000, 50_000), 2_000):
+    for port in random.SystemRandom().sample(range(20_000, 22_700), 2_000):
         if len(found) < count and all(map(_is_free, (port, port + 10_000))):
             found.append(port)
     return found
