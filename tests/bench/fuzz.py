@@ -1,6 +1,6 @@
 """Mutated files into whatever reads what others wrote: nothing but mrkd's own errors comes out.
 
-    python -m tests.bench.fuzz TARGET [--seconds 60] [--cases N] [--seed 0] [--keep FOLDER]
+    python -m tests.bench.fuzz TARGET [--seconds 60] [--seed 0] [--keep FOLDER]
 
 A file that works is cut, spliced, overwritten and grown at random, and read. An exception that is
 none of mrkd's is told with the number of the case and, with `--keep`, its bytes; so is a death of
@@ -322,7 +322,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("target", choices=TARGETS)
     parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--cases", type=int, help="ends before its time after so many")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path)
     options = parser.parse_args(arguments)
@@ -336,7 +335,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         working = sum(map(partial(_works, target), target.seeds))
         assert 2 * working > len(target.seeds), "a target that refuses everything is no target"
         until = time.monotonic() + options.seconds
-        while time.monotonic() < until and number != options.cases:
+        while time.monotonic() < until:
             rng = random.Random(f"{options.target} {options.seed} {number}")
             data = target.mutate(rng.choice(target.seeds), rng)
             if kept:

@@ -287,4 +287,4 @@ def test_help_comes_within_half_a_second():
         subprocess.run(argv, check=True, capture_output=True)
         return time.perf_counter() - start
 
-    assert any(seconds() < 0.5 for _ in range(10))  # at some moment a core is free for it
+    assert min(seconds() for _ in range(3)) < 0.5  # the best of three: tests share their cores
