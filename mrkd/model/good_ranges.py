@@ -1,4 +1,4 @@
-"""Ranges of good images: brightness, contrast, sharpness, size and mean of the map.
+"""Ranges of good images: brightness, contrast, sharpness, tint, size and mean of the map.
 
 A black, flat or blurred frame shows no part, yet a model may find nothing odd in it: a score that
 takes off part of the map's mean loses most where everything is odd. An image outside the range of
@@ -16,16 +16,20 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from mrkd.data.images import Statistics
+from mrkd.data.images import STATISTICS
+from mrkd.data.preprocess import Decoded
 from mrkd.model.tails import tail_limit
 
 Ranges = Mapping[str, tuple[float, float]]
 """Lowest and highest value of each measure."""
 
 MAP_MEAN = "map_mean"
+TINTS = ("tint_red", "tint_blue")
 
 _RATE = 0.005
 _SMALLEST = 1e-6
@@ -44,12 +48,18 @@ def _log(value: float) -> float:
     return math.log(max(value, _SMALLEST))
 
 
+def _same(value: float) -> float:
+    return value
+
+
 _SCALES: Mapping[str, tuple[Callable[[float], float], Callable[[float], float], float]] = (
     MappingProxyType(
         {
-            "brightness": (_logit, lambda x: 1 / (1 + math.exp(-x)), 0.5),
+            "brightness": (_logit, lambda x: 1 / (1 + math.exp(-x)), 0.3),
             "contrast": (_log, math.exp, 0.35),
             "sharpness": (_log, math.exp, 1.0),
+            "tint_red": (_same, _same, 0.04),
+            "tint_blue": (_same, _same, 0.04),
             "size": (_log, math.exp, 0.4),
         }
     )
@@ -57,14 +67,31 @@ _SCALES: Mapping[str, tuple[Callable[[float], float], Callable[[float], float], 
 """The scale of each measure on which its spread is judged, back, and the least step beyond."""
 
 
-def look_of(statistics: Statistics, original: tuple[int, int]) -> dict[str, float]:
-    """Brightness, contrast, sharpness and size, the root of the pixels' number, of an image.
+def tints(pixels: NDArray[np.uint8]) -> dict[str, float]:
+    """Mean Cr and Cb (ITU-R BT.601) of uint8 RGB pixels, each -0.5 to 0.5; 0 for grey."""
+    red, green, blue = pixels.reshape(-1, 3).mean(0, dtype=np.float64) / 255
+    luma = 0.299 * red + 0.587 * green + 0.114 * blue
+    return dict(zip(TINTS, (float(red - luma) / 1.402, float(blue - luma) / 1.772), strict=True))
+
+
+def look_of(image: Decoded) -> dict[str, float]:
+    """Brightness, contrast, sharpness, tints and size of a decoded image."""
+    assert image.statistics and image.geometry and image.pixels is not None
+    own = {**vars(image.statistics), **tints(image.pixels)}
+    return look_of_row(own, *image.geometry.original)
+
+
+def look_of_row(row: Mapping[str, Any], height: int, width: int) -> dict[str, float]:
+    """The look in a stored row, of the measures that it holds.
 
     Args:
-        statistics: statistics of the image.
-        original: its height and width in pixels.
+        row: brightness and the other columns by name; null, or absent, in a night of before.
+        height: height of the image in pixels.
+        width: its width.
     """
-    return {**vars(statistics), "size": math.sqrt(original[0] * original[1])}
+    names = (*STATISTICS, *TINTS, MAP_MEAN)
+    look = {name: float(row[name]) for name in names if row.get(name) is not None}
+    return look | {"size": math.sqrt(height * width)}
 
 
 def ranges_of(looks: Iterable[Mapping[str, float]]) -> dict[str, tuple[float, float]]:
@@ -100,10 +127,13 @@ def merged(one: Ranges, other: Ranges) -> dict[str, tuple[float, float]]:
 
 
 def outside(ranges: Ranges, look: Mapping[str, float]) -> str:
-    """The measures of an image that lie outside, each with its range; empty: none."""
+    """The measures of an image that lie outside, each with its range; empty: none.
+
+    A map may be as calm as it likes: an image that the model was trained on has such a one.
+    """
     off = [
         f"{name} {look[name]:.3g}, good images {low:.3g} to {high:.3g}"
         for name, (low, high) in ranges.items()
-        if name in look and not low <= look[name] <= high
+        if name in look and (look[name] > high or (look[name] < low and name != MAP_MEAN))
     ]
     return "; ".join(off)

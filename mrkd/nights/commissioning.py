@@ -29,7 +29,7 @@ from mrkd.model import inference
 from mrkd.model.artefact import Calibration
 from mrkd.model.artefact.save_load import LoadedModel
 from mrkd.model.calibration import calibrate
-from mrkd.model.good_ranges import MAP_MEAN, look_of, merged
+from mrkd.model.good_ranges import MAP_MEAN, TINTS, look_of_row, merged
 from mrkd.nights import archived_images
 from mrkd.nights.drift.distances import robust_spread
 from mrkd.nights.manifest import DECISION, category_rows, read_manifests
@@ -45,7 +45,7 @@ _LEAST_READ = 0.5
 _MOST_CALLED = 0.5
 
 _COLUMNS = ("image_etag", "image_bytes", "image_height", "image_width", "revision", *DECISION)
-_COLUMNS += ("map_max", "map_mean", "regions", *STATISTICS)
+_COLUMNS += ("map_max", MAP_MEAN, "regions", *STATISTICS, *TINTS)
 
 
 @dataclass(frozen=True)
@@ -132,20 +132,14 @@ def _rows(workspace: str, run: str, category: str) -> list[dict[str, Any]]:
 def _line(
     run: str, rows: Sequence[Mapping[str, Any]], verdicts: Mapping[tuple[str, str], str]
 ) -> Line:
-    statistics = [Statistics(*(row[name] for name in STATISTICS)) for row in rows]
-    looks = [
-        look_of(one, (row["image_height"], row["image_width"]))
-        | ({} if row["map_mean"] is None else {MAP_MEAN: row["map_mean"]})
-        for one, row in zip(statistics, rows, strict=True)
-    ]
     words = [verdicts.get((row["image_uri"], row["image_etag"] or "")) for row in rows]
     return Line(
         run=run,
         uris=[row["image_uri"] for row in rows],
         scores=np.array([row["image_score"] for row in rows], np.float64),
         peaks=np.array([_peak(row) for row in rows], np.float64),
-        statistics=statistics,
-        looks=looks,
+        statistics=[Statistics(*(row[name] for name in STATISTICS)) for row in rows],
+        looks=[look_of_row(row, row["image_height"], row["image_width"]) for row in rows],
         good=np.array([word == "OK" for word in words], bool),
         seen=np.array([word is not None for word in words], bool),
     )
@@ -275,6 +269,6 @@ def _scored(
     return [
         by_uri[one.decoded.image_uri]
         | {"image_score": one.image_score, "map_max": one.peak, "regions": []}
-        | {"map_mean": one.map_mean}
+        | {MAP_MEAN: one.map_mean}
         for one in inference.score_images(loaded.model, usable)
     ]

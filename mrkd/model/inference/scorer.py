@@ -139,8 +139,9 @@ def _row(scored: Scored, calibration: Calibration, rows: RowsConfig) -> dict[str
         message = "the model's map or score is not finite: train the category again"
         return _error_row(replace(image, error_kind="internal", error_message=message))
     is_anomalous = scored.image_score > calibration.threshold
-    off = good_ranges.outside(calibration.ranges, _look_of(scored))
-    if off and not is_anomalous:
+    look = good_ranges.look_of(image) | {good_ranges.MAP_MEAN: scored.map_mean}
+    off = good_ranges.outside(calibration.ranges, look)
+    if off and not is_anomalous and rows.unlike == "error":
         message = f"unlike all good images ({off}): see whether it shows the part, and how it is lit"
         return _error_row(replace(image, error_kind="unlike", error_message=message))
     in_full = is_anomalous and rows.map_full == "anomalous"
@@ -150,7 +151,7 @@ def _row(scored: Scored, calibration: Calibration, rows: RowsConfig) -> dict[str
         "p_value": float(calibration.p_values(scored.image_score)),
         "threshold": calibration.threshold,
         "is_anomalous": is_anomalous,
-        "map_mean": scored.map_mean,
+        **{name: look[name] for name in (*good_ranges.TINTS, good_ranges.MAP_MEAN)},
         **schema.encode_map(scored.anomaly_map if in_full else scored.reduced_map, rows.map),
         "regions": find_regions(
             scored.anomaly_map,
@@ -160,15 +161,6 @@ def _row(scored: Scored, calibration: Calibration, rows: RowsConfig) -> dict[str
             roi=scored.roi,
         ),
     }
-
-
-def _look_of(scored: Scored) -> dict[str, float]:
-    image = scored.decoded
-    assert image.geometry is not None
-    if image.statistics is None:
-        return {}
-    look = good_ranges.look_of(image.statistics, image.geometry.original)
-    return look | {good_ranges.MAP_MEAN: scored.map_mean}
 
 
 def _error_row(image: Decoded) -> dict[str, Any]:

@@ -84,7 +84,7 @@ class Lights:
 
     @staticmethod
     def worst(findings: Sequence[Finding]) -> Light:
-        """The light over several findings: the worst, and green only if most measures were judged.
+        """The worst light of several findings; green only if half of the measures were judged.
 
         A measure is judged if it was set against any reference. Images of one size alone say
         nothing of lamp and lens.
@@ -95,7 +95,7 @@ class Lights:
                 return light
         measures = {finding.measure for finding in findings}
         judged = {finding.measure for finding in findings if finding.light != "unknown"}
-        return "green" if 2 * len(judged) > len(measures) else "unknown"
+        return "green" if measures and 2 * len(judged) >= len(measures) else "unknown"
 
 
 @dataclass(frozen=True)

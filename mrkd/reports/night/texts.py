@@ -193,10 +193,10 @@ ERROR_WORDS = {
     ),
     "unlike": (
         "unlike all good images",
-        "Their brightness, contrast, sharpness, size or map lies outside that of all good images: "
+        "Their brightness, contrast, sharpness, tint, size or map lies outside all good images': "
         "no light, a dead camera, no part, or the wrong one. Look at one of them. If such images "
-        "are good, train with some of them, or set the threshold by this line (mrkd models "
-        "calibrate).",
+        "are good, train with some of them; or score them in a new run with rows.unlike = "
+        '"accept", whose rows set threshold and ranges by this line (mrkd models calibrate).',
     ),
 }
 """By `schema.ERROR_KINDS`: what such images are, and what to do."""

@@ -160,11 +160,7 @@ class FoldScorers:
 def _looks(images: DecodedImages, means: Floats, calibrating: Labels) -> list[dict[str, float]]:
     """The look of each image; the mean of its map of those alone that the model did not know."""
     maps = {n: {MAP_MEAN: float(means[n])} for n in calibrating.tolist()}
-    return [
-        look_of(one.statistics, one.geometry.original) | maps.get(n, {})
-        for n, one in enumerate(images.decoded)
-        if one.statistics and one.geometry
-    ]
+    return [look_of(one) | maps.get(n, {}) for n, one in enumerate(images.decoded)]
 
 
 def _scored(parts: FoldScorers) -> tuple[Floats, Floats, Floats, Floats]:
