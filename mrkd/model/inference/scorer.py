@@ -142,7 +142,9 @@ def _row(scored: Scored, calibration: Calibration, rows: RowsConfig) -> dict[str
     look = good_ranges.look_of(image) | {good_ranges.MAP_MEAN: scored.map_mean}
     off = good_ranges.outside(calibration.ranges, look)
     if off and not is_anomalous and rows.unlike == "error":
-        message = f"unlike all good images ({off}): see whether it shows the part, and how it is lit"
+        message = (
+            f"unlike all good images ({off}): see whether it shows the part, and how it is lit"
+        )
         return _error_row(replace(image, error_kind="unlike", error_message=message))
     in_full = is_anomalous and rows.map_full == "anomalous"
     return {

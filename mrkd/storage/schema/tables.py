@@ -73,7 +73,9 @@ SCORES = pa.schema(
         ),
         _field("map_min", pa.float32(), "lowest value of the map"),
         _field("map_max", pa.float32(), "highest value of the map"),
-        _field("map_mean", pa.float32(), "mean of the map inside image and region; null: of before"),
+        _field(
+            "map_mean", pa.float32(), "mean of the map inside image and region; null: of before"
+        ),
         _field("regions", pa.list_(REGION), "connected, above the pixel threshold, by peak"),
         _field("brightness", pa.float32(), "mean luma, 0 to 1"),
         _field("contrast", pa.float32(), "standard deviation of the luma"),
