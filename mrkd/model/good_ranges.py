@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -69,14 +70,15 @@ _SCALES: Mapping[str, tuple[Callable[[float], float], Callable[[float], float], 
 
 def tints(pixels: NDArray[np.uint8]) -> dict[str, float]:
     """Mean Cr and Cb (ITU-R BT.601) of uint8 RGB pixels, each -0.5 to 0.5; 0 for grey."""
-    red, green, blue = pixels.reshape(-1, 3).mean(0, dtype=np.float64) / 255
+    red, green, blue = np.array(cv2.mean(pixels.reshape(1, -1, 3)))[:3] / 255
     luma = 0.299 * red + 0.587 * green + 0.114 * blue
     return dict(zip(TINTS, (float(red - luma) / 1.402, float(blue - luma) / 1.772), strict=True))
 
 
 def look_of(image: Decoded) -> dict[str, float]:
     """Brightness, contrast, sharpness, tints and size of a decoded image."""
-    assert image.statistics and image.geometry and image.pixels is not None
+    assert image.statistics and image.geometry
+    assert image.pixels is not None
     own = {**vars(image.statistics), **tints(image.pixels)}
     return look_of_row(own, *image.geometry.original)
 
