@@ -30,7 +30,6 @@ Ranges = Mapping[str, tuple[float, float]]
 """Lowest and highest value of each measure."""
 
 MAP_MEAN = "map_mean"
-TINTS = ("tint_red", "tint_blue")
 
 _RATE = 0.005
 _SMALLEST = 1e-6
@@ -72,28 +71,23 @@ def tints(pixels: NDArray[np.uint8]) -> dict[str, float]:
     """Mean Cr and Cb (ITU-R BT.601) of uint8 RGB pixels, each -0.5 to 0.5; 0 for grey."""
     red, green, blue = np.array(cv2.mean(pixels.reshape(1, -1, 3)))[:3] / 255
     luma = 0.299 * red + 0.587 * green + 0.114 * blue
-    return dict(zip(TINTS, (float(red - luma) / 1.402, float(blue - luma) / 1.772), strict=True))
+    return {"tint_red": float(red - luma) / 1.402, "tint_blue": float(blue - luma) / 1.772}
 
 
 def look_of(image: Decoded) -> dict[str, float]:
     """Brightness, contrast, sharpness, tints and size of a decoded image."""
-    assert image.statistics and image.geometry
+    assert image.statistics is not None
+    assert image.geometry is not None
     assert image.pixels is not None
-    own = {**vars(image.statistics), **tints(image.pixels)}
-    return look_of_row(own, *image.geometry.original)
+    height, width = image.geometry.original
+    own = {**vars(image.statistics), "image_height": height, "image_width": width}
+    return look_of_row(own) | tints(image.pixels)
 
 
-def look_of_row(row: Mapping[str, Any], height: int, width: int) -> dict[str, float]:
-    """The look in a stored row, of the measures that it holds.
-
-    Args:
-        row: brightness and the other columns by name; null, or absent, in a night of before.
-        height: height of the image in pixels.
-        width: its width.
-    """
-    names = (*STATISTICS, *TINTS, MAP_MEAN)
-    look = {name: float(row[name]) for name in names if row.get(name) is not None}
-    return look | {"size": math.sqrt(height * width)}
+def look_of_row(row: Mapping[str, Any]) -> dict[str, float]:
+    """The look in a row of `schema.SCORES`, which holds neither tints nor the mean of a map."""
+    size = math.sqrt(row["image_height"] * row["image_width"])
+    return {name: float(row[name]) for name in STATISTICS} | {"size": size}
 
 
 def ranges_of(looks: Iterable[Mapping[str, float]]) -> dict[str, tuple[float, float]]:

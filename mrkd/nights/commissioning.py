@@ -29,7 +29,7 @@ from mrkd.model import inference
 from mrkd.model.artefact import Calibration
 from mrkd.model.artefact.save_load import LoadedModel
 from mrkd.model.calibration import calibrate
-from mrkd.model.good_ranges import MAP_MEAN, TINTS, look_of_row, merged
+from mrkd.model.good_ranges import look_of_row, merged
 from mrkd.nights import archived_images
 from mrkd.nights.drift.distances import robust_spread
 from mrkd.nights.manifest import DECISION, category_rows, read_manifests
@@ -45,7 +45,7 @@ _LEAST_READ = 0.5
 _MOST_CALLED = 0.5
 
 _COLUMNS = ("image_etag", "image_bytes", "image_height", "image_width", "revision", *DECISION)
-_COLUMNS += ("map_max", MAP_MEAN, "regions", *STATISTICS, *TINTS)
+_COLUMNS += ("map_max", "regions", *STATISTICS)
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Line:
         scores: float64 `[N]`.
         peaks: float64 `[N]`, the highest value of each map; NaN where no map is stored.
         statistics: brightness, contrast and sharpness of each image.
-        looks: look of each image, see `good_ranges`; without the mean of maps in a night of before.
+        looks: look of each image, see `good_ranges.look_of_row`.
         good: bool `[N]`, whether its verdict is good.
         seen: bool `[N]`, whether it has a verdict.
     """
@@ -139,7 +139,7 @@ def _line(
         scores=np.array([row["image_score"] for row in rows], np.float64),
         peaks=np.array([_peak(row) for row in rows], np.float64),
         statistics=[Statistics(*(row[name] for name in STATISTICS)) for row in rows],
-        looks=[look_of_row(row, row["image_height"], row["image_width"]) for row in rows],
+        looks=[look_of_row(row) for row in rows],
         good=np.array([word == "OK" for word in words], bool),
         seen=np.array([word is not None for word in words], bool),
     )
@@ -196,7 +196,8 @@ def commission(
         num_groups=num_groups,
         looks=[line.looks[n] for n in kept.tolist()],
     )
-    # A line's images may look otherwise than the training's, which stay good.
+    # A line's images may look otherwise than the training's, which stay good. What rows do not hold,
+    # tints and means of maps, has no range any more.
     found = replace(found, ranges=merged(calibration.ranges, found.ranges))
     if found.pixel_threshold <= calibration.pixel_threshold:
         # Rows without a region tell of no peak but that it lies below: regions stay as they are.
@@ -269,6 +270,5 @@ def _scored(
     return [
         by_uri[one.decoded.image_uri]
         | {"image_score": one.image_score, "map_max": one.peak, "regions": []}
-        | {MAP_MEAN: one.map_mean}
         for one in inference.score_images(loaded.model, usable)
     ]

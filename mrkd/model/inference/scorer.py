@@ -153,7 +153,6 @@ def _row(scored: Scored, calibration: Calibration, rows: RowsConfig) -> dict[str
         "p_value": float(calibration.p_values(scored.image_score)),
         "threshold": calibration.threshold,
         "is_anomalous": is_anomalous,
-        **{name: look[name] for name in (*good_ranges.TINTS, good_ranges.MAP_MEAN)},
         **schema.encode_map(scored.anomaly_map if in_full else scored.reduced_map, rows.map),
         "regions": find_regions(
             scored.anomaly_map,

@@ -73,15 +73,10 @@ SCORES = pa.schema(
         ),
         _field("map_min", pa.float32(), "lowest value of the map"),
         _field("map_max", pa.float32(), "highest value of the map"),
-        _field(
-            "map_mean", pa.float32(), "mean of the map inside image and region; null: of before"
-        ),
         _field("regions", pa.list_(REGION), "connected, above the pixel threshold, by peak"),
         _field("brightness", pa.float32(), "mean luma, 0 to 1"),
         _field("contrast", pa.float32(), "standard deviation of the luma"),
         _field("sharpness", pa.float32(), "variance of the Laplacian of the luma"),
-        _field("tint_red", pa.float32(), "mean Cr, -0.5 to 0.5; null in rows of before"),
-        _field("tint_blue", pa.float32(), "mean Cb, -0.5 to 0.5; null in rows of before"),
         _field("error_kind", pa.dictionary(pa.int8(), pa.string()), "null: scored"),
         _field("error_message", pa.string(), "one line that says what to do"),
         _field("model_version", pa.string(), "version that scored the image"),
