@@ -13,7 +13,7 @@ tomorrow's vouch for no rate below 1 / (K + 1), which is stored and warned of.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 
@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from mrkd.data.images import STATISTICS, Statistics
 from mrkd.errors import CategoryError
 from mrkd.model.artefact import Calibration
+from mrkd.model.good_ranges import ranges_of
 from mrkd.model.tails import tail_limit
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,7 @@ def calibrate(
     by: str = "train",
     why: str = "good images of the training, scored by what did not know them",
     note: str = "",
+    looks: Sequence[Mapping[str, float]] = (),
 ) -> Calibration:
     """The calibration of a model from good images, scored by what did not know them.
 
@@ -60,6 +62,8 @@ def calibrate(
         by: who made it.
         why: purpose, one line.
         note: a further warning about its threshold, one line.
+        looks: look of each good image (`good_ranges.look_of`, and the mean of its map), outside of
+            whose ranges no image is OK; none: any may be.
 
     Raises:
         CategoryError: a score that is not finite.
@@ -88,6 +92,7 @@ def calibrate(
         by=by,
         why=why,
         note=note,
+        ranges=ranges_of(looks) if looks else {},
     )
     if calibration.warning:
         log.warning("calibration_support number=%d %s", number, calibration.warning)

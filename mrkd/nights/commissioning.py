@@ -29,6 +29,7 @@ from mrkd.model import inference
 from mrkd.model.artefact import Calibration
 from mrkd.model.artefact.save_load import LoadedModel
 from mrkd.model.calibration import calibrate
+from mrkd.model.good_ranges import look_of_row, merged
 from mrkd.nights import archived_images
 from mrkd.nights.drift.distances import robust_spread
 from mrkd.nights.manifest import DECISION, category_rows, read_manifests
@@ -43,7 +44,8 @@ MIN_SEEN = 0.5
 _LEAST_READ = 0.5
 _MOST_CALLED = 0.5
 
-_COLUMNS = ("image_etag", "image_bytes", "revision", "map_max", "regions", *STATISTICS, *DECISION)
+_COLUMNS = ("image_etag", "image_bytes", "image_height", "image_width", "revision", *DECISION)
+_COLUMNS += ("map_max", "regions", *STATISTICS)
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class Line:
         scores: float64 `[N]`.
         peaks: float64 `[N]`, the highest value of each map; NaN where no map is stored.
         statistics: brightness, contrast and sharpness of each image.
+        looks: look of each image, see `good_ranges.look_of_row`.
         good: bool `[N]`, whether its verdict is good.
         seen: bool `[N]`, whether it has a verdict.
     """
@@ -65,6 +68,7 @@ class Line:
     scores: NDArray[np.float64]
     peaks: NDArray[np.float64]
     statistics: Sequence[Statistics]
+    looks: Sequence[Mapping[str, float]]
     good: NDArray[np.bool_]
     seen: NDArray[np.bool_]
 
@@ -135,6 +139,7 @@ def _line(
         scores=np.array([row["image_score"] for row in rows], np.float64),
         peaks=np.array([_peak(row) for row in rows], np.float64),
         statistics=[Statistics(*(row[name] for name in STATISTICS)) for row in rows],
+        looks=[look_of_row(row) for row in rows],
         good=np.array([word == "OK" for word in words], bool),
         seen=np.array([word is not None for word in words], bool),
     )
@@ -189,7 +194,11 @@ def commission(
         [line.statistics[n] for n in kept.tolist()],
         false_call_rate=false_call_rate,
         num_groups=num_groups,
+        looks=[line.looks[n] for n in kept.tolist()],
     )
+    # A line's images may look otherwise than the training's, which stay good. Rows hold neither
+    # tints nor means of maps, which then have no range.
+    found = replace(found, ranges=merged(calibration.ranges, found.ranges))
     if found.pixel_threshold <= calibration.pixel_threshold:
         # Rows without a region tell of no peak but that it lies below: regions stay as they are.
         found = replace(

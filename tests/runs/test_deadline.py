@@ -125,6 +125,7 @@ def test_a_slow_night_says_so_while_it_runs_and_drops_the_maps_of_what_is_left(
             "deadline.degraded": "scores_only",
             "pool.scorers": 1,
             "pool.gets_per_node": 1,
+            "rows.unlike": "accept",
             "alerts.webhook": "MRKD_TEST_HOOK",
         },
     )

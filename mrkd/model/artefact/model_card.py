@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
 import numpy as np
@@ -36,6 +36,8 @@ class Calibration:
         note: a further warning about the threshold; empty: none.
         line: the night of the line that it was made from (`commissioning.Basis`); None: it is the
             training's.
+        ranges: range of each measure of all good images (`good_ranges`), outside of which none is
+            OK; empty: a calibration of before there were ranges.
     """
 
     number: int
@@ -51,6 +53,7 @@ class Calibration:
     num_groups: int
     note: str = ""
     line: Mapping[str, Any] | None = None
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
     def warning(self) -> str:
@@ -107,7 +110,11 @@ class Calibration:
             # Before there were groups each image was one of its own.
             "num_groups": int(raw.get("num_groups", len(lists["scores"]))),
         }
-        return cls(**{**raw, **counts, **numbers, **lists, "statistics": statistics})
+        ranges = {
+            name: (float(low), float(high)) for name, (low, high) in raw.get("ranges", {}).items()
+        }
+        own = {"statistics": statistics, "ranges": ranges}
+        return cls(**{**raw, **counts, **numbers, **lists, **own})
 
 
 _NUMBERS = ("threshold", "pixel_threshold", "false_call_rate", "supported_false_call_rate")

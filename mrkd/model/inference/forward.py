@@ -52,7 +52,16 @@ class Scored:
     @property
     def peak(self) -> float:
         """The map's maximum, inside the image and the region of interest."""
-        return float((self.inside if self.roi is None else self.anomaly_map[self.roi]).max())
+        return float(self._counted.max())
+
+    @property
+    def map_mean(self) -> float:
+        """The map's mean, inside the image and the region of interest."""
+        return float(self._counted.mean(dtype=np.float64))
+
+    @property
+    def _counted(self) -> NDArray[np.float32]:
+        return self.inside if self.roi is None else self.anomaly_map[self.roi]
 
 
 def score_images(

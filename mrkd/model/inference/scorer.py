@@ -16,7 +16,7 @@ import torch
 
 from mrkd.config import PoolConfig, RowsConfig
 from mrkd.data.preprocess import Decoded
-from mrkd.model import device
+from mrkd.model import device, good_ranges
 from mrkd.model.artefact import Calibration, save_load
 from mrkd.model.artefact.save_load import LoadedModel
 from mrkd.model.detector import Detector
@@ -139,6 +139,13 @@ def _row(scored: Scored, calibration: Calibration, rows: RowsConfig) -> dict[str
         message = "the model's map or score is not finite: train the category again"
         return _error_row(replace(image, error_kind="internal", error_message=message))
     is_anomalous = scored.image_score > calibration.threshold
+    look = good_ranges.look_of(image) | {good_ranges.MAP_MEAN: scored.map_mean}
+    off = good_ranges.outside(calibration.ranges, look)
+    if off and not is_anomalous and rows.unlike == "error":
+        message = (
+            f"unlike all good images ({off}): see whether it shows the part, and how it is lit"
+        )
+        return _error_row(replace(image, error_kind="unlike", error_message=message))
     in_full = is_anomalous and rows.map_full == "anomalous"
     return {
         **_image_columns(image),

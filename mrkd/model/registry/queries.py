@@ -310,7 +310,10 @@ def _figures(card: ModelCard) -> dict[str, Any]:
     }
 
 
+_LISTS = ("scores", "pixel_maxima", "statistics", "ranges")
+
+
 def _calibration_row(calibration: Calibration) -> dict[str, Any]:
     row = {**calibration.to_json(), "num_held_out": len(calibration.scores)}
     row["line"] = calibration.line and f"{calibration.line['run']} ({calibration.line['how']})"
-    return {k: v for k, v in row.items() if k not in ("scores", "pixel_maxima", "statistics")}
+    return {k: v for k, v in row.items() if k not in _LISTS}

@@ -23,9 +23,10 @@ calibrated on and against earlier nights, and each light keeps the figure and th
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -83,9 +84,18 @@ class Lights:
 
     @staticmethod
     def worst(findings: Sequence[Finding]) -> Light:
-        """The light over several findings."""
-        order: tuple[Light, ...] = ("unknown", "green", "amber", "red")
-        return max((finding.light for finding in findings), key=order.index, default="unknown")
+        """The worst light of several findings; green only if half of the measures were judged.
+
+        A measure is judged if it was set against any reference. Images of one size alone say
+        nothing of lamp and lens.
+        """
+        lights = {finding.light for finding in findings}
+        for light in ("red", "amber"):
+            if light in lights:
+                return light
+        measures = {finding.measure for finding in findings}
+        judged = {finding.measure for finding in findings if finding.light != "unknown"}
+        return "green" if measures and 2 * len(judged) >= len(measures) else "unknown"
 
 
 @dataclass(frozen=True)
@@ -97,12 +107,14 @@ class CalibrationImages:
         quantiles: see `ProfileGroup.quantiles`; scores of those up to the threshold alone.
         sizes: see `ProfileGroup.sizes`; empty where they are not known.
         false_call_rate: rate that the calibration supports.
+        ranges: ranges of all good images, see `good_ranges`; empty: not known.
     """
 
     num_images: Mapping[str, int]
     quantiles: Mapping[str, NDArray[np.float32]]
     sizes: Mapping[str, int] = field(default_factory=dict)
     false_call_rate: float = 0.01
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, calibration: Calibration, sizes: Mapping[str, int]) -> CalibrationImages:
@@ -118,6 +130,7 @@ class CalibrationImages:
             quantiles={name: quantiles(found) for name, found in values.items() if len(found)},
             sizes=sizes,
             false_call_rate=calibration.supported_false_call_rate,
+            ranges=calibration.ranges,
         )
 
 
@@ -164,15 +177,18 @@ def _of_calibration(
     held_out = reference.quantiles.get(name) if reference else None
     if reference is None or held_out is None:
         return Finding(name, "calibration", "unknown", reason=_NO_CALIBRATION)
-    number = reference.num_images[name]
-    if number < MIN_IMAGES:
+    number, medians = reference.num_images[name], (_median(now), _median(held_out))
+    low, high = reference.ranges.get(name, (-math.inf, math.inf))
+    is_outside = not low <= medians[0] <= high
+    if number < MIN_IMAGES and not is_outside:
         reason = f"{number} calibration images are too few to judge by"
         return Finding(name, "calibration", "unknown", reason=reason)
     chance = 2 * float(np.sqrt(1 / number + 1 / count))
     guessed = 1 + 2 / float(np.sqrt(number))
     limits = (AMBER_SPREADS + chance) * guessed, (RED_SPREADS + chance) * guessed
-    medians = _median(now), _median(held_out)
-    return _finding(name, "calibration", distance(now, held_out), limits, *medians)
+    found = _finding(name, "calibration", distance(now, held_out), limits, *medians)
+    # Half of the images at least lie outside all good ones, however few of these there are.
+    return replace(found, light="red") if is_outside else found
 
 
 def _of_nights(

@@ -191,5 +191,12 @@ ERROR_WORDS = {
         "They crash what works on them, or ask for more memory than there is. Keep one of them and "
         "report it.",
     ),
+    "unlike": (
+        "unlike all good images",
+        "Their brightness, contrast, sharpness, tint, size or map lies outside all good images': "
+        "no light, a dead camera, no part, or the wrong one. Look at one of them. If such images "
+        "are good, train with some of them; or score them in a new run with rows.unlike = "
+        '"accept", whose rows set threshold and ranges by this line (mrkd models calibrate).',
+    ),
 }
 """By `schema.ERROR_KINDS`: what such images are, and what to do."""

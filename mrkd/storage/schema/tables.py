@@ -23,6 +23,7 @@ ERROR_KINDS: tuple[str, ...] = (
     "no_model",
     "changed",
     "internal",
+    "unlike",
 )
 """Why an image has no score."""
 

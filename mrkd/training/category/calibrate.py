@@ -27,6 +27,7 @@ from mrkd.model.detector import Detector
 from mrkd.model.ensemble import FINE, Ensemble
 from mrkd.model.feature_cache import TeacherFeatures
 from mrkd.model.feature_pairs import inside
+from mrkd.model.good_ranges import MAP_MEAN, look_of
 from mrkd.model.inference import Scored, score_images
 from mrkd.model.tails import tail_limit
 from mrkd.storage import schema
@@ -105,12 +106,12 @@ def score_good(
             images, [(cross.without(n), np.flatnonzero(split.folds == n)) for n in cross.folds]
         )
         _set_map_scales(model, parts, split, cross.features)
-        _, peaks, raw = _scored(parts)
+        _, peaks, means, raw = _scored(parts)
         calibrating = split.calibrating
         held_out = torch.from_numpy(np.isin(calibrating, split.held_out))
         model.set_score_scales(torch.from_numpy(raw[calibrating]), held_out=held_out)
         if model.student is not None:
-            raw[:, 0], peaks = _as_held_out(raw[:, 0], split), _as_held_out(peaks, split)
+            raw[:, 0], peaks, means = (_as_held_out(v, split) for v in (raw[:, 0], peaks, means))
         scores = model.joint_score(torch.from_numpy(raw).to(model.score_mean.device)).cpu().numpy()
         if _may_shift(model, split, config):
             note = _shift_note(_shift(model, raw, split, cross.features, config), len(split.groups))
@@ -118,7 +119,7 @@ def score_good(
         # In a search's trial the cells know the training side alone.
         numbers = split.held_out if cross else np.arange(len(images))
         parts = FoldScorers(images, [(model, numbers)])
-        scores, peaks, _ = _scored(parts)
+        scores, peaks, means, _ = _scored(parts)
         calibrating = split.on("calibration")
     calibration = calibrate(
         scores[calibrating],
@@ -127,6 +128,7 @@ def score_good(
         false_call_rate=config.false_call_rate,
         num_groups=len(np.unique(split.groups.labels[calibrating])),
         note=note,
+        looks=_looks(images, means, calibrating),
     )
     suspects = _suspects(scores, parts.numbers)
     maps = {n: scored.reduced_map for n, scored in parts.scored(suspects[:MAX_SUSPECTS])}
@@ -155,16 +157,23 @@ class FoldScorers:
             yield from zip(chosen.tolist(), found, strict=True)
 
 
-def _scored(parts: FoldScorers) -> tuple[Floats, Floats, Floats]:
-    """Scores and peaks, `[N]`, and raw scores, `[N, S]`; NaN for an image that is not scored."""
-    scores, peaks = np.full((2, len(parts.images)), np.nan, np.float32)
+def _looks(images: DecodedImages, means: Floats, calibrating: Labels) -> list[dict[str, float]]:
+    """The look of each image; the mean of its map of those alone that the model did not know."""
+    maps = {n: {MAP_MEAN: float(means[n])} for n in calibrating.tolist()}
+    return [look_of(one) | maps.get(n, {}) for n, one in enumerate(images.decoded)]
+
+
+def _scored(parts: FoldScorers) -> tuple[Floats, Floats, Floats, Floats]:
+    """Scores, peaks and means of maps, `[N]`, and raw scores, `[N, S]`; NaN where not scored."""
+    scores, peaks, means = np.full((3, len(parts.images)), np.nan, np.float32)
     raw: dict[int, Floats] = {}
     for n, scored in parts.scored():
-        scores[n], peaks[n], raw[n] = scored.image_score, scored.peak, scored.raw_scores
+        scores[n], peaks[n], means[n] = scored.image_score, scored.peak, scored.map_mean
+        raw[n] = scored.raw_scores
     table = np.full((len(parts.images), len(next(iter(raw.values())))), np.nan, np.float32)
     for n, row in raw.items():
         table[n] = row
-    return scores, peaks, table
+    return scores, peaks, means, table
 
 
 @torch.inference_mode()

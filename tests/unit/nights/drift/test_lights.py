@@ -296,3 +296,30 @@ def test_a_drawn_plant_without_drift_is_green_but_for_chance():
     assert len(seen) == 300
     assert seen.count("green") >= 297
     assert "red" not in seen
+
+
+def test_pictures_are_not_green_where_their_sizes_alone_were_judged():
+    """Four images calibrate: brightness is not judged by them, and there are no nights before."""
+    few = CalibrationImages(
+        num_images={"image_score": 4, "brightness": 4},
+        quantiles=REFERENCE.quantiles,
+        sizes={"64x64": 100},
+    )
+    tonight = group()
+    quality = drift.judge(tonight, few, []).quality
+    assert light(quality, "size", "calibration").light == "green"
+    assert Lights.worst([f for f in quality if f.measure != "size"]) == "unknown"
+    assert Lights.worst(quality) == "unknown"
+    assert Lights.worst([]) == "unknown"
+
+
+def test_a_night_whose_median_lies_outside_all_good_images_is_red_however_few_these_are():
+    few = CalibrationImages(
+        num_images={"image_score": 4, "brightness": 4},
+        quantiles=REFERENCE.quantiles,
+        ranges={"brightness": (0.3, 0.7)},
+    )
+    dark = drift.judge(group(moved("brightness", -0.45)), few, []).quality
+    assert light(dark, "brightness", "calibration").light == "red"
+    usual = drift.judge(group(), few, []).quality
+    assert light(usual, "brightness", "calibration").light == "unknown"
