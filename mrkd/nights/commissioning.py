@@ -44,8 +44,10 @@ MIN_SEEN = 0.5
 _LEAST_READ = 0.5
 _MOST_CALLED = 0.5
 
-_COLUMNS = ("image_etag", "image_bytes", "image_height", "image_width", "revision", *DECISION)
-_COLUMNS += ("map_max", "regions", *STATISTICS)
+_COLUMNS = (
+    *("image_etag", "image_bytes", "image_height", "image_width", "revision"),
+    *("map_max", "regions", *STATISTICS, *DECISION),
+)
 
 
 @dataclass(frozen=True)

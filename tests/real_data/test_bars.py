@@ -169,7 +169,8 @@ def test_cubes_of_later_runs_are_decided_by_a_night_of_them(runs):
     nothing = np.full(len(first), np.nan)
     seen = np.ones(len(first), bool)
     looks = [Statistics(0.5, 0.1, 1.0)] * len(first)
-    line = Line("night-1", [str(n) for n in range(len(first))], first, nothing, looks, seen, seen)
+    uris = [str(n) for n in range(len(first))]
+    line = Line("night-1", uris, first, nothing, looks, [{}] * len(first), seen, seen)
     own = calibrate(first, first, looks, false_call_rate=0.01)
     for how in ("verdicts", "median"):
         made = commission(own, line, how=how, false_call_rate=0.01, defect_rate=0.0)

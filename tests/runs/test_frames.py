@@ -46,7 +46,7 @@ def test_no_frame_without_a_part_is_ok(night, good):
         "px1": good[:1, :1],
         "px16": cv2.resize(good, (16, 16)),
         "overexposed": np.minimum(good.astype(np.uint16) * 4, 255).astype(np.uint8),
-        "stripes": np.tile(np.uint8([[[0, 0, 255], [255, 0, 0]]]), (64, 32, 1)),
+        "stripes": np.tile(np.array([[[0, 0, 255], [255, 0, 0]]], np.uint8), (64, 32, 1)),
     }
     _, rows = night("frames", frames)
     assert len(rows) == len(frames)
