@@ -185,7 +185,8 @@ def _judge(
     placement = device.choose(config.pool.device, config.pool.precision)
     # A side at which no map is reduced, as far as a row can hold it.
     side = _MAX_SIDE if judge.model.config.tiles else judge.model.config.image_size
-    whole = RowsConfig(map="float32", map_size=side)
+    # What is measured is the score, also of an image that a night would refuse.
+    whole = RowsConfig(map="float32", map_size=side, unlike="accept")
     has_masks = any(sample.gt_mask_uri for sample in samples)
     facts = _facts(judge)
     pinned = {name: facts[name] for name in ("model_version", "calibration", "teacher")}
