@@ -56,7 +56,7 @@ class RowsConfig(Config, table="rows"):
     """Images whose map is stored at the model's size instead."""
     unlike: Literal["error", "accept"] = "error"
     """What becomes of an image that would be OK, but lies outside all good images in brightness,
-    contrast, sharpness, tint, size or mean of its map: an error row, or OK."""
+    contrast, sharpness, tint, skewness, size or mean of its map: an error row, or OK."""
     max_regions: Annotated[int, Range(0, 1000)] = 32
     """Most defect regions stored for one image."""
     shard_rows: Annotated[int, Range(1, 10**6, "images")] = 256

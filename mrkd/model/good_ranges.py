@@ -1,4 +1,4 @@
-"""Ranges of good images: brightness, contrast, sharpness, tint, size and mean of the map.
+"""Ranges of good images: of their light, their colours, their size and the mean of their map.
 
 A black, flat or blurred frame shows no part, yet a model may find nothing odd in it: a score that
 takes off part of the map's mean loses most where everything is odd. An image outside the range of
@@ -60,6 +60,7 @@ _SCALES: Mapping[str, tuple[Callable[[float], float], Callable[[float], float], 
             "sharpness": (_log, math.exp, 1.0),
             "tint_red": (_same, _same, 0.04),
             "tint_blue": (_same, _same, 0.04),
+            "skewness": (_same, _same, 0.4),
             "size": (_log, math.exp, 0.4),
         }
     )
@@ -67,25 +68,37 @@ _SCALES: Mapping[str, tuple[Callable[[float], float], Callable[[float], float], 
 """The scale of each measure on which its spread is judged, back, and the least step beyond."""
 
 
-def tints(pixels: NDArray[np.uint8]) -> dict[str, float]:
-    """Mean Cr and Cb (ITU-R BT.601) of uint8 RGB pixels, each -0.5 to 0.5; 0 for grey."""
-    red, green, blue = np.array(cv2.mean(pixels.reshape(1, -1, 3)))[:3] / 255
+def tones(pixels: NDArray[np.uint8]) -> dict[str, float]:
+    """Tints and skewness of uint8 RGB pixels, which a negative changes most.
+
+    The tints are the means of Cr and Cb (ITU-R BT.601), each -0.5 to 0.5, 0 for grey; the skewness
+    is that of the luma's distribution, 0 where it is flat.
+    """
+    rows = pixels.reshape(1, -1, 3)
+    red, green, blue = np.array(cv2.mean(rows))[:3] / 255
     luma = 0.299 * red + 0.587 * green + 0.114 * blue
-    return {"tint_red": float(red - luma) / 1.402, "tint_blue": float(blue - luma) / 1.772}
+    counts = np.bincount(cv2.cvtColor(rows, cv2.COLOR_RGB2GRAY)[0], minlength=256)
+    away = np.arange(256) - counts @ np.arange(256) / rows.shape[1]
+    second, third = (float(counts @ away**power) / rows.shape[1] for power in (2, 3))
+    return {
+        "tint_red": float(red - luma) / 1.402,
+        "tint_blue": float(blue - luma) / 1.772,
+        "skewness": third / second**1.5 if second else 0.0,
+    }
 
 
 def look_of(image: Decoded) -> dict[str, float]:
-    """Brightness, contrast, sharpness, tints and size of a decoded image."""
+    """Brightness, contrast, sharpness, tints, skewness and size of a decoded image."""
     assert image.statistics is not None
     assert image.geometry is not None
     assert image.pixels is not None
     height, width = image.geometry.original
     own = {**vars(image.statistics), "image_height": height, "image_width": width}
-    return look_of_row(own) | tints(image.pixels)
+    return look_of_row(own) | tones(image.pixels)
 
 
 def look_of_row(row: Mapping[str, Any]) -> dict[str, float]:
-    """The look in a row of `schema.SCORES`, which holds neither tints nor the mean of a map."""
+    """The look in a row of `schema.SCORES`, which holds no tones and not the mean of a map."""
     size = math.sqrt(row["image_height"] * row["image_width"])
     return {name: float(row[name]) for name in STATISTICS} | {"size": size}
 

@@ -199,7 +199,7 @@ def commission(
         looks=[line.looks[n] for n in kept.tolist()],
     )
     # A line's images may look otherwise than the training's, which stay good. Rows hold neither
-    # tints nor means of maps, which then have no range.
+    # tones nor means of maps, which then have no range.
     found = replace(found, ranges=merged(calibration.ranges, found.ranges))
     if found.pixel_threshold <= calibration.pixel_threshold:
         # Rows without a region tell of no peak but that it lies below: regions stay as they are.
