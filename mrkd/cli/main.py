@@ -119,8 +119,9 @@ def _run(argv: Sequence[str], started: _Started, executor: ExecutorName) -> Summ
         return None
     if verb.plan and options.plan:
         return verb.plan(config)
-    summary = verb.work(config, executor)
-    return verb.late(summary, late, executor) if verb.late and late else summary
+    if verb.days and late:
+        return verb.days(config, late, executor)
+    return verb.work(config, executor)
 
 
 def _check_names(argv: Sequence[str]) -> None:
@@ -196,7 +197,7 @@ def _add_config_flags(one: argparse.ArgumentParser, verb: Verb) -> None:
     if verb.plan:
         text = "print the images, bytes, time and money that the run would take, and stop"
         one.add_argument("--plan", action="store_true", help=text)
-    if verb.late:
+    if verb.days:
         text = "day of the night, which replaces {date} in its run and URIs"
         one.add_argument("--date", metavar="2026-11-23", help=text)
         text = "also score images that arrived late for the last days before --date, such as 3d"
@@ -259,7 +260,7 @@ def _configs(verb: Verb, options: argparse.Namespace) -> list[RunConfig]:
     given, kind = vars(options), verb.config
     set_ = {key.name: _value(given[key.name], key.type) for key in keys(kind) if key.name in given}
     put_values(raw, set_)
-    if verb.late is None:
+    if verb.days is None:
         return [_with_absolute_paths(kind.from_dict(raw))]
     day = None if options.date is None else night_dates.day_of(options.date)
     window = options.late_window

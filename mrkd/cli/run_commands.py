@@ -48,10 +48,12 @@ def _score(config: ScoreConfig, default: ExecutorName) -> Summary:
     return run(config, _executor(config, default))
 
 
-def _score_late(first: Summary, nights: Sequence[ScoreConfig], default: ExecutorName) -> Summary:
-    from mrkd.runs.score import run_late
+def _score_days(
+    config: ScoreConfig, before: Sequence[ScoreConfig], default: ExecutorName
+) -> Summary:
+    from mrkd.runs.score import run_days
 
-    return run_late(first, nights, _executor(nights[0], default))
+    return run_days(config, before, _executor(config, default))
 
 
 def _evaluate(config: EvalConfig, default: ExecutorName) -> Summary:
@@ -107,8 +109,8 @@ class Verb:
     plan: Callable[[Any], Summary] | None = None
     list_spaces: Callable[[argparse.Namespace], Summary] | None = None
     """Lists values of the config, and needs no config itself (`--spaces`)."""
-    late: Callable[[Summary, Sequence[Any], ExecutorName], Summary] | None = None
-    """Adds to a day's summary the images that arrived late for earlier days (`--late-window`)."""
+    days: Callable[[Any, Sequence[Any], ExecutorName], Summary] | None = None
+    """Its work on a day and on what arrived late for earlier days (`--late-window`)."""
 
 
 def _print_reference(options: argparse.Namespace) -> None:
@@ -140,7 +142,7 @@ VERBS: Mapping[str, Verb] = {
         ScoreConfig,
         _score,
         _plan_score,
-        late=_score_late,
+        days=_score_days,
     ),
     "evaluate": Verb(
         "measure models on labelled images: the champions, or those of a benchmark",

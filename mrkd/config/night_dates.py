@@ -83,6 +83,8 @@ def days_before(raw: Mapping[str, Any], day: date | None, window: str) -> list[d
     span = durations.parse("--late-window", window)
     if span % timedelta(days=1) or not 1 <= span.days <= _MOST_DAYS:
         raise ConfigError(f"--late-window is {window!r}: write 1 to {_MOST_DAYS} whole days, as 3d")
+    if (day - date.min) < span:
+        raise ConfigError(f"--late-window {window} counts back from {day} past the year 1")
     values = flattened(raw)
     uris = [values.get(key) for key in ("archive.uri", "archive.manifest")]
     if not any(isinstance(uri, str) and _DATE.search(uri) for uri in uris):

@@ -66,18 +66,30 @@ def run(config: ScoreConfig, executor: ExecutorChoice) -> Summary:
         return _end(record, night, manifests, config, uris, num_alerts, start.problems + reasons)
 
 
-def run_late(first: Summary, nights: Sequence[ScoreConfig], executor: ExecutorChoice) -> Summary:
-    """Scores the images that came late for earlier days, each day as a revision of its own night.
+def run_days(
+    config: ScoreConfig, before: Sequence[ScoreConfig], executor: ExecutorChoice
+) -> Summary:
+    """Scores a day, then what came late for earlier days, as revisions of their own nights.
 
-    A day without an archive is skipped. One that fails does not end the others. Returns the summary
-    of the day itself, `first`, with the late images among its counts and reasons.
+    An earlier day without an archive is skipped. A day that fails, the first one too, does not end
+    the others. Returns the summary of the day itself, or its error, with the late images among its
+    counts and reasons.
 
     Raises:
         StoppedError: a signal ended it; the same command goes on.
     """
+    started_at = now()
+    try:
+        first = run(config, executor)
+    except StoppedError:
+        raise
+    except MrkdError as error:
+        state = "refused" if isinstance(error, ConfigError) else "failed"
+        ends = {"started_at": started_at, "finished_at": now(), "reasons": [str(error)]}
+        first = Summary("score", config.run, error.exit_code, state, **ends)
     reasons, codes = list(first.reasons), [first.exit_code]
     images = behind = 0
-    for config in nights:
+    for config in before:
         if not storage.exists(config.archive.manifest or config.archive.uri):
             continue
         try:
@@ -99,7 +111,8 @@ def run_late(first: Summary, nights: Sequence[ScoreConfig], executor: ExecutorCh
     # A failure has priority over a partial end.
     code = min((code for code in codes if code), default=0)
     counts = {**first.counts, "late_images": images, "late_nights": behind}
-    return replace(first, exit_code=code, state=STATES[code], counts=counts, reasons=reasons)
+    state = first.state if code == first.exit_code else STATES[code]
+    return replace(first, exit_code=code, state=state, counts=counts, reasons=reasons)
 
 
 def _check(config: ScoreConfig) -> dict[str, str]:

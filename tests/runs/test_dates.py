@@ -7,6 +7,7 @@ import pytest
 
 from mrkd import cli
 from mrkd.nights.manifest import read_manifests
+from mrkd.nights.night import Night
 from tests.support.night_runs import events
 
 DAYS = ("2026-11-21", "2026-11-22", "2026-11-23")
@@ -51,7 +52,7 @@ def test_a_day_is_scored_and_late_images_join_the_nights_of_their_own_days(
     assert not plant.night(name(DAYS[0])).exists()
 
     late = tmp_path / "archive" / DAYS[1] / "plate"
-    shutil.copy(next((archive / "ring").iterdir()), late / "late.png")
+    shutil.copy(next((archive / "plate").iterdir()), late / "late.png")
     (late / "broken.png").touch()
     # Of the 20th nothing was ever sent, of the 21st nothing was scored yet.
     found = by_day(DAYS[2], "--late-window", "3d")
@@ -71,10 +72,43 @@ def test_a_day_is_scored_and_late_images_join_the_nights_of_their_own_days(
 
     # One that fails is told, and keeps no other one.
     (plant.night(name(DAYS[1])) / "manifests" / "manifest-2.json").write_text("{}")
-    shutil.copy(next((archive / "ring").iterdir()), tmp_path / "archive" / DAYS[0] / "plate")
+    part = next((archive / "plate").iterdir())
+    shutil.copy(part, tmp_path / "archive" / DAYS[0] / "plate" / "later.png")
     found = by_day(DAYS[2], "--late-window", "2d")
     assert (found["exit_code"], found["state"], found["counts"]["late_images"]) == (1, "failed", 1)
     assert [reason.partition(":")[0] for reason in events(found["reasons"])] == [
         name(day) for day in (DAYS[1], DAYS[0])
     ]
     assert "is not a manifest of this version" in events(found["reasons"])[0]
+
+
+def test_a_day_without_images_fails_and_the_days_before_are_looked_through(
+    by_day, name, tmp_path, archive
+):
+    by_day(DAYS[1])
+    part = next((archive / "plate").iterdir())
+    shutil.copy(part, tmp_path / "archive" / DAYS[1] / "plate" / "late.png")
+    for path in (tmp_path / "archive" / DAYS[2] / "plate").iterdir():
+        path.unlink()
+    found = by_day(DAYS[2], "--late-window", "1d")
+    assert (found["run"], found["exit_code"], found["state"]) == (name(DAYS[2]), 2, "refused")
+    assert found["counts"]["late_images"] == 1
+    assert found["reasons"][-1] == f"{name(DAYS[1])}: 1 images came late"
+
+
+def test_a_day_whose_night_another_start_holds_keeps_no_late_image_waiting(
+    plant, by_day, name, tmp_path, archive
+):
+    by_day(DAYS[1])
+    part = next((archive / "plate").iterdir())
+    shutil.copy(part, tmp_path / "archive" / DAYS[1] / "plate" / "late.png")
+    with Night(str(plant.workspace), name(DAYS[2])).lease():
+        found = by_day(DAYS[2], "--late-window", "1d")
+    assert (found["exit_code"], found["state"]) == (1, "failed")
+    assert found["counts"]["late_images"] == 1
+
+
+def test_a_window_past_the_first_year_is_refused(by_day):
+    with_window = by_day("0001-01-02", "--late-window", "3d")
+    assert with_window["exit_code"] == 2
+    assert "past the year 1" in with_window["reasons"][0]

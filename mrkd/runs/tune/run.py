@@ -7,6 +7,8 @@ trial that has ended answers at once.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import time
 from collections import Counter
@@ -14,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-from mrkd import reports
+from mrkd import reports, storage
 from mrkd.config import SearchConfig
 from mrkd.data.datasets import Sample
 from mrkd.errors import CategoryError, ConfigError
@@ -63,12 +65,29 @@ def run(config: SearchConfig, executor: ExecutorChoice) -> Summary:
         num_workers = options.trials_at_once or options.trials
         resources = fleet_resources(executor.nodes, config, num_workers)
         task = TrialTask(config, samples, features_folder)
-        search.begin()
+        search.begin(_made_of(config, space, samples))
         groups = [list(samples)] if options.scope == "joint" else [[name] for name in samples]
         for group in groups:
             _search(task, group, space, executor, resources)
         found = refit.find(task, groups, executor, resources)
         return _close(task, found, space, record)
+
+
+def _made_of(
+    config: SearchConfig, space: Space, samples: Mapping[str, Sequence[Sample]]
+) -> dict[str, str]:
+    """Digests of what the config only names: trials on other content are not comparable."""
+    listing = sorted(
+        (one.image_uri, one.etag, one.split, one.gt_label, one.group or "")
+        for some in samples.values()
+        for one in some
+    )
+    found = {
+        "search.space": spaces.digest(config.search.space, space),
+        "data.root": hashlib.sha256(json.dumps(listing).encode()).hexdigest(),
+    }
+    weights = storage.stat(config.model.weights) if "/" in config.model.weights else None
+    return found | ({"model.weights": weights.etag} if weights else {})
 
 
 def _check(config: SearchConfig, space: Space, samples: Mapping[str, Sequence[Sample]]) -> None:

@@ -13,12 +13,18 @@ from typing import Any
 
 import numpy as np
 
+from mrkd.errors import ConfigError
+
 
 @dataclass(frozen=True)
 class OneOf:
     """One of some values, each as likely."""
 
     values: Sequence[Any]
+
+    def __post_init__(self) -> None:
+        if not len(self.values):
+            raise ConfigError("a choice has no values: name one at least")
 
     def draw(self, rng: np.random.Generator) -> Any:
         """A value."""
@@ -45,6 +51,18 @@ class NumberRange:
     log: bool = False
     whole: bool = False
     step: float = 0.0
+
+    def __post_init__(self) -> None:
+        numbers = all(isinstance(bound, int | float) for bound in (self.low, self.high))
+        if not numbers or not (math.isfinite(self.low) and math.isfinite(self.high)):
+            raise ConfigError(f"the range {self.low!r} to {self.high!r} needs two finite numbers")
+        if self.low >= self.high:
+            raise ConfigError(f"the range {self.low!r} to {self.high!r} is empty: lower bound first")
+        if self.log and self.low <= 0:
+            raise ConfigError(
+                f"the range {self.low!r} to {self.high!r} cannot be drawn by its logarithm: begin "
+                "above 0"
+            )
 
     def draw(self, rng: np.random.Generator) -> float | int:
         """A number; for the same generator the one that Ray Tune draws."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import pkgutil
+import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -15,7 +17,7 @@ import numpy as np
 from mrkd.config import SearchConfig
 from mrkd.config.toml import nearest
 from mrkd.errors import ConfigError
-from mrkd.training.search.space import Domain, NumberRange, OneOf, domain_of
+from mrkd.training.search.space import Domain, Drawn, NumberRange, OneOf, domain_of
 
 Space = Mapping[str, Domain]
 
@@ -52,8 +54,11 @@ def load(name: str) -> Space:
         raise ConfigError(f"search.space {name!r} has no SPACE, a mapping of keys to domains")
     found: dict[str, Domain] = {}
     for key, value in space.items():
-        domain = domain_of(value)
-        if domain is None:
+        try:
+            domain = domain_of(value)
+        except ConfigError as error:
+            raise ConfigError(f"search.space {name!r}: {key}: {error}") from error
+        if domain is None or not isinstance(key, str):
             raise ConfigError(
                 f"search.space {name!r}: {key} is {value!r}, not a domain: use choice, uniform, "
                 "loguniform or randint of mrkd.training.search.space, or one of ray.tune"
@@ -88,6 +93,14 @@ def check(space: Space, config: SearchConfig) -> None:
         )
 
 
+def digest(name: str, space: Space) -> str:
+    """Sha256 of a space's domains; of one with functions, that of its file too."""
+    content = repr(sorted((key, str(type(d)), str(d), repr(d)) for key, d in space.items()))
+    if any(isinstance(domain, Drawn) for domain in space.values()):
+        content = Path(name).read_text() if name.endswith(".py") else name
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
 def described(space: Space) -> dict[str, str]:
     """Each key of a space with its domain in words."""
     return {key: str(domain) for key, domain in space.items()}
@@ -120,5 +133,13 @@ def _file(path: str) -> ModuleType:
     if spec is None or spec.loader is None or not Path(path).is_file():
         raise ConfigError(f"search.space {path!r} does not exist: check the path")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    # A person's code: whatever it does wrong, sys.exit() too, is theirs to mend.
+    except (Exception, SystemExit) as error:  # noqa: BLE001
+        called = traceback.extract_tb(error.__traceback__)
+        lines = [one.lineno for one in called if one.filename == path]
+        line = error.lineno if isinstance(error, SyntaxError) else (lines or [None])[-1]
+        where = f"{path} line {line}" if line else path
+        raise ConfigError(f"search.space: {where}: {type(error).__name__}: {error}") from error
     return module

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
@@ -31,6 +32,7 @@ from mrkd.storage.run_folder import RunFolder
 from mrkd.training.search.trial import Trial
 
 SEARCH_VERSION = 1
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 
 _WORK = ("models", "teachers", "checkpoints")
 _FREE = (
@@ -74,18 +76,29 @@ class Search(RunFolder):
     kind, record, version = "searches", "search.json", SEARCH_VERSION
     config: SearchConfig
 
-    def begin(self) -> None:
+    def begin(self, made_of: Mapping[str, str] = _NOTHING) -> None:
         """Opens the folder for a start.
 
+        Args:
+            made_of: digest of the content behind each key that names one, such as the space's file.
+
         Raises:
-            ConfigError: an earlier start of the run had another config.
+            ConfigError: an earlier start of the run had another config, or other content.
         """
         if self.config.fleet.force:
             self.remove()
         elif before := self.read_json(self.record):
             self._check(before["config"])
+            was = before.get("made_of", {})  # of before: not known
+            for key in sorted(was.keys() & made_of.keys()):
+                if was[key] != made_of[key]:
+                    raise ConfigError(
+                        f"run {self.config.run!r} was searched with another content of {key}, whose "
+                        "trials would be mixed with those of today's: put the old content back, "
+                        "take another run name, or --force"
+                    )
         storage.delete(self.path("summary.json"))
-        self.store({"state": "running"})
+        self.store({"state": "running", "made_of": dict(made_of)})
 
     def _check(self, before: Mapping[str, Any]) -> None:
         was, now = flattened(before), flattened(self.config.to_dict())
@@ -98,8 +111,9 @@ class Search(RunFolder):
 
     def store(self, found: Mapping[str, Any]) -> None:
         """Stores `search.json`: `state`, and at the end what was found."""
-        before = self.read_json(self.record)
-        self.write_record(started_at=before["started_at"] if before else now(), **found)
+        before = self.read_json(self.record) or {}
+        kept = {"started_at": now(), "made_of": {}} | before
+        self.write_record(**{"started_at": kept["started_at"], "made_of": kept["made_of"], **found})
 
     def put(self, trial: Trial) -> None:
         """Stores a trial, ended or under way."""
