@@ -30,12 +30,18 @@ def _import(options: argparse.Namespace) -> Summary:
         "labels": len(said),
         "imported": len(brought.reviews),
         "known": brought.known,
+        "overtaken": brought.overtaken,
         "false_calls": _count(brought.reviews, "NOK", "OK"),
         "escapes": _count(brought.reviews, "OK", "NOK"),
         "unmatched": len(brought.unmatched),
         "unread": len(brought.unread),
     }
     reasons = []
+    if brought.overtaken:
+        reasons.append(
+            f"{brought.overtaken} verdicts are older than those stored of the same images, and do "
+            "not count"
+        )
     if brought.unmatched:
         reasons.append(
             f"{len(brought.unmatched)} images are in no closed night, the first "

@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 import signal
 import sys
 import time
@@ -226,3 +227,24 @@ def test_what_cannot_be_searched_is_refused_and_nothing_is_written(root, tmp_pat
     with pytest.raises(ConfigError, match=message):
         tune.run(config, HERE)
     assert not (tmp_path / "workspace").exists()
+
+
+@pytest.mark.parametrize("change", ["space", "image"])
+def test_a_search_that_is_done_is_not_done_for_another_space_or_other_images(
+    root, tmp_path, change
+):
+    own = tmp_path / "parts"
+    shutil.copytree(root, own)
+    config = small_search(tmp_path, own, **{"search.trials": 1, "data.categories": ["plate"]})
+    assert tune.run(config, HERE).exit_code == 0
+    if change == "space":
+        space = Path(config.search.space)
+        space.write_text(space.read_text().replace("0.9", "0.5"))
+    else:
+        good = own / "plate" / "train" / "good"
+        shutil.copy(next(good.iterdir()), good / "another.png")
+    with pytest.raises(ConfigError, match="searched with another content of"):
+        tune.run(config, HERE)
+    # The page goes on to name what was searched.
+    stored = storage.read_json(f"{Search(config).uri}/search.json")
+    assert stored["space"]["train.mask_rate"] == "0 to 0.9"

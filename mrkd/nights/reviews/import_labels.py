@@ -29,6 +29,7 @@ class Brought:
     Args:
         reviews: verdicts that were stored.
         known: labels that were stored already.
+        overtaken: labels older than what is stored of the same image, which they would not change.
         unmatched: images that no closed night has a row of.
         unread: images of `reviews` that the archive does not hold any more as they were scored: a
             training cannot know their bytes.
@@ -38,6 +39,7 @@ class Brought:
 
     reviews: tuple[Review, ...]
     known: int
+    overtaken: int
     unmatched: tuple[str, ...]
     unread: tuple[str, ...]
     runs: tuple[str, ...]
@@ -65,18 +67,22 @@ def bring(workspace: str, labels: Sequence[Label], *, by: str) -> Brought:
     for one in sorted(matched, key=lambda m: (m.closed_at, m.run, m.row["revision"])):
         newest[one.key[0]] = one
     known = {one.key: one for one in record.read(workspace)}
-    new = []
+    new, overtaken = [], 0
     for uri, one in newest.items():
         label, before = by_uri[uri], known.get(one.key)
         words = (label.verdict, label.by, label.at)
         if before and (before.verdict, before.by, before.at) == words:
+            continue
+        if before and label.at < before.at:
+            overtaken += 1
             continue
         new.append(Review(uri, one.category, one.key[1], *words, run=one.run, called=one.called))
     reviews, unread = _with_bytes(workspace, new, newest)
     keys = {one.key for one in reviews}
     return Brought(
         reviews=tuple(reviews),
-        known=len(newest) - len(reviews),
+        known=len(newest) - len(reviews) - overtaken,
+        overtaken=overtaken,
         unmatched=tuple(uri for uri in uris if uri not in newest),
         unread=tuple(unread),
         runs=tuple(sorted({one.run for one in matched if one.key in keys})),

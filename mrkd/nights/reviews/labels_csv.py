@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from mrkd import storage
@@ -14,6 +14,9 @@ from mrkd.errors import ConfigError, StorageError
 Call = Literal["OK", "NOK"]
 
 COLUMNS = ("uri", "verdict", "who", "when")
+_FASTEST_CLOCK = timedelta(minutes=10)
+_EAST = timedelta(hours=14)
+"""By as much a day, or a time without an offset, may lie ahead of UTC: it is a local one."""
 _VERDICTS: dict[str, Call] = {"OK": "OK", "NOK": "NOK"}
 
 
@@ -85,12 +88,18 @@ def _label(values: dict[str, str], where: str) -> Label:
         )
     try:
         at = datetime.fromisoformat(values["when"])
+        ahead = _FASTEST_CLOCK if at.tzinfo else _EAST
         at = at.replace(tzinfo=at.tzinfo or UTC).astimezone(UTC)
     except (ValueError, OverflowError) as error:
         raise ConfigError(
             f"{where}: when is {values['when']!r}: write it as 2026-11-24 or 2026-11-24T06:30 "
             "(UTC, unless it says otherwise as in 06:30+01:00)"
         ) from error
+    if at > datetime.now(UTC) + ahead:
+        # It would outrank every verdict until then.
+        raise ConfigError(
+            f"{where}: when is {values['when']!r}, which is in the future: correct it"
+        )
     try:
         uri = storage.join(values["uri"])
     except StorageError as error:

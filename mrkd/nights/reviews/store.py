@@ -7,7 +7,7 @@ reviews/imports/<n>.parquet        rows of `REVIEWS`, those of the n-th import
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import pyarrow as pa
 
@@ -88,7 +88,10 @@ def _read(uri: str) -> list[Review]:
     table = schema.from_parquet(storage.read(uri), name=uri)
     if not table.schema.equals(REVIEWS):
         raise ArtefactError(f"{uri} holds no verdicts of this version: import them again")
-    return [Review(**row) for row in table.to_pylist()]
+    # Nobody sees an image after the verdict was imported: a later date would outrank all that follow.
+    imported_at = (table.schema.metadata or {}).get(b"imported_at", b"9999").decode()
+    reviews = (Review(**row) for row in table.to_pylist())
+    return [replace(one, at=min(one.at, imported_at)) for one in reviews]
 
 
 def add(workspace: str, reviews: Sequence[Review], *, by: str) -> str:

@@ -57,7 +57,9 @@ class NumberRange:
         if not numbers or not (math.isfinite(self.low) and math.isfinite(self.high)):
             raise ConfigError(f"the range {self.low!r} to {self.high!r} needs two finite numbers")
         if self.low >= self.high:
-            raise ConfigError(f"the range {self.low!r} to {self.high!r} is empty: lower bound first")
+            raise ConfigError(
+                f"the range {self.low!r} to {self.high!r} is empty: lower bound first"
+            )
         if self.log and self.low <= 0:
             raise ConfigError(
                 f"the range {self.low!r} to {self.high!r} cannot be drawn by its logarithm: begin "

@@ -2,6 +2,8 @@
 
 import hashlib
 import shutil
+import time
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -51,6 +53,11 @@ def test_a_table_as_a_spreadsheet_saves_it_is_understood(tmp_path):
         ("uri,verdict,who,when\na.png,OK,Ann,24.11.2026\n", "line 2: when is '24.11.2026'"),
         ("uri,verdict,who,when\na,OK,Ann,0001-01-01T00:00+14:00\n", "line 2: when is"),
         (
+            "uri,verdict,who,when\na,OK,Ann,2999-01-01\n",
+            "line 2: when is '2999-01-01', which is in",
+        ),
+        ("uri,verdict,who,when\na,OK,Ann,9999-12-31T23:59-12:00\n", "line 2: when is"),
+        (
             "uri,verdict,who,when\na,OK,Ann,2026-11-24\na,NOK,Bo,2026-11-24\n",
             "is OK and NOK at one time",
         ),
@@ -64,6 +71,18 @@ def test_a_table_that_is_none_is_refused_with_its_line(tmp_path, text, words):
 def test_text_of_another_encoding_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="is not UTF-8"):
         read_labels(table(tmp_path, "uri,verdict,who,when\nä,OK,Ann,2026-11-24\n", "latin-1"))
+
+
+def test_a_clock_that_is_a_little_fast_and_a_day_that_has_begun_in_the_east_are_no_future(tmp_path):
+    now = datetime.now(UTC)
+    fast, day = now + timedelta(minutes=5), (now + timedelta(hours=13)).replace(tzinfo=None)
+    text = (
+        f"uri,verdict,who,when\ns3://p/a,OK,A,{fast.isoformat()}\ns3://p/b,OK,A,{day.isoformat()}\n"
+    )
+    assert len(read_labels(table(tmp_path, text))) == 2
+    text = f"uri,verdict,who,when\ns3://p/a,OK,A,{(now + timedelta(hours=1)).isoformat()}\n"
+    with pytest.raises(ConfigError, match="in the future"):
+        read_labels(table(tmp_path, text))
 
 
 def a_plant(folder):
@@ -240,3 +259,29 @@ def test_verdicts_on_images_without_a_score_alone_count_as_nothing(plant):
     (one,) = estimated(workspace, RUN)
     assert (one.ok.num_seen, one.nok.num_seen) == (0, 0)
     assert "could not be scored" in one.gap
+
+
+def test_a_stored_verdict_of_the_future_is_outranked_by_a_later_import(plant):
+    """As an import of before stored it."""
+    workspace, rows = plant
+    (uri, *_) = uris(rows, "plate", True)
+    import_labels.bring(
+        workspace, [Label(uri, "NOK", "Ann", "2999-01-01T00:00:00+00:00")], by="ann"
+    )
+    time.sleep(1.1)  # times are whole seconds
+    later = datetime.now(UTC).isoformat(timespec="seconds")
+    brought = import_labels.bring(workspace, [Label(uri, "OK", "Bo", later)], by="bo")
+    assert (len(brought.reviews), brought.overtaken) == (1, 0)
+    (one,) = record.read(workspace)
+    assert (one.verdict, one.by) == ("OK", "Bo")
+
+
+def test_verdicts_that_are_older_than_the_stored_one_are_counted_as_overtaken(plant):
+    workspace, rows = plant
+    (uri, *_) = uris(rows, "plate", True)
+    import_labels.bring(workspace, [Label(uri, "OK", "Ann", AT)], by="ann")
+    old = Label(uri, "NOK", "Bo", "2026-11-23T00:00:00+00:00")
+    brought = import_labels.bring(workspace, [old], by="bo")
+    assert (brought.reviews, brought.known, brought.overtaken, brought.uri) == ((), 0, 1, "")
+    (one,) = record.read(workspace)
+    assert (one.verdict, one.by) == ("OK", "Ann")

@@ -156,6 +156,29 @@ def test_another_config_under_the_same_name_is_refused_and_force_begins_anew(tmp
     assert search.trials() == []
 
 
+@pytest.mark.parametrize("key", ["search.space", "data.root", "model.weights"])
+def test_other_content_behind_the_same_name_is_refused(tmp_path, key):
+    config = small_search(tmp_path, tmp_path / "parts")
+    made_of = dict.fromkeys(("search.space", "data.root", "model.weights"), "a")
+    search = Search(config)
+    search.begin(made_of)
+    search.store({"state": "done", "groups": []})
+    Search(config).begin(made_of)
+    with pytest.raises(ConfigError, match=f"another content of {key}.*--force"):
+        Search(config).begin({**made_of, key: "b"})
+    Search(config.with_values({"fleet.force": True})).begin({**made_of, key: "b"})
+
+
+def test_a_search_of_before_says_nothing_of_its_content_and_goes_on(tmp_path):
+    search = Search(small_search(tmp_path, tmp_path / "parts"))
+    search.begin()
+    content = storage.read_json(f"{search.uri}/search.json")
+    del content["made_of"]
+    storage.write_json(f"{search.uri}/search.json", content)
+    search.begin({"search.space": "a"})
+    assert storage.read_json(f"{search.uri}/search.json")["made_of"] == {"search.space": "a"}
+
+
 def test_a_trial_survives_its_file_and_one_under_way_is_no_result(tmp_path):
     search = Search(small_search(tmp_path, tmp_path / "parts"))
     trial = Trial("plate", {"model.levels": (1, 2)}, 0, rows=[{"epoch": 0, "loss": None}])

@@ -116,3 +116,53 @@ def test_a_file_of_domains_of_ray_tune_is_the_same_space_as_one_of_ours(tmp_path
     assert spaces.log_keys(found) == ["train.learning_rate", "train.weight_decay"]
     assert spaces.described(found)["model.smooth"] == "drawn by a function"
     assert found["model.smooth"].draw(np.random.default_rng(0)) == 4.0
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("SPACE = {", "line 1: SyntaxError"),
+        ("\nimport nowhere_to_be_found", "line 2: ModuleNotFoundError"),
+        ("import sys\nsys.exit()", "line 2: SystemExit"),
+        ("1 / 0", "line 1: ZeroDivisionError"),
+        (
+            "SPACE = {'train.mask_rate': uniform(0.9, 0.1)}",
+            "line 1: ConfigError.*lower bound first",
+        ),
+        ("SPACE = {'train.mask_rate': uniform(0.1, 0.1)}", "lower bound first"),
+        ("SPACE = {'train.learning_rate': loguniform(0, 0.1)}", "begin above 0"),
+        ("SPACE = {'train.learning_rate': loguniform('a', 0.1)}", "two finite numbers"),
+        ("SPACE = {'train.mask_rate': uniform(0, float('nan'))}", "two finite numbers"),
+        ("SPACE = {'train.batch_size': randint(3, 3)}", "is empty"),
+        ("SPACE = {'train.mask_rate': choice([])}", "has no values"),
+        ("SPACE = {'train.mask_rate': choice(3)}", "line 1: TypeError"),
+        ("SPACE = {'train.mask_rate': uniform()}", "line 1: TypeError"),
+        ("SPACE = {3: choice([1])}", "not a domain"),
+        ("SPACE = []", "has no SPACE"),
+        ("raise RecursionError('deep')", "line 1: RecursionError"),
+    ],
+)
+def test_a_file_that_fails_is_refused_with_its_line(tmp_path, text, words):
+    path = tmp_path / "space.py"
+    names = "from mrkd.training.search.space import choice, loguniform, randint, uniform;"
+    path.write_text(text if text.startswith(("\n", "SPACE = {\n")) else names + text)
+    with pytest.raises(ConfigError, match=words):
+        spaces.check(spaces.load(str(path)), config_of())
+
+
+def test_a_file_in_another_encoding_is_refused(tmp_path):
+    path = tmp_path / "space.py"
+    path.write_bytes("SPACE = {'ä': 1}".encode("latin-1"))
+    with pytest.raises(ConfigError, match="SyntaxError"):
+        spaces.load(str(path))
+
+
+def test_the_digest_of_a_space_changes_with_its_domains_and_not_with_a_remark(tmp_path):
+    def digest(text):
+        path = tmp_path / "space.py"
+        path.write_text(f"from mrkd.training.search.space import uniform\n{text}")
+        return spaces.digest(str(path), spaces.load(str(path)))
+
+    one = digest("SPACE = {'train.mask_rate': uniform(0.1, 0.9)}")
+    assert one == digest("# as ever\nSPACE = {'train.mask_rate': uniform(0.1, 0.9)}")
+    assert one != digest("SPACE = {'train.mask_rate': uniform(0.1, 0.90000001)}")
