@@ -27,6 +27,7 @@ from mrkd.run_summary import now
 from mrkd.storage.thread_map import in_threads
 from mrkd.training import fit as training
 from mrkd.training.category import good_samples, inputs_of_all, standing, steps_of, work_of
+from mrkd.training.search import spaces
 
 _NUM_FLEETS = 3
 """Number of the newest fleets that a rate is taken from."""
@@ -109,7 +110,11 @@ def forecast_search(config: SearchConfig) -> Forecast:
     """What `mrkd tune` would do if no trial were ended at a rung; arguments as `forecast`.
 
     Every trial counts with a teacher's pass of its own, though those of one machine share it.
+
+    Raises:
+        ConfigError: as `forecast`, or the space is not one of the config.
     """
+    spaces.check(spaces.load(config.search.space), config)
     base = config.base().with_values({"fleet.force": True})
     return forecast(base, command="tune", times=_num_trainings(config))
 

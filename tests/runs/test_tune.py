@@ -243,7 +243,7 @@ def test_a_search_that_is_done_is_not_done_for_another_space_or_other_images(
     else:
         good = own / "plate" / "train" / "good"
         shutil.copy(next(good.iterdir()), good / "another.png")
-    with pytest.raises(ConfigError, match="searched with another content of"):
+    with pytest.raises(ConfigError, match="searched with other content of"):
         tune.run(config, HERE)
     # The page goes on to name what was searched.
     stored = storage.read_json(f"{Search(config).uri}/search.json")

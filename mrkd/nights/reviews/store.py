@@ -88,7 +88,7 @@ def _read(uri: str) -> list[Review]:
     table = schema.from_parquet(storage.read(uri), name=uri)
     if not table.schema.equals(REVIEWS):
         raise ArtefactError(f"{uri} holds no verdicts of this version: import them again")
-    # Nobody sees an image after the verdict was imported: a later date would outrank all that follow.
+    # Nobody looks after the import: a later date would outrank all verdicts that follow.
     imported_at = (table.schema.metadata or {}).get(b"imported_at", b"9999").decode()
     reviews = (Review(**row) for row in table.to_pylist())
     return [replace(one, at=min(one.at, imported_at)) for one in reviews]

@@ -136,7 +136,7 @@ def _file(path: str) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     # A person's code: whatever it does wrong, sys.exit() too, is theirs to mend.
-    except (Exception, SystemExit) as error:  # noqa: BLE001
+    except (Exception, SystemExit) as error:
         called = traceback.extract_tb(error.__traceback__)
         lines = [one.lineno for one in called if one.filename == path]
         line = error.lineno if isinstance(error, SyntaxError) else (lines or [None])[-1]

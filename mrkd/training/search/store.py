@@ -93,7 +93,7 @@ class Search(RunFolder):
             for key in sorted(was.keys() & made_of.keys()):
                 if was[key] != made_of[key]:
                     raise ConfigError(
-                        f"run {self.config.run!r} was searched with another content of {key}, whose "
+                        f"run {self.config.run!r} was searched with other content of {key}, whose "
                         "trials would be mixed with those of today's: put the old content back, "
                         "take another run name, or --force"
                     )

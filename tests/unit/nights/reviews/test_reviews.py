@@ -76,11 +76,9 @@ def test_text_of_another_encoding_is_refused(tmp_path):
 def test_a_clock_that_is_a_little_fast_and_a_day_that_has_begun_in_the_east_are_no_future(tmp_path):
     now = datetime.now(UTC)
     fast, day = now + timedelta(minutes=5), (now + timedelta(hours=13)).replace(tzinfo=None)
-    text = (
-        f"uri,verdict,who,when\ns3://p/a,OK,A,{fast.isoformat()}\ns3://p/b,OK,A,{day.isoformat()}\n"
-    )
+    text = f"uri,verdict,who,when\ns3://plant/a,OK,A,{fast.isoformat()}\ns3://plant/b,OK,A,{day.isoformat()}\n"
     assert len(read_labels(table(tmp_path, text))) == 2
-    text = f"uri,verdict,who,when\ns3://p/a,OK,A,{(now + timedelta(hours=1)).isoformat()}\n"
+    text = f"uri,verdict,who,when\ns3://plant/a,OK,A,{(now + timedelta(hours=1)).isoformat()}\n"
     with pytest.raises(ConfigError, match="in the future"):
         read_labels(table(tmp_path, text))
 

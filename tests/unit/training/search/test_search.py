@@ -164,7 +164,7 @@ def test_other_content_behind_the_same_name_is_refused(tmp_path, key):
     search.begin(made_of)
     search.store({"state": "done", "groups": []})
     Search(config).begin(made_of)
-    with pytest.raises(ConfigError, match=f"another content of {key}.*--force"):
+    with pytest.raises(ConfigError, match=f"other content of {key}.*--force"):
         Search(config).begin({**made_of, key: "b"})
     Search(config.with_values({"fleet.force": True})).begin({**made_of, key: "b"})
 
