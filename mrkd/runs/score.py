@@ -85,8 +85,15 @@ def run_days(
         raise
     except MrkdError as error:
         state = "refused" if isinstance(error, ConfigError) else "failed"
-        ends = {"started_at": started_at, "finished_at": now(), "reasons": [str(error)]}
-        first = Summary("score", config.run, error.exit_code, state, **ends)
+        first = Summary(
+            command="score",
+            run=config.run,
+            exit_code=error.exit_code,
+            state=state,
+            started_at=started_at,
+            finished_at=now(),
+            reasons=[str(error)],
+        )
     reasons, codes = list(first.reasons), [first.exit_code]
     images = behind = 0
     for config in before:
