@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrkd.config import ArchiveConfig
+from mrkd.data.images import strict
 from mrkd.data.images.headers import Header, read_header
 from mrkd.errors import ImageDecodeError
 
@@ -87,6 +88,9 @@ def decode(data: bytes, limits: DecodeLimits | None = None) -> Pixels:
         raise ImageDecodeError("too_large", message)
     header = read_header(data)
     _check(header, limits)
+    pixels = strict.decode(data, header)
+    if pixels is not None:
+        return pixels
     if not header.complete:
         data += b"\xff\xd9"  # end of image, which the decoder waits for
     if header.alpha_offset:

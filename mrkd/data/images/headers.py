@@ -30,6 +30,8 @@ class Header:
         complete: the file is as long as it says.
         unsupported: property that is not decoded; empty: none.
         alpha_offset: offset of a TIFF's mark that its colours are without their alpha; 0: none.
+        exif: offset of a JPEG's EXIF block; 0: none.
+        page: the directory of a TIFF; None: another format.
     """
 
     format: str
@@ -38,6 +40,8 @@ class Header:
     complete: bool = True
     unsupported: str = ""
     alpha_offset: int = 0
+    exif: int = 0
+    page: tiff.Directory | None = None
 
 
 def read_header(data: bytes) -> Header:
@@ -76,11 +80,11 @@ def _no_image(name: str, complete: bool) -> ImageDecodeError:
 _JPEG_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_BARE = {0x01, 0xD8}  # markers without a segment
-_JPEG_END = 0xD9
+_JPEG_APP1, _JPEG_END = 0xE1, 0xD9
 
 
 def _jpeg(data: bytes) -> Header:
-    place, frame, complete = 2, None, False
+    place, frame, complete, exif = 2, None, False, 0
     while found := _JPEG_MARKER.search(data, place):
         marker, place = found[1][0], found.end()
         if marker == _JPEG_END:
@@ -92,13 +96,15 @@ def _jpeg(data: bytes) -> Header:
             break
         if marker in _JPEG_FRAMES and frame is None:
             frame = struct.unpack_from(">BHHB", data, place + 2)
+        if marker == _JPEG_APP1 and not exif and data.startswith(b"Exif\0\0", place + 2):
+            exif = place + 8
         place += max(_number(">H", data, place), 2)
     if frame is None:
         raise _no_image("JPEG", complete)
     bits, height, width, channels = frame
     unusual = bits != 8 or channels not in (1, 3, 4)
     unsupported = f"a JPEG with {channels} channels of {bits} bits" if unusual else ""
-    return Header("JPEG", height, width, complete, unsupported)
+    return Header("JPEG", height, width, complete, unsupported, exif=exif)
 
 
 def _png(data: bytes) -> Header:
@@ -180,6 +186,7 @@ def _tiff(data: bytes) -> Header:
         page.whole(len(data)),
         "a TIFF of several pages" if several else _tiff_unsupported(page),
         page.offsets[tiff.EXTRA_SAMPLES] if unassociated else 0,
+        page=page,
     )
 
 

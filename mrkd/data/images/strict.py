@@ -1,0 +1,137 @@
+"""Decoders that report damaged data, which OpenCV decodes without a word: JPEG and packed TIFF.
+
+OpenCV drops the warnings of libjpeg-turbo and the errors of libtiff, and returns what it has. The
+same libraries behind simplejpeg and Pillow report them, and give the same pixels in the same time.
+Formats whose data OpenCV checks itself are left to it: PNG has checksums.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from itertools import chain
+
+import cv2
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+from PIL.TiffImagePlugin import TiffImageFile
+
+from mrkd.data.images import tiff
+from mrkd.data.images.headers import Header
+from mrkd.errors import ImageDecodeError
+
+Pixels = NDArray[np.uint8]
+
+# libjpeg's warnings about the data; the others are about what a header says.
+_DAMAGED_JPEG = ("Corrupt JPEG data", "Premature end of JPEG file")
+_LZW, _JPEG, _PACKBITS, _DEFLATE = 5, 7, 32773, (8, 32946)
+_FLIPS = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}  # EXIF orientation to OpenCV's code
+
+
+def decode(data: bytes, header: Header) -> Pixels | None:
+    """The pixels of a file whose data is undamaged, as far as its format can tell.
+
+    Args:
+        data: the whole file.
+        header: its header.
+
+    Returns:
+        uint8 `[H0, W0, 3]` RGB, upright, equal to OpenCV's; None: OpenCV decodes this kind.
+
+    Raises:
+        ImageDecodeError: the data is damaged (decode).
+    """
+    if header.format == "JPEG" and header.complete:
+        return _jpeg(data, header.exif)
+    if header.page:
+        return _tiff(data, header.page)
+    return None
+
+
+def _damaged(name: str, reason: str) -> ImageDecodeError:
+    return ImageDecodeError("decode", f"the {name} is damaged ({reason}): send it again")
+
+
+def _jpeg(data: bytes, exif: int) -> Pixels | None:
+    orientation = _orientation(data[exif : exif + 0xFFFF]) if exif else 1
+    try:
+        rgb = simplejpeg.decode_jpeg(data, "RGB")
+    except ValueError as error:
+        if str(error).startswith(_DAMAGED_JPEG):
+            raise _damaged("JPEG", str(error)) from error
+        return None
+    if orientation > 4:
+        rgb = cv2.transpose(rgb)
+    if orientation in _FLIPS:
+        rgb = cv2.flip(rgb, _FLIPS[orientation])
+    return np.asarray(rgb, np.uint8) if orientation else None
+
+
+def _orientation(exif: bytes) -> int:
+    """The orientation in an EXIF block, 1 if it names none; 0: for OpenCV to find out."""
+    try:
+        page = next(tiff.directories(exif), None)
+    except (struct.error, OverflowError, ValueError):
+        return 0
+    return page.first(tiff.ORIENTATION, 1) if page else 1
+
+
+def _tiff(data: bytes, page: tiff.Directory) -> Pixels | None:
+    packing, colours = page.first(tiff.COMPRESSION, 1), page.first(tiff.PHOTOMETRIC, 1)
+    if packing == _JPEG:
+        _check_jpegs(data, page)
+    elif packing == _PACKBITS and colours != tiff.YCBCR:
+        _check_runs(data, page)
+    elif packing in (_LZW, *_DEFLATE) and colours != tiff.YCBCR and page.first(tiff.BITS, 1) <= 8:
+        return _unpacked(data, page)
+    return None
+
+
+def _check_jpegs(data: bytes, page: tiff.Directory) -> None:
+    """Checks each strip or tile that is a JPEG of its own."""
+    tables = page.values.get(tiff.JPEG_TABLES, np.zeros(0, np.uint8)).tobytes()[:-2]
+    for start, size in page.pieces():
+        jpeg = data[start : start + size]
+        try:  # an eighth of the size, in grey: all codes are read, few pixels computed
+            simplejpeg.decode_jpeg(tables + jpeg[2 if tables else 0 :], "GRAY", min_factor=8)
+        except ValueError as error:
+            if str(error).startswith(_DAMAGED_JPEG):
+                raise _damaged("TIFF", str(error)) from error
+
+
+def _check_runs(data: bytes, page: tiff.Directory) -> None:
+    """Checks that the PackBits runs of each strip or tile give all its bytes, and no more."""
+    for (start, size), wanted in zip(page.pieces(), page.piece_bytes(), strict=False):
+        place, end, found = start, start + size, 0
+        while place < end and found < wanted:
+            head = data[place]
+            if head < 128:
+                place += head + 2
+                found += head + 1
+            else:
+                place += 2 if head > 128 else 1
+                found += 257 - head if head > 128 else 0
+        if found != wanted or not end - 1 <= place <= end:  # a byte may fill up an even length
+            raise _damaged("TIFF", f"{found} bytes in PackBits, {wanted} expected")
+
+
+def _unpacked(data: bytes, page: tiff.Directory) -> Pixels | None:
+    """A TIFF in LZW or deflate, by a libtiff that stops at the first error."""
+    image = None
+    try:
+        # Not Image.open: its limit of pixels is another, and the camera's own tags may be odd.
+        with TiffImageFile(io.BytesIO(page.alone(data))) as image:
+            image.load()
+            pixels = np.asarray(image)
+    except OSError as error:
+        if image is not None:
+            raise _damaged("TIFF", "its data ends early, or has other codes") from error
+        return None
+    except (SyntaxError, KeyError, ValueError):  # of a kind that Pillow does not have
+        return None
+    if page.first(tiff.ORIENTATION, 1) != 1 or page.first(tiff.BITS, 1) != 8:
+        return None
+    if image.mode == "L" and page.first(tiff.PHOTOMETRIC, 1) == 1:
+        return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB), np.uint8)
+    return pixels if image.mode == "RGB" else None
