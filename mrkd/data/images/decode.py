@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrkd.config import ArchiveConfig
-from mrkd.data.images import strict
+from mrkd.data.images import bmp, strict
 from mrkd.data.images.headers import Header, read_header
 from mrkd.errors import ImageDecodeError
 
@@ -95,6 +95,8 @@ def decode(data: bytes, limits: DecodeLimits | None = None) -> Pixels:
         data += b"\xff\xd9"  # end of image, which the decoder waits for
     if header.alpha_offset:
         data = _keep_colours(data, header.alpha_offset)
+    if header.format == "BMP":
+        data = bmp.readable(data)
     bgr = _imdecode(data, header.format)
     if bgr.dtype == np.uint16:
         bgr = np.asarray(cv2.convertScaleAbs(bgr, alpha=1 / 257), np.uint8)  # rounds

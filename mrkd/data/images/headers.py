@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from mrkd.data.images import tiff
+from mrkd.data.images import bmp, tiff
 from mrkd.errors import ImageDecodeError
 
 
@@ -80,6 +80,7 @@ def _no_image(name: str, complete: bool) -> ImageDecodeError:
 _JPEG_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_BARE = {0x01, 0xD8}  # markers without a segment
+_ZEROS = bytes(16)  # more than the codes of any image
 _JPEG_APP1, _JPEG_END = 0xE1, 0xD9
 
 
@@ -101,6 +102,9 @@ def _jpeg(data: bytes) -> Header:
         place += max(_number(">H", data, place), 2)
     if frame is None:
         raise _no_image("JPEG", complete)
+    if not complete and data.endswith(_ZEROS):
+        message = "the JPEG ends in zeros: it was not written to its end; send it again"
+        raise ImageDecodeError("decode", message)
     bits, height, width, channels = frame
     unusual = bits != 8 or channels not in (1, 3, 4)
     unsupported = f"a JPEG with {channels} channels of {bits} bits" if unusual else ""
@@ -148,8 +152,8 @@ def _bmp(data: bytes) -> Header:
         width, height, _, bits, coding = struct.unpack_from("<iiHHI", data, 18)
     height = abs(height)  # negative: the rows come from the top
     # Only plain rows have a known size: each fills whole words of 32 bits.
-    row_bytes = (width * bits + 31) // 32 * 4 if coding in (0, 3) else 0
-    unsupported = "a BMP around a JPEG or PNG" if coding in (4, 5) else ""
+    row_bytes = (width * bits + 31) // 32 * 4 if coding in (0, 3, 6) else 0
+    unsupported = "a BMP around a JPEG or PNG" if coding in (4, 5) else bmp.unsupported(data)
     return Header("BMP", height, width, start + row_bytes * height <= len(data), unsupported)
 
 
@@ -169,6 +173,7 @@ def _webp(data: bytes) -> Header:
 
 _TIFF_REDUCED_OR_MASK = 0b101
 _TIFF_UNASSOCIATED = 2
+_TIFF_PACKINGS = {34712: "JPEG 2000", 34887: "LERC", 34925: "LZMA", 50000: "ZSTD", 50001: "WebP"}
 _TIFF_COLOURS = {0: "white is 0", 1: "grey", 2: "RGB", 3: "palette", 5: "CMYK", 6: "YCbCr"}
 
 
@@ -194,6 +199,8 @@ def _tiff_unsupported(page: tiff.Directory) -> str:
     """Why OpenCV would refuse the page or, worse, decode it wrong; tried with OpenCV 5.0."""
     bits = set(page.values[tiff.BITS].tolist()) if tiff.BITS in page.values else {1}
     channels, colours = page.first(tiff.CHANNELS, 1), page.first(tiff.PHOTOMETRIC, 1)
+    if packing := _TIFF_PACKINGS.get(page.first(tiff.COMPRESSION, 1)):
+        return f"a TIFF compressed by {packing}"
     if page.first(tiff.SAMPLE_FORMAT, 1) != 1:
         return "a TIFF of signed or floating-point values"
     if bits not in ({1}, {2}, {4}, {8}, {16}):

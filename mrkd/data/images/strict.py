@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import struct
-from itertools import chain
+import zlib
 
 import cv2
 import numpy as np
@@ -26,6 +26,7 @@ Pixels = NDArray[np.uint8]
 # libjpeg's warnings about the data; the others are about what a header says.
 _DAMAGED_JPEG = ("Corrupt JPEG data", "Premature end of JPEG file")
 _LZW, _JPEG, _PACKBITS, _DEFLATE = 5, 7, 32773, (8, 32946)
+_PLAIN = {(1, 1), (3, 2)}  # channels and colour space of grey and RGB
 _FLIPS = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}  # EXIF orientation to OpenCV's code
 
 
@@ -78,14 +79,30 @@ def _orientation(exif: bytes) -> int:
 
 
 def _tiff(data: bytes, page: tiff.Directory) -> Pixels | None:
-    packing, colours = page.first(tiff.COMPRESSION, 1), page.first(tiff.PHOTOMETRIC, 1)
+    packing, bits = page.first(tiff.COMPRESSION, 1), page.first(tiff.BITS, 1)
+    if page.first(tiff.FILL_ORDER, 1) != 1 and packing != _LZW:  # bits from right to left
+        return None
     if packing == _JPEG:
         _check_jpegs(data, page)
-    elif packing == _PACKBITS and colours != tiff.YCBCR:
+    elif packing == _PACKBITS and page.first(tiff.PHOTOMETRIC, 1) != tiff.YCBCR:
         _check_runs(data, page)
-    elif packing in (_LZW, *_DEFLATE) and colours != tiff.YCBCR and page.first(tiff.BITS, 1) <= 8:
-        return _unpacked(data, page)
+    elif packing in (_LZW, *_DEFLATE) and bits <= 8:  # OpenCV heeds the errors of 16 bits itself
+        if bits == 8 and _is_plain(page):
+            pixels = _unpacked(data, page, packing in _DEFLATE)
+            grey = pixels is not None and pixels.ndim == 2
+            return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)) if grey else pixels
+        if packing in _DEFLATE:
+            _check_deflated(data, page)
+        elif page.first(tiff.PHOTOMETRIC, 1) != tiff.YCBCR:
+            _unpacked(data, page)
     return None
+
+
+def _is_plain(page: tiff.Directory) -> bool:
+    """Whether the rows are those of an upright image in grey or RGB, one after the other."""
+    tags = (tiff.ORIENTATION, tiff.PLANAR)
+    simple = all(page.first(tag, 1) == 1 for tag in tags) and tiff.TILES not in page.values
+    return simple and (page.first(tiff.CHANNELS, 1), page.first(tiff.PHOTOMETRIC, 1)) in _PLAIN
 
 
 def _check_jpegs(data: bytes, page: tiff.Directory) -> None:
@@ -116,22 +133,54 @@ def _check_runs(data: bytes, page: tiff.Directory) -> None:
             raise _damaged("TIFF", f"{found} bytes in PackBits, {wanted} expected")
 
 
-def _unpacked(data: bytes, page: tiff.Directory) -> Pixels | None:
-    """A TIFF in LZW or deflate, by a libtiff that stops at the first error."""
+def _check_deflated(data: bytes, page: tiff.Directory) -> None:
+    """Checks the checksum of each strip or tile."""
+    for start, size in page.pieces():
+        try:
+            zlib.decompress(data[start : start + size])
+        except zlib.error as error:
+            raise _damaged("TIFF", str(error)) from error
+
+
+def _unpacked(data: bytes, page: tiff.Directory, checksums: bool = False) -> Pixels | None:
+    """The values in a TIFF in LZW or deflate, by a libtiff that stops at the first error.
+
+    Args:
+        data: the whole file.
+        page: its directory.
+        checksums: those of deflate are compared as well; libtiff reads one only where the strip
+            holds no more than it should.
+
+    Returns:
+        uint8 `[H0, W0]` or `[H0, W0, C]`; None: Pillow does not have this kind.
+    """
     image = None
     try:
         # Not Image.open: its limit of pixels is another, and the camera's own tags may be odd.
         with TiffImageFile(io.BytesIO(page.alone(data))) as image:
             image.load()
-            pixels = np.asarray(image)
+            pixels = np.array(image)  # a copy, that may be written
     except OSError as error:
         if image is not None:
             raise _damaged("TIFF", "its data ends early, or has other codes") from error
         return None
     except (SyntaxError, KeyError, ValueError):  # of a kind that Pillow does not have
         return None
-    if page.first(tiff.ORIENTATION, 1) != 1 or page.first(tiff.BITS, 1) != 8:
-        return None
-    if image.mode == "L" and page.first(tiff.PHOTOMETRIC, 1) == 1:
-        return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB), np.uint8)
-    return pixels if image.mode == "RGB" else None
+    if checksums and not _as_summed(data, page, pixels):
+        _check_deflated(data, page)
+    return pixels
+
+
+def _as_summed(data: bytes, page: tiff.Directory, pixels: Pixels) -> bool:
+    """Whether pixels have the Adler-32 of the strips that they were in."""
+    values = rows = pixels.reshape(len(pixels), -1)
+    if page.first(tiff.PREDICTOR, 1) == 2:  # each value is stored as what it differs by
+        channels = page.first(tiff.CHANNELS, 1)
+        values = rows.copy()
+        np.subtract(rows[:, channels:], rows[:, :-channels], out=values[:, channels:])
+    height = page.first(tiff.STRIP_ROWS, len(rows))
+    return all(
+        zlib.adler32(values[number * height : (number + 1) * height])
+        == int.from_bytes(data[start + size - 4 : start + size], "big")
+        for number, (start, size) in enumerate(page.pieces())
+    )
