@@ -28,6 +28,8 @@ _DAMAGED_JPEG = ("Corrupt JPEG data", "Premature end of JPEG file")
 _LZW, _JPEG, _PACKBITS, _DEFLATE = 5, 7, 32773, (8, 32946)
 _PLAIN = {(1, 1), (3, 2)}  # channels and colour space of grey and RGB
 _FLIPS = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}  # EXIF orientation to OpenCV's code
+_TRANSPOSED = (5, 6, 7, 8)
+_END = b"\xff\xd9"
 
 
 def decode(data: bytes, header: Header) -> Pixels | None:
@@ -57,16 +59,28 @@ def _damaged(name: str, reason: str) -> ImageDecodeError:
 def _jpeg(data: bytes, exif: int) -> Pixels | None:
     orientation = _orientation(data[exif : exif + 0xFFFF]) if exif else 1
     try:
-        rgb = simplejpeg.decode_jpeg(data, "RGB")
+        rgb = _without_warning(data)
     except ValueError as error:
         if str(error).startswith(_DAMAGED_JPEG):
             raise _damaged("JPEG", str(error)) from error
         return None
-    if orientation > 4:
+    if orientation in _TRANSPOSED:
         rgb = cv2.transpose(rgb)
     if orientation in _FLIPS:
         rgb = cv2.flip(rgb, _FLIPS[orientation])
     return np.asarray(rgb, np.uint8) if orientation else None
+
+
+def _without_warning(data: bytes) -> Pixels:
+    """The pixels of a JPEG; ValueError where libjpeg warns of anything."""
+    try:
+        return simplejpeg.decode_jpeg(data, "RGB")
+    except ValueError:
+        end = data.rindex(_END)
+        unpadded = data[:end].rstrip(b"\0")  # some cameras fill up their buffers
+        if len(unpadded) == end:
+            raise
+        return simplejpeg.decode_jpeg(unpadded + _END, "RGB")
 
 
 def _orientation(exif: bytes) -> int:
@@ -75,7 +89,10 @@ def _orientation(exif: bytes) -> int:
         page = next(tiff.directories(exif), None)
     except (struct.error, OverflowError, ValueError):
         return 0
-    return page.first(tiff.ORIENTATION, 1) if page else 1
+    found = page.values.get(tiff.ORIENTATION) if page else None
+    if found is None:
+        return 1
+    return int(found[0]) if len(found) == 1 and found.itemsize == 2 else 0
 
 
 def _tiff(data: bytes, page: tiff.Directory) -> Pixels | None:
