@@ -7,7 +7,6 @@ Formats whose data OpenCV checks itself are left to it: PNG has checksums.
 
 from __future__ import annotations
 
-import io
 import struct
 import zlib
 
@@ -15,7 +14,7 @@ import cv2
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
-from PIL.TiffImagePlugin import TiffImageFile
+from PIL import Image
 
 from mrkd.data.images import tiff
 from mrkd.data.images.headers import Header
@@ -26,7 +25,21 @@ Pixels = NDArray[np.uint8]
 # libjpeg's warnings about the data; the others are about what a header says.
 _DAMAGED_JPEG = ("Corrupt JPEG data", "Premature end of JPEG file")
 _LZW, _JPEG, _PACKBITS, _DEFLATE = 5, 7, 32773, (8, 32946)
-_PLAIN = {(1, 1), (3, 2)}  # channels and colour space of grey and RGB
+_PLAIN = {(1, tiff.GREY), (3, tiff.RGB)}  # channels and colour space
+# Channels and bits to Pillow's modes of an image and of a file.
+_MODES = {
+    (1, 1): ("1", "1"),
+    (1, 2): ("L", "L;2"),
+    (1, 4): ("L", "L;4"),
+    (1, 8): ("L", "L"),
+    (2, 8): ("LA", "LA"),
+    (3, 8): ("RGB", "RGB"),
+    (4, 8): ("CMYK", "CMYK"),
+}
+# Colour space to simplejpeg's and to the transform in Adobe's mark, which a strip has not.
+_JPEG_COLOURS = {tiff.GREY: ("GRAY", 0), tiff.RGB: ("RGB", 0), tiff.YCBCR: ("RGB", 1)}
+_ADOBE = b"\xff\xee\0\x0eAdobe\0\x64" + bytes(4)
+_TAIL = bytes.fromhex("8d1f5ac3e6720b94")
 _FLIPS = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}  # EXIF orientation to OpenCV's code
 _TRANSPOSED = (5, 6, 7, 8)
 _END = b"\xff\xd9"
@@ -96,58 +109,102 @@ def _orientation(exif: bytes) -> int:
 
 
 def _tiff(data: bytes, page: tiff.Directory) -> Pixels | None:
-    packing, bits = page.first(tiff.COMPRESSION, 1), page.first(tiff.BITS, 1)
-    if page.first(tiff.FILL_ORDER, 1) != 1 and packing != _LZW:  # bits from right to left
-        return None
+    packing, colours = page.first(tiff.COMPRESSION, 1), page.first(tiff.PHOTOMETRIC, 1)
     if packing == _JPEG:
-        _check_jpegs(data, page)
-    elif packing == _PACKBITS and page.first(tiff.PHOTOMETRIC, 1) != tiff.YCBCR:
-        _check_runs(data, page)
-    elif packing in (_LZW, *_DEFLATE) and bits <= 8:  # OpenCV heeds the errors of 16 bits itself
-        if bits == 8 and _is_plain(page):
-            pixels = _unpacked(data, page, packing in _DEFLATE)
-            grey = pixels is not None and pixels.ndim == 2
-            return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)) if grey else pixels
-        if packing in _DEFLATE:
+        return _strips_of_jpeg(data, page)
+    if page.first(tiff.FILL_ORDER, 1) != 1 or (colours == tiff.YCBCR and packing not in _DEFLATE):
+        return None  # bits from right to left; fewer values than pixels
+    if packing == _PACKBITS:
+        return _shaped(_unpacked_runs(data, page), page)
+    if packing in (_LZW, *_DEFLATE) and page.first(tiff.BITS, 1) <= 8:
+        # The errors of 16 bits OpenCV heeds itself.
+        plain = _is_plain(page)
+        if packing in _DEFLATE and not plain:
+            return _check_deflated(data, page)
+        values = _unpacked(data, page)
+        if values is not None and packing in _DEFLATE and not _as_summed(data, page, values):
             _check_deflated(data, page)
-        elif page.first(tiff.PHOTOMETRIC, 1) != tiff.YCBCR:
-            _unpacked(data, page)
+        return _shaped(values, page)
     return None
 
 
 def _is_plain(page: tiff.Directory) -> bool:
-    """Whether the rows are those of an upright image in grey or RGB, one after the other."""
-    tags = (tiff.ORIENTATION, tiff.PLANAR)
-    simple = all(page.first(tag, 1) == 1 for tag in tags) and tiff.TILES not in page.values
-    return simple and (page.first(tiff.CHANNELS, 1), page.first(tiff.PHOTOMETRIC, 1)) in _PLAIN
+    """Whether the values are those of an upright image in grey or RGB, row by row."""
+    kind = page.first(tiff.CHANNELS, 1), page.first(tiff.PHOTOMETRIC, 1)
+    return _in_rows(page) and page.first(tiff.BITS, 1) == 8 and kind in _PLAIN
 
 
-def _check_jpegs(data: bytes, page: tiff.Directory) -> None:
-    """Checks each strip or tile that is a JPEG of its own."""
-    tables = page.values.get(tiff.JPEG_TABLES, np.zeros(0, np.uint8)).tobytes()[:-2]
-    for start, size in page.pieces():
-        jpeg = data[start : start + size]
-        try:  # an eighth of the size, in grey: all codes are read, few pixels computed
-            simplejpeg.decode_jpeg(tables + jpeg[2 if tables else 0 :], "GRAY", min_factor=8)
+def _in_rows(page: tiff.Directory) -> bool:
+    upright = page.first(tiff.ORIENTATION, 1) == 1 and page.first(tiff.PLANAR, 1) == 1
+    return upright and tiff.TILES not in page.values
+
+
+def _rgb(values: Pixels) -> Pixels:
+    """Grey or RGB `[H, W, 1 or 3]` as RGB that may be written."""
+    if values.shape[2] == 1:
+        return np.asarray(cv2.cvtColor(values, cv2.COLOR_GRAY2RGB), np.uint8)
+    return values if values.flags.writeable else values.copy()
+
+
+def _shaped(values: Pixels | None, page: tiff.Directory) -> Pixels | None:
+    """RGB of a plain image's values; None of others."""
+    if values is None or not _is_plain(page):
+        return None
+    size = page.first(tiff.HEIGHT, 0), page.first(tiff.WIDTH, 0)
+    return _rgb(values.reshape(*size, page.first(tiff.CHANNELS, 1)))
+
+
+def _strips_of_jpeg(data: bytes, page: tiff.Directory) -> Pixels | None:
+    """The pixels of a TIFF whose strips are JPEGs; of tiles and other colours they are checked."""
+    coding = _JPEG_COLOURS.get(page.first(tiff.PHOTOMETRIC, 1)) if _in_rows(page) else None
+    colours, transform = coding or ("GRAY", 0)
+    tables = page.values.get(tiff.JPEG_TABLES, np.zeros(0, np.uint8)).tobytes()[2:-2]
+    start = b"\xff\xd8" + _ADOBE + bytes([transform]) + tables
+    strips = []
+    for at, size in page.pieces():
+        # An eighth of the size has all codes and few pixels.
+        try:
+            strip = simplejpeg.decode_jpeg(
+                start + data[at + 2 : at + size], colours, min_factor=1 if coding else 8
+            )
         except ValueError as error:
             if str(error).startswith(_DAMAGED_JPEG):
                 raise _damaged("TIFF", str(error)) from error
+            return None
+        strips.append(strip)
+    height, width = page.first(tiff.HEIGHT, 0), page.first(tiff.WIDTH, 0)
+    if not coding or {strip.shape[1] for strip in strips} != {width}:
+        return None
+    pixels = np.concatenate(strips)[:height]
+    return _rgb(pixels) if len(pixels) == height else None
 
 
-def _check_runs(data: bytes, page: tiff.Directory) -> None:
-    """Checks that the PackBits runs of each strip or tile give all its bytes, and no more."""
-    for (start, size), wanted in zip(page.pieces(), page.piece_bytes(), strict=False):
-        place, end, found = start, start + size, 0
-        while place < end and found < wanted:
-            head = data[place]
-            if head < 128:
-                place += head + 2
-                found += head + 1
-            else:
-                place += 2 if head > 128 else 1
-                found += 257 - head if head > 128 else 0
-        if found != wanted or not end - 1 <= place <= end:  # a byte may fill up an even length
-            raise _damaged("TIFF", f"{found} bytes in PackBits, {wanted} expected")
+def _unpacked_runs(data: bytes, page: tiff.Directory) -> Pixels:
+    """The values in PackBits, which must be as many as the image has."""
+    num = page.num_unpacked()
+    packed = b"".join(data[start : start + size] for start, size in page.pieces())
+    end = b"\x07" + _TAIL  # eight values as they are: they must be the last
+    try:
+        row = Image.frombytes("L", (num + 8, 1), packed + end, "packbits", ("L",))
+    except ValueError as error:
+        raise _damaged("TIFF", "its data ends early") from error
+    values = np.asarray(row)[0]
+    if values[num:].tobytes() != _TAIL:
+        raise _damaged("TIFF", "its data holds more than the image")
+    return values[:num]
+
+
+def _unpacked(data: bytes, page: tiff.Directory) -> Pixels | None:
+    """The values in LZW or deflate, by a libtiff that stops at the first error."""
+    mode = _MODES.get((page.first(tiff.CHANNELS, 1), page.first(tiff.BITS, 1)))
+    if mode is None:
+        return None
+    size = page.first(tiff.WIDTH, 0), page.first(tiff.HEIGHT, 0)
+    try:
+        image = Image.frombytes(mode[0], size, data, "libtiff", (mode[1], False, 0))
+    except ValueError as error:
+        raise _damaged("TIFF", "its data ends early, or has other codes") from error
+    return np.asarray(image)
 
 
 def _check_deflated(data: bytes, page: tiff.Directory) -> None:
@@ -159,45 +216,20 @@ def _check_deflated(data: bytes, page: tiff.Directory) -> None:
             raise _damaged("TIFF", str(error)) from error
 
 
-def _unpacked(data: bytes, page: tiff.Directory, checksums: bool = False) -> Pixels | None:
-    """The values in a TIFF in LZW or deflate, by a libtiff that stops at the first error.
-
-    Args:
-        data: the whole file.
-        page: its directory.
-        checksums: those of deflate are compared as well; libtiff reads one only where the strip
-            holds no more than it should.
-
-    Returns:
-        uint8 `[H0, W0]` or `[H0, W0, C]`; None: Pillow does not have this kind.
-    """
-    image = None
-    try:
-        # Not Image.open: its limit of pixels is another, and the camera's own tags may be odd.
-        with TiffImageFile(io.BytesIO(page.alone(data))) as image:
-            image.load()
-            pixels = np.array(image)  # a copy, that may be written
-    except OSError as error:
-        if image is not None:
-            raise _damaged("TIFF", "its data ends early, or has other codes") from error
-        return None
-    except (SyntaxError, KeyError, ValueError):  # of a kind that Pillow does not have
-        return None
-    if checksums and not _as_summed(data, page, pixels):
-        _check_deflated(data, page)
-    return pixels
-
-
 def _as_summed(data: bytes, page: tiff.Directory, pixels: Pixels) -> bool:
-    """Whether pixels have the Adler-32 of the strips that they were in."""
+    """Whether pixels have the Adler-32 of the strips that they were in.
+
+    libtiff reads that of a strip only where the strip holds no more than it should.
+    """
     values = rows = pixels.reshape(len(pixels), -1)
     if page.first(tiff.PREDICTOR, 1) == 2:  # each value is stored as what it differs by
         channels = page.first(tiff.CHANNELS, 1)
-        values = rows.copy()
+        values = np.empty_like(rows)
+        values[:, :channels] = rows[:, :channels]
         np.subtract(rows[:, channels:], rows[:, :-channels], out=values[:, channels:])
-    height = page.first(tiff.STRIP_ROWS, len(rows))
+    height, flat = page.first(tiff.STRIP_ROWS, len(rows)), values.data
     return all(
-        zlib.adler32(values[number * height : (number + 1) * height])
+        zlib.adler32(flat[number * height : (number + 1) * height])
         == int.from_bytes(data[start + size - 4 : start + size], "big")
         for number, (start, size) in enumerate(page.pieces())
     )

@@ -5,7 +5,6 @@ Source: TIFF 6.0 section 2; BigTIFF widens its counts and offsets to 64 bits.
 
 from __future__ import annotations
 
-import itertools
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,12 +17,12 @@ FILL_ORDER, ORIENTATION, CHANNELS, PLANAR, PREDICTOR = 266, 274, 277, 284, 317
 STRIPS, STRIP_ROWS, STRIP_SIZES = 273, 278, 279
 TILE_WIDTH, TILE_HEIGHT, TILES, TILE_SIZES = 322, 323, 324, 325
 EXTRA_SAMPLES, SAMPLE_FORMAT, JPEG_TABLES = 338, 339, 347
-PALETTE, YCBCR = 3, 6  # colour spaces
-_DATA_TAGS = {
-    *(WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER, CHANNELS, PLANAR, PREDICTOR),
-    *(STRIPS, STRIP_ROWS, STRIP_SIZES, TILE_WIDTH, TILE_HEIGHT, TILES, TILE_SIZES, EXTRA_SAMPLES),
+WHITE_IS_0, GREY, RGB, PALETTE, CMYK, YCBCR = 0, 1, 2, 3, 5, 6
+_TAGS = {
+    *(SUBFILE, WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER, ORIENTATION, CHANNELS),
+    *(PLANAR, PREDICTOR, STRIPS, STRIP_ROWS, STRIP_SIZES, TILE_WIDTH, TILE_HEIGHT, TILES),
+    *(TILE_SIZES, EXTRA_SAMPLES, SAMPLE_FORMAT, JPEG_TABLES),
 }
-_TAGS = {*_DATA_TAGS, SUBFILE, ORIENTATION, SAMPLE_FORMAT, JPEG_TABLES}
 _TYPES = {1: "u1", 3: "u2", 4: "u4", 7: "u1", 16: "u8"}
 
 
@@ -57,39 +56,16 @@ class Directory:
         starts, sizes = (self.values[tag].tolist() if tag in self.values else [] for tag in tags)
         return list(zip(starts, sizes, strict=False))
 
-    def piece_bytes(self) -> Iterator[int]:
-        """Bytes of each strip or tile when unpacked."""
+    def num_unpacked(self) -> int:
+        """Bytes of all strips or tiles when unpacked."""
         width, height = self.first(WIDTH, 0), self.first(HEIGHT, 0)
         channels = self.first(CHANNELS, 1)
         planes = channels if self.first(PLANAR, 1) == 2 else 1
         bits = self.first(BITS, 1) * (channels // planes)
-        if TILES in self.values:
-            tile = self.first(TILE_HEIGHT, 0) * -(-self.first(TILE_WIDTH, 0) * bits // 8)
-            return itertools.repeat(tile)
-        rows = max(min(self.first(STRIP_ROWS, height), height), 1)
-        starts = list(range(0, height, rows)) * planes
-        return (min(rows, height - start) * -(-width * bits // 8) for start in starts)
-
-    def alone(self, data: bytes) -> bytes:
-        """A file of this page, with the tags that its data needs and no others.
-
-        Args:
-            data: the file that the page is in.
-        """
-        values = {tag: self.values[tag] for tag in sorted(_DATA_TAGS & self.values.keys())}
-        if values.get(PHOTOMETRIC, [1])[0] == PALETTE:  # of which only the numbers are read
-            values[PHOTOMETRIC] = np.ones(1, np.uint32)
-        at = len(data) + 2 + 12 * len(values) + 4
-        entries, rest = [struct.pack("<H", len(values))], []
-        for tag, found in values.items():
-            content = found.astype("<u4").tobytes()
-            where = content if len(found) == 1 else struct.pack("<I", at)
-            entries.append(struct.pack("<HHI", tag, 4, len(found)) + where)
-            if len(found) != 1:
-                rest.append(content)
-                at += len(content)
-        head = b"II*\0" + struct.pack("<I", len(data))
-        return b"".join([head, data[8:], *entries, bytes(4), *rest])
+        if TILES not in self.values:
+            return planes * height * -(-width * bits // 8)
+        tile_height, tile_width = self.first(TILE_HEIGHT, 0), self.first(TILE_WIDTH, 0)
+        return len(self.values[TILES]) * tile_height * -(-tile_width * bits // 8)
 
 
 def directories(data: bytes) -> Iterator[Directory]:
