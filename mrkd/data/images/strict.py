@@ -25,7 +25,7 @@ Pixels = NDArray[np.uint8]
 # libjpeg's warnings about the data; the others are about what a header says.
 _DAMAGED_JPEG = ("Corrupt JPEG data", "Premature end of JPEG file")
 _LZW, _JPEG, _PACKBITS, _DEFLATE = 5, 7, 32773, (8, 32946)
-_PLAIN = {(1, tiff.GREY), (3, tiff.RGB)}  # channels and colour space
+_PLAIN = {(1, 8, tiff.GREY), (3, 8, tiff.RGB)}  # channels, bits and colour space
 # Channels and bits to Pillow's modes of an image and of a file.
 _MODES = {
     (1, 1): ("1", "1"),
@@ -39,6 +39,7 @@ _MODES = {
 # Colour space to simplejpeg's and to the transform in Adobe's mark, which a strip has not.
 _JPEG_COLOURS = {tiff.GREY: ("GRAY", 0), tiff.RGB: ("RGB", 0), tiff.YCBCR: ("RGB", 1)}
 _ADOBE = b"\xff\xee\0\x0eAdobe\0\x64" + bytes(4)
+_MOST_RUNS = 64  # bytes that one byte of PackBits can give
 _TAIL = bytes.fromhex("8d1f5ac3e6720b94")
 _FLIPS = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}  # EXIF orientation to OpenCV's code
 _TRANSPOSED = (5, 6, 7, 8)
@@ -78,22 +79,26 @@ def _jpeg(data: bytes, exif: int) -> Pixels | None:
             raise _damaged("JPEG", str(error)) from error
         return None
     if orientation in _TRANSPOSED:
-        rgb = cv2.transpose(rgb)
+        rgb = np.asarray(cv2.transpose(rgb), np.uint8)
     if orientation in _FLIPS:
-        rgb = cv2.flip(rgb, _FLIPS[orientation])
-    return np.asarray(rgb, np.uint8) if orientation else None
+        rgb = np.asarray(cv2.flip(rgb, _FLIPS[orientation]), np.uint8)
+    return rgb if orientation else None
 
 
 def _without_warning(data: bytes) -> Pixels:
     """The pixels of a JPEG; ValueError where libjpeg warns of anything."""
     try:
-        return simplejpeg.decode_jpeg(data, "RGB")
+        return _decoded(data, "RGB")
     except ValueError:
         end = data.rindex(_END)
         unpadded = data[:end].rstrip(b"\0")  # some cameras fill up their buffers
         if len(unpadded) == end:
             raise
-        return simplejpeg.decode_jpeg(unpadded + _END, "RGB")
+        return _decoded(unpadded + _END, "RGB")
+
+
+def _decoded(jpeg: bytes, colours: str, min_factor: int = 1) -> Pixels:
+    return np.asarray(simplejpeg.decode_jpeg(jpeg, colours, min_factor=min_factor), np.uint8)
 
 
 def _orientation(exif: bytes) -> int:
@@ -114,29 +119,24 @@ def _tiff(data: bytes, page: tiff.Directory) -> Pixels | None:
         return _strips_of_jpeg(data, page)
     if page.first(tiff.FILL_ORDER, 1) != 1 or (colours == tiff.YCBCR and packing not in _DEFLATE):
         return None  # bits from right to left; fewer values than pixels
+    channels, bits = page.first(tiff.CHANNELS, 1), page.first(tiff.BITS, 1)
+    plain = (channels, bits, colours) in _PLAIN and _is_upright(page)
+    values, in_rows = None, plain and tiff.TILES not in page.values
     if packing == _PACKBITS:
-        return _shaped(_unpacked_runs(data, page), page)
-    if packing in (_LZW, *_DEFLATE) and page.first(tiff.BITS, 1) <= 8:
-        # The errors of 16 bits OpenCV heeds itself.
-        plain = _is_plain(page)
-        if packing in _DEFLATE and not plain:
-            return _check_deflated(data, page)
+        values, plain = _unpacked_runs(data, page), in_rows
+    elif packing == _LZW and bits <= 8:  # the errors of 16 bits OpenCV heeds itself
         values = _unpacked(data, page)
-        if values is not None and packing in _DEFLATE and not _as_summed(data, page, values):
+    elif packing in _DEFLATE and bits <= 8:
+        values = _unpacked(data, page) if in_rows else None
+        if values is None or not _as_summed(data, page, values):
             _check_deflated(data, page)
-        return _shaped(values, page)
-    return None
+    if values is None or not plain:
+        return None
+    return _rgb(values.reshape(page.first(tiff.HEIGHT, 0), page.first(tiff.WIDTH, 0), channels))
 
 
-def _is_plain(page: tiff.Directory) -> bool:
-    """Whether the values are those of an upright image in grey or RGB, row by row."""
-    kind = page.first(tiff.CHANNELS, 1), page.first(tiff.PHOTOMETRIC, 1)
-    return _in_rows(page) and page.first(tiff.BITS, 1) == 8 and kind in _PLAIN
-
-
-def _in_rows(page: tiff.Directory) -> bool:
-    upright = page.first(tiff.ORIENTATION, 1) == 1 and page.first(tiff.PLANAR, 1) == 1
-    return upright and tiff.TILES not in page.values
+def _is_upright(page: tiff.Directory) -> bool:
+    return page.first(tiff.ORIENTATION, 1) == 1 and page.first(tiff.PLANAR, 1) == 1
 
 
 def _rgb(values: Pixels) -> Pixels:
@@ -146,17 +146,10 @@ def _rgb(values: Pixels) -> Pixels:
     return values if values.flags.writeable else values.copy()
 
 
-def _shaped(values: Pixels | None, page: tiff.Directory) -> Pixels | None:
-    """RGB of a plain image's values; None of others."""
-    if values is None or not _is_plain(page):
-        return None
-    size = page.first(tiff.HEIGHT, 0), page.first(tiff.WIDTH, 0)
-    return _rgb(values.reshape(*size, page.first(tiff.CHANNELS, 1)))
-
-
 def _strips_of_jpeg(data: bytes, page: tiff.Directory) -> Pixels | None:
     """The pixels of a TIFF whose strips are JPEGs; of tiles and other colours they are checked."""
-    coding = _JPEG_COLOURS.get(page.first(tiff.PHOTOMETRIC, 1)) if _in_rows(page) else None
+    coding = _JPEG_COLOURS.get(page.first(tiff.PHOTOMETRIC, 1))
+    coding = coding if _is_upright(page) and tiff.TILES not in page.values else None
     colours, transform = coding or ("GRAY", 0)
     tables = page.values.get(tiff.JPEG_TABLES, np.zeros(0, np.uint8)).tobytes()[2:-2]
     start = b"\xff\xd8" + _ADOBE + bytes([transform]) + tables
@@ -164,9 +157,7 @@ def _strips_of_jpeg(data: bytes, page: tiff.Directory) -> Pixels | None:
     for at, size in page.pieces():
         # An eighth of the size has all codes and few pixels.
         try:
-            strip = simplejpeg.decode_jpeg(
-                start + data[at + 2 : at + size], colours, min_factor=1 if coding else 8
-            )
+            strip = _decoded(start + data[at + 2 : at + size], colours, 1 if coding else 8)
         except ValueError as error:
             if str(error).startswith(_DAMAGED_JPEG):
                 raise _damaged("TIFF", str(error)) from error
@@ -183,6 +174,8 @@ def _unpacked_runs(data: bytes, page: tiff.Directory) -> Pixels:
     """The values in PackBits, which must be as many as the image has."""
     num = page.num_unpacked()
     packed = b"".join(data[start : start + size] for start, size in page.pieces())
+    if num > _MOST_RUNS * len(packed):
+        raise _damaged("TIFF", "its data ends early")
     end = b"\x07" + _TAIL  # eight values as they are: they must be the last
     try:
         row = Image.frombytes("L", (num + 8, 1), packed + end, "packbits", ("L",))
@@ -195,7 +188,10 @@ def _unpacked_runs(data: bytes, page: tiff.Directory) -> Pixels:
 
 
 def _unpacked(data: bytes, page: tiff.Directory) -> Pixels | None:
-    """The values in LZW or deflate, by a libtiff that stops at the first error."""
+    """The values in LZW or deflate, by a libtiff that stops at the first error.
+
+    None: they are of a kind that Pillow does not have.
+    """
     mode = _MODES.get((page.first(tiff.CHANNELS, 1), page.first(tiff.BITS, 1)))
     if mode is None:
         return None
@@ -204,7 +200,7 @@ def _unpacked(data: bytes, page: tiff.Directory) -> Pixels | None:
         image = Image.frombytes(mode[0], size, data, "libtiff", (mode[1], False, 0))
     except ValueError as error:
         raise _damaged("TIFF", "its data ends early, or has other codes") from error
-    return np.asarray(image)
+    return np.asarray(image, np.bool_ if mode[0] == "1" else np.uint8)
 
 
 def _check_deflated(data: bytes, page: tiff.Directory) -> None:
@@ -227,9 +223,9 @@ def _as_summed(data: bytes, page: tiff.Directory, pixels: Pixels) -> bool:
         values = np.empty_like(rows)
         values[:, :channels] = rows[:, :channels]
         np.subtract(rows[:, channels:], rows[:, :-channels], out=values[:, channels:])
-    height, flat = page.first(tiff.STRIP_ROWS, len(rows)), values.data
+    height = page.first(tiff.STRIP_ROWS, len(rows))
     return all(
-        zlib.adler32(flat[number * height : (number + 1) * height])
+        zlib.adler32(values[number * height : (number + 1) * height].data)
         == int.from_bytes(data[start + size - 4 : start + size], "big")
         for number, (start, size) in enumerate(page.pieces())
     )

@@ -26,7 +26,7 @@ def with_masks(masks, header, bits, coding=3, upright=False):
         shift = (mask & -mask).bit_length() - 1
         values |= (RGB[..., channel].astype(np.uint32) >> 8 - (mask >> shift).bit_length()) << shift
     rows = values.astype("<u4" if bits == 32 else "<u2").view(np.uint8)
-    rows = np.pad(rows, ((0, 0), (0, -rows.shape[1] % 4)))
+    rows = np.pad(rows, ((0, 0), (0, -rows[0].size % 4)))
     alpha = 0xFFFFFFFF & ~sum(masks) if bits == 32 else 0
     height, width = RGB.shape[:2]
     info = struct.pack("<IiiHHI", header, width, -height if upright else height, 1, bits, coding)
