@@ -79,9 +79,8 @@ def decode(data: bytes, limits: DecodeLimits | None = None) -> Pixels:
     Raises:
         ImageDecodeError: of kind empty; too_large; unsupported (several frames or pages,
             floating-point values, another format); truncated; or decode for all other damage.
-            Damage within is found as far as the format tells of it: by the checksums of PNG and
-            of deflate, by codes and lengths in JPEG, LZW and PackBits; not in a WebP, a BMP or a
-            TIFF that is not packed.
+            Damage within is found by the checksums of PNG and deflate, and by the codes and
+            lengths of JPEG, LZW and PackBits; not in a WebP, a BMP or a TIFF that is not packed.
     """
     limits = limits or DecodeLimits()
     if not data:

@@ -181,7 +181,7 @@ def _unpacked_runs(data: bytes, page: tiff.Directory) -> Pixels:
         row = Image.frombytes("L", (num + 8, 1), packed + end, "packbits", ("L",))
     except ValueError as error:
         raise _damaged("TIFF", "its data ends early") from error
-    values = np.asarray(row)[0]
+    values = np.asarray(row, np.uint8)[0]
     if values[num:].tobytes() != _TAIL:
         raise _damaged("TIFF", "its data holds more than the image")
     return values[:num]
