@@ -80,7 +80,8 @@ def decode(data: bytes, limits: DecodeLimits | None = None) -> Pixels:
         ImageDecodeError: of kind empty; too_large; unsupported (several frames or pages,
             floating-point values, another format); truncated; or decode for all other damage.
             Damage within is found by the checksums of PNG and deflate, and by the codes and
-            lengths of JPEG, LZW and PackBits; not in a WebP, a BMP or a TIFF that is not packed.
+            lengths of JPEG, LZW, PackBits and RLE; not in a WebP, nor in a BMP or TIFF that is
+            not packed.
     """
     limits = limits or DecodeLimits()
     if not data:

@@ -1,4 +1,4 @@
-"""Decoders that report damaged data, which OpenCV decodes without a word: JPEG and packed TIFF.
+"""Decoders that report damaged data, which OpenCV decodes silently: JPEG, packed TIFF and BMP.
 
 OpenCV drops the warnings of libjpeg-turbo and the errors of libtiff, and returns what it has. The
 same libraries behind simplejpeg and Pillow report them, and give the same pixels in the same time.
@@ -16,7 +16,7 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
-from mrkd.data.images import tiff
+from mrkd.data.images import bmp, tiff
 from mrkd.data.images.headers import Header
 from mrkd.errors import ImageDecodeError
 
@@ -63,6 +63,8 @@ def decode(data: bytes, header: Header) -> Pixels | None:
         return _jpeg(data, header.exif)
     if header.page:
         return _tiff(data, header.page)
+    if header.format == "BMP" and (reason := bmp.damage_of_runs(data)):
+        raise _damaged("BMP", reason)
     return None
 
 
@@ -181,7 +183,7 @@ def _unpacked_runs(data: bytes, page: tiff.Directory) -> Pixels:
         row = Image.frombytes("L", (num + 8, 1), packed + end, "packbits", ("L",))
     except ValueError as error:
         raise _damaged("TIFF", "its data ends early") from error
-    values = np.asarray(row, np.uint8)[0]
+    values: Pixels = np.asarray(row, np.uint8)[0]
     if values[num:].tobytes() != _TAIL:
         raise _damaged("TIFF", "its data holds more than the image")
     return values[:num]

@@ -1,4 +1,4 @@
-"""BMPs with bit masks are read in their right colours, or are unsupported."""
+"""BMPs with bit masks have their right colours or are unsupported; damaged runs are found."""
 
 import struct
 
@@ -9,6 +9,7 @@ from mrkd.data import images
 from mrkd.errors import ImageDecodeError
 from tests.support.pictures import smooth
 
+RNG = np.random.default_rng(0)
 RGB = smooth(5, 7)  # rows of 16 bits are filled up
 ORDERS = {
     "BGRX": (0xFF0000, 0xFF00, 0xFF),
@@ -78,3 +79,38 @@ def test_a_file_that_ends_within_its_masks_is_truncated(length):
     with pytest.raises(ImageDecodeError) as caught:
         images.decode(with_masks(ORDERS["RGBX"], 40, 32)[:length])
     assert caught.value.kind == "truncated"
+
+
+def in_runs(indices, coding=1):
+    """A grey BMP in RLE: each row as runs, one row as values as they are, and an end mark."""
+    data = b""
+    for number, row in enumerate(indices[::-1]):
+        if number == 2:
+            values = row if coding == 1 else row[::2] << 4 | row[1::2]
+            data += bytes([0, len(row), *values]) + bytes(len(values) % 2)
+        else:
+            for value in row:
+                data += bytes([1, value if coding == 1 else value << 4])
+        data += b"\0\0"
+    data += b"\0\1"
+    num = 256 if coding == 1 else 16
+    step = 1 if coding == 1 else 17
+    palette = b"".join(bytes([value * step] * 3 + [0]) for value in range(num))
+    height, width = indices.shape
+    start = 54 + len(palette)
+    info = struct.pack("<IiiHHI", 40, width, height, 1, 8 if coding == 1 else 4, coding)
+    info += struct.pack("<IiiII", len(data), 0, 0, num, 0)
+    return struct.pack("<2sIHHI", b"BM", start + len(data), 0, 0, start) + info + palette + data
+
+
+@pytest.mark.parametrize("coding", [1, 2])
+def test_damaged_runs_are_decode_errors_and_whole_ones_are_read(coding):
+    indices = RNG.integers(0, 256 if coding == 1 else 16, (24, 32)).astype(np.uint8)
+    data = in_runs(indices, coding)
+    expected = indices if coding == 1 else indices * 17
+    np.testing.assert_array_equal(images.decode(data)[..., 0], expected)
+    at = len(data) - 24 * 32
+    for spoilt in (data[:at] + bytes(300) + data[at + 300 :], data[:at]):
+        with pytest.raises(ImageDecodeError) as caught:
+            images.decode(spoilt)
+        assert caught.value.kind == "decode"
