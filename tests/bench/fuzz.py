@@ -142,6 +142,8 @@ def decode(folder: Path) -> Target:
         pillow(rgb, "WEBP", lossless=True),
         pillow(rgb, "TIFF", compression="tiff_lzw"),
         pillow(rgb, "TIFF", compression="jpeg"),
+        pillow(rgb, "TIFF", compression="tiff_adobe_deflate"),
+        pillow(rgb, "TIFF", compression="packbits"),
         tiff(rgb, bigtiff=True, tile=(32, 32)),
         tiff(rgb.astype("uint16")),
     ]

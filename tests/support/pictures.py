@@ -1,4 +1,4 @@
-"""Small image files in many formats, written by Pillow and tifffile, which mrkd does not use."""
+"""Small image files in many formats, written by Pillow and tifffile; mrkd writes none with them."""
 
 from __future__ import annotations
 

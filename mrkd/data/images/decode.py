@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrkd.config import ArchiveConfig
+from mrkd.data.images import bmp, strict
 from mrkd.data.images.headers import Header, read_header
 from mrkd.errors import ImageDecodeError
 
@@ -78,6 +79,9 @@ def decode(data: bytes, limits: DecodeLimits | None = None) -> Pixels:
     Raises:
         ImageDecodeError: of kind empty; too_large; unsupported (several frames or pages,
             floating-point values, another format); truncated; or decode for all other damage.
+            Damage within is found by the checksums of PNG and deflate, and by the codes and
+            lengths of JPEG, LZW, PackBits and RLE; not in a WebP, nor in a BMP or TIFF that is
+            not packed.
     """
     limits = limits or DecodeLimits()
     if not data:
@@ -87,10 +91,15 @@ def decode(data: bytes, limits: DecodeLimits | None = None) -> Pixels:
         raise ImageDecodeError("too_large", message)
     header = read_header(data)
     _check(header, limits)
+    pixels = strict.decode(data, header)
+    if pixels is not None:
+        return pixels
     if not header.complete:
         data += b"\xff\xd9"  # end of image, which the decoder waits for
     if header.alpha_offset:
         data = _keep_colours(data, header.alpha_offset)
+    if header.format == "BMP":
+        data = bmp.readable(data)
     bgr = _imdecode(data, header.format)
     if bgr.dtype == np.uint16:
         bgr = np.asarray(cv2.convertScaleAbs(bgr, alpha=1 / 257), np.uint8)  # rounds

@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from mrkd.data.images import tiff
+from mrkd.data.images import bmp, tiff
 from mrkd.errors import ImageDecodeError
 
 
@@ -30,6 +30,8 @@ class Header:
         complete: the file is as long as it says.
         unsupported: property that is not decoded; empty: none.
         alpha_offset: offset of a TIFF's mark that its colours are without their alpha; 0: none.
+        exif: offset of a JPEG's EXIF block; 0: none.
+        page: the directory of a TIFF; None: another format.
     """
 
     format: str
@@ -38,6 +40,8 @@ class Header:
     complete: bool = True
     unsupported: str = ""
     alpha_offset: int = 0
+    exif: int = 0
+    page: tiff.Directory | None = None
 
 
 def read_header(data: bytes) -> Header:
@@ -76,11 +80,12 @@ def _no_image(name: str, complete: bool) -> ImageDecodeError:
 _JPEG_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_BARE = {0x01, 0xD8}  # markers without a segment
-_JPEG_END = 0xD9
+_ZEROS = bytes(16)  # more than the codes of any image
+_JPEG_APP1, _JPEG_END = 0xE1, 0xD9
 
 
 def _jpeg(data: bytes) -> Header:
-    place, frame, complete = 2, None, False
+    place, frame, complete, exif = 2, None, False, 0
     while found := _JPEG_MARKER.search(data, place):
         marker, place = found[1][0], found.end()
         if marker == _JPEG_END:
@@ -92,13 +97,18 @@ def _jpeg(data: bytes) -> Header:
             break
         if marker in _JPEG_FRAMES and frame is None:
             frame = struct.unpack_from(">BHHB", data, place + 2)
+        if marker == _JPEG_APP1 and not exif and data.startswith(b"Exif\0\0", place + 2):
+            exif = place + 8
         place += max(_number(">H", data, place), 2)
     if frame is None:
         raise _no_image("JPEG", complete)
+    if not complete and data.endswith(_ZEROS):
+        message = "the JPEG ends in zeros: it was not written to its end; send it again"
+        raise ImageDecodeError("decode", message)
     bits, height, width, channels = frame
     unusual = bits != 8 or channels not in (1, 3, 4)
     unsupported = f"a JPEG with {channels} channels of {bits} bits" if unusual else ""
-    return Header("JPEG", height, width, complete, unsupported)
+    return Header("JPEG", height, width, complete, unsupported, exif=exif)
 
 
 def _png(data: bytes) -> Header:
@@ -142,8 +152,8 @@ def _bmp(data: bytes) -> Header:
         width, height, _, bits, coding = struct.unpack_from("<iiHHI", data, 18)
     height = abs(height)  # negative: the rows come from the top
     # Only plain rows have a known size: each fills whole words of 32 bits.
-    row_bytes = (width * bits + 31) // 32 * 4 if coding in (0, 3) else 0
-    unsupported = "a BMP around a JPEG or PNG" if coding in (4, 5) else ""
+    row_bytes = (width * bits + 31) // 32 * 4 if coding in (0, 3, 6) else 0
+    unsupported = "a BMP around a JPEG or PNG" if coding in (4, 5) else bmp.unsupported(data)
     return Header("BMP", height, width, start + row_bytes * height <= len(data), unsupported)
 
 
@@ -163,6 +173,7 @@ def _webp(data: bytes) -> Header:
 
 _TIFF_REDUCED_OR_MASK = 0b101
 _TIFF_UNASSOCIATED = 2
+_TIFF_PACKINGS = {34712: "JPEG 2000", 34887: "LERC", 34925: "LZMA", 50000: "ZSTD", 50001: "WebP"}
 _TIFF_COLOURS = {0: "white is 0", 1: "grey", 2: "RGB", 3: "palette", 5: "CMYK", 6: "YCbCr"}
 
 
@@ -180,6 +191,7 @@ def _tiff(data: bytes) -> Header:
         page.whole(len(data)),
         "a TIFF of several pages" if several else _tiff_unsupported(page),
         page.offsets[tiff.EXTRA_SAMPLES] if unassociated else 0,
+        page=page,
     )
 
 
@@ -187,6 +199,8 @@ def _tiff_unsupported(page: tiff.Directory) -> str:
     """Why OpenCV would refuse the page or, worse, decode it wrong; tried with OpenCV 5.0."""
     bits = set(page.values[tiff.BITS].tolist()) if tiff.BITS in page.values else {1}
     channels, colours = page.first(tiff.CHANNELS, 1), page.first(tiff.PHOTOMETRIC, 1)
+    if packing := _TIFF_PACKINGS.get(page.first(tiff.COMPRESSION, 1)):
+        return f"a TIFF compressed by {packing}"
     if page.first(tiff.SAMPLE_FORMAT, 1) != 1:
         return "a TIFF of signed or floating-point values"
     if bits not in ({1}, {2}, {4}, {8}, {16}):

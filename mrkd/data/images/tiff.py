@@ -12,14 +12,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-SUBFILE, WIDTH, HEIGHT, BITS, PHOTOMETRIC, CHANNELS = 254, 256, 257, 258, 262, 277
-PLANAR, EXTRA_SAMPLES, SAMPLE_FORMAT = 284, 338, 339
-STRIPS, STRIP_SIZES, TILES, TILE_SIZES = 273, 279, 324, 325
+SUBFILE, WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = 254, 256, 257, 258, 259, 262
+FILL_ORDER, ORIENTATION, CHANNELS, PLANAR, PREDICTOR = 266, 274, 277, 284, 317
+STRIPS, STRIP_ROWS, STRIP_SIZES = 273, 278, 279
+TILE_WIDTH, TILE_HEIGHT, TILES, TILE_SIZES = 322, 323, 324, 325
+EXTRA_SAMPLES, SAMPLE_FORMAT, JPEG_TABLES = 338, 339, 347
+WHITE_IS_0, GREY, RGB, PALETTE, CMYK, YCBCR = 0, 1, 2, 3, 5, 6
 _TAGS = {
-    *(SUBFILE, WIDTH, HEIGHT, BITS, PHOTOMETRIC, CHANNELS, PLANAR, EXTRA_SAMPLES, SAMPLE_FORMAT),
-    *(STRIPS, STRIP_SIZES, TILES, TILE_SIZES),
+    *(SUBFILE, WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER, ORIENTATION, CHANNELS),
+    *(PLANAR, PREDICTOR, STRIPS, STRIP_ROWS, STRIP_SIZES, TILE_WIDTH, TILE_HEIGHT, TILES),
+    *(TILE_SIZES, EXTRA_SAMPLES, SAMPLE_FORMAT, JPEG_TABLES),
 }
-_TYPES = {1: "u1", 3: "u2", 4: "u4", 16: "u8"}
+_TYPES = {1: "u1", 3: "u2", 4: "u4", 7: "u1", 16: "u8"}
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,23 @@ class Directory:
                 if num and ends.max() > num_bytes:
                     return False
         return True
+
+    def pieces(self) -> list[tuple[int, int]]:
+        """Start and size of each strip or tile."""
+        tags = (TILES, TILE_SIZES) if TILES in self.values else (STRIPS, STRIP_SIZES)
+        starts, sizes = (self.values[tag].tolist() if tag in self.values else [] for tag in tags)
+        return list(zip(starts, sizes, strict=False))
+
+    def num_unpacked(self) -> int:
+        """Bytes of all strips or tiles when unpacked."""
+        width, height = self.first(WIDTH, 0), self.first(HEIGHT, 0)
+        channels = self.first(CHANNELS, 1)
+        planes = channels if self.first(PLANAR, 1) == 2 else 1
+        bits = self.first(BITS, 1) * (channels // planes)
+        if TILES not in self.values:
+            return planes * height * -(-width * bits // 8)
+        tile_height, tile_width = self.first(TILE_HEIGHT, 0), self.first(TILE_WIDTH, 0)
+        return len(self.values[TILES]) * tile_height * -(-tile_width * bits // 8)
 
 
 def directories(data: bytes) -> Iterator[Directory]:

@@ -14,6 +14,8 @@ from mrkd.training.category.calibrate import GoodScores
 from mrkd.training.category.split_images import DecodedImages
 from mrkd.training.fit import FitResult
 
+_DARK = 16 / 255  # the brightest that 12 bits can be in a file of 16
+
 
 def check_converged(fitted: FitResult) -> None:
     """Checks that the weights that a training kept are of an epoch with finite losses.
@@ -58,6 +60,17 @@ def history(fitted: FitResult | None) -> pa.Table:
     return pa.Table.from_pylist(fitted.history if fitted else [], schema=pa.schema(columns))
 
 
+def almost_black(images: DecodedImages) -> list[str]:
+    """A warning if all images are as dark as 12 bits in files of 16; none otherwise."""
+    found = [one.statistics for one in images.decoded if one.statistics is not None]
+    if any(one.brightness > _DARK or one.contrast > _DARK / 2 for one in found):
+        return []
+    return [
+        f"all {len(images)} good images are almost black: if their files hold 10 or 12 bits in 16, "
+        "multiply the values by 64 or 16 and train again; otherwise light the scene"
+    ]
+
+
 def warnings(
     images: DecodedImages, scores: GoodScores, fitted: FitResult | None, teacher: Teacher
 ) -> list[str]:
@@ -71,6 +84,7 @@ def warnings(
             f"{num_skipped} of {num_skipped + num_good} good images cannot be decoded and were "
             f"left out: {images.skipped[0]}"
         )
+    found += almost_black(images)
     if scores.num_suspects:
         found.append(
             f"{scores.num_suspects} good images lie far above all others: look at them, they may "

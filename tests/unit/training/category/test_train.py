@@ -1,6 +1,8 @@
 import shutil
 from dataclasses import replace
 
+import cv2
+import numpy as np
 import pytest
 
 from mrkd import storage
@@ -267,3 +269,12 @@ def test_a_teacher_that_cannot_be_had_is_named(parts, tmp_path):
     with pytest.raises(TeacherError):
         train(parts, tmp_path / "w", **{"model.weights": str(tmp_path / "no.safetensors"),
                                         "model.weights_sha256": "0" * 64})  # fmt: skip
+
+
+def test_a_training_on_12_bits_in_files_of_16_says_so(own_parts, tmp_path):
+    for path in (own_parts / "plate" / "train" / "good").iterdir():
+        narrow = cv2.imread(str(path)).astype(np.uint16) * 16
+        assert cv2.imwrite(str(path), narrow)
+    result = train(own_parts, tmp_path / "w")
+    (warning,) = [text for text in result.warnings if "almost black" in text]
+    assert "all 32 good images" in warning
