@@ -26,7 +26,9 @@ class ArchiveConfig(Config, table="archive"):
     """Parquet or CSV file, or an S3 Inventory's `manifest.json`, read instead of a listing."""
     template: str = "{category}/{name}"
     """Pattern of the keys below `uri`; fields other than category and name become attributes."""
-    suffixes: tuple[str, ...] = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+    suffixes: tuple[str, ...] = (
+        *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".tif", ".tiff", ".webp"),
+    )
     """Endings of image files."""
     tars: tuple[str, ...] = (".tar",)
     """Endings of files whose members are the images."""

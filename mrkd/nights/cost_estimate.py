@@ -28,6 +28,7 @@ from mrkd.model import device
 from mrkd.model.artefact import save_load
 from mrkd.model.detector import infer
 from mrkd.nights import model_versions
+from mrkd.nights.manifest import passed_over_line
 from mrkd.nights.night import Night
 from mrkd.nights.plan import Plan
 from mrkd.nights.shards import Shard, most_pixels
@@ -179,6 +180,8 @@ def forecast_night(config: ScoreConfig) -> Forecast:
     if deadline and seconds > deadline.total_seconds():
         over = timedelta(seconds=round(seconds)) - deadline
         warning = f"it would be done {over} after its deadline of {deadline}"
+    if plan and (passed := passed_over_line(plan.passed_over)):
+        warning = "; ".join(filter(None, (passed, warning)))
     head = f"{'category':40} {'images':>9} {'shards':>7}  model"
     return Forecast("score", head, rows, counts, seconds, rate, config.price, started_at, warning)
 

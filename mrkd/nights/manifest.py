@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import pyarrow as pa
@@ -81,6 +81,7 @@ class Manifest:
         superseded: the rows of earlier revisions that its rows replace.
         config: config of the run, as plain values.
         closed_at: UTC, ISO 8601.
+        passed_over: numbers of the archive's files that are neither images nor tars, by suffix.
         schema_version: version of the rows' schema.
     """
 
@@ -93,6 +94,7 @@ class Manifest:
     superseded: tuple[Superseded, ...]
     config: Mapping[str, Any]
     closed_at: str
+    passed_over: Mapping[str, int] = field(default_factory=dict)
     schema_version: int = schema.SCHEMA_VERSION
 
     @property
@@ -238,6 +240,17 @@ def failed(uri: str, kinds: Sequence[str]) -> list[tuple[int, str]]:
     with readable(uri):
         rows = open_night(uri).filter(wanted).to_table(columns=["revision", "image_uri"])
     return list(zip(rows["revision"].to_pylist(), rows["image_uri"].to_pylist(), strict=True))
+
+
+def passed_over_line(counts: Mapping[str, int]) -> str:
+    """What a listing passed over, in one line; empty where it took everything."""
+    if not counts:
+        return ""
+    listed = ", ".join(f"{suffix} {number:,}" for suffix, number in counts.items())
+    return (
+        f"{sum(counts.values()):,} files were passed over, as their names end in none of "
+        f"archive.suffixes and archive.tars: {listed}"
+    )
 
 
 def unopened(uri: str, tars: Sequence[str]) -> list[str]:

@@ -44,6 +44,7 @@ from mrkd.nights.manifest import (
     Superseded,
     failed,
     kinds_of,
+    passed_over_line,
     read_manifests,
     revisions_in,
 )
@@ -131,8 +132,12 @@ class Night:
         images = archive.list_images(config.archive, known)
         if not earlier and not images.num_rows:
             place = config.archive.manifest or config.archive.uri
-            endings = ", ".join(config.archive.suffixes)
-            raise ConfigError(f"the archive is {place!r}: it names no file that ends in {endings}")
+            endings = ", ".join((*config.archive.suffixes, *config.archive.tars))
+            there = passed_over_line(archive.passed_over(images)) or "it is empty"
+            raise ConfigError(
+                f"the archive is {place!r}: it names no file that ends in {endings}; {there}: "
+                "convert or unpack them, or correct archive.uri"
+            )
         return plans.draft(images, earlier, config, pins, again=again)
 
     def todo(self, revision: int) -> list[Shard]:
@@ -234,6 +239,7 @@ class Night:
             ),
             config=plan.config,
             closed_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            passed_over=plan.passed_over,
         )
 
     def _check_files(self, revision: int, mine: set[str]) -> None:

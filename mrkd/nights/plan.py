@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Self
 
@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from mrkd.config import ScoreConfig
 from mrkd.config.toml import flattened
 from mrkd.errors import ArtefactError, ConfigError
-from mrkd.nights.archive import UNMATCHED, known_tars
+from mrkd.nights.archive import UNMATCHED, known_tars, passed_over
 from mrkd.nights.shards import Pin, Shard, cuts
 from mrkd.storage import schema
 
@@ -38,6 +38,7 @@ class Plan:
         pins: the model of each category in it.
         config: config of the run, as plain values.
         replaces: URI and revision of rows that no longer count and whose URI has no new row.
+        passed_over: numbers of the archive's other files, by suffix.
     """
 
     revision: int
@@ -45,6 +46,7 @@ class Plan:
     pins: Mapping[str, Pin | None]
     config: Mapping[str, Any]
     replaces: tuple[tuple[str, int], ...] = ()
+    passed_over: Mapping[str, int] = field(default_factory=dict)
 
     def shards(self) -> list[Shard]:
         """The shards, in the order of the rows."""
@@ -81,6 +83,7 @@ class Plan:
             "pins": json.dumps(pins),
             "config": json.dumps(self.config),
             "replaces": json.dumps(self.replaces),
+            "passed_over": json.dumps(self.passed_over),
             "config_sha256": _digest(self.config),
             "planned_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
         }
@@ -105,6 +108,7 @@ class Plan:
                 pins={category: Pin(**pin) if pin else None for category, pin in pins},
                 config=json.loads(facts[b"config"]),
                 replaces=tuple((uri, n) for uri, n in json.loads(facts[b"replaces"])),
+                passed_over=json.loads(facts.get(b"passed_over", b"{}")),
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ArtefactError(
@@ -155,7 +159,7 @@ def draft(
     rows = rows.append_column("revision", pa.repeat(pa.scalar(revision, pa.int32()), len(rows)))
     rows = rows.append_column("shard", pa.array(shards, pa.string()))
     rows = rows.select(schema.PLAN.names).cast(schema.PLAN)
-    return Plan(revision, rows, pinned, settings, replaces)
+    return Plan(revision, rows, pinned, settings, replaces, passed_over(images))
 
 
 def _fresh(images: pa.Table, earlier: Sequence[Plan]) -> pa.Table:

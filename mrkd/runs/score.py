@@ -23,7 +23,7 @@ from mrkd.config.toml import nearest
 from mrkd.errors import ArtefactError, ConfigError, MrkdError, StoppedError, StorageError
 from mrkd.model import artefact
 from mrkd.nights import alerts, archive, model_versions, part_verdicts, reference_parts
-from mrkd.nights.manifest import Manifest, count_rows, unopened
+from mrkd.nights.manifest import Manifest, count_rows, passed_over_line, unopened
 from mrkd.nights.night import Night
 from mrkd.nights.shards import Pin
 from mrkd.run_summary import Summary, now, some_of
@@ -294,6 +294,8 @@ def _end(
         )
     if num_mapless := sum(one.num_degraded for one in closed):
         reasons.append(f"{num_mapless} images have no map, as the night was late")
+    if closed and (line := passed_over_line(closed[-1].passed_over)):
+        reasons.append(line)
     for one in closed:
         at = deadline_of(night, config, one.revision)
         if at and (late := datetime.fromisoformat(one.closed_at) - at) > timedelta(0):

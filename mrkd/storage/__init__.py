@@ -14,7 +14,10 @@ unreachable for the rest.
 from __future__ import annotations
 
 import json
+import operator
+from collections import Counter
 from collections.abc import Generator
+from itertools import compress
 from typing import TYPE_CHECKING, Any
 
 from pyarrow import fs
@@ -48,6 +51,11 @@ __all__ = [
     "write",
     "write_json",
 ]
+
+
+_MOST_SUFFIXES = 30
+"""Kinds of files that are counted apart."""
+_LONGEST_SUFFIX = 8
 
 
 def open_uri(uri: str) -> tuple[fs.FileSystem, str]:
@@ -85,19 +93,42 @@ def list_files(uri: str, *, suffixes: tuple[str, ...] = ()) -> list[FileEntry]:
 
 
 def iter_files(
-    uri: str, *, suffixes: tuple[str, ...] = ()
+    uri: str, *, suffixes: tuple[str, ...] = (), passed_over: Counter[str] | None = None
 ) -> Generator[list[FileEntry], None, None]:
     """The files of `list_files`, at most 1,000 at a time and in any order.
 
     On S3 many listers work side by side where there are folders below; a few pages are held.
+
+    Args:
+        uri: URI of the folder.
+        suffixes: endings of the files that are wanted, in any case; none: all are.
+        passed_over: counts the other files, by suffix.
     """
     store, uri = _open(uri)
     endings = tuple(suffix.lower() for suffix in suffixes)
     for some in store.files(uri):
-        if endings:
+        if endings and passed_over is None:
             some = [file for file in some if file.uri.lower().endswith(endings)]
+        elif endings and passed_over is not None:
+            wanted = [file.uri.lower().endswith(endings) for file in some]
+            for file in compress(some, map(operator.not_, wanted)):
+                suffix = _suffix(file.uri)
+                known = suffix in passed_over or len(passed_over) < _MOST_SUFFIXES
+                passed_over[suffix if known else "others"] += 1
+            some = list(compress(some, wanted))
         if some:
             yield some
+
+
+def _suffix(uri: str) -> str:
+    """The suffix in lower case, of an archive with its `.tar`; a word where there is none."""
+    name = uri.rpartition("/")[2].lower()
+    if name.startswith("."):
+        return "hidden"
+    stem, _, suffix = name.rpartition(".")
+    if not stem or not suffix or len(suffix) > _LONGEST_SUFFIX:
+        return "no suffix"
+    return f".tar.{suffix}" if stem.endswith(".tar") else f".{suffix}"
 
 
 def list_names(uri: str) -> list[str]:

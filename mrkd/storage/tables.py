@@ -34,8 +34,8 @@ def read_table(uri: str, columns: Sequence[str | tuple[str, ...]]) -> list[Row]:
 
     Args:
         uri: URI of the file.
-        columns: columns that the table must have, in lower case; of several names of one column any,
-            and the first is its name in the rows.
+        columns: columns that the table must have, in lower case; of a tuple of names one, which the
+            rows have under the first.
 
     Raises:
         ConfigError: the file does not exist, is not such a table, or lacks a column.

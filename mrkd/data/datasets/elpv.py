@@ -45,8 +45,8 @@ def elpv(config: DataConfig) -> dict[str, list[Sample]]:
                     sample = _sample(uri, float(probability), category, etags.get(uri, ""))
                 except (ValueError, OverflowError) as error:
                     raise ConfigError(
-                        f"{labels_uri!r} line {number} holds {line!r}: expected a file cell<number> "
-                        "and a probability from 0 to 1"
+                        f"{labels_uri!r} line {number} holds {line!r}: expected a file "
+                        "cell<number> and a probability from 0 to 1"
                     ) from error
                 found[category].append(sample)
             case fields if fields:

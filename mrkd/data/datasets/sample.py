@@ -17,7 +17,7 @@ Part = Literal["train", "val", "test"]
 Side = Literal["train", "validation", "calibration"]
 
 GOOD = "good"
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".tif", ".tiff", ".webp")
 
 
 @dataclass(frozen=True)

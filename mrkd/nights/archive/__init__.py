@@ -7,6 +7,8 @@ tars (`read_members`).
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Mapping
 
 import pyarrow as pa
@@ -29,6 +31,7 @@ __all__ = [
     "Template",
     "known_tars",
     "list_images",
+    "passed_over",
     "read_members",
     "spans",
     "split_member",
@@ -36,24 +39,36 @@ __all__ = [
 ]
 
 
+PASSED_OVER = b"passed_over"
+
+
 def list_images(config: ArchiveConfig, known: Mapping[str, str] = {}) -> pa.Table:
     """The images that the archive holds now, one row each (`IMAGES`), by category, then URI.
 
     A tar that is damaged has a row of its own beside those of the members before the damage. The
     members of a tar in `known`, ETags by URI (`known_tars`), are left out while it has that ETag.
+    The table's metadata has the files that are neither, by suffix (`passed_over`).
 
     Raises:
         ConfigError: the template is wrong; a manifest is not there, is none, or holds two
             different rows of one URI.
         StorageError: the archive cannot be listed.
     """
-    entries = manifest_entries(config) if config.manifest else list_entries(config)
+    passed: Counter[str] = Counter()
+    entries = manifest_entries(config) if config.manifest else list_entries(config, passed)
     batches, num_tars = read_entries(entries, config, known)
-    table = sort_images(batches)
+    facts = {PASSED_OVER: json.dumps(dict(passed.most_common()))}
+    table = sort_images(batches).replace_schema_metadata(facts)
     if config.manifest:
         return merge_equal(table, name=config.manifest)
     # Keys of objects differ; but one may be named as the member of a tar is.
     return refuse_shared(table) if num_tars else table
+
+
+def passed_over(images: pa.Table) -> dict[str, int]:
+    """Numbers of the files, by suffix, that a listing found and passed over."""
+    found: dict[str, int] = json.loads((images.schema.metadata or {}).get(PASSED_OVER, b"{}"))
+    return found
 
 
 def write_manifest(uri: str, out: str, template: str = "") -> dict[str, int]:

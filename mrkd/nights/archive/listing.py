@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain
@@ -45,10 +46,11 @@ class Entry(NamedTuple):
     problem: Problem | None = None
 
 
-def list_entries(config: ArchiveConfig) -> Iterator[Entry]:
-    """The images and tars below `config.uri`, in any order."""
+def list_entries(config: ArchiveConfig, passed_over: Counter[str]) -> Iterator[Entry]:
+    """The images and tars below `config.uri`, in any order; other files are counted by suffix."""
     root = storage.join(config.uri).rstrip("/") + "/"
-    for files in storage.iter_files(config.uri, suffixes=(*config.suffixes, *config.tars)):
+    endings = (*config.suffixes, *config.tars)
+    for files in storage.iter_files(config.uri, suffixes=endings, passed_over=passed_over):
         for file in files:
             yield Entry(file.uri, file.uri.removeprefix(root), file.etag, file.num_bytes)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import csv
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -12,9 +13,11 @@ import pyarrow.parquet as pq
 from mrkd import storage
 from mrkd.errors import ConfigError
 from mrkd.nights.archive.range_file import RangeFile
+from mrkd.storage import FileEntry
 
 _CHUNK_ROWS = 16_384
 _CSV_BYTES = 2**20
+_HEADER_BYTES = 2**16
 
 
 class DataFile(NamedTuple):
@@ -58,15 +61,15 @@ def _read(file: DataFile) -> Iterator[pa.RecordBatch]:
     found = storage.stat(file.uri)
     if found is None:
         raise ConfigError(f"archive.manifest {file.uri} is not there: check the path")
-    stream, lower = RangeFile(found), file.uri.lower()
+    lower = file.uri.lower()
     if lower.endswith(".parquet"):
         # Without threads: a RangeFile is for one at a time.
-        parquet = pq.ParquetFile(pa.PythonFile(stream, mode="r"))
-        yield from parquet.iter_batches(_CHUNK_ROWS, use_threads=False)
+        with pq.ParquetFile(pa.PythonFile(RangeFile(found), mode="r")) as parquet:
+            yield from parquet.iter_batches(_CHUNK_ROWS, use_threads=False)
     elif lower.endswith((".csv", ".csv.gz")):
-        # A reader closes its stream, so that the rows have one of their own.
-        names = file.columns or _open_csv(stream, None, ()).schema.names
-        yield from _open_csv(RangeFile(found), file.columns, names)
+        # Closed also where a row is refused: one that is open when Python ends may abort it.
+        with _open_csv(found, file.columns) as rows:
+            yield from rows
     else:
         raise ConfigError(
             f"archive.manifest {file.uri} is of no kind that is read: name a .parquet, .csv, "
@@ -74,22 +77,41 @@ def _read(file: DataFile) -> Iterator[pa.RecordBatch]:
         )
 
 
-def _open_csv(
-    stream: RangeFile, given: tuple[str, ...] | None, names: Sequence[str]
-) -> pa_csv.CSVStreamingReader:
-    """A reader whose columns `names` are text; an empty cell is null."""
-    source = pa.PythonFile(stream, mode="r")
-    if stream.file.uri.lower().endswith(".gz"):
-        source = pa.CompressedInputStream(source, "gzip")
+def _open_csv(found: FileEntry, given: tuple[str, ...] | None) -> pa_csv.CSVStreamingReader:
+    """A reader whose columns are text; an empty cell is null.
+
+    Args:
+        found: entry of the file.
+        given: names of the columns; None: the file's first line has them.
+    """
+    delimiter, names = ",", given
+    if names is None:
+        header = _first_line(found).decode("utf-8-sig")
+        delimiter = max(",;\t", key=header.count)
+        cells = next(csv.reader([header], delimiter=delimiter), [])
+        names = tuple(name.strip() for name in cells)
     return pa_csv.open_csv(
-        source,
+        _stream(found),
         read_options=pa_csv.ReadOptions(
-            use_threads=False, block_size=_CSV_BYTES, column_names=given
+            use_threads=False,
+            block_size=_CSV_BYTES,
+            column_names=names or None,
+            skip_rows=0 if given else 1,
         ),
-        parse_options=pa_csv.ParseOptions(newlines_in_values=True),
+        parse_options=pa_csv.ParseOptions(newlines_in_values=True, delimiter=delimiter),
         convert_options=pa_csv.ConvertOptions(
             column_types=dict.fromkeys(names, pa.string()),
             null_values=[""],
             strings_can_be_null=True,
         ),
     )
+
+
+def _stream(found: FileEntry) -> pa.NativeFile:
+    source = pa.PythonFile(RangeFile(found), mode="r")
+    return pa.CompressedInputStream(source, "gzip") if found.uri.lower().endswith(".gz") else source
+
+
+def _first_line(found: FileEntry) -> bytes:
+    with _stream(found) as stream:
+        return bytes(stream.read(_HEADER_BYTES)).partition(b"\n")[0].removesuffix(b"\r")

@@ -22,7 +22,7 @@ from mrkd.nights import drift
 from mrkd.nights.archive import UNMATCHED
 from mrkd.nights.archived_images import read_images
 from mrkd.nights.drift import CalibrationImages, Compared, Earlier, Lights, Profile
-from mrkd.nights.manifest import open_night, read_manifests, readable
+from mrkd.nights.manifest import open_night, passed_over_line, read_manifests, readable
 from mrkd.nights.reviews.error_rates import Reviewed, estimate
 from mrkd.nights.shards import Pin
 from mrkd.reports.kit.values import Row, ScoredImage
@@ -104,6 +104,7 @@ class NightData:
         golden: state, force, images and categories `without` of `golden.json`; None without
             reference parts.
         num_degraded: scored images without a map, as the night was late.
+        passed_over: files of the archive that are neither images nor tars, in one line.
         reviewed: verdicts of persons on its images, by category; empty: nothing yet.
         gaps: one line for each file that could not be read.
     """
@@ -122,6 +123,7 @@ class NightData:
     parts: Row | None = None
     golden: Row | None = None
     num_degraded: int = 0
+    passed_over: str = ""
     reviewed: Sequence[Reviewed] = ()
     gaps: Sequence[str] = ()
 
@@ -193,6 +195,7 @@ def load_night_data(night_uri: str) -> NightData:
         errors=choice.errors,
         **records,
         num_degraded=sum(manifest.num_degraded for manifest in manifests),
+        passed_over=passed_over_line(manifests[-1].passed_over),
         reviewed=reviewed,
         gaps=gaps,
     )

@@ -213,7 +213,7 @@ def test_a_split_file_gives_parts_and_groups(parts, place):
         (
             [],
             ("path", "part"),
-            "lacks the column 'group': its first line must name path, group, part, found path, part",
+            "lacks the column 'group': its first line must name path, group, part, found path, p",
         ),
         ([], ("path", "group", "part"), "does not name 'test/good/000.png' of 'ring' .and 9 more"),
         ([("a", "1", "tset")], ("path", "group", "part"), "line 2: part 'tset' is none of train"),
