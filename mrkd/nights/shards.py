@@ -92,8 +92,14 @@ class Shard:
         """The rows of a shard for whose category there was no model."""
         reason = f"category {self.category!r} had no model when the night was planned: train it"
         if self.category == UNMATCHED:
-            reason = "archive.template finds no category in its key: correct the one or the other"
+            reason = NO_CATEGORY.format("its key")
         return self.error_table("no_model", f"{reason}, then score it in a new run")
+
+
+NO_CATEGORY = (
+    "archive.template finds no category in {}, or one with other characters than letters, digits, "
+    "'.', '_' and '-': correct the template, or rename the folder"
+)
 
 
 def cuts(

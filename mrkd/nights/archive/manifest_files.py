@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import csv
+import gzip
+import io
+import re
+import zlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -17,7 +21,8 @@ from mrkd.storage import FileEntry
 
 _CHUNK_ROWS = 16_384
 _CSV_BYTES = 2**20
-_HEADER_BYTES = 2**16
+_LONGEST_ROW = 2**24
+_ROW = re.compile(r"Row #(\d+)")
 
 
 class DataFile(NamedTuple):
@@ -45,7 +50,7 @@ def batches(file: DataFile) -> Iterator[pa.RecordBatch]:
         for batch in _read(file):
             batch.validate(full=True)  # else text that is not UTF-8 is met much later
             yield batch
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, EOFError, zlib.error) as error:
         reason = str(error).partition("\n")[0]
         raise ConfigError(
             f"archive.manifest {file.uri} cannot be read ({reason}): make it again"
@@ -67,9 +72,7 @@ def _read(file: DataFile) -> Iterator[pa.RecordBatch]:
         with pq.ParquetFile(pa.PythonFile(RangeFile(found), mode="r")) as parquet:
             yield from parquet.iter_batches(_CHUNK_ROWS, use_threads=False)
     elif lower.endswith((".csv", ".csv.gz")):
-        # Closed also where a row is refused: one that is open when Python ends may abort it.
-        with _open_csv(found, file.columns) as rows:
-            yield from rows
+        yield from _csv_batches(found, file.columns)
     else:
         raise ConfigError(
             f"archive.manifest {file.uri} is of no kind that is read: name a .parquet, .csv, "
@@ -77,41 +80,87 @@ def _read(file: DataFile) -> Iterator[pa.RecordBatch]:
         )
 
 
-def _open_csv(found: FileEntry, given: tuple[str, ...] | None) -> pa_csv.CSVStreamingReader:
-    """A reader whose columns are text; an empty cell is null.
+def _csv_batches(found: FileEntry, given: tuple[str, ...] | None) -> Iterator[pa.RecordBatch]:
+    """The rows of a CSV file, all of whose columns are text; an empty cell is null.
+
+    pyarrow parses blocks of whole rows in memory. Its own streams read ahead in a thread, which
+    aborts the process if it asks a Python file for more while Python ends.
 
     Args:
         found: entry of the file.
         given: names of the columns; None: the file's first line has them.
     """
-    delimiter, names = ",", given
+    delimiter, names, num_rows = ",", given, 0
+    for block in _row_blocks(found):
+        is_header = names is None
+        if names is None:
+            header = block.partition(b"\n")[0].decode("utf-8-sig")
+            delimiter = max(",;\t", key=header.count)
+            names = tuple(name.strip() for name in next(csv.reader([header], delimiter=delimiter)))
+        if is_header and not block.partition(b"\n")[2].strip():
+            num_rows += 1
+            yield pa.RecordBatch.from_pylist([], pa.schema([(name, pa.string()) for name in names]))
+            continue
+        try:
+            table = pa_csv.read_csv(
+                pa.BufferReader(block),
+                read_options=pa_csv.ReadOptions(
+                    use_threads=False,
+                    block_size=len(block) + 1,
+                    column_names=names,
+                    skip_rows=int(is_header),
+                ),
+                parse_options=pa_csv.ParseOptions(newlines_in_values=True, delimiter=delimiter),
+                convert_options=pa_csv.ConvertOptions(
+                    column_types=dict.fromkeys(names, pa.string()),
+                    null_values=[""],
+                    strings_can_be_null=True,
+                ),
+            )
+        except pa.ArrowInvalid as error:
+            raise pa.ArrowInvalid(_renumbered(str(error), num_rows)) from error
+        num_rows += table.num_rows + is_header
+        yield from table.to_batches(_CHUNK_ROWS)
     if names is None:
-        header = _first_line(found).decode("utf-8-sig")
-        delimiter = max(",;\t", key=header.count)
-        cells = next(csv.reader([header], delimiter=delimiter), [])
-        names = tuple(name.strip() for name in cells)
-    return pa_csv.open_csv(
-        _stream(found),
-        read_options=pa_csv.ReadOptions(
-            use_threads=False,
-            block_size=_CSV_BYTES,
-            column_names=names or None,
-            skip_rows=0 if given else 1,
-        ),
-        parse_options=pa_csv.ParseOptions(newlines_in_values=True, delimiter=delimiter),
-        convert_options=pa_csv.ConvertOptions(
-            column_types=dict.fromkeys(names, pa.string()),
-            null_values=[""],
-            strings_can_be_null=True,
-        ),
-    )
+        raise pa.ArrowInvalid("Empty CSV file")
 
 
-def _stream(found: FileEntry) -> pa.NativeFile:
-    source = pa.PythonFile(RangeFile(found), mode="r")
-    return pa.CompressedInputStream(source, "gzip") if found.uri.lower().endswith(".gz") else source
+def _renumbered(message: str, before: int) -> str:
+    """A message of pyarrow's on a block, with the row's number in the file."""
+    return _ROW.sub(lambda match: f"Row #{int(match[1]) + before}", message)
 
 
-def _first_line(found: FileEntry) -> bytes:
-    with _stream(found) as stream:
-        return bytes(stream.read(_HEADER_BYTES)).partition(b"\n")[0].removesuffix(b"\r")
+def _row_blocks(found: FileEntry) -> Iterator[bytes]:
+    """The bytes of a CSV file in blocks of whole rows.
+
+    Raises:
+        ConfigError: a row is longer than any row may be.
+    """
+    with io.BufferedReader(RangeFile(found), _CSV_BYTES) as raw:
+        is_packed = found.uri.lower().endswith(".gz")
+        stream = gzip.GzipFile(fileobj=raw) if is_packed else raw
+        rest = b""
+        while chunk := stream.read(_CSV_BYTES):
+            rest += chunk
+            end = _end_of_rows(rest)
+            if end:
+                yield rest[:end]
+                rest = rest[end:]
+            elif len(rest) > _LONGEST_ROW:
+                raise ConfigError(
+                    f"archive.manifest {found.uri} has a row of more than {_LONGEST_ROW:,} bytes: "
+                    "a quotation mark that does not close makes such a one"
+                )
+        if rest:
+            yield rest
+
+
+def _end_of_rows(data: bytes) -> int:
+    """Where the last whole row ends: behind the last newline that no quotation marks hold."""
+    end = data.rfind(b"\n") + 1
+    quotes = data.count(b'"', 0, end)
+    while end and quotes % 2:
+        before = data.rfind(b"\n", 0, end - 1) + 1
+        quotes -= data.count(b'"', before, end)
+        end = before
+    return end

@@ -77,8 +77,8 @@ def manifest_entries(config: ArchiveConfig) -> Iterator[Entry]:
     """The images and tars that the manifest names, in its order, repetitions included.
 
     A URI may be relative to `config.uri`, or else to the manifest's folder. Keys for the template
-    are those below `config.uri`, or else whole ones. Of an inventory only files with a suffix of
-    the archive's count, below `config.uri` where there is one.
+    are those below `config.uri`; else relative URIs as they are, and whole ones. Of an inventory
+    only files with a suffix of the archive's count, below `config.uri` where there is one.
 
     Raises:
         ConfigError: the manifest is not there, has no rows, lacks a column or has a bad row.
@@ -138,7 +138,7 @@ class _ManifestReader:
             given["category"] = category
         if "uri" in row:
             uri = self._canonical(row["uri"], is_member=row.get("offset") is not None)
-            key = self._key(uri)
+            key = self._key(uri, below_base=not _ABSOLUTE.match(row["uri"]))
         else:
             uri = self._object(row)
             if not uri.startswith(self._root) or not uri.lower().endswith(self._suffixes):
@@ -182,8 +182,13 @@ class _ManifestReader:
         storage.join(uri)  # refuses what is not a bucket; a key may end with a slash
         return uri
 
-    def _key(self, uri: str) -> str:
-        """What the template reads: below `config.uri`, else below the bucket or the root."""
+    def _key(self, uri: str, *, below_base: bool = False) -> str:
+        """What the template reads: below `config.uri`, else below the bucket or the root.
+
+        A relative URI is read as it was written, below the manifest's folder.
+        """
+        if below_base and not self._root:
+            return _with_slash(uri.removeprefix(f"{self._base.rstrip('/')}/"), self._tars)
         if self._root:
             # A tar's members have its name as a folder, as when it is listed.
             return _with_slash(uri.removeprefix(self._root), self._tars)

@@ -24,7 +24,7 @@ from mrkd.nights.archived_images import read_images
 from mrkd.nights.drift import CalibrationImages, Compared, Earlier, Lights, Profile
 from mrkd.nights.manifest import open_night, passed_over_line, read_manifests, readable
 from mrkd.nights.reviews.error_rates import Reviewed, estimate
-from mrkd.nights.shards import Pin
+from mrkd.nights.shards import NO_CATEGORY, Pin
 from mrkd.reports.kit.values import Row, ScoredImage
 from mrkd.reports.night import records as night_records
 from mrkd.reports.night import rows as night_rows
@@ -206,7 +206,7 @@ def _model(workspace: str, pinned: tuple[str, Pin | None]) -> ScoringModel:
     if pin is None:
         reason = "it had no model: its images were not scored"
         if category == UNMATCHED:
-            reason = "archive.template finds no category in the keys of its images"
+            reason = NO_CATEGORY.format("the keys of its images")
         return ScoringModel(gap=reason)
     files = read_model(workspace, category, pin.version, pin.calibration)
     sizes = None if files.gap else _held_out_sizes(workspace, category, pin.version)

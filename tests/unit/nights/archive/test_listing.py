@@ -2,7 +2,7 @@ import pytest
 
 from mrkd.config import ArchiveConfig
 from mrkd.errors import ConfigError
-from mrkd.nights.archive import IMAGES, UNMATCHED, Template, list_images
+from mrkd.nights.archive import IMAGES, UNMATCHED, Template, list_images, passed_over
 from tests.support.nights import add
 
 
@@ -71,3 +71,28 @@ def test_a_slash_at_the_end_of_the_archive_changes_nothing(tmp_path):
 
 def test_an_archive_that_is_not_there_has_no_images(tmp_path):
     assert list_images(ArchiveConfig(uri=str(tmp_path / "none"))).num_rows == 0
+
+
+def test_what_is_neither_image_nor_tar_is_counted_by_suffix(tmp_path):
+    add(tmp_path, "a/1.png", "a/2.JFIF", "a/3.jpe", "a/4.gif", "a/5.GIF", "a/6.heic", "a/7.jp2")
+    add(tmp_path, "a/8.png.part", "a/9", "a/10.tar.gz", "a/11.tgz", "a/12.zip", "a/.DS_Store")
+    images = list_images(ArchiveConfig(uri=str(tmp_path)))
+    assert images.num_rows == 3
+    assert passed_over(images) == {
+        ".gif": 2, ".heic": 1, ".jp2": 1, ".part": 1, "no suffix": 1,
+        ".tar.gz": 1, ".tgz": 1, ".zip": 1, "hidden": 1,
+    }  # fmt: skip
+
+
+def test_suffixes_without_end_are_counted_together(tmp_path):
+    add(tmp_path, "a/1.png", *(f"a/{n}.x{n}" for n in range(200)))
+    counts = passed_over(list_images(ArchiveConfig(uri=str(tmp_path))))
+    assert sum(counts.values()) == 200
+    assert len(counts) <= 31
+    assert max(counts, key=counts.__getitem__) == "others"
+
+
+def test_a_manifest_names_what_it_means_and_passes_nothing_over(tmp_path):
+    add(tmp_path, "a/1.png", "a/2.gif")
+    (tmp_path / "m.csv").write_text("image_uri\na/1.png\n")
+    assert passed_over(list_images(ArchiveConfig(manifest=str(tmp_path / "m.csv")))) == {}

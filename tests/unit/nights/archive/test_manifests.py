@@ -1,5 +1,7 @@
 import gzip
 import re
+import subprocess
+import sys
 from datetime import UTC, datetime
 
 import pyarrow as pa
@@ -280,3 +282,72 @@ def test_a_manifest_of_categories_that_jsons_give_needs_the_template(tmp_path):
 def test_a_manifest_is_written_under_a_name_that_says_what_it_is(tmp_path):
     with pytest.raises(ConfigError, match=r"\.parquet"):
         write_manifest(str(tmp_path), str(tmp_path / "m.csv"))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"uri, category, line\ns3://bk/1.png,plate,l1\n",
+        b"uri;category;line\r\ns3://bk/1.png;plate;l1\r\n",
+        b"uri\tcategory\tline\ns3://bk/1.png\tplate\tl1\n",
+        b"\xef\xbb\xbfuri,category,line\ns3://bk/1.png,plate,l1\n",
+        b'\xef\xbb\xbf"uri";" category";line\ns3://bk/1.png;plate;l1\n',
+    ],
+)
+@pytest.mark.parametrize("compress", [bytes, gzip.compress])
+def test_a_csv_as_a_spreadsheet_saves_it_is_read(tmp_path, data, compress):
+    name = "m.csv" if compress is bytes else "m.csv.gz"
+    row = only(csv(tmp_path, compress(data), name))
+    assert row["image_uri"] == "s3://bk/1.png"
+    assert (row["category"], row["attributes"]) == ("plate", [("line", "l1")])
+
+
+def test_relative_uris_are_read_by_the_template_as_they_are(tmp_path):
+    manifest = csv(tmp_path, "image_uri\nplate/l1/1.png\n")
+    row = only(manifest, template="{category}/{line}/{name}")
+    assert row["image_uri"] == f"file://{tmp_path}/plate/l1/1.png"
+    assert (row["category"], row["attributes"]) == ("plate", [("line", "l1")])
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "latin-1"])
+def test_a_csv_in_another_encoding_is_refused(tmp_path, encoding):
+    refused(csv(tmp_path, "image_uri,ä\nplate/ü.png,1\n".encode(encoding)), "UTF-8|columns|read")
+
+
+SCRIPT = """
+import sys
+from mrkd.config import ArchiveConfig
+from mrkd.errors import ConfigError
+from mrkd.nights.archive import list_images
+try:
+    list_images(ArchiveConfig(manifest=sys.argv[1]))
+except ConfigError:
+    sys.exit(2)
+"""
+
+
+@pytest.mark.parametrize(
+    "head", ["image_uri,size\nplate/0.png,many\n", "image_uri,size\nplate/0.png,1,2,3\n"]
+)
+def test_rows_are_cut_into_blocks_at_their_ends_and_counted_over_all_of_them(tmp_path):
+    """A note with line breaks and quotation marks, longer than a block, and a bad row behind it."""
+    note = '"a ""note""\n' + "x\n" * 700_000 + '"'
+    text = f"uri,note\ns3://bk/a/1.png,{note}\n" + "s3://bk/a/{n}.png,b\n" * 3
+    rows = images(csv(tmp_path, text.replace("{n}", "2")))
+    assert rows["image_uri"].to_pylist() == ["s3://bk/a/1.png", "s3://bk/a/2.png"]
+    assert rows["attributes"].to_pylist()[0][0][1].startswith('a "note"\nx\n')
+    many = "uri,size\n" + "s3://bk/a/1.png,1\n" * 100_000 + "s3://bk/a/2.png,1,2\n"
+    refused(csv(tmp_path, many), "Row #100002: Expected 2 columns, got 3")
+
+
+def test_a_quotation_mark_that_does_not_close_is_refused(tmp_path):
+    text = 'uri,note\ns3://bk/a/1.png,"' + "s3://bk/a/2.png,b\n" * 1_000_000
+    refused(csv(tmp_path, text), "a row of more than 16,777,216 bytes: a quotation mark")
+
+
+def test_a_process_that_refuses_a_long_manifest_ends_and_is_not_aborted(tmp_path, head):
+    """A reader of pyarrow's that asks a Python file for more while Python ends would abort it."""
+    manifest = csv(tmp_path, head + "plate/1.png,1\n" * 300_000)
+    for _ in range(3):
+        done = subprocess.run([sys.executable, "-c", SCRIPT, manifest], check=False, timeout=60)
+        assert done.returncode == 2
