@@ -326,9 +326,6 @@ except ConfigError:
 """
 
 
-@pytest.mark.parametrize(
-    "head", ["image_uri,size\nplate/0.png,many\n", "image_uri,size\nplate/0.png,1,2,3\n"]
-)
 def test_rows_are_cut_into_blocks_at_their_ends_and_counted_over_all_of_them(tmp_path):
     """A note with line breaks and quotation marks, longer than a block, and a bad row behind it."""
     note = '"a ""note""\n' + "x\n" * 700_000 + '"'
@@ -345,6 +342,9 @@ def test_a_quotation_mark_that_does_not_close_is_refused(tmp_path):
     refused(csv(tmp_path, text), "a row of more than 16,777,216 bytes: a quotation mark")
 
 
+@pytest.mark.parametrize(
+    "head", ["image_uri,size\nplate/0.png,many\n", "image_uri,size\nplate/0.png,1,2,3\n"]
+)
 def test_a_process_that_refuses_a_long_manifest_ends_and_is_not_aborted(tmp_path, head):
     """A reader of pyarrow's that asks a Python file for more while Python ends would abort it."""
     manifest = csv(tmp_path, head + "plate/1.png,1\n" * 300_000)
