@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -27,8 +26,6 @@ from mrkd.model.detector import Detector
 from mrkd.model.inference.regions import inside
 from mrkd.model.registry import promotions
 from mrkd.storage import schema
-
-log = logging.getLogger(__name__)
 
 LABELLED = pa.schema(
     [
@@ -57,14 +54,12 @@ class Evaluation:
         metrics: rows of `schema.FIGURES`.
         model: name of the model and rates of its threshold, plain values.
         leaks: images that show a part that training saw; empty where this was not checked.
-        without_mask: images that no pixel metric counts, as their mask cannot be used: a line each.
     """
 
     scores: pa.Table
     metrics: pa.Table
     model: Mapping[str, Any]
     leaks: Sequence[Leak] = ()
-    without_mask: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -137,8 +132,7 @@ def measure(
     """
     chosen = _chosen(config, samples)
     pixels, rows, scored = Pixels(), list[dict[str, Any]](), list[tuple[Sample, float]]()
-    without_mask: list[str] = []
-    for sample, row, shown in _judge(judge, config, chosen, without_mask):
+    for sample, row, shown in _judge(judge, config, chosen):
         rows.append(row | {name: getattr(sample, name) for name in _LABELS})
         if row.get("image_score") is None:
             continue
@@ -167,7 +161,6 @@ def measure(
         metrics=pa.Table.from_pylist(metrics, schema=schema.FIGURES),
         model=_facts(judge),
         leaks=find_leaks(trained, [one.image_uri for one in chosen]) if config.check_leaks else (),
-        without_mask=without_mask,
     )
 
 
@@ -185,12 +178,9 @@ _Maps = tuple[NDArray[Any], NDArray[Any] | None, NDArray[Any] | None]
 
 
 def _judge(
-    judge: Evaluator, config: EvalConfig, samples: Sequence[Sample], without_mask: list[str]
+    judge: Evaluator, config: EvalConfig, samples: Sequence[Sample]
 ) -> Iterator[tuple[Sample, dict[str, Any], _Maps | None]]:
-    """Every image with its row, the map reduced as a night stores it, and its maps in full.
-
-    An image whose mask cannot be used has no maps, and a line in `without_mask`.
-    """
+    """Every image with its row, the map reduced as a night stores it, and its maps in full."""
     decoder = Preprocessor.of(judge.model.config)
     placement = device.choose(config.pool.device, config.pool.precision)
     # A side at which no map is reduced, as far as a row can hold it.
@@ -219,11 +209,7 @@ def _judge(
             shown = None
             if has_masks:
                 geometry = replace(image.geometry, size=anomaly_map.shape)
-                try:
-                    shown = _shown(judge.model, sample, geometry, anomaly_map)
-                except CategoryError as error:
-                    log.warning("gt_mask_left_out uri=%s reason=%s", sample.image_uri, error)
-                    without_mask.append(f"{sample.image_uri}: {error}")
+                shown = _shown(judge.model, sample, geometry, anomaly_map)
             yield sample, row | pinned | _reduced(anomaly_map), shown
 
 
@@ -242,11 +228,6 @@ def _shown(
     gt_mask = region = None
     if sample.gt_mask_uri is not None:
         gt_mask = inside(datasets.read_gt_mask(sample.gt_mask_uri, geometry), geometry)
-        if gt_mask.any() and not sample.gt_label:
-            raise CategoryError(
-                f"it is labelled good, and its gt_mask {sample.gt_mask_uri!r} has a defect: "
-                "correct one of them"
-            )
     if model.roi is not None:
         region = inside(model.roi.at(geometry), geometry)
     return inside(anomaly_map, geometry), gt_mask, region

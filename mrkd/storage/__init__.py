@@ -18,7 +18,6 @@ import operator
 from collections import Counter
 from collections.abc import Generator
 from itertools import compress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pyarrow import fs
@@ -39,7 +38,6 @@ __all__ = [
     "exists",
     "fetch",
     "fetch_range",
-    "is_dead_link",
     "iter_files",
     "join",
     "list_files",
@@ -150,12 +148,6 @@ def stat(uri: str) -> FileEntry | None:
     """Canonical URI, size and ETag of a file; None where it does not exist."""
     store, uri = _open(uri)
     return store.stat(uri)
-
-
-def is_dead_link(uri: str) -> bool:
-    """Whether `uri` is a local link to a file that does not exist."""
-    path = Path(uri.removeprefix(LOCAL))
-    return uri.startswith(LOCAL) and path.is_symlink() and not path.exists()
 
 
 def exists(uri: str) -> bool:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import re
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 
@@ -14,15 +11,7 @@ from mrkd.data.datasets.sample import GOOD, Part, Sample, category_folders, chos
 from mrkd.errors import ConfigError
 from mrkd.storage.tables import read_table
 
-log = logging.getLogger(__name__)
-
 _PARTS: dict[str, Part] = {"train": "train", "validation": "val", "val": "val", "test": "test"}
-_WORD = re.compile("[^a-z]")
-_MEANS_GOOD = {
-    *("good", "goods", "ok", "okay", "normal", "fine", "pass", "passed", "gut", "io", "negative"),
-    *("nondefective", "defectfree", "nodefect", "nodefects", "faultless", "clean"),
-}
-"""Letters of names that mean good, in lower case."""
 _MVTEC = "<category>/train/good, <category>/test/<defect>, <category>/ground_truth/<defect>"
 
 
@@ -50,8 +39,7 @@ def mvtec(config: DataConfig) -> dict[str, list[Sample]]:
     """MVTec AD's folders; a split file may move images between the parts and name groups.
 
     `ground_truth/<defect>/<stem>_mask.png`, or `<stem>.png`, belongs to `<part>/<defect>/<stem>.*`.
-    An anomalous image may lack a mask; a mask without its image is logged. Images may lie in
-    folders of their own below `good` or a defect, their masks likewise.
+    An anomalous image may lack a mask, but a mask without its image is an error.
     """
     root = storage.join(config.root)
     names = category_folders(root)
@@ -68,33 +56,19 @@ def _category(root: str, category: str, split_csv: str) -> list[Sample]:
     base = storage.join(root, category)
     gt_masks: dict[tuple[str, str], str] = {}
     images: dict[str, Sample] = {}
-    others: list[str] = []
     for path, etag in files.items():
         uri = storage.join(base, path)
         match PurePosixPath(path).parts:
-            case ("ground_truth", defect, *below) if below:
-                gt_masks[defect, _stem(below).removesuffix("_mask")] = uri
-            case (part, defect, *below) if part in _PARTS and below:
-                _check_good(f"{root}/{category}/{part}/{defect}", defect)
+            case ("ground_truth", defect, name):
+                gt_masks[defect, PurePosixPath(name).stem.removesuffix("_mask")] = uri
+            case (part, defect, _) if part in _PARTS:
                 label = int(defect != GOOD)
                 images[path] = Sample(uri, category, _PARTS[part], label, defect, etag=etag)
-            case (part, *_) if part.lower() in _PARTS and part not in _PARTS:
-                raise ConfigError(
-                    f"{root}/{category}/{part}: layout mvtec names this folder "
-                    f"{part.lower()!r}, in lower case: rename it"
-                )
-            case _:
-                others.append(path)
     if files and not images:
         raise ConfigError(
             f"category {category!r} in {root!r} holds {next(iter(files))!r} and no image where "
             f"layout mvtec has them: {_MVTEC}"
         )
-    if others:
-        log.warning(
-            "images_passed_over category=%s number=%d first=%s reason=not where layout mvtec has "
-            "them, %s", category, len(others), others[0], _MVTEC,
-        )  # fmt: skip
     images = _with_gt_masks(images, gt_masks)
     beside = storage.join(base, "split.csv"), storage.join(root, "split.csv")
     uri = split_csv or next((uri for uri in beside if storage.exists(uri)), "")
@@ -113,29 +87,14 @@ def _with_gt_masks(
 ) -> dict[str, Sample]:
     unused = dict(gt_masks)
     paired = {
-        path: replace(s, gt_mask_uri=unused.pop((s.defect, _stem(path.split("/")[2:])), None))
+        path: replace(s, gt_mask_uri=unused.pop((s.defect, PurePosixPath(path).stem), None))
         for path, s in images.items()
     }
-    if unused:
-        (defect, stem), uri = next(iter(unused.items()))
-        log.warning(
-            "gt_masks_without_image number=%d first=%s reason=expected test/%s/%s.png or .jpg",
-            len(unused), uri, defect, stem,
-        )  # fmt: skip
-    return paired
-
-
-def _stem(below: Sequence[str]) -> str:
-    """The path below a defect's folder without its suffix."""
-    return str(PurePosixPath(*below).with_suffix(""))
-
-
-def _check_good(folder: str, defect: str) -> None:
-    if defect != GOOD and _WORD.sub("", defect.lower()) in _MEANS_GOOD:
+    for (defect, stem), uri in unused.items():
         raise ConfigError(
-            f"{folder} would count as a kind of defect, and its name says that its images are "
-            f"good: rename it to {GOOD!r}, or by its defect"
+            f"gt_mask {uri!r} has no image: expected test/{defect}/{stem}.png or .jpg"
         )
+    return paired
 
 
 def _with_split(images: dict[str, Sample], category: str, uri: str) -> list[Sample]:

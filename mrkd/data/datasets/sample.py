@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,10 +11,7 @@ from typing import Literal
 
 from mrkd import storage
 from mrkd.config import DataConfig, check_name
-from mrkd.config.data import NAME
 from mrkd.errors import ConfigError
-
-log = logging.getLogger(__name__)
 
 Part = Literal["train", "val", "test"]
 Side = Literal["train", "validation", "calibration"]
@@ -48,20 +44,13 @@ class Sample:
     """Digest of its file, where that is known beforehand."""
 
 
-_SYSTEM = frozenset(
-    ("lost+found", "__MACOSX", "@eaDir", "System Volume Information", "$RECYCLE.BIN")
-)
-"""Folders that systems make beside those of a person."""
-
-
 def category_folders(root: str) -> list[str]:
-    """Names of the folders below a data set's root, but for hidden ones and those of systems.
+    """Names of the folders below a data set's root, hidden ones left out as by a shell's `*`.
 
     Raises:
         ConfigError: the root does not exist, or is empty.
     """
-    there = storage.list_names(root)
-    names = [name for name in there if not name.startswith(".") and name not in _SYSTEM]
+    names = [name for name in storage.list_names(root) if not name.startswith(".")]
     if not names and not storage.exists(root):
         raise ConfigError(f"data.root {root!r} is not there, or empty: check the path")
     return names
@@ -83,17 +72,11 @@ def chosen(names: Iterable[str], config: DataConfig) -> list[str]:
             raise ConfigError(
                 f"data.categories: {pattern!r} fits none in {config.root!r}; it has {listed}"
             )
-    fitting = [name for name in there if any(fnmatchcase(name, p) for p in config.categories)]
-    usable = [name for name in fitting if NAME.fullmatch(name) or name in config.categories]
-    for name in fitting if not usable else config.categories:
-        if name in fitting:
-            check_name("category", name)
-    for name in sorted(set(fitting) - set(usable)):
-        log.warning(
-            "category_left_out name=%r reason=a name has letters, digits, '.', '_' and '-' alone",
-            name,
-        )
-    return usable
+    return [
+        check_name("category", name)
+        for name in there
+        if any(fnmatchcase(name, pattern) for pattern in config.categories)
+    ]
 
 
 def image_files(root: str, category: str) -> dict[str, str]:

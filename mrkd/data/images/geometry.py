@@ -102,19 +102,14 @@ def _scale(rgb: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]
     return np.asarray(cv2.resize(rgb, (width, height), interpolation=rule), np.uint8)
 
 
-_MOST_CLASSES = 31
-"""A mask whose brightest pixel is no brighter holds the numbers of classes."""
-
-
 def to_mask(rgb: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """A ground-truth mask as stored, uint8 `[H, W, 3]`, to bool `[H, W]`, True where defective.
 
-    Defective is what is brighter than half of the brightest pixel, so that soft edges are cut in
-    the middle. In a mask of the numbers of classes, none above 31, all but 0 is defective.
+    Defective is what is brighter than half of the brightest pixel, so that masks of 0 and 1 are
+    read like those of 0 and 255, and soft edges are cut in the middle.
     """
     grey = rgb.max(axis=2)
-    highest = int(grey.max())
-    return np.asarray(grey > (0 if highest <= _MOST_CLASSES else highest / 2))
+    return np.asarray(grey > grey.max() / 2)
 
 
 def resize_mask(mask: NDArray[np.bool_], geometry: Geometry) -> NDArray[np.bool_]:

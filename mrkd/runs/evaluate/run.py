@@ -14,8 +14,6 @@ A category that cannot be measured is stored with its reason.
 from __future__ import annotations
 
 import logging
-from collections import Counter
-from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -27,7 +25,7 @@ from mrkd.data import datasets
 from mrkd.evaluation.evaluate_model import LABELLED, Evaluation, measure_category
 from mrkd.evaluation.threshold_rows import operating_rows, rare_rows
 from mrkd.nights.cost_estimate import scoring_seconds
-from mrkd.run_summary import Summary, now, some_of
+from mrkd.run_summary import Summary, now
 from mrkd.runs.evaluate import ablation
 from mrkd.runs.executor import ExecutorChoice
 from mrkd.runs.recorded_run import recorded_run
@@ -46,8 +44,6 @@ LEAKS = pa.schema(
     ]
 )
 
-_MAX_ERROR_SHARE = 0.01
-"""Share of images without a score above which the exit code is 3, as a night's default."""
 _MAX_FAILURES = 1
 """Number of further starts of a category after its worker crashed."""
 
@@ -95,14 +91,6 @@ def run(config: EvalConfig, executor: ExecutorChoice) -> Summary:
         for name, found in leaks.items():
             log.warning("leaks category=%s images=%d first=%s", name, len(found), found[0])
         too_many = len(failed) > config.max_failed_share * len(samples)
-        too_many |= num_errors > _MAX_ERROR_SHARE * num_images
-        kinds = Counter(
-            kind
-            for one in measured.values()
-            for kind in one.scores["error_kind"].to_pylist()
-            if kind
-        )
-        masks = [line for _, one in sorted(measured.items()) for line in one.without_mask]
         return record.end(
             3 if too_many else 0,
             counts={
@@ -125,20 +113,8 @@ def run(config: EvalConfig, executor: ExecutorChoice) -> Summary:
                     "leaks.parquet: its figures promise too much"
                     for name, found in sorted(leaks.items())
                 ),
-                *_lost(num_errors, num_images, kinds),
-                *(f"in no pixel metric: {line}" for line in some_of(masks)),
             ],
         )
-
-
-def _lost(num_errors: int, num_images: int, kinds: Mapping[str, int]) -> list[str]:
-    if not num_errors:
-        return []
-    listed = ", ".join(f"{kind} {number}" for kind, number in sorted(kinds.items()))
-    return [
-        f"{num_errors} of {num_images} images have no score, and no figure counts them: {listed}; "
-        "see scores.parquet"
-    ]
 
 
 def _store(

@@ -50,7 +50,7 @@ class Job:
 
     Args:
         config: configuration of the category.
-        left_out: links to nothing, and images in which a reviewer found a defect, a line each.
+        left_out: images of its folder in which a reviewer found a defect, a line each.
         inputs: `inputs_of` the category.
         version: name of the version that these inputs make.
         is_complete: whether that version is complete and not to be made again.
@@ -75,9 +75,7 @@ def prepare(
     config, clock = config.for_category(category), Clock()
     model, workspace = config.model, config.workspace
     with clock("read"):
-        found, dead_links = read_good(good_samples(samples))
-        good, defective = without_defects(found, samples)
-        left_out = [*dead_links, *defective]
+        good, left_out = without_defects(read_good(good_samples(samples)), samples)
         check_count(good, left_out)
     with clock("teacher"):
         teacher = teacher_of(model, seed=config.train.seed)

@@ -13,11 +13,10 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from mrkd import storage
 from mrkd.data import datasets, preprocess
 from mrkd.data.datasets import Sample
 from mrkd.data.preprocess import Decoded, Preprocessor
-from mrkd.errors import CategoryError, StorageError
+from mrkd.errors import CategoryError
 from mrkd.storage.thread_map import in_threads
 
 MIN_IMAGES = 4
@@ -108,25 +107,18 @@ class DecodedImages:
         return [one.digest for one in self.good]
 
 
-def read_good(samples: Sequence[Sample]) -> tuple[list[GoodImage], list[str]]:
-    """The images with their digests, ordered by content, and one line for each link to nothing.
+def read_good(samples: Sequence[Sample]) -> list[GoodImage]:
+    """The images with their digests, ordered by content.
 
     By content, not by name: a renamed folder gives the same version, so it must give the same
-    weights. Any other unreadable URI ends the category: it may come back, and a model of the images
-    that could be read today would pass for one of all.
+    weights. An unreadable URI ends the category: it may come back, and a model of the images that
+    could be read today would pass for one of all.
     """
 
-    def look(sample: Sample) -> GoodImage | str:
-        try:
-            return GoodImage(sample, hashlib.sha256(datasets.read_image(sample)).hexdigest())
-        except StorageError:
-            if not storage.is_dead_link(sample.image_uri):
-                raise
-            return f"{sample.image_uri}: a link to a file that does not exist"
+    def look(sample: Sample) -> GoodImage:
+        return GoodImage(sample, hashlib.sha256(datasets.read_image(sample)).hexdigest())
 
-    found = list(in_threads(look, samples))
-    good = sorted((one for one in found if isinstance(one, GoodImage)), key=lambda one: one.key)
-    return good, [one for one in found if isinstance(one, str)]
+    return sorted(in_threads(look, samples), key=lambda one: one.key)
 
 
 def without_defects(

@@ -1,5 +1,4 @@
 import csv
-import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -161,15 +160,10 @@ def test_a_missing_root_is_a_config_error_that_names_it(tmp_path, layout):
         load(tmp_path / "nowhere", layout)
 
 
-def test_a_category_whose_name_cannot_stand_in_a_path_is_refused(parts, caplog):
+def test_a_category_whose_name_cannot_stand_in_a_path_is_refused(parts):
     (parts / "ring").rename(parts / "ring (new)")
     with pytest.raises(ConfigError, match=r"category 'ring \(new\)' is not a name"):
-        load(parts, categories=("ring (new)", "plate"))
-    # Not asked for by name, it is logged and keeps no other one.
-    assert "plate" in load(parts)
-    assert "category_left_out name='ring (new)'" in caplog.text
-    with pytest.raises(ConfigError, match="is not a name"):
-        load(parts, categories=("ring*",))
+        load(parts)
     assert list(load(parts, categories=("plate",))) == ["plate"]
 
 
@@ -184,12 +178,13 @@ def test_a_wrong_layout_says_what_was_expected(parts):
         load(parts)
 
 
-def test_a_mask_without_its_image_is_named_and_an_image_without_its_mask_is_not(parts, caplog):
+def test_a_mask_without_its_image_is_an_error_and_an_image_without_its_mask_is_not(parts):
     mask = next((parts / "ring" / "ground_truth" / "spot").iterdir())
     mask.rename(mask.with_name("other_mask.png"))
-    load(parts)
-    line = next(text for text in caplog.messages if "gt_masks_without_image" in text)
-    assert line.endswith("other_mask.png reason=expected test/spot/other.png or .jpg")
+    with pytest.raises(
+        ConfigError, match=r"other_mask.png' has no image: expected test/spot/other"
+    ):
+        load(parts)
     mask.with_name("other_mask.png").unlink()
     assert [s.gt_mask_uri for s in load(parts)["ring"] if s.defect == "spot"].count(None) == 1
 
@@ -295,83 +290,3 @@ def test_the_real_solar_cells_are_cut_in_balance():
         assert good["train"] / good.total() == pytest.approx(0.75, abs=0.04)
         assert good["val"] / (good["val"] + good["test"]) == pytest.approx(0.5, abs=0.12)
         assert anomalous["val"] / anomalous.total() == pytest.approx(0.5, abs=0.12)
-
-
-@pytest.mark.parametrize(
-    "name", ["Good", "OK", "ok", "normal", "defect-free", "No_Defect", "GOOD "]
-)
-@pytest.mark.parametrize("part", ["train", "test", "val"])
-def test_a_folder_whose_name_means_good_is_no_kind_of_defect(parts, part, name):
-    folder = parts / "ring" / part / name
-    folder.mkdir(parents=True)
-    shutil.copy(next((parts / "ring/train/good").iterdir()), folder / "1.png")
-    with pytest.raises(ConfigError, match="rename it to 'good'"):
-        load(parts)
-
-
-@pytest.mark.parametrize("part", ["Train", "TRAIN"])
-def test_a_part_in_capitals_is_refused_with_its_name(parts, part):
-    (parts / "ring" / "train").rename(parts / "ring" / part)
-    with pytest.raises(ConfigError, match=f"{part}: layout mvtec names this folder 'train'"):
-        load(parts)
-
-
-def test_images_in_folders_below_a_part_are_used_with_their_masks(parts):
-    def kinds():
-        found = load(parts)["ring"]
-        return sorted((s.split, s.gt_label, s.defect, bool(s.gt_mask_uri)) for s in found)
-
-    before = kinds()
-    for path in ("train/good", "test/spot", "ground_truth/spot"):
-        some = sorted((parts / "ring" / path).iterdir())[:2]
-        below = parts / "ring" / path / "2026" / "11"
-        below.mkdir(parents=True)
-        for file in some:
-            file.rename(below / file.name)
-    assert kinds() == before
-    assert sum("/2026/11/" in one.image_uri for one in load(parts)["ring"]) == 4
-
-
-def test_images_elsewhere_in_a_category_are_counted(parts, caplog):
-    shutil.copy(next((parts / "ring/train/good").iterdir()), parts / "ring" / "train" / "stray.png")
-    load(parts)
-    assert "images_passed_over category=ring number=1 first=train/stray.png" in caplog.text
-
-
-@pytest.mark.parametrize("name", ["lost+found", "__MACOSX", "@eaDir", "System Volume Information"])
-def test_folders_of_systems_are_no_categories(parts, name):
-    before = list(load(parts))
-    (parts / name).mkdir()
-    (parts / name / "x.txt").touch()
-    assert list(load(parts)) == before
-
-
-@pytest.mark.parametrize(
-    ("header", "separator", "encoding"),
-    [
-        ("path,group,part", ",", "utf-8-sig"),
-        ("path;group;part", ";", "utf-8"),
-        ("path\tgroup\tpart", "\t", "utf-16"),
-        (" Path , Tile , Part ", ",", "utf-8"),
-    ],
-)
-def test_a_split_as_a_spreadsheet_saves_it_is_read(parts, header, separator, encoding):
-    paths = [str(p.relative_to(parts / "ring")) for p in (parts / "ring").glob("t*/*/*.png")]
-    lines = [header, *(separator.join((path, "a", path.partition("/")[0])) for path in paths)]
-    (parts / "ring" / "split.csv").write_bytes("\r\n".join(lines).encode(encoding))
-    assert {one.group for one in load(parts)["ring"]} == {"a"}
-
-
-@pytest.mark.parametrize(
-    ("data", "words"),
-    [
-        ("path,group,part\nä,a,train\n".encode("latin-1"), "is not UTF-8.*byte 16.*as UTF-8"),
-        ("path,group,part\n".encode("utf-16-le"), "bytes of 0"),
-        (b"path,group,part\n" + b"x" * 140_000 + b",a,train\n", "line 2 is not CSV"),
-        (b"path,group,part\nx.png,a,train\nx.png,b,test\n", "line 3 names 'x.png', as .* line 2"),
-    ],
-)
-def test_a_split_that_cannot_be_read_says_where_and_why(parts, data, words):
-    (parts / "ring" / "split.csv").write_bytes(data)
-    with pytest.raises(ConfigError, match=words):
-        load(parts)
