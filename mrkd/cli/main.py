@@ -255,7 +255,7 @@ def _configs(verb: Verb, options: argparse.Namespace) -> list[RunConfig]:
     text = _text(options.file)
     try:
         raw = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{options.file}: not a TOML file: {error}") from error
     given, kind = vars(options), verb.config
     set_ = {key.name: _value(given[key.name], key.type) for key in keys(kind) if key.name in given}
@@ -283,11 +283,13 @@ def _with_absolute_paths(config: RunConfig) -> RunConfig:
 
 
 def _text(uri: str) -> str:
-    from mrkd.storage.tables import read_text
-
     try:
-        return read_text(uri)
-    except (ConfigError, StorageError) as error:
+        if "://" not in uri:
+            return Path(uri).read_text(encoding="utf-8")
+        from mrkd import storage
+
+        return storage.read(uri).decode()
+    except (OSError, StorageError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read the config {uri!r}: {error}") from error
 
 

@@ -14,7 +14,6 @@ from mrkd import storage
 from mrkd.config import DataConfig
 from mrkd.data.datasets.sample import GOOD, Part, Sample, chosen, place_of
 from mrkd.errors import ConfigError
-from mrkd.storage.tables import read_text
 
 _BLOCK = 50
 _TRAIN_SHARE = 0.75
@@ -37,22 +36,15 @@ def elpv(config: DataConfig) -> dict[str, list[Sample]]:
         )
     etags = {file.uri: file.etag for file in storage.list_files(storage.join(root, "images"))}
     found: dict[str, list[Sample]] = {"mono": [], "poly": []}
-    for number, line in enumerate(read_text(labels_uri).splitlines(), 1):
+    for line in storage.read(labels_uri).decode().splitlines():
         match line.split():
             case [path, probability, ("mono" | "poly") as category]:
                 uri = storage.join(root, path)
-                try:
-                    sample = _sample(uri, float(probability), category, etags.get(uri, ""))
-                except (ValueError, OverflowError) as error:
-                    raise ConfigError(
-                        f"{labels_uri!r} line {number} holds {line!r}: expected a file "
-                        "cell<number> and a probability from 0 to 1"
-                    ) from error
-                found[category].append(sample)
+                etag = etags.get(uri, "")
+                found[category].append(_sample(uri, float(probability), category, etag))
             case fields if fields:
                 raise ConfigError(
-                    f"{labels_uri!r} line {number} holds {line!r}: expected path, probability, "
-                    "mono or poly"
+                    f"{labels_uri!r} holds {line!r}: expected path, probability, mono or poly"
                 )
     return {name: found[name] for name in chosen(found, config)}
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from dataclasses import replace
 from pathlib import PurePosixPath
 
@@ -9,7 +11,6 @@ from mrkd import storage
 from mrkd.config import DataConfig
 from mrkd.data.datasets.sample import GOOD, Part, Sample, category_folders, chosen, image_files
 from mrkd.errors import ConfigError
-from mrkd.storage.tables import read_table
 
 _PARTS: dict[str, Part] = {"train": "train", "validation": "val", "val": "val", "test": "test"}
 _MVTEC = "<category>/train/good, <category>/test/<defect>, <category>/ground_truth/<defect>"
@@ -99,17 +100,19 @@ def _with_gt_masks(
 
 def _with_split(images: dict[str, Sample], category: str, uri: str) -> list[Sample]:
     """The images with the part and the group that the split file gives each of them."""
+    reader = csv.DictReader(io.StringIO(storage.read(uri).decode()))
+    columns = list(reader.fieldnames or ())
+    group = "group" if "group" in columns else "tile"
+    if not {"path", group, "part"} <= set(columns):
+        raise ConfigError(f"{uri!r} has the columns {columns}: expected path, group, part")
     rows: dict[str, tuple[Part, str]] = {}
-    lines: dict[str, str] = {}
-    for where, cells in read_table(uri, ("path", ("group", "tile"), "part")):
-        if cells["part"] not in _PARTS:
-            raise ConfigError(f"{where}: part {cells['part']!r} is none of train, val, test")
+    for row in reader:
+        if row["part"] not in _PARTS:
+            raise ConfigError(
+                f"{uri!r} line {reader.line_num}: part {row['part']!r} is none of train, val, test"
+            )
         # A file beside several categories may name the category too.
-        path = cells["path"].removeprefix(f"{category}/")
-        if path in lines:
-            raise ConfigError(f"{where} names {path!r}, as {lines[path]} does: keep one of them")
-        lines[path] = where
-        rows[path] = _PARTS[cells["part"]], cells["group"]
+        rows[row["path"].removeprefix(f"{category}/")] = _PARTS[row["part"]], row[group]
     missing = [path for path in images if path not in rows]
     if missing:
         raise ConfigError(

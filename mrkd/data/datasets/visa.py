@@ -11,6 +11,8 @@ therefore `<file>#above-0`, and what is read there is 255 wherever the file is n
 
 from __future__ import annotations
 
+import csv
+import io
 from dataclasses import replace
 
 import cv2
@@ -21,7 +23,6 @@ from mrkd.config import DataConfig
 from mrkd.data import images
 from mrkd.data.datasets.sample import GOOD, Sample, chosen
 from mrkd.errors import ConfigError
-from mrkd.storage.tables import read_table
 
 _COLUMNS = ("object", "split", "label", "image", "mask")
 _ABOVE_0 = "#above-0"
@@ -54,10 +55,13 @@ def read_gt_numbers(uri: str) -> bytes | None:
 
 
 def _rows(root: str, uri: str) -> dict[str, list[Sample]]:
+    reader = csv.DictReader(io.StringIO(storage.read(uri).decode()))
+    columns = list(reader.fieldnames or ())
+    if not set(_COLUMNS) <= set(columns):
+        raise ConfigError(f"{uri!r} has the columns {columns}: expected {', '.join(_COLUMNS)}")
     found: dict[str, list[Sample]] = {}
-    seen: dict[str, str] = {}
-    for where, cells in read_table(uri, _COLUMNS):
-        match [cells[column] for column in _COLUMNS]:
+    for row in reader:
+        match [row[column] or "" for column in _COLUMNS]:
             case [name, ("train" | "test") as part, "normal", path, ""] if name and path:
                 sample = Sample(storage.join(root, path), name, part, 0, GOOD)
             case [name, "test", "anomaly", path, gt_mask] if name and path:
@@ -65,13 +69,10 @@ def _rows(root: str, uri: str) -> dict[str, list[Sample]]:
                 sample = Sample(storage.join(root, path), name, "test", 1, "anomaly", gt_mask_uri)
             case fields:
                 raise ConfigError(
-                    f"{where} holds {','.join(fields)!r}: expected "
+                    f"{uri!r} line {reader.line_num} holds {','.join(fields)!r}: expected "
                     "<category>,train|test,normal,<image>, or "
                     "<category>,test,anomaly,<image>,<mask>"
                 )
-        if before := seen.get(sample.image_uri):
-            raise ConfigError(f"{where} names {cells['image']!r}, as {before} does: keep one")
-        seen[sample.image_uri] = where
         found.setdefault(sample.category, []).append(sample)
     return found
 

@@ -210,11 +210,7 @@ def test_a_split_file_gives_parts_and_groups(parts, place):
 @pytest.mark.parametrize(
     ("rows", "columns", "message"),
     [
-        (
-            [],
-            ("path", "part"),
-            "lacks the column 'group': its first line must name path, group, part, found path, p",
-        ),
+        ([], ("path", "part"), r"has the columns \['path', 'part'\]: expected path, group, part"),
         ([], ("path", "group", "part"), "does not name 'test/good/000.png' of 'ring' .and 9 more"),
         ([("a", "1", "tset")], ("path", "group", "part"), "line 2: part 'tset' is none of train"),
     ],
