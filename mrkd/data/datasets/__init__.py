@@ -177,16 +177,17 @@ def read_image(image: Sample | str) -> bytes:
 
 
 def read_gt_mask(uri: str, geometry: Geometry) -> NDArray[np.bool_]:
-    """The mask at the map's size: bool `[H, W]`, True where the file is brighter than half.
-
-    Half of its own brightest pixel, so that masks of 0 and 1 are read like those of 0 and 255.
+    """The mask at the map's size: bool `[H, W]`, True where `images.to_mask` finds a defect.
 
     Raises:
-        CategoryError: it is not an image, or not of its image's size.
+        CategoryError: it is missing, not an image, or not of its image's size.
+        StorageError: storage is unreachable for now.
     """
     try:
         gt_mask = images.to_mask(images.decode(read_image(uri)))
-    except ImageDecodeError as error:
+    except (ImageDecodeError, StorageError) as error:
+        if error.kind == "unreachable":
+            raise
         raise CategoryError(f"its gt_mask {uri!r} cannot be read: {error}") from error
     if gt_mask.shape != geometry.original:
         raise CategoryError(

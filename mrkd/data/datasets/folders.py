@@ -27,7 +27,7 @@ _MEANT = {
     **dict.fromkeys(("train", "training", "trainset"), "train"),
     **dict.fromkeys(("test", "testing", "tests", "testset"), "test"),
     **dict.fromkeys(("val", "valid", "validation", "vali"), "val"),
-    **dict.fromkeys(("groundtruth", "groundtruths", "gt", "masks", "mask"), "ground_truth"),
+    **dict.fromkeys(("groundtruth", "groundtruths"), "ground_truth"),
 }
 """Folders of the layout by the letters of what people call them."""
 _FILLING = {"image", "images", "part", "parts", "sample", "samples", "all"}
@@ -45,7 +45,7 @@ def folder(config: DataConfig) -> Listing:
     root = storage.join(config.root)
     found = chosen(category_folders(root), config)
     for name in found:
-        files, found.notes[name] = image_files(root, name)
+        files, found.notes[name] = image_files(root, name, has_folders=False)
         nested = next((path for path in files if "/" in path), None)
         if nested:
             # Taken as good, an mvtec category's test/<defect> would be trained on unnoticed.
@@ -84,7 +84,7 @@ def _category(
     root: str, category: str, split_csv: str, categories: Sequence[str]
 ) -> tuple[list[Sample], list[str]]:
     """The samples of a category, and notes on what of its folder is not used."""
-    files, notes = image_files(root, category)
+    files, notes = image_files(root, category, has_folders=True)
     base = storage.join(root, category)
     gt_masks: dict[tuple[str, ...], str] = {}
     images: dict[str, Sample] = {}
@@ -177,7 +177,7 @@ def _with_gt_masks(
     uris = list(unused.values())
     expected = "/".join(("test", *next(iter(unused))))
     return paired, [
-        f"{counted(uris)} masks without an image and not used, such as {uris[0]}: expected "
+        f"{counted(uris, 'mask')} without an image and not used, such as {uris[0]!r}: expected "
         f"{expected}.png or .jpg"
     ]
 

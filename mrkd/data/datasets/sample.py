@@ -135,12 +135,20 @@ def chosen(names: Iterable[str], config: DataConfig) -> Listing:
     return found
 
 
-def image_files(root: str, category: str) -> tuple[dict[str, str], list[str]]:
-    """Path and ETag of each file of a category by ending: images, and notes on all others.
+def image_files(
+    root: str, category: str, *, has_folders: bool
+) -> tuple[dict[str, str], list[str]]:
+    """Path and ETag of each image below a category's folder, and notes on the other files.
+
+    Args:
+        root: the data set's folder.
+        category: name of the category's folder.
+        has_folders: whether images are in folders of the category, and files beside these are not
+            worth a note.
 
     Returns:
-        The images, at any depth, sorted by path; lines on the files below folders of the category
-        that are passed over by their ending or as hidden ones.
+        The images, at any depth, sorted by path; a line on files that are passed over by their
+        ending, and one on hidden ones.
     """
     base = storage.join(root, category)
     images: dict[str, str] = {}
@@ -152,7 +160,7 @@ def image_files(root: str, category: str) -> tuple[dict[str, str], list[str]]:
             hidden += [path] * is_image
         elif is_image:
             images[path] = file.etag
-        elif path != "split.csv":
+        elif "/" in path or not has_folders:
             others.append(path)
     return images, [*_hidden_note(hidden), *_ending_note(others)]
 
@@ -160,7 +168,7 @@ def image_files(root: str, category: str) -> tuple[dict[str, str], list[str]]:
 def _hidden_note(paths: Sequence[str]) -> list[str]:
     if not paths:
         return []
-    return [f"{counted(paths)} passed over by name, as hidden or of a system, such as {paths[0]}"]
+    return [f"{counted(paths)} hidden, or of a system, and not used, such as {paths[0]}"]
 
 
 def _ending_note(paths: Sequence[str]) -> list[str]:
@@ -169,14 +177,14 @@ def _ending_note(paths: Sequence[str]) -> list[str]:
     endings = Counter(PurePosixPath(path).suffix.lower() or "no ending" for path in paths)
     each = ", ".join(f"{number} {ending}" for ending, number in sorted(endings.items()))
     return [
-        f"{counted(paths)} passed over by ending ({each}), such as {paths[0]}: an image ends in "
-        f"{', '.join(SUFFIXES)}; convert what is to be used"
+        f"{counted(paths)} not used for their ending ({each}), such as {paths[0]}: an image ends "
+        f"in {', '.join(SUFFIXES)}; convert what is an image"
     ]
 
 
-def counted(paths: Sequence[str]) -> str:
+def counted(paths: Sequence[str], kind: str = "file") -> str:
     """The number of files, with its verb."""
-    return f"{len(paths)} file is" if len(paths) == 1 else f"{len(paths)} files are"
+    return f"1 {kind} is" if len(paths) == 1 else f"{len(paths)} {kind}s are"
 
 
 def place_of(key: str) -> float:

@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 from mrkd.data import datasets, preprocess
 from mrkd.data.datasets import Sample
 from mrkd.data.preprocess import Decoded, Preprocessor
-from mrkd.errors import CategoryError
+from mrkd.errors import CategoryError, ImageDecodeError, StorageError
 from mrkd.storage.thread_map import in_threads
 
+_FOR_GOOD = ("missing", "forbidden")
+"""Kinds of errors that another attempt gives again: a dead link, a file without permission."""
 MIN_IMAGES = 4
 """Good images from which on a category trains."""
 
@@ -107,18 +109,30 @@ class DecodedImages:
         return [one.digest for one in self.good]
 
 
-def read_good(samples: Sequence[Sample]) -> list[GoodImage]:
-    """The images with their digests, ordered by content.
+def read_good(samples: Sequence[Sample]) -> tuple[list[GoodImage], list[str]]:
+    """The images with their digests, ordered by content, and a line for each that is not readable.
 
     By content, not by name: a renamed folder gives the same version, so it must give the same
-    weights. An unreadable URI ends the category: it may come back, and a model of the images that
-    could be read today would pass for one of all.
+    weights.
+
+    Raises:
+        StorageError: an image cannot be reached now: it may come back, and a model of the images
+            that could be read today would pass for one of all.
     """
+    unreadable: list[str] = []
 
-    def look(sample: Sample) -> GoodImage:
-        return GoodImage(sample, hashlib.sha256(datasets.read_image(sample)).hexdigest())
+    def look(sample: Sample) -> GoodImage | None:
+        try:
+            data = datasets.read_image(sample)
+        except (StorageError, ImageDecodeError) as error:
+            if error.kind not in _FOR_GOOD:
+                raise
+            unreadable.append(f"{sample.image_uri}: {error}")
+            return None
+        return GoodImage(sample, hashlib.sha256(data).hexdigest())
 
-    return sorted(in_threads(look, samples), key=lambda one: one.key)
+    found = [one for one in in_threads(look, samples) if one]
+    return sorted(found, key=lambda one: one.key), sorted(unreadable)
 
 
 def without_defects(
