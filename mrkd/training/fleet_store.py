@@ -34,13 +34,15 @@ class Fleet(RunFolder):
     kind, record, version = "fleets", "fleet.json", FLEET_VERSION
     config: TrainConfig
 
-    def __init__(self, config: TrainConfig, notes: Mapping[str, Sequence[str]] | None = None) -> None:
+    def __init__(
+        self, config: TrainConfig, notes: Mapping[str, Sequence[str]] | None = None
+    ) -> None:
         """Opens the folder of a fleet.
 
         Args:
             config: configuration of the fleet.
             notes: lines by category about files of the data set that are passed over; they are
-                among the warnings of its record.
+                among the warnings of its record, or in its error.
         """
         super().__init__(config)
         self._notes = notes or {}
@@ -82,7 +84,9 @@ class Fleet(RunFolder):
                 was not started the `reason`.
         """
         notes = self._notes.get(category)
-        if notes:
+        if notes and record["status"] == "failed":
+            record = {**record, "error": "; ".join((record["error"], *notes))}
+        elif notes:
             record = {**record, "warnings": [*notes, *record.get("warnings", ())]}
         self.records[category] = {**record, "category": category}
         self.write_json(self.records[category], "categories", f"{category}.json")

@@ -23,7 +23,7 @@ from dataclasses import replace
 from mrkd import reports, storage
 from mrkd.config import EvalConfig
 from mrkd.data import datasets
-from mrkd.data.datasets import Sample
+from mrkd.data.datasets import Listing, Sample
 from mrkd.evaluation import protocols
 from mrkd.evaluation.ablation import Run, Study, Variant, inputs_of, outcome, runs_of, tables_of
 from mrkd.model.mrkd import MODEL_VERSION
@@ -77,7 +77,7 @@ def run(config: EvalConfig, executor: ExecutorChoice) -> Summary:
             table = schema.to_parquet(getattr(found, name))
             storage.write(storage.join(study.uri, f"{name}.parquet"), table)
         study.store(tables, runs, samples)
-        return _close(config, study, runs, fitted, record, samples.reasons)
+        return _close(config, study, runs, fitted, record, samples)
 
 
 def _runs(
@@ -155,7 +155,7 @@ def _close(
     runs: Sequence[Run],
     fitted: Mapping[str, Variant],
     record: RecordedRun,
-    notes: Sequence[str],
+    samples: Listing,
 ) -> Summary:
     """Writes the page and the summary."""
     failed = [one for one in runs if one.error]
@@ -164,7 +164,8 @@ def _close(
         sum(getattr(one, name) for one in runs) for name in ("num_errors", "num_images")
     )
     too_many = (
-        len(failed) > config.max_failed_share * len(runs)
+        bool(samples.failed)
+        or len(failed) > config.max_failed_share * len(runs)
         or num_errors > config.max_error_share * num_images
     )
     # Runs on one category judge the same images: their lines are equal.
@@ -194,7 +195,7 @@ def _close(
                 for one in failed
             ),
             *some_of(list(dict.fromkeys(lines))),
-            *some_of(notes),
+            *some_of(samples.reasons),
             *(
                 f"category {name}: {count} of its images show a part that training saw: its "
                 "figures promise too much"

@@ -83,7 +83,8 @@ def run(config: EvalConfig, executor: ExecutorChoice) -> Summary:
             if not attempt.error:
                 measured[attempt.category] = attempt.result
             elif attempt.last:
-                failed[attempt.category] = attempt.error
+                lines = attempt.error, *samples.notes.get(attempt.category, ())
+                failed[attempt.category] = "; ".join(lines)
         failed |= samples.failed
         _store(folder, config, measured, failed)
         num_images = sum(one.scores.num_rows for one in measured.values())
@@ -123,8 +124,8 @@ def run(config: EvalConfig, executor: ExecutorChoice) -> Summary:
                 *some_of(
                     [
                         f"category {name}: {line}"
-                        for name, lines in sorted(samples.notes.items())
-                        for line in lines
+                        for name in sorted(measured)
+                        for line in samples.notes.get(name, ())
                     ]
                 ),
                 *(

@@ -7,6 +7,7 @@ validation side. A teacher sees them once: its features of them are kept.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -27,6 +28,8 @@ from mrkd.model.detector import Detector
 from mrkd.model.feature_cache import TeacherFeatures
 from mrkd.model.inference.regions import inside
 from mrkd.storage.thread_map import in_threads
+
+log = logging.getLogger(__name__)
 
 By = Literal["labels", "synthetic"]
 
