@@ -28,6 +28,12 @@ def decoded(data: bytes, name: str, *, utf_16: bool = False) -> str:
             "UTF-8"
         )
     encoding = "utf-16" if data.startswith(_UTF_16) else "utf-8"
+    if encoding == "utf-8" and b"\0" in data:
+        line = data.count(b"\n", 0, data.index(b"\0")) + 1
+        raise ConfigError(
+            f"{name} line {line} holds the byte 0x00, which no text does: it may be UTF-16 without "
+            "a mark, or damaged; save it as UTF-8"
+        )
     try:
         text = data.removeprefix(_UTF_8).decode(encoding)
     except UnicodeDecodeError as error:
@@ -42,9 +48,5 @@ def decoded(data: bytes, name: str, *, utf_16: bool = False) -> str:
             f"({error.reason}), as Latin-1 or Windows-1252 may; save it as UTF-8"
         ) from error
     if "\0" in text:
-        line = text.count("\n", 0, text.index("\0")) + 1
-        raise ConfigError(
-            f"{name} line {line} holds the byte 0x00, which no text does: it may be UTF-16 without "
-            "a mark, or damaged; save it as UTF-8"
-        )
+        raise ConfigError(f"{name} holds a NUL, which no text does: it is damaged")
     return text

@@ -48,7 +48,7 @@ def read_text(uri: str) -> str:
         if error.kind != "missing":
             raise
         raise ConfigError(f"the file {uri!r} does not exist: correct the path") from error
-    return decoded(data, uri, utf_16=True)
+    return decoded(data, f"{uri!r}", utf_16=True)
 
 
 def read_table(uri: str, *accepted: Sequence[str]) -> Iterator[TableRow]:

@@ -177,14 +177,14 @@ def read_image(image: Sample | str) -> bytes:
 
 
 def read_gt_mask(uri: str, geometry: Geometry) -> NDArray[np.bool_]:
-    """The mask at the map's size: bool `[H, W]`, True where `images.to_mask` finds a defect.
+    """The mask at the map's size: bool `[H, W]`, True where `images.to_gt_mask` finds a defect.
 
     Raises:
         CategoryError: it is missing, not an image, or not of its image's size.
         StorageError: storage is unreachable for now.
     """
     try:
-        gt_mask = images.to_mask(images.decode(read_image(uri)))
+        gt_mask = images.to_gt_mask(images.decode(read_image(uri)))
     except (ImageDecodeError, StorageError) as error:
         if error.kind == "unreachable":
             raise

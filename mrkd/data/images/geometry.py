@@ -107,12 +107,21 @@ def _scale(rgb: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]
 
 
 def to_mask(rgb: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """A mask as stored, uint8 `[H, W, 3]`, to bool `[H, W]`, True where it is marked.
+
+    Marked is what is brighter than half of the brightest pixel, so that masks of 0 and 1 are read
+    like those of 0 and 255, and soft edges are cut in the middle.
+    """
+    grey = rgb.max(axis=2)
+    return np.asarray(grey > grey.max() / 2)
+
+
+def to_gt_mask(rgb: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """A ground-truth mask as stored, uint8 `[H, W, 3]`, to bool `[H, W]`, True where defective.
 
     A mask without a value of 32 or more holds numbers of classes: defective is what is not 0.
-    Any other is cut at half of the brightest pixel, so that soft edges are cut in the middle, and
-    noise of JPEG is background; where it has few values, at half of the darkest one that fills a
-    square of 3 x 3, so that no class drawn in its own grey is lost beside a brighter one.
+    Any other is cut as by `to_mask`; where it has few values, at half of the darkest one that fills
+    a square of 3 x 3, so that no class drawn in its own grey is lost beside a brighter one.
     """
     grey = rgb.max(axis=2)
     highest = int(grey.max())

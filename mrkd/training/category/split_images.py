@@ -13,14 +13,13 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from mrkd import storage
 from mrkd.data import datasets, preprocess
 from mrkd.data.datasets import Sample
 from mrkd.data.preprocess import Decoded, Preprocessor
-from mrkd.errors import CategoryError, ImageDecodeError, StorageError
+from mrkd.errors import CategoryError, StorageError
 from mrkd.storage.thread_map import in_threads
 
-_FOR_GOOD = ("missing", "forbidden")
-"""Kinds of errors that another attempt gives again: a dead link, a file without permission."""
 MIN_IMAGES = 4
 """Good images from which on a category trains."""
 
@@ -116,23 +115,29 @@ def read_good(samples: Sequence[Sample]) -> tuple[list[GoodImage], list[str]]:
     weights.
 
     Raises:
-        StorageError: an image cannot be reached now: it may come back, and a model of the images
-            that could be read today would pass for one of all.
+        StorageError: an image cannot be reached now, or was removed since it was listed: it may
+            come back, and a model of the images that could be read today would pass for one of all.
     """
-    unreadable: list[str] = []
+    unreadable: dict[str, StorageError] = {}
 
     def look(sample: Sample) -> GoodImage | None:
         try:
             data = datasets.read_image(sample)
-        except (StorageError, ImageDecodeError) as error:
-            if error.kind not in _FOR_GOOD:
+        except StorageError as error:
+            if error.kind not in ("missing", "forbidden"):
                 raise
-            unreadable.append(f"{sample.image_uri}: {error}")
+            unreadable[sample.image_uri] = error
             return None
         return GoodImage(sample, hashlib.sha256(data).hexdigest())
 
     found = [one for one in in_threads(look, samples) if one]
-    return sorted(found, key=lambda one: one.key), sorted(unreadable)
+    gone = {uri for uri, error in unreadable.items() if error.kind == "missing"}
+    for folder in {uri.rpartition("/")[0] for uri in gone}:
+        gone -= {file.uri for file in storage.list_files(folder)}  # dead links remain listed
+    for uri in sorted(gone):
+        raise unreadable[uri]
+    lines = [f"{uri}: {error}" for uri, error in sorted(unreadable.items())]
+    return sorted(found, key=lambda one: one.key), lines
 
 
 def without_defects(
