@@ -251,7 +251,7 @@ def _configs(verb: Verb, options: argparse.Namespace) -> list[RunConfig]:
     """The config of a run, and with `--late-window` those of the days before."""
     if options.file is None:
         raise ConfigError(f"name the TOML file of its config (see `mrkd {options.command} --help`)")
-    raw = parsed(_text(options.file), options.file)
+    raw = parsed(_text(options.file), f"{options.file}: not a TOML file")
     given, kind = vars(options), verb.config
     set_ = {key.name: _value(given[key.name], key.type) for key in keys(kind) if key.name in given}
     put_values(raw, set_)

@@ -1,4 +1,4 @@
-"""Decoder of text files that people write: UTF-8, with or without the mark that editors put."""
+"""Decoder of text files written by hand: UTF-8, with or without the mark that editors put."""
 
 from __future__ import annotations
 

@@ -119,17 +119,21 @@ class Config:
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-def parsed(text: str, name: str = "") -> dict[str, Any]:
+def parsed(text: str, fault: str = "not a TOML file") -> dict[str, Any]:
     """The tables of a TOML file's text.
 
+    Args:
+        text: text of the file.
+        fault: beginning of the message where it is not TOML.
+
     Raises:
-        ConfigError: it is not TOML; `name`, the file's, comes first in the message.
+        ConfigError: it is not TOML.
     """
     try:
         return tomllib.loads(text.removeprefix("\ufeff"))
     # Besides its own error, a ValueError: an integer of more than 4,300 digits.
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{name}{': ' * bool(name)}not a TOML file: {error}") from error
+        raise ConfigError(f"{fault}: {error}") from error
 
 
 T = TypeVar("T", bound=Config)

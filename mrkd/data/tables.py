@@ -1,4 +1,4 @@
-"""Reader of small tables that people write: splits, labels, verdicts.
+"""Reader of small tables written by hand: splits, labels, verdicts.
 
 They come from editors and spreadsheets: in UTF-8 with or without a mark, or in UTF-16 with one;
 with commas, semicolons or tabs between the columns; with spaces around names and values; with

@@ -206,7 +206,7 @@ def _judge(
 ) -> Iterator[tuple[Sample, dict[str, Any], _Maps | str | None]]:
     """Every image with its row, the map reduced as a night stores it, and its maps in full.
 
-    Instead of the maps, the reason why its mask cannot be used; None where there is no map.
+    Instead of the maps, the reason why its mask cannot be used; None where there is not a map.
     """
     decoder = Preprocessor.of(judge.model.config)
     placement = device.choose(config.pool.device, config.pool.precision)

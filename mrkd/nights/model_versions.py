@@ -84,14 +84,14 @@ def _of_file(uri: str) -> dict[str, str]:
     """What a file names."""
     if not uri.lower().endswith((".json", ".toml")):
         raise ConfigError(f"models is {uri!r}: its name must end in .json or .toml")
-    data = storage.read(uri)
-    try:
-        if uri.lower().endswith(".json"):
-            content: Any = json.loads(data)
-        else:
-            content = parsed(decoded(data, uri))
-    except (ValueError, RecursionError, ConfigError) as error:
-        raise ConfigError(f"models is {uri!r}, which cannot be read: {error}") from error
+    data, fault = storage.read(uri), f"models is {uri!r}, which cannot be read"
+    if uri.lower().endswith(".toml"):
+        content: Any = parsed(decoded(data, f"{fault}: it"), fault)
+    else:
+        try:
+            content = json.loads(data)
+        except (ValueError, RecursionError) as error:
+            raise ConfigError(f"{fault}: {error}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"models is {uri!r}: it must be a table, category = version")
     for category, version in content.items():

@@ -54,7 +54,9 @@ def test_images_that_cannot_be_scored_are_a_reason_and_beyond_their_share_a_part
     assert (summary.exit_code, summary.state) == ((3, "partial") if share < 0.5 else (0, "done"))
     assert (summary.counts["images"], summary.counts["errors"]) == (24, 10)
     (reason,) = summary.reasons
-    assert reason.startswith("category plate: 10 of 12 images cannot be scored and are in no figure")
+    assert reason.startswith(
+        "category plate: 10 of 12 images cannot be scored and are in no figure"
+    )
 
 
 def test_files_of_macos_are_passed_over_by_name_and_said(plant, tmp_path):
@@ -79,9 +81,12 @@ def test_a_mask_that_cannot_be_used_is_named_in_summary_record_and_page(plant, t
     assert reason.startswith("category plate: left out of the pixel figures, ")
     assert mask.name in reason
     folder = plant.workspace / "evaluations" / "masks"
-    assert mask.name in json.loads((folder / "evaluation.json").read_text())["categories"]["plate"][
-        "left_out"
-    ][0]
+    assert (
+        mask.name
+        in json.loads((folder / "evaluation.json").read_text())["categories"]["plate"]["left_out"][
+            0
+        ]
+    )
     assert mask.name in (folder / "report.html").read_text()
 
 

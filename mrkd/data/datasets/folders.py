@@ -29,7 +29,7 @@ _MEANT = {
     **dict.fromkeys(("val", "valid", "validation", "vali"), "val"),
     **dict.fromkeys(("groundtruth", "groundtruths"), "ground_truth"),
 }
-"""Folders of the layout by the letters of what people call them."""
+"""Folders of the layout by the letters of names that are meant so."""
 _FILLING = {"image", "images", "part", "parts", "sample", "samples", "all"}
 _GOOD_NAMES = {
     *("good", "goods", "ok", "okay", "io", "gut", "pass", "passed", "fine", "normal", "nominal"),

@@ -135,9 +135,7 @@ def chosen(names: Iterable[str], config: DataConfig) -> Listing:
     return found
 
 
-def image_files(
-    root: str, category: str, *, has_folders: bool
-) -> tuple[dict[str, str], list[str]]:
+def image_files(root: str, category: str, *, has_folders: bool) -> tuple[dict[str, str], list[str]]:
     """Path and ETag of each image below a category's folder, and notes on the other files.
 
     Args:

@@ -113,7 +113,11 @@ def run(config: EvalConfig, executor: ExecutorChoice) -> Summary:
             },
             reasons=[
                 *(f"category {name}: {error}" for name, error in sorted(failed.items())),
-                *(f"category {n}: {one.errors}" for n, one in sorted(measured.items()) if one.errors),
+                *(
+                    f"category {n}: {one.errors}"
+                    for n, one in sorted(measured.items())
+                    if one.errors
+                ),
                 *some_of(
                     [
                         f"category {name}: left out of the pixel figures, {line}"

@@ -112,7 +112,9 @@ def prepare(
     if not done:
         version = promotions.next_version(workspace, category, version)
     inputs = inputs_of(config, samples, teacher.digest)
-    return Job(config, category, good, unreadable, left_out, teacher, inputs, version, done, group, clock)
+    return Job(
+        config, category, good, unreadable, left_out, teacher, inputs, version, done, group, clock
+    )
 
 
 def _roi_inputs(roi: RoiConfig) -> dict[str, Any] | None:

@@ -128,12 +128,9 @@ def test_a_good_image_whose_mask_marks_a_defect_is_left_out_of_the_pixel_figures
         own = dataclasses.replace(samples[n], gt_mask_uri=str(path))
         measured = measure_category(config, "plate", [*samples[:n], own, *samples[n + 1 :]])
         assert left_out(measured) == ({"good": 1} if is_marked else {})
-        assert len(measured.left_out) == is_marked
-    assert "marked.png' marks a defect" in measure_category(
-        config,
-        "plate",
-        [*samples[:n], dataclasses.replace(samples[n], gt_mask_uri=str(paths[True]))],
-    ).left_out[0]
+        assert ["marked.png' marks a defect" in line for line in measured.left_out] == (
+            [True] * is_marked
+        )
 
 
 def test_a_kind_of_defect_without_a_usable_mask_has_a_row_that_says_so(trained, tmp_path):

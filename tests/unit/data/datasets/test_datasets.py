@@ -173,8 +173,15 @@ def test_a_category_whose_name_cannot_be_in_a_path_is_named_and_the_others_go_on
 
 @pytest.mark.parametrize(
     "name",
-    ["lost+found", "__MACOSX", ".ipynb_checkpoints", "@eaDir", "System Volume Information"]
-    + ["$RECYCLE.BIN", "#recycle"],
+    [
+        "lost+found",
+        "__MACOSX",
+        ".ipynb_checkpoints",
+        "@eaDir",
+        "System Volume Information",
+        "$RECYCLE.BIN",
+        "#recycle",
+    ],
 )
 @pytest.mark.parametrize("layout", ["mvtec", "folder"])
 def test_folders_of_systems_are_not_categories(parts, tmp_path, layout, name):
@@ -210,8 +217,14 @@ def test_a_defect_whose_name_only_holds_a_word_for_good_is_a_defect(parts, name)
 
 @pytest.mark.parametrize(
     ("name", "meant"),
-    [("Train", "train"), ("training", "train"), ("Test", "test"), ("Val", "val")]
-    + [("Ground_Truth", "ground_truth"), ("ground truth", "ground_truth")],
+    [
+        ("Train", "train"),
+        ("training", "train"),
+        ("Test", "test"),
+        ("Val", "val"),
+        ("Ground_Truth", "ground_truth"),
+        ("ground truth", "ground_truth"),
+    ],
 )
 def test_a_folder_whose_name_only_nearly_is_the_layouts_is_refused(parts, name, meant):
     ring = parts / "ring"

@@ -310,7 +310,9 @@ def drawn(*classes, side=32):
     return np.repeat(grey[..., None], 3, axis=2)
 
 
-@pytest.mark.parametrize("classes", [(1, 3), (1, 2, 9), (3, 31), (64, 255), (85, 170, 255), (40, 90)])
+@pytest.mark.parametrize(
+    "classes", [(1, 3), (1, 2, 9), (3, 31), (64, 255), (85, 170, 255), (40, 90)]
+)
 def test_no_class_of_a_mask_is_lost_beside_a_brighter_one(classes):
     mask = drawn(*classes)
     assert (images.to_gt_mask(mask) == (mask[..., 0] > 0)).all()
@@ -325,7 +327,9 @@ def test_a_thin_line_of_a_class_number_is_not_lost():
 @pytest.mark.parametrize("quality", [30, 75, 95])
 def test_a_mask_stored_as_jpeg_is_cut_at_half_as_before(quality):
     mask = drawn(255, 255)
-    stored = images.decode(cv2.imencode(".jpg", mask, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes())
+    stored = images.decode(
+        cv2.imencode(".jpg", mask, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
+    )
     assert (images.to_gt_mask(stored) == (stored.max(axis=2) > stored.max() / 2)).all()
 
 
