@@ -75,13 +75,15 @@ def read_table(uri: str, *accepted: Sequence[str]) -> Iterator[TableRow]:
     columns = next((own for own in accepted if {*own} <= {*names}), None)
     if columns is None:
         missing = next(name for name in accepted[0] if name not in names)
-        expected, found = ", ".join(accepted[0]), [_short(name) for name in names if name]
+        found = [_short(name) for name in names if name][:_MOST_SHOWN]
+        expected = f"expected {', '.join(accepted[0])}"
         raise ConfigError(
-            f"{uri!r} lacks the column {missing!r}: its first line has the columns "
-            f"{found[:_MOST_SHOWN]}: expected {expected}"
-            if found
-            else f"{uri!r} lacks the column {missing!r}: its first line must name {expected}, found "
-            "nothing"
+            f"{uri!r} lacks the column {missing!r}: its first line "
+            + (
+                f"has the columns {found}: {expected}"
+                if found
+                else f"names no column: {expected}, found nothing"
+            )
         )
     for name in columns:
         if names.count(name) > 1:

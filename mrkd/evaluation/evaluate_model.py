@@ -258,8 +258,9 @@ def _shown(
             gt_mask = inside(datasets.read_gt_mask(sample.gt_mask_uri, geometry), geometry)
         except CategoryError as error:
             return str(error)
-        if not sample.gt_label and gt_mask.any():
-            return f"it is good, and its gt_mask {sample.gt_mask_uri!r} marks a defect"
+        if gt_mask.any() != bool(sample.gt_label):
+            state, marks = ("defective", "nothing") if sample.gt_label else ("good", "a defect")
+            return f"it is {state}, and its gt_mask {sample.gt_mask_uri!r} marks {marks}"
     if model.roi is not None:
         region = inside(model.roi.at(geometry), geometry)
     return inside(anomaly_map, geometry), gt_mask, region

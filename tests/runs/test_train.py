@@ -225,8 +225,8 @@ def test_a_folder_with_another_name_than_a_category_may_have_fails_and_the_other
     assert summary.reasons[0].startswith("category pla te: category 'pla te' is not a name")
     (page,) = (tmp_path / "workspace" / "fleets").glob("*/report.html")
     assert "pla te" in page.read_text()
+    config = small_config(str(root), str(tmp_path / "other"), **{"data.categories": ["pla*"]})
     with pytest.raises(ConfigError, match="'pla te' is not a name"):
-        config = small_config(str(root), str(tmp_path / "other"), **{"data.categories": ["pla*"]})
         train.run(config, HERE)
     assert not (tmp_path / "other").exists()
 
@@ -263,3 +263,14 @@ def test_a_category_whose_images_all_have_other_endings_fails_with_these(plant, 
     summary = train.run(small_config(str(tmp_path / "parts"), str(tmp_path / "w")), HERE)
     assert summary.exit_code == 3
     assert "6 files are not used for their ending (6 .gif)" in summary.reasons[0]
+
+
+def test_copies_of_one_image_are_told_from_a_lack_of_images(plant, tmp_path):
+    root = shutil.copytree(plant.root / "ring", tmp_path / "parts" / "ring")
+    paths = sorted((root / "train" / "good").iterdir())
+    for path in paths[1:]:
+        shutil.copy(paths[0], path)
+    summary = train.run(small_config(str(root.parent), str(tmp_path / "w")), HERE)
+    assert any(
+        "only 1 of 24 good images differ, the others are copies" in r for r in summary.reasons
+    )

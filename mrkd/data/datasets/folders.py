@@ -93,7 +93,12 @@ def _category(
         uri = storage.join(base, path)
         match PurePosixPath(path).parts:
             case ("ground_truth", *folders, name) if folders:
-                gt_masks[*folders, PurePosixPath(name).stem.removesuffix("_mask")] = uri
+                key = (*folders, PurePosixPath(name).stem.removesuffix("_mask"))
+                if gt_masks.setdefault(key, uri) != uri:
+                    notes.append(
+                        f"{uri!r} is a second mask of an image and not used beside "
+                        f"{gt_masks[key]!r}: keep one"
+                    )
             case (part, defect, *_, _) if part in _PARTS:
                 label = int(defect != GOOD)
                 images[path] = Sample(uri, category, _PARTS[part], label, defect, etag=etag)

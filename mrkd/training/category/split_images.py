@@ -180,7 +180,8 @@ def check_count(good: Sequence[GoodImage], skipped: Sequence[str] = ()) -> None:
     if count < MIN_IMAGES:
         also = f"; {len(skipped)} more cannot be used, such as {skipped[0]}" if skipped else ""
         raise CategoryError(
-            f"{count} good images, at least {MIN_IMAGES} are needed: add good images{also}"
+            f"{count} good images, at least {MIN_IMAGES} are needed: add good images to its "
+            f"part train{also}"
         )
 
 

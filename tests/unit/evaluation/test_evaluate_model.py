@@ -94,6 +94,7 @@ def left_out(measured):
         (np.full((32, 64), 255, np.uint8), r"other\.png.*\(32, 64\).*\(64, 64\)"),
         (b"no image", r"other\.png' cannot be read"),
         (b"", r"other\.png' cannot be read"),
+        (np.zeros((64, 64), np.uint8), r"it is defective, and its gt_mask .* marks nothing"),
         (None, r"other\.png' cannot be read: .* is not there"),
     ],
 )

@@ -337,6 +337,13 @@ def test_a_split_file_that_does_not_fit_is_refused(parts, rows, columns, message
         load(parts)
 
 
+def test_a_second_mask_of_an_image_is_named(parts):
+    mask = next((parts / "ring" / "ground_truth" / "spot").iterdir())
+    mask.with_name(mask.name.replace("_mask", "")).write_bytes(mask.read_bytes())
+    (note,) = load(parts).notes["ring"]
+    assert "is a second mask of an image" in note
+
+
 def split_rows(ring):
     return [(str(p.relative_to(ring)), "1", "test") for p in sorted(ring.glob("t*/*/*.png"))]
 
