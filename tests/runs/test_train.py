@@ -262,7 +262,7 @@ def test_a_category_whose_images_all_have_other_endings_fails_with_these(plant, 
         (good / f"{n}.gif").write_bytes(b"GIF89a")
     summary = train.run(small_config(str(tmp_path / "parts"), str(tmp_path / "w")), HERE)
     assert summary.exit_code == 3
-    assert "6 files are not used for their ending (6 .gif)" in summary.reasons[0]
+    assert "6 files are not used, by ending (6 .gif)" in summary.reasons[0]
 
 
 def test_copies_of_one_image_are_told_from_a_lack_of_images(plant, tmp_path):

@@ -175,7 +175,7 @@ def _ending_note(paths: Sequence[str]) -> list[str]:
     endings = Counter(PurePosixPath(path).suffix.lower() or "no ending" for path in paths)
     each = ", ".join(f"{number} {ending}" for ending, number in sorted(endings.items()))
     return [
-        f"{counted(paths)} not used for their ending ({each}), such as {paths[0]}: an image ends "
+        f"{counted(paths)} not used, by ending ({each}), such as {paths[0]}: an image ends "
         f"in {', '.join(SUFFIXES)}; convert what is an image"
     ]
 

@@ -163,9 +163,9 @@ def _close(
     num_errors, num_images = (
         sum(getattr(one, name) for one in runs) for name in ("num_errors", "num_images")
     )
+    num_lost = len(samples.failed) * len(runs) // len(samples)
     too_many = (
-        bool(samples.failed)
-        or len(failed) > config.max_failed_share * len(runs)
+        len(failed) + num_lost > config.max_failed_share * (len(runs) + num_lost)
         or num_errors > config.max_error_share * num_images
     )
     # Runs on one category judge the same images: their lines are equal.

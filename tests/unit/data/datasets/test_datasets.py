@@ -270,7 +270,7 @@ def test_files_that_are_not_used_are_counted_by_ending_in_notes_and_log(parts, c
     found = load(parts)
     hidden, ending, outside = found.notes["ring"]
     assert "2 files are hidden" in hidden
-    assert "6 files are not used for their ending (2 .gif, 1 .heic, 1 .jp2, 1 .part, 1 no" in ending
+    assert "6 files are not used, by ending (2 .gif, 1 .heic, 1 .jp2, 1 .part, 1 no" in ending
     assert outside.startswith("1 file is outside the folders of layout mvtec")
     assert not found.notes["plate"]
     assert len(found["ring"]) == len(found["plate"])
