@@ -47,6 +47,8 @@ def read_text(uri: str) -> str:
     except StorageError as error:
         if error.kind != "missing":
             raise
+        if storage.exists(uri):
+            raise ConfigError(str(error)) from error  # a folder
         raise ConfigError(f"the file {uri!r} does not exist: correct the path") from error
     return decoded(data, f"{uri!r}", utf_16=True)
 

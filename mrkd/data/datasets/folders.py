@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
@@ -133,10 +134,11 @@ def _category(
 
 
 def _check_folders(base: str, images: Mapping[str, Sample], others: Sequence[str]) -> None:
-    """Refuses folders whose names only nearly are those of the layout: their images would be lost.
+    """Refuses what would be lost, or taken for what it is not.
 
     Raises:
-        ConfigError: there is one; with the name that it must have.
+        ConfigError: a folder's name is only nearly that of the layout, or means good and is not
+            `good`; or an image or mask is not in the folder where it belongs.
     """
     for sample in images.values():
         if sample.gt_label and _means_good(sample.defect):
@@ -145,6 +147,14 @@ def _check_folders(base: str, images: Mapping[str, Sample], others: Sequence[str
                 f"{base}/{folder} holds a folder {sample.defect!r}, whose name means good: its "
                 f"images would count as defective; rename it to {GOOD!r}, or, if it is a kind of "
                 "defect, to what that is"
+            )
+    stems = {path.rpartition(".")[0] for path in images}
+    for path in images:
+        stem = path.rpartition(".")[0]
+        if stem.endswith("_mask") and stem.removesuffix("_mask") in stems:
+            raise ConfigError(
+                f"{base}/{path} is a mask beside its image, and would count as an image: move it "
+                "to ground_truth/<defect>"
             )
     for path in others:
         top, *below = path.split("/")
@@ -199,6 +209,8 @@ def _with_split(
         of_others: names of the other categories that the file may name images of.
     """
     others = tuple(f"{name}/" for name in of_others)
+    # macOS takes accents apart in names of files, an editor's table holds them in one.
+    by_text = {unicodedata.normalize("NFC", path): path for path in images}
     rows: dict[str, tuple[Part, str]] = {}
     seen = FirstLines(uri)
     for row in read_table(uri, ("path", "group", "part"), ("path", "tile", "part")):
@@ -208,7 +220,10 @@ def _with_split(
         # A file beside several categories may name the category too.
         own = given.replace("\\", "/").removeprefix("./")
         path = own.removeprefix(f"{category}/")
-        if path not in images and (path != own or not others):
+        path = by_text.get(unicodedata.normalize("NFC", path), path)
+        if path not in images and others and own.startswith(others):
+            continue
+        if path not in images and (own.startswith(f"{category}/") or not others):
             raise ConfigError(
                 f"{row.where} names {given!r}, which is not an image of {category!r}: correct the "
                 "path, or remove the line"

@@ -212,7 +212,7 @@ def test_a_file_with_the_mark_that_windows_editors_put_is_read(fleet_toml, shown
     [
         (FLEET.encode("utf-16"), "is not UTF-8: it begins with the byte 0xff of UTF-16; save it"),
         (f"# ä\n{FLEET}".encode("latin-1"), "line 1 is not UTF-8: it holds the byte 0xe4"),
-        (FLEET.encode("utf-16-le"), "line 1 holds the byte 0x00"),
+        (FLEET.encode("utf-16-le"), "holds the byte 0x00, which no text does: it may be UTF-16"),
         (f"seed = {'9' * 5000}\n{FLEET}".encode(), "not a TOML file: Exceeds the limit"),
         (f"x = {'[' * 5000}\n{FLEET}".encode(), "not a TOML file: maximum recursion depth"),
         (f"{FLEET}\n[price]\ncpu_hour = 1{'0' * 400}".encode(), "price.cpu_hour must be float"),

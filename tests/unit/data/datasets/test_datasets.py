@@ -1,5 +1,6 @@
 import csv
 import re
+import unicodedata
 from collections import Counter
 from pathlib import Path
 
@@ -342,6 +343,31 @@ def test_a_second_mask_of_an_image_is_named(parts):
     mask.with_name(mask.name.replace("_mask", "")).write_bytes(mask.read_bytes())
     (note,) = load(parts).notes["ring"]
     assert "is a second mask of an image" in note
+
+
+def test_a_mask_beside_its_image_is_refused_with_where_it_belongs(parts):
+    mask = next((parts / "ring" / "ground_truth" / "spot").iterdir())
+    mask.rename(parts / "ring" / "test" / "spot" / mask.name)
+    with pytest.raises(ConfigError, match=r"is a mask beside its image.* move it to ground_truth/"):
+        load(parts)
+
+
+def test_accents_in_a_split_file_may_be_of_one_letter_or_two(parts):
+    ring = parts / "ring"
+    for n, form in enumerate(("NFC", "NFD")):
+        name = unicodedata.normalize(form, "ä") + f"{n}.png"
+        (ring / "test" / "good" / f"00{n}.png").rename(ring / "test" / "good" / name)
+    for form in ("NFC", "NFD"):
+        rows = [(unicodedata.normalize(form, path), *more) for path, *more in split_rows(ring)]
+        write_split(ring / "split.csv", rows)
+        assert {one.split for one in load(parts)["ring"]} == {"test"}
+
+
+def test_a_folder_instead_of_a_split_file_is_named_as_one(parts):
+    (parts / "ring" / "split.csv").mkdir()
+    (parts / "ring" / "split.csv" / "x").write_text("x")
+    with pytest.raises(ConfigError, match=r"split.csv is a folder or a device: name a file"):
+        load(parts)
 
 
 def split_rows(ring):
