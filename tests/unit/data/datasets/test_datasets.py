@@ -2,6 +2,7 @@ import csv
 import re
 import unicodedata
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -354,11 +355,12 @@ def test_a_mask_beside_its_image_is_refused_with_where_it_belongs(parts):
 
 def test_accents_in_a_split_file_may_be_of_one_letter_or_two(parts):
     ring = parts / "ring"
-    for n, form in enumerate(("NFC", "NFD")):
-        name = unicodedata.normalize(form, "ä") + f"{n}.png"
+    forms = partial(unicodedata.normalize, "NFC"), partial(unicodedata.normalize, "NFD")
+    for n, form in enumerate(forms):
+        name = form("ä") + f"{n}.png"
         (ring / "test" / "good" / f"00{n}.png").rename(ring / "test" / "good" / name)
-    for form in ("NFC", "NFD"):
-        rows = [(unicodedata.normalize(form, path), *more) for path, *more in split_rows(ring)]
+    for form in forms:
+        rows = [(form(path), *more) for path, *more in split_rows(ring)]
         write_split(ring / "split.csv", rows)
         assert {one.split for one in load(parts)["ring"]} == {"test"}
 
