@@ -12,7 +12,6 @@ import argparse
 import difflib
 import logging
 import sys
-import tomllib
 import typing
 from collections.abc import Sequence
 from contextlib import suppress
@@ -28,7 +27,8 @@ from mrkd.cli.command import Command
 from mrkd.cli.run_commands import VERBS, RunConfig, Verb
 from mrkd.config import ExecutorName, TrainConfig, night_dates
 from mrkd.config.reference import RELATIVE, keys, tables, title
-from mrkd.config.toml import flattened, nearest, put_values
+from mrkd.config.text import decoded
+from mrkd.config.toml import flattened, nearest, parsed, put_values
 from mrkd.errors import ConfigError, MrkdError, StorageError
 from mrkd.run_summary import Summary, now
 
@@ -252,11 +252,7 @@ def _configs(verb: Verb, options: argparse.Namespace) -> list[RunConfig]:
     """The config of a run, and with `--late-window` those of the days before."""
     if options.file is None:
         raise ConfigError(f"name the TOML file of its config (see `mrkd {options.command} --help`)")
-    text = _text(options.file)
-    try:
-        raw = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{options.file}: not a TOML file: {error}") from error
+    raw = parsed(_text(options.file), f"{options.file}: not a TOML file")
     given, kind = vars(options), verb.config
     set_ = {key.name: _value(given[key.name], key.type) for key in keys(kind) if key.name in given}
     put_values(raw, set_)
@@ -285,11 +281,11 @@ def _with_absolute_paths(config: RunConfig) -> RunConfig:
 def _text(uri: str) -> str:
     try:
         if "://" not in uri:
-            return Path(uri).read_text(encoding="utf-8")
+            return decoded(Path(uri).read_bytes(), uri)
         from mrkd import storage
 
-        return storage.read(uri).decode()
-    except (OSError, StorageError, UnicodeDecodeError) as error:
+        return decoded(storage.read(uri), uri)
+    except (OSError, StorageError) as error:
         raise ConfigError(f"cannot read the config {uri!r}: {error}") from error
 
 
@@ -298,8 +294,8 @@ def _value(text: str, hint: Any) -> object:
     if hint is str or typing.get_origin(hint) is Literal:
         return text
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        value = parsed(f"value = {text}")["value"]
+    except ConfigError:
         value = text
     if typing.get_origin(hint) is tuple and not isinstance(value, list):
         item = typing.get_args(hint)[0]

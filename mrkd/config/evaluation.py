@@ -48,6 +48,8 @@ class EvalConfig(TrainConfig):
     pool: PoolConfig = field(default_factory=PoolConfig)
     max_failed_share: Annotated[float, Range(0, 1)] = 0.0
     """Share of failed categories or runs above which the exit code is 3."""
+    max_error_share: Annotated[float, Range(0, 1)] = 0.01
+    """Share of images with an error above which the exit code is 3."""
 
     def _check(self) -> None:
         super()._check()

@@ -92,10 +92,7 @@ class Config:
     @classmethod
     def from_toml(cls, text: str) -> Self:
         """The config of a TOML file's text; raises as `from_dict`, and where it is not TOML."""
-        try:
-            return cls.from_dict(tomllib.loads(text))
-        except tomllib.TOMLDecodeError as error:
-            raise ConfigError(f"not a TOML file: {error}") from error
+        return cls.from_dict(parsed(text))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dicts, lists, strings and numbers; `from_dict` of it is equal to this config."""
@@ -120,6 +117,23 @@ class Config:
         """Sha256 over the resolved config, the same for equal configs on every machine."""
         text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def parsed(text: str, fault: str = "not a TOML file") -> dict[str, Any]:
+    """The tables of a TOML file's text.
+
+    Args:
+        text: text of the file.
+        fault: beginning of the message where it is not TOML.
+
+    Raises:
+        ConfigError: it is not TOML.
+    """
+    try:
+        return tomllib.loads(text.removeprefix("\ufeff"))
+    # Besides its own error, a ValueError: an integer of more than 4,300 digits.
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{fault}: {error}") from error
 
 
 T = TypeVar("T", bound=Config)
@@ -236,7 +250,10 @@ def _value(hint: Any, raw: object, path: str) -> Any:
             raise ConfigError(f"{path} must be a list, found {type(raw).__name__}")
         return tuple(_value(arguments[0], item, f"{path}[{n}]") for n, item in enumerate(raw))
     if hint is float and isinstance(raw, int) and not isinstance(raw, bool):
-        return float(raw)
+        try:
+            return float(raw)
+        except OverflowError as error:
+            raise ConfigError(f"{path} must be float, found an integer beyond it") from error
     if type(raw) is not hint or (isinstance(raw, float) and not math.isfinite(raw)):
         raise ConfigError(f"{path} must be {hint.__name__}, found {raw!r}")
     return raw

@@ -28,13 +28,14 @@ MEAN = "mean"
 """In the column `defect`: the mean of the figures of all defects, however many images each has."""
 
 LEFT_OUT = "images_without_gt_mask"
-"""The metric that counts anomalous images left out of the pixel metrics."""
+"""The metric that counts images left out of the pixel metrics, by defect."""
 
 
 class Pixels:
     """Values of a category's maps that the pixel metrics need, added image by image.
 
-    An anomalous image without a defective pixel is left out of the pixel metrics, and counted.
+    An anomalous image without a defective pixel, and one without a usable mask, is left out of the
+    pixel metrics, and counted.
     """
 
     def __init__(self) -> None:
@@ -70,9 +71,13 @@ class Pixels:
         self.histogram.add(anomaly_map, shown, inside)
         self.kept.append(number)
 
+    def leave_out(self, number: int) -> None:
+        """Takes note of an image whose mask cannot be used."""
+        self.given.append(number)
+
     @property
     def left_out(self) -> list[int]:
-        """Numbers of the anomalous images that no pixel metric knows."""
+        """Numbers of the images that no pixel metric knows."""
         return sorted(set(self.given) - set(self.kept))
 
 

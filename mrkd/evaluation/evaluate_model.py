@@ -10,6 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mrkd.config import EvalConfig, RowsConfig, config_digest
@@ -54,12 +55,31 @@ class Evaluation:
         metrics: rows of `schema.FIGURES`.
         model: name of the model and rates of its threshold, plain values.
         leaks: images that show a part that training saw; empty where this was not checked.
+        left_out: URI of each image that is left out of the pixel metrics for its mask, with the
+            reason.
     """
 
     scores: pa.Table
     metrics: pa.Table
     model: Mapping[str, Any]
     leaks: Sequence[Leak] = ()
+    left_out: Sequence[str] = ()
+
+    @property
+    def num_errors(self) -> int:
+        """Images that cannot be scored."""
+        return int(self.scores["image_score"].null_count)
+
+    @property
+    def errors(self) -> str:
+        """One line on the images that cannot be scored; empty where there is none."""
+        if not self.num_errors:
+            return ""
+        first = self.scores.filter(pc.field("image_score").is_null()).slice(0, 1).to_pylist()[0]
+        return (
+            f"{self.num_errors} of {self.scores.num_rows} images cannot be scored and are in no "
+            f"figure, the first {first['image_uri']}: {first['error_message']}"
+        )
 
 
 @dataclass(frozen=True)
@@ -92,7 +112,7 @@ def measure_category(config: EvalConfig, category: str, samples: Sequence[Sample
     Raises:
         CategoryError: as `measure`, or the category has no model.
         ArtefactError: the model is damaged.
-        StorageError: the workspace, or a mask, cannot be read.
+        StorageError: the workspace cannot be read, or a mask cannot be reached now.
     """
     _chosen(config, samples)  # a lack of images is reported before a lack of a model
     promotion = promotions.champion(config.workspace, category)
@@ -117,7 +137,7 @@ def measure(
     """Scores the labelled images of a category and measures a model by them.
 
     Images are scored and their maps measured batch by batch: only an image's row and its values for
-    the pixel metrics are kept.
+    the pixel metrics are kept. An image with an unusable mask is left out of the pixel metrics.
 
     Args:
         judge: the model.
@@ -126,17 +146,20 @@ def measure(
         samples: all of the category's.
 
     Raises:
-        CategoryError: the part has no image, or none that can be scored; or a mask is not of its
-            image's size.
-        StorageError: a mask cannot be read.
+        CategoryError: the part has no image, or none that can be scored.
+        StorageError: a mask cannot be reached now.
     """
     chosen = _chosen(config, samples)
     pixels, rows, scored = Pixels(), list[dict[str, Any]](), list[tuple[Sample, float]]()
+    left_out: list[str] = []
     for sample, row, shown in _judge(judge, config, chosen):
         rows.append(row | {name: getattr(sample, name) for name in _LABELS})
         if row.get("image_score") is None:
             continue
-        if shown is not None:
+        if isinstance(shown, str):
+            pixels.leave_out(len(scored))
+            left_out.append(f"{sample.image_uri}: {shown}")
+        elif shown is not None:
             pixels.add(len(scored), *shown, gt_label=sample.gt_label)
         scored.append((sample, row["image_score"]))
     if not scored:
@@ -161,6 +184,7 @@ def measure(
         metrics=pa.Table.from_pylist(metrics, schema=schema.FIGURES),
         model=_facts(judge),
         leaks=find_leaks(trained, [one.image_uri for one in chosen]) if config.check_leaks else (),
+        left_out=left_out,
     )
 
 
@@ -179,8 +203,11 @@ _Maps = tuple[NDArray[Any], NDArray[Any] | None, NDArray[Any] | None]
 
 def _judge(
     judge: Evaluator, config: EvalConfig, samples: Sequence[Sample]
-) -> Iterator[tuple[Sample, dict[str, Any], _Maps | None]]:
-    """Every image with its row, the map reduced as a night stores it, and its maps in full."""
+) -> Iterator[tuple[Sample, dict[str, Any], _Maps | str | None]]:
+    """Every image with its row, the map reduced as a night stores it, and its maps in full.
+
+    Instead of the maps, the reason why its mask cannot be used; None where there is not a map.
+    """
     decoder = Preprocessor.of(judge.model.config)
     placement = device.choose(config.pool.device, config.pool.precision)
     # A side at which no map is reduced, as far as a row can hold it.
@@ -206,7 +233,7 @@ def _judge(
             if anomaly_map is None or image.geometry is None:
                 yield sample, row | pinned, None
                 continue
-            shown = None
+            shown: _Maps | str | None = None
             if has_masks:
                 geometry = replace(image.geometry, size=anomaly_map.shape)
                 shown = _shown(judge.model, sample, geometry, anomaly_map)
@@ -224,10 +251,16 @@ def _reduced(anomaly_map: NDArray[np.float32]) -> dict[str, Any]:
 
 def _shown(
     model: Detector, sample: Sample, geometry: Geometry, anomaly_map: NDArray[np.float32]
-) -> _Maps:
+) -> _Maps | str:
     gt_mask = region = None
     if sample.gt_mask_uri is not None:
-        gt_mask = inside(datasets.read_gt_mask(sample.gt_mask_uri, geometry), geometry)
+        try:
+            gt_mask = inside(datasets.read_gt_mask(sample.gt_mask_uri, geometry), geometry)
+        except CategoryError as error:
+            return str(error)
+        if gt_mask.any() != bool(sample.gt_label):
+            state, marks = ("defective", "nothing") if sample.gt_label else ("good", "a defect")
+            return f"it is {state}, and its gt_mask {sample.gt_mask_uri!r} marks {marks}"
     if model.roi is not None:
         region = inside(model.roi.at(geometry), geometry)
     return inside(anomaly_map, geometry), gt_mask, region

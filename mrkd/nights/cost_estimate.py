@@ -32,7 +32,7 @@ from mrkd.nights.manifest import passed_over_line
 from mrkd.nights.night import Night
 from mrkd.nights.plan import Plan
 from mrkd.nights.shards import Shard, most_pixels
-from mrkd.run_summary import Summary, now
+from mrkd.run_summary import Summary, now, some_of
 from mrkd.storage.thread_map import in_threads
 
 log = logging.getLogger(__name__)
@@ -77,6 +77,7 @@ class Forecast:
         price: price of an hour.
         started_at: time when the forecast was made, UTC, ISO 8601.
         warning: one line more for the reader; empty: none.
+        passed_over: lines on what of the data is not used.
     """
 
     command: str
@@ -88,6 +89,7 @@ class Forecast:
     price: PriceConfig
     started_at: str
     warning: str = ""
+    passed_over: Sequence[str] = ()
 
     @property
     def elapsed_s(self) -> float:
@@ -118,6 +120,7 @@ class Forecast:
             if self.cost:
                 reasons.append(f"about {self.cost:.2f} {self.price.currency}")
         reasons += [self.warning] if self.warning else []
+        reasons += some_of(self.passed_over)
         return Summary(self.command, run, 0, "planned", counts, {}, self.started_at, now(), reasons)
 
 

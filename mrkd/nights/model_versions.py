@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import json
 import logging
-import tomllib
 from collections.abc import Mapping
 from typing import Any
 
 from mrkd import storage
 from mrkd.config import check_name
-from mrkd.config.toml import nearest
+from mrkd.config.text import decoded
+from mrkd.config.toml import nearest, parsed
 from mrkd.data.preprocess import Preprocessor
 from mrkd.errors import ArtefactError, ConfigError
 from mrkd.model import artefact
@@ -82,16 +82,16 @@ def pin(workspace: str, category: str, versions: Mapping[str, str] | None = None
 
 def _of_file(uri: str) -> dict[str, str]:
     """What a file names."""
-    data = storage.read(uri)
-    try:
-        if uri.lower().endswith(".json"):
-            content: Any = json.loads(data)
-        elif uri.lower().endswith(".toml"):
-            content = tomllib.loads(data.decode())
-        else:
-            raise ConfigError(f"models is {uri!r}: its name must end in .json or .toml")
-    except ValueError as error:
-        raise ConfigError(f"models is {uri!r}, which cannot be read: {error}") from error
+    if not uri.lower().endswith((".json", ".toml")):
+        raise ConfigError(f"models is {uri!r}: its name must end in .json or .toml")
+    data, fault = storage.read(uri), f"models is {uri!r}, which cannot be read"
+    if uri.lower().endswith(".toml"):
+        content: Any = parsed(decoded(data, f"{fault}: it"), fault)
+    else:
+        try:
+            content = json.loads(data)
+        except (ValueError, RecursionError) as error:
+            raise ConfigError(f"{fault}: {error}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"models is {uri!r}: it must be a table, category = version")
     for category, version in content.items():

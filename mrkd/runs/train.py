@@ -52,7 +52,7 @@ def run(config: TrainConfig, executor: ExecutorChoice) -> Summary:
     configs = config.for_categories(list(samples))
     # Refuses what would fail in every category: missing weights, a missing level.
     inputs = inputs_of_all(configs, samples)
-    fleet = Fleet(config)
+    fleet = Fleet(config, samples.notes)
     size = config.fleet.workers_per_category
     executor = executor.for_work(
         lambda: training_seconds(config, samples) if size == 1 else math.inf
@@ -66,6 +66,8 @@ def run(config: TrainConfig, executor: ExecutorChoice) -> Summary:
             groups_at_once(executor.nodes, resources, size)  # refuses what can never be held
         # Categories that an earlier, forced start of this fleet has trained are done.
         fleet.records |= fleet.begin()
+        for name, reason in samples.failed.items():
+            fleet.end(name, {"status": "failed", "attempts": 0, "error": reason, "traceback": ""})
         if not config.fleet.force:
             _find_up_to_date(fleet, inputs)
         work = {

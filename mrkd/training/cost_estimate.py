@@ -85,7 +85,17 @@ def forecast(config: TrainConfig, *, command: str = "train", times: int = 1) -> 
         "longest_seconds": round(max(each, default=0.0)),
     }
     head = f"{'category':40} {'images':>8} {'seconds':>9}"
-    return Forecast(command, head, rows, counts, sum(each), rate, config.price, started_at)
+    return Forecast(
+        command,
+        head,
+        rows,
+        counts,
+        sum(each),
+        rate,
+        config.price,
+        started_at,
+        passed_over=samples.reasons,
+    )
 
 
 def training_seconds(

@@ -14,7 +14,7 @@ A fleet without a verdict runs, or was killed; the next start goes on with it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from mrkd import storage
@@ -34,8 +34,18 @@ class Fleet(RunFolder):
     kind, record, version = "fleets", "fleet.json", FLEET_VERSION
     config: TrainConfig
 
-    def __init__(self, config: TrainConfig) -> None:
+    def __init__(
+        self, config: TrainConfig, notes: Mapping[str, Sequence[str]] | None = None
+    ) -> None:
+        """Opens the folder of a fleet.
+
+        Args:
+            config: configuration of the fleet.
+            notes: lines by category about files of the data set that are passed over; they are
+                among the warnings of its record, or in its error.
+        """
         super().__init__(config)
+        self._notes = notes or {}
         self.records: dict[str, dict[str, Any]] = {}
         self._started_at = now()
 
@@ -73,6 +83,11 @@ class Fleet(RunFolder):
                 `attempts`; of a result its fields, of a failure `error` and `traceback`, of what
                 was not started the `reason`.
         """
+        notes = self._notes.get(category)
+        if notes and record["status"] == "failed":
+            record = {**record, "error": "; ".join((record["error"], *notes))}
+        elif notes:
+            record = {**record, "warnings": [*notes, *record.get("warnings", ())]}
         self.records[category] = {**record, "category": category}
         self.write_json(self.records[category], "categories", f"{category}.json")
 

@@ -42,6 +42,64 @@ def test_an_evaluation_stores_rows_metrics_and_why_a_category_failed(plant):
     assert pc.all(pc.less_equal(aupro["low"], aupro["high"])).as_py()
 
 
+@pytest.mark.parametrize("share", [0.01, 0.9])
+def test_images_that_cannot_be_scored_are_a_reason_and_beyond_their_share_a_partial_run(
+    plant, tmp_path, share
+):
+    root = Path(shutil.copytree(plant.root, tmp_path / "parts"))
+    for path in sorted((root / "plate" / "test").rglob("*.png"))[1:11]:
+        path.write_bytes(b"no image")
+    found = config(plant, f"unreadable-{share}", "plate", "ring", max_error_share=share)
+    summary = evaluate.run(found.with_values({"data.root": str(root)}), HERE)
+    assert (summary.exit_code, summary.state) == ((3, "partial") if share < 0.5 else (0, "done"))
+    assert (summary.counts["images"], summary.counts["errors"]) == (24, 10)
+    (reason,) = summary.reasons
+    assert reason.startswith(
+        "category plate: 10 of 12 images cannot be scored and are in no figure"
+    )
+
+
+def test_files_of_macos_are_passed_over_by_name_and_said(plant, tmp_path):
+    root = Path(shutil.copytree(plant.root, tmp_path / "parts"))
+    for path in sorted((root / "plate" / "test").rglob("*.png")):
+        path.with_name(f"._{path.name}").write_bytes(b"\0\5\x16\7")
+    found = config(plant, "macos", "plate").with_values({"data.root": str(root)})
+    summary = evaluate.run(found, HERE)
+    assert (summary.exit_code, summary.counts["images"], summary.counts["errors"]) == (0, 12, 0)
+    (reason,) = summary.reasons
+    assert reason.startswith("category plate: 12 files are hidden, or of a system, and not used")
+
+
+def test_a_mask_that_cannot_be_used_is_named_in_summary_record_and_page(plant, tmp_path):
+    root = Path(shutil.copytree(plant.root, tmp_path / "parts"))
+    mask = next((root / "plate" / "ground_truth" / "spot").iterdir())
+    mask.write_bytes(b"no image")
+    found = config(plant, "masks", "plate").with_values({"data.root": str(root)})
+    summary = evaluate.run(found, HERE)
+    assert summary.exit_code == 0
+    (reason,) = summary.reasons
+    assert reason.startswith("category plate: left out of the pixel figures, ")
+    assert mask.name in reason
+    folder = plant.workspace / "evaluations" / "masks"
+    assert (
+        mask.name
+        in json.loads((folder / "evaluation.json").read_text())["categories"]["plate"]["left_out"][
+            0
+        ]
+    )
+    assert mask.name in (folder / "report.html").read_text()
+
+
+def test_a_category_whose_name_cannot_be_in_a_path_fails_by_name(plant, tmp_path):
+    root = Path(shutil.copytree(plant.root, tmp_path / "parts"))
+    (root / "broken").rename(root / "bro ken")
+    found = config(plant, "names").with_values({"data.root": str(root)})
+    summary = evaluate.run(found, HERE)
+    assert (summary.exit_code, summary.counts["failed"]) == (3, 1)
+    assert summary.counts["categories"] == 3
+    assert summary.reasons[0].startswith("category bro ken: category 'bro ken' is not a name")
+
+
 def test_the_page_reads_what_an_evaluation_stores(plant):
     evaluate.run(config(plant, "page"), HERE)
     page = load_page_data(str(plant.workspace / "evaluations" / "page"))

@@ -213,9 +213,64 @@ def test_bad_input_is_refused_before_anything_is_written(plant, tmp_path, values
     assert not (tmp_path / "workspace").exists()
 
 
-def test_a_folder_with_another_name_than_a_category_may_have_is_refused(plant, tmp_path):
+def test_a_folder_with_another_name_than_a_category_may_have_fails_and_the_others_train(
+    plant, tmp_path
+):
     root = shutil.copytree(plant.root, tmp_path / "parts")
     (root / "plate").rename(root / "pla te")
+    shutil.rmtree(root / "broken")
+    summary = train.run(small_config(str(root), str(tmp_path / "workspace")), HERE)
+    assert (summary.exit_code, summary.state) == (3, "partial")
+    assert (summary.counts["trained"], summary.counts["failed"]) == (1, 1)
+    assert summary.reasons[0].startswith("category pla te: category 'pla te' is not a name")
+    (page,) = (tmp_path / "workspace" / "fleets").glob("*/report.html")
+    assert "pla te" in page.read_text()
+    config = small_config(str(root), str(tmp_path / "other"), **{"data.categories": ["pla*"]})
     with pytest.raises(ConfigError, match="'pla te' is not a name"):
-        train.run(small_config(str(root), str(tmp_path / "workspace")), HERE)
-    assert not (tmp_path / "workspace").exists()
+        train.run(config, HERE)
+    assert not (tmp_path / "other").exists()
+
+
+def test_images_and_masks_that_cannot_be_used_are_named_and_the_category_trains(plant, tmp_path):
+    root = shutil.copytree(plant.root / "ring", tmp_path / "parts" / "ring")
+    good = root / "train" / "good"
+    (good / "dead.png").symlink_to(tmp_path / "nowhere.png")
+    (good / "phone.heic").write_bytes(b"x")
+    (root / "ground_truth" / "spot" / "stray_mask.png").write_bytes(b"x")
+    (root.parent / "lost+found").mkdir()
+    config = small_config(str(root.parent), str(tmp_path / "w"), run="named")
+    summary = train.run(config, HERE)
+    assert (summary.exit_code, summary.counts["trained"]) == (0, 1)
+    text = "\n".join(summary.reasons)
+    assert "1 of 25 good images cannot be read and were left out: " in text
+    assert "dead.png" in text
+    assert "(1 .heic), such as train/good/phone.heic" in text
+    assert "stray_mask.png' : expected".replace(" :", ":") in text
+    # The same start again looks again, finds the version, and says the same.
+    again = train.run(config.with_values({"run": "again"}), HERE)
+    assert (again.exit_code, again.counts["up_to_date"]) == (0, 1)
+    assert "dead.png" in "\n".join(again.reasons)
+    (good / "dead.png").unlink()
+    whole = train.run(config.with_values({"run": "whole"}), HERE)
+    assert "cannot be read" not in "\n".join(whole.reasons)
+
+
+def test_a_category_whose_images_all_have_other_endings_fails_with_these(plant, tmp_path):
+    good = tmp_path / "parts" / "ring" / "train" / "good"
+    good.mkdir(parents=True)
+    for n in range(6):
+        (good / f"{n}.gif").write_bytes(b"GIF89a")
+    summary = train.run(small_config(str(tmp_path / "parts"), str(tmp_path / "w")), HERE)
+    assert summary.exit_code == 3
+    assert "6 files are not used, by ending (6 .gif)" in summary.reasons[0]
+
+
+def test_copies_of_one_image_are_told_from_a_lack_of_images(plant, tmp_path):
+    root = shutil.copytree(plant.root / "ring", tmp_path / "parts" / "ring")
+    paths = sorted((root / "train" / "good").iterdir())
+    for path in paths[1:]:
+        shutil.copy(paths[0], path)
+    summary = train.run(small_config(str(root.parent), str(tmp_path / "w")), HERE)
+    assert any(
+        "only 1 of 24 good images differ, the others are copies" in r for r in summary.reasons
+    )

@@ -28,7 +28,7 @@ from mrkd.data import images
 from mrkd.data.datasets.cifar10 import cifar10, read_member
 from mrkd.data.datasets.elpv import elpv
 from mrkd.data.datasets.folders import folder, mvtec
-from mrkd.data.datasets.sample import GOOD, Part, Sample, Side
+from mrkd.data.datasets.sample import GOOD, Listing, Part, Sample, Side
 from mrkd.data.datasets.visa import read_gt_numbers, visa
 from mrkd.data.images import Geometry
 from mrkd.errors import CategoryError, ConfigError, ImageDecodeError, StorageError
@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 __all__ = [
     "GOOD",
     "LAYOUTS",
+    "Listing",
     "Part",
     "Sample",
     "Side",
@@ -47,7 +48,7 @@ __all__ = [
     "read_image",
 ]
 
-LAYOUTS: dict[str, Callable[[DataConfig], dict[str, list[Sample]]]] = {
+LAYOUTS: dict[str, Callable[[DataConfig], Listing]] = {
     "mvtec": mvtec,
     "folder": folder,
     "elpv": elpv,
@@ -56,21 +57,24 @@ LAYOUTS: dict[str, Callable[[DataConfig], dict[str, list[Sample]]]] = {
 }
 
 
-def load(config: DataConfig, *, reviewed: Iterable[str] = ()) -> dict[str, list[Sample]]:
+def load(config: DataConfig, *, reviewed: Iterable[str] = ()) -> Listing:
     """The samples of each category that `config.categories` selects, categories sorted by name.
 
-    A category whose folder holds no image is there with an empty list.
+    A category whose folder holds no image is there with an empty list. What cannot be used is among
+    the failures and notes of the listing, and is logged.
 
     Args:
         config: the data set.
         reviewed: URIs of further images that `config.exclude` may name.
 
     Raises:
-        ConfigError: the root is missing or of another layout, a pattern fits no category, a
-            category's name cannot be part of a path, a split file does not fit its images, or an
+        ConfigError: the root is missing or of another layout, a pattern fits no category, no
+            category's name can be part of a path, a split file does not fit its images, or an
             entry of `config.exclude` fits no training image.
     """
     found = _listed(config)
+    for line in found.reasons:
+        log.warning("not_used %s", line)
     if config.exclude:
         _check_exclude(config, found, reviewed)
     kept = {
@@ -79,7 +83,7 @@ def load(config: DataConfig, *, reviewed: Iterable[str] = ()) -> dict[str, list[
         ]
         for category, samples in found.items()
     }
-    return _in_groups(kept, config.group) if config.group else kept
+    return found.filled(_in_groups(kept, config.group) if config.group else kept)
 
 
 def excluded(uri: str, config: DataConfig) -> bool:
@@ -94,7 +98,7 @@ def _fits(uri: str, entry: str) -> bool:
     return uri == entry or (entry != "" and uri.endswith((f"/{entry.lstrip('/')}", f"#{entry}")))
 
 
-def _listed(config: DataConfig) -> dict[str, list[Sample]]:
+def _listed(config: DataConfig) -> Listing:
     try:
         return LAYOUTS[config.layout](config)
     except (StorageError, ImageDecodeError) as error:
@@ -173,16 +177,17 @@ def read_image(image: Sample | str) -> bytes:
 
 
 def read_gt_mask(uri: str, geometry: Geometry) -> NDArray[np.bool_]:
-    """The mask at the map's size: bool `[H, W]`, True where the file is brighter than half.
-
-    Half of its own brightest pixel, so that masks of 0 and 1 are read like those of 0 and 255.
+    """The mask at the map's size: bool `[H, W]`, True where `images.to_gt_mask` finds a defect.
 
     Raises:
-        CategoryError: it is not an image, or not of its image's size.
+        CategoryError: it is missing, not an image, or not of its image's size.
+        StorageError: storage is unreachable for now.
     """
     try:
-        gt_mask = images.to_mask(images.decode(read_image(uri)))
-    except ImageDecodeError as error:
+        gt_mask = images.to_gt_mask(images.decode(read_image(uri)))
+    except (ImageDecodeError, StorageError) as error:
+        if error.kind == "unreachable":
+            raise
         raise CategoryError(f"its gt_mask {uri!r} cannot be read: {error}") from error
     if gt_mask.shape != geometry.original:
         raise CategoryError(

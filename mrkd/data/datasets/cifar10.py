@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from mrkd import storage
 from mrkd.config import DataConfig
-from mrkd.data.datasets.sample import GOOD, Part, Sample, chosen
+from mrkd.data.datasets.sample import GOOD, Listing, Part, Sample, chosen
 from mrkd.errors import ConfigError, ImageDecodeError
 
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
@@ -36,7 +36,7 @@ _PLANES = 3 * _SIDE * _SIDE
 Pixels = NDArray[np.uint8]
 
 
-def cifar10(config: DataConfig) -> dict[str, list[Sample]]:
+def cifar10(config: DataConfig) -> Listing:
     """One class's 5,000 images train; all 10,000 test images test, other classes as defects."""
     root = storage.join(config.root)
     forms = [form for form in (".png", "", ".bin") if storage.exists(f"{root}/test_batch{form}")]
@@ -54,13 +54,13 @@ def cifar10(config: DataConfig) -> dict[str, list[Sample]]:
         etag = etags[uri.rpartition("#")[0]]
         return Sample(uri, category, part, int(not good), GOOD if good else label, etag=etag)
 
-    return {
-        name: [
+    found = chosen(CLASSES, config)
+    for name in found:
+        found[name] = [
             *(sample(uri, name, "train", label) for uri, label in train if label == name),
             *(sample(uri, name, "test", label) for uri, label in test),
         ]
-        for name in chosen(CLASSES, config)
-    }
+    return found
 
 
 def read_member(uri: str) -> bytes | None:

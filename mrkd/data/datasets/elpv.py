@@ -8,15 +8,19 @@ reported by themselves (`p33`, `p67`).
 
 from __future__ import annotations
 
+import re
 from pathlib import PurePosixPath
 
 from mrkd import storage
 from mrkd.config import DataConfig
-from mrkd.data.datasets.sample import GOOD, Part, Sample, chosen, place_of
+from mrkd.data.datasets.sample import GOOD, Listing, Part, Sample, chosen, place_of
+from mrkd.data.tables import FirstLines, read_text
 from mrkd.errors import ConfigError
 
 _BLOCK = 50
 _TRAIN_SHARE = 0.75
+_CELL = re.compile(r"(?:[^/]+/)*(?:cell)?[0-9]{1,9}\.[A-Za-z]+")
+_SEPARATORS = re.compile(r"[\s,;]+")
 
 # Goes into the hashes that put blocks on their sides: the first whole number with which, in both
 # categories, 71 to 79 % of the good cells train, each half has 38 to 62 % of the other good cells
@@ -25,7 +29,7 @@ _TRAIN_SHARE = 0.75
 _SALT = 6358
 
 
-def elpv(config: DataConfig) -> dict[str, list[Sample]]:
+def elpv(config: DataConfig) -> Listing:
     """Good cells of three blocks in four train; all others are cut into halves `val` and `test`."""
     root = storage.join(config.root)
     labels_uri = storage.join(root, "labels.csv")
@@ -36,17 +40,32 @@ def elpv(config: DataConfig) -> dict[str, list[Sample]]:
         )
     etags = {file.uri: file.etag for file in storage.list_files(storage.join(root, "images"))}
     found: dict[str, list[Sample]] = {"mono": [], "poly": []}
-    for line in storage.read(labels_uri).decode().splitlines():
-        match line.split():
-            case [path, probability, ("mono" | "poly") as category]:
+    seen = FirstLines(labels_uri)
+    for number, line in enumerate(read_text(labels_uri).splitlines(), 1):
+        match [field for field in _SEPARATORS.split(line) if field]:
+            case []:
+                continue
+            case [path, text, ("mono" | "poly") as category] if (
+                _CELL.fullmatch(path) and (probability := _probability(text)) is not None
+            ):
+                seen.add(path, number)
                 uri = storage.join(root, path)
                 etag = etags.get(uri, "")
-                found[category].append(_sample(uri, float(probability), category, etag))
-            case fields if fields:
+                found[category].append(_sample(uri, probability, category, etag))
+            case _:
                 raise ConfigError(
-                    f"{labels_uri!r} holds {line!r}: expected path, probability, mono or poly"
+                    f"{labels_uri!r} line {number} holds {line[:200]!r}: expected path, "
+                    "probability, mono or poly, as in images/cell0001.png 1.0 mono"
                 )
-    return {name: found[name] for name in chosen(found, config)}
+    return chosen(found, config).filled(found)
+
+
+def _probability(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if 0 <= value <= 1 else None
 
 
 def _sample(uri: str, probability: float, category: str, etag: str) -> Sample:

@@ -11,8 +11,6 @@ therefore `<file>#above-0`, and what is read there is 255 wherever the file is n
 
 from __future__ import annotations
 
-import csv
-import io
 from dataclasses import replace
 
 import cv2
@@ -21,14 +19,15 @@ import numpy as np
 from mrkd import storage
 from mrkd.config import DataConfig
 from mrkd.data import images
-from mrkd.data.datasets.sample import GOOD, Sample, chosen
+from mrkd.data.datasets.sample import GOOD, Listing, Sample, chosen
+from mrkd.data.tables import FirstLines, read_table
 from mrkd.errors import ConfigError
 
 _COLUMNS = ("object", "split", "label", "image", "mask")
 _ABOVE_0 = "#above-0"
 
 
-def visa(config: DataConfig) -> dict[str, list[Sample]]:
+def visa(config: DataConfig) -> Listing:
     """Parts and labels as the one-class split says; all anomalies have one kind, `anomaly`."""
     root = storage.join(config.root)
     uri = storage.join(root, "split_csv", "1cls.csv")
@@ -37,8 +36,9 @@ def visa(config: DataConfig) -> dict[str, list[Sample]]:
             f"data.root {root!r} holds no split_csv/1cls.csv: layout visa is the folder of "
             "VisA_20220922.tar, with split_csv/ beside the categories"
         )
-    found = _rows(root, uri)
-    return {name: _on_disk(root, name, found[name], uri) for name in chosen(found, config)}
+    rows = _rows(root, uri)
+    found = chosen(rows, config)
+    return found.filled({name: _on_disk(root, name, rows[name], uri) for name in found})
 
 
 def read_gt_numbers(uri: str) -> bytes | None:
@@ -55,13 +55,10 @@ def read_gt_numbers(uri: str) -> bytes | None:
 
 
 def _rows(root: str, uri: str) -> dict[str, list[Sample]]:
-    reader = csv.DictReader(io.StringIO(storage.read(uri).decode()))
-    columns = list(reader.fieldnames or ())
-    if not set(_COLUMNS) <= set(columns):
-        raise ConfigError(f"{uri!r} has the columns {columns}: expected {', '.join(_COLUMNS)}")
     found: dict[str, list[Sample]] = {}
-    for row in reader:
-        match [row[column] or "" for column in _COLUMNS]:
+    seen = FirstLines(uri)
+    for row in read_table(uri, _COLUMNS):
+        match [row.values[column] for column in _COLUMNS]:
             case [name, ("train" | "test") as part, "normal", path, ""] if name and path:
                 sample = Sample(storage.join(root, path), name, part, 0, GOOD)
             case [name, "test", "anomaly", path, gt_mask] if name and path:
@@ -69,10 +66,11 @@ def _rows(root: str, uri: str) -> dict[str, list[Sample]]:
                 sample = Sample(storage.join(root, path), name, "test", 1, "anomaly", gt_mask_uri)
             case fields:
                 raise ConfigError(
-                    f"{uri!r} line {reader.line_num} holds {','.join(fields)!r}: expected "
+                    f"{row.where} holds {','.join(fields)[:200]!r}: expected "
                     "<category>,train|test,normal,<image>, or "
                     "<category>,test,anomaly,<image>,<mask>"
                 )
+        seen.add(path, row.line)
         found.setdefault(sample.category, []).append(sample)
     return found
 

@@ -12,6 +12,10 @@ from numpy.typing import NDArray
 Policy = Literal["stretch", "letterbox"]
 
 _BORDER = 127
+_LEAST_GREY = 32
+"""Least value of a mask's grey; below are numbers of classes, or noise."""
+_MOST_CLASSES = 32
+"""Number of values up to which a mask is one of classes, and not of soft edges."""
 
 
 @dataclass(frozen=True)
@@ -103,13 +107,32 @@ def _scale(rgb: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]
 
 
 def to_mask(rgb: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """A ground-truth mask as stored, uint8 `[H, W, 3]`, to bool `[H, W]`, True where defective.
+    """A mask as stored, uint8 `[H, W, 3]`, to bool `[H, W]`, True where it is marked.
 
-    Defective is what is brighter than half of the brightest pixel, so that masks of 0 and 1 are
-    read like those of 0 and 255, and soft edges are cut in the middle.
+    Marked is what is brighter than half of the brightest pixel, so that masks of 0 and 1 are read
+    like those of 0 and 255, and soft edges are cut in the middle.
     """
     grey = rgb.max(axis=2)
     return np.asarray(grey > grey.max() / 2)
+
+
+def to_gt_mask(rgb: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """A ground-truth mask as stored, uint8 `[H, W, 3]`, to bool `[H, W]`, True where defective.
+
+    A mask without a value of 32 or more holds numbers of classes: defective is what is not 0.
+    Any other is cut as by `to_mask`; where it has few values, at half of the darkest one that fills
+    a square of 3 x 3, so that no class drawn in its own grey is lost beside a brighter one.
+    """
+    grey = rgb.max(axis=2)
+    highest = int(grey.max())
+    if highest < _LEAST_GREY:
+        return np.asarray(grey > 0)
+    values = np.unique(grey)
+    if len(values) <= _MOST_CLASSES:
+        square = np.ones((3, 3), np.uint8)
+        filled = grey[cv2.erode(grey, square) == cv2.dilate(grey, square)]
+        highest = int(filled[filled >= _LEAST_GREY].min(initial=highest))
+    return np.asarray(grey > highest / 2)
 
 
 def resize_mask(mask: NDArray[np.bool_], geometry: Geometry) -> NDArray[np.bool_]:

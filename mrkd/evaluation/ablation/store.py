@@ -48,6 +48,10 @@ class Run:
         model_bytes: size of the model's files, without the teacher.
         seconds: duration of the run.
         leaks: pairs of images of one part, one that judges and one that trained.
+        left_out: images left out of the pixel metrics for their masks, each with its reason.
+        num_images: number of images that it was measured on.
+        num_errors: number of those that cannot be scored.
+        errors: one line on these.
     """
 
     key: str
@@ -61,6 +65,10 @@ class Run:
     model_bytes: int = 0
     seconds: float = 0.0
     leaks: Sequence[Mapping[str, Any]] = ()
+    left_out: Sequence[str] = ()
+    num_images: int = 0
+    num_errors: int = 0
+    errors: str = ""
 
     @property
     def name(self) -> str:

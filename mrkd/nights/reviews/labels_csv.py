@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from mrkd import storage
+from mrkd.data.tables import read_table
 from mrkd.errors import ConfigError, StorageError
 
 Call = Literal["OK", "NOK"]
@@ -40,44 +40,22 @@ class Label:
 def read_labels(uri: str) -> list[Label]:
     """The verdicts in a file, one for each image: of several the newest.
 
-    A spreadsheet's `;` between columns and its mark at the file's start are understood; columns of
-    other names are passed over.
+    Columns of other names are passed over.
 
     Raises:
         ConfigError: the file does not exist, or a line is not valid; with the line.
         StorageError: it cannot be read.
     """
-    try:
-        text = storage.read(uri).decode("utf-8-sig")
-    except StorageError as error:
-        if error.kind != "missing":
-            raise
-        raise ConfigError(f"the file {uri!r} does not exist: correct the path") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{uri} is not UTF-8 ({error.reason}): save it as CSV UTF-8") from error
-    first = text.partition("\n")[0]
-    delimiter = ";" if ";" in first and "," not in first else ","
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
-    try:
-        names = {(name or "").strip().lower(): name for name in reader.fieldnames or ()}
-        if missing := [name for name in COLUMNS if name not in names]:
-            raise ConfigError(
-                f"{uri} lacks the column {missing[0]!r}: its first line must name "
-                f"{', '.join(COLUMNS)}, found {', '.join(names) or 'nothing'}"
-            )
-        newest: dict[str, Label] = {}
-        for row in reader:
-            values = {name: (row[names[name]] or "").strip() for name in COLUMNS}
-            if any(values.values()):
-                _keep(newest, _label(values, f"{uri} line {reader.line_num}"))
-    except csv.Error as error:
-        raise ConfigError(f"{uri} line {reader.line_num} is not CSV ({error})") from error
+    newest: dict[str, Label] = {}
+    for row in read_table(uri, COLUMNS):
+        if any(row.values.values()):
+            _keep(newest, _label(row.values, row.where))
     if not newest:
         raise ConfigError(f"{uri} holds no verdict: write a line for each image below the names")
     return list(newest.values())
 
 
-def _label(values: dict[str, str], where: str) -> Label:
+def _label(values: Mapping[str, str], where: str) -> Label:
     for name in ("uri", "who"):
         if not values[name]:
             raise ConfigError(f"{where}: {name} is empty")

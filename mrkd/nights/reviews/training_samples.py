@@ -12,12 +12,12 @@ from collections import defaultdict
 from mrkd import storage
 from mrkd.config import TrainConfig
 from mrkd.data import datasets
-from mrkd.data.datasets import GOOD, Sample
+from mrkd.data.datasets import GOOD, Listing, Sample
 from mrkd.nights.reviews import store as record
 from mrkd.nights.reviews.store import Review
 
 
-def load_samples(config: TrainConfig) -> dict[str, list[Sample]]:
+def load_samples(config: TrainConfig) -> Listing:
     """`datasets.load` of a fleet's data, as the workspace's verdicts have it.
 
     Each confirmed defect is there as a training sample of label 1, which trains nothing and names
@@ -33,10 +33,11 @@ def load_samples(config: TrainConfig) -> dict[str, list[Sample]]:
         own[review.category].append(review)
     reviewed = [review.image_uri for some in own.values() for review in some]
     found = datasets.load(config.data, reviewed=reviewed)
-    return {
+    joined = {
         category: _joined(config, of_category, own[category]) if own[category] else of_category
         for category, of_category in found.items()
     }
+    return found.filled(joined)
 
 
 def _joined(config: TrainConfig, given: list[Sample], reviews: list[Review]) -> list[Sample]:

@@ -99,7 +99,7 @@ def scored_image(
         pixels=thumbnail(row["image_uri"], read),
         anomaly_map=schema.read_map(row),
         map_box=map_box(Geometry(original, (image_size, image_size), resize)),
-        gt_mask=None if gt_mask is None else images.to_mask(gt_mask),
+        gt_mask=None if gt_mask is None else images.to_gt_mask(gt_mask),
         pixel_threshold=pixel_threshold,
     )
 

@@ -23,11 +23,11 @@ from dataclasses import replace
 from mrkd import reports, storage
 from mrkd.config import EvalConfig
 from mrkd.data import datasets
-from mrkd.data.datasets import Sample
+from mrkd.data.datasets import Listing, Sample
 from mrkd.evaluation import protocols
 from mrkd.evaluation.ablation import Run, Study, Variant, inputs_of, outcome, runs_of, tables_of
 from mrkd.model.mrkd import MODEL_VERSION
-from mrkd.run_summary import Summary
+from mrkd.run_summary import Summary, some_of
 from mrkd.runs import shared_features
 from mrkd.runs.evaluate import variant_run
 from mrkd.runs.evaluate.variant_run import VariantTask
@@ -77,7 +77,7 @@ def run(config: EvalConfig, executor: ExecutorChoice) -> Summary:
             table = schema.to_parquet(getattr(found, name))
             storage.write(storage.join(study.uri, f"{name}.parquet"), table)
         study.store(tables, runs, samples)
-        return _close(config, study, runs, fitted, record)
+        return _close(config, study, runs, fitted, record, samples)
 
 
 def _runs(
@@ -155,12 +155,28 @@ def _close(
     runs: Sequence[Run],
     fitted: Mapping[str, Variant],
     record: RecordedRun,
+    samples: Listing,
 ) -> Summary:
     """Writes the page and the summary."""
     failed = [one for one in runs if one.error]
     leaks = {one.category: len(one.leaks) for one in runs if one.leaks}
+    num_errors, num_images = (
+        sum(getattr(one, name) for one in runs) for name in ("num_errors", "num_images")
+    )
+    num_lost = len(samples.failed) * len(runs) // len(samples)
+    too_many = (
+        len(failed) + num_lost > config.max_failed_share * (len(runs) + num_lost)
+        or num_errors > config.max_error_share * num_images
+    )
+    # Runs on one category judge the same images: their lines are equal.
+    lines = [f"category {one.category}: {one.errors}" for one in runs if one.errors]
+    lines += [
+        f"category {one.category}: left out of the pixel figures, {line}"
+        for one in runs
+        for line in one.left_out
+    ]
     return record.end(
-        3 if len(failed) > config.max_failed_share * len(runs) else 0,
+        3 if too_many else 0,
         counts={
             "runs": len(runs),
             "failed": len(failed),
@@ -178,6 +194,8 @@ def _close(
                 f"category {one.category}, {fitted[one.key].name}, seed {one.seed}: {one.error}"
                 for one in failed
             ),
+            *some_of(list(dict.fromkeys(lines))),
+            *some_of(samples.reasons),
             *(
                 f"category {name}: {count} of its images show a part that training saw: its "
                 "figures promise too much"

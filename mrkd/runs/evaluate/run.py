@@ -25,7 +25,7 @@ from mrkd.data import datasets
 from mrkd.evaluation.evaluate_model import LABELLED, Evaluation, measure_category
 from mrkd.evaluation.threshold_rows import operating_rows, rare_rows
 from mrkd.nights.cost_estimate import scoring_seconds
-from mrkd.run_summary import Summary, now
+from mrkd.run_summary import Summary, now, some_of
 from mrkd.runs.evaluate import ablation
 from mrkd.runs.executor import ExecutorChoice
 from mrkd.runs.recorded_run import recorded_run
@@ -83,18 +83,24 @@ def run(config: EvalConfig, executor: ExecutorChoice) -> Summary:
             if not attempt.error:
                 measured[attempt.category] = attempt.result
             elif attempt.last:
-                failed[attempt.category] = attempt.error
+                lines = attempt.error, *samples.notes.get(attempt.category, ())
+                failed[attempt.category] = "; ".join(lines)
+        failed |= samples.failed
         _store(folder, config, measured, failed)
         num_images = sum(one.scores.num_rows for one in measured.values())
-        num_errors = sum(one.scores["image_score"].null_count for one in measured.values())
+        num_errors = sum(one.num_errors for one in measured.values())
         leaks = {name: one.leaks for name, one in measured.items() if one.leaks}
         for name, found in leaks.items():
             log.warning("leaks category=%s images=%d first=%s", name, len(found), found[0])
-        too_many = len(failed) > config.max_failed_share * len(samples)
+        num_categories = len(samples) + len(samples.failed)
+        too_many = (
+            len(failed) > config.max_failed_share * num_categories
+            or num_errors > config.max_error_share * num_images
+        )
         return record.end(
             3 if too_many else 0,
             counts={
-                "categories": len(samples),
+                "categories": num_categories,
                 "failed": len(failed),
                 "images": num_images,
                 "errors": num_errors,
@@ -107,6 +113,25 @@ def run(config: EvalConfig, executor: ExecutorChoice) -> Summary:
             },
             reasons=[
                 *(f"category {name}: {error}" for name, error in sorted(failed.items())),
+                *(
+                    f"category {n}: {one.errors}"
+                    for n, one in sorted(measured.items())
+                    if one.errors
+                ),
+                *some_of(
+                    [
+                        f"category {name}: left out of the pixel figures, {line}"
+                        for name, one in sorted(measured.items())
+                        for line in one.left_out
+                    ]
+                ),
+                *some_of(
+                    [
+                        f"category {name}: {line}"
+                        for name in sorted(measured)
+                        for line in samples.notes.get(name, ())
+                    ]
+                ),
                 *(
                     f"category {name}: {len(found)} of its images "
                     f"{'show' if len(found) > 1 else 'shows'} a part that training saw, see "
@@ -136,7 +161,8 @@ def _store(
     )
     operating = pa.Table.from_pylist(points, schema=schema.OPERATING)
     categories: dict[str, Any] = {
-        name: {"status": "done", "reason": "", **one.model} for name, one in measured.items()
+        name: {"status": "done", "reason": "", "left_out": list(one.left_out), **one.model}
+        for name, one in measured.items()
     }
     categories |= {name: {"status": "failed", "reason": reason} for name, reason in failed.items()}
     record = {

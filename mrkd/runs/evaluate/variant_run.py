@@ -61,6 +61,10 @@ def work(task: VariantTask) -> Run:
             images=images_of(scores),
             model=dict(measured.model),
             leaks=[asdict(leak) for leak in measured.leaks],
+            left_out=list(measured.left_out),
+            num_images=scores.num_rows,
+            num_errors=measured.num_errors,
+            errors=measured.errors,
         )
     except MrkdError as error:
         if isinstance(error, StorageError) and error.kind == "unreachable":

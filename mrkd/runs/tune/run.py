@@ -18,10 +18,10 @@ from functools import partial
 
 from mrkd import reports, storage
 from mrkd.config import SearchConfig
-from mrkd.data.datasets import Sample
+from mrkd.data.datasets import Listing, Sample
 from mrkd.errors import CategoryError, ConfigError
 from mrkd.nights.reviews.training_samples import load_samples
-from mrkd.run_summary import Summary
+from mrkd.run_summary import Summary, some_of
 from mrkd.runs import shared_features
 from mrkd.runs.attempts import Attempt
 from mrkd.runs.executor import Executor, ExecutorChoice
@@ -70,7 +70,7 @@ def run(config: SearchConfig, executor: ExecutorChoice) -> Summary:
         for group in groups:
             _search(task, group, space, executor, resources)
         found = refit.find(task, groups, executor, resources)
-        return _close(task, found, space, record)
+        return _close(task, found, space, record, samples)
 
 
 def _made_of(
@@ -174,7 +174,11 @@ class _Progress:
 
 
 def _close(
-    task: TrialTask, found: Sequence[RefitResult], space: Space, record: RecordedRun
+    task: TrialTask,
+    found: Sequence[RefitResult],
+    space: Space,
+    record: RecordedRun,
+    samples: Listing,
 ) -> Summary:
     """Writes the table, the best config, the page and the summary."""
     config, search = task.config, task.search
@@ -197,17 +201,18 @@ def _close(
     states = Counter(one.state for one in trials)
     num_search = sum(one.seed == config.train.seed for one in trials)
     counts = {
-        "categories": len(task.samples),
+        "categories": len(samples) + len(samples.failed),
         "trials": num_search,
         "refits": len(trials) - num_search,
         **{state: states[state] for state in ("done", "pruned", "failed", "out_of_memory")},
     }
-    failed = len(lost) + len(untested)
+    failed = len(lost) + len(untested) + len(samples.failed)
     return record.end(
-        3 if failed > config.fleet.max_failed_share * len(task.samples) else 0,
+        3 if failed > config.fleet.max_failed_share * counts["categories"] else 0,
         counts=counts,
         uris=uris,
         reasons=[
+            *some_of(samples.reasons),
             *(f"category {name}: every trial failed; see trials.parquet" for name in lost),
             *(f"category {name} cannot be tested: {error}" for name, error in untested.items()),
         ],

@@ -34,8 +34,9 @@ def fit_nearest(
         MrkdError: any other error that a user can fix: storage, teacher.
     """
     network = replace(config.model, student=True, cells=False)
-    images = decode_good(read_good(good_samples(samples)), Preprocessor.of(network))
-    check_count(images.good, images.skipped)
+    good, unreadable = read_good(good_samples(samples))
+    images = decode_good(good, Preprocessor.of(network))
+    check_count(images.good, [*unreadable, *images.skipped])
     teacher = teacher_of(network, seed=config.train.seed)
     teacher.to(device.choose(config.train.device, "float32").device)
     features = TeacherFeatures(

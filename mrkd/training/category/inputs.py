@@ -50,7 +50,8 @@ class Job:
 
     Args:
         config: configuration of the category.
-        left_out: images of its folder in which a reviewer found a defect, a line each.
+        unreadable: images of its folder that are not readable, a line each.
+        left_out: these, and images in which a reviewer found a defect, a line each.
         inputs: `inputs_of` the category.
         version: name of the version that these inputs make.
         is_complete: whether that version is complete and not to be made again.
@@ -59,6 +60,7 @@ class Job:
     config: TrainConfig
     category: str
     good: list[GoodImage]
+    unreadable: list[str]
     left_out: list[str]
     teacher: Teacher
     inputs: str
@@ -66,6 +68,17 @@ class Job:
     is_complete: bool
     group: ProcessGroup
     clock: Clock
+
+    @property
+    def warnings(self) -> list[str]:
+        """One line on the images that are not readable, if there are any."""
+        if not self.unreadable:
+            return []
+        number = len(self.unreadable)
+        return [
+            f"{number} of {number + len(self.good)} good images cannot be read and were left out: "
+            f"{self.unreadable[0]}"
+        ]
 
 
 def prepare(
@@ -75,7 +88,9 @@ def prepare(
     config, clock = config.for_category(category), Clock()
     model, workspace = config.model, config.workspace
     with clock("read"):
-        good, left_out = without_defects(read_good(good_samples(samples)), samples)
+        readable, unreadable = read_good(good_samples(samples))
+        good, with_defects = without_defects(readable, samples)
+        left_out = [*unreadable, *with_defects]
         check_count(good, left_out)
     with clock("teacher"):
         teacher = teacher_of(model, seed=config.train.seed)
@@ -97,7 +112,9 @@ def prepare(
     if not done:
         version = promotions.next_version(workspace, category, version)
     inputs = inputs_of(config, samples, teacher.digest)
-    return Job(config, category, good, left_out, teacher, inputs, version, done, group, clock)
+    return Job(
+        config, category, good, unreadable, left_out, teacher, inputs, version, done, group, clock
+    )
 
 
 def _roi_inputs(roi: RoiConfig) -> dict[str, Any] | None:

@@ -13,10 +13,11 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from mrkd import storage
 from mrkd.data import datasets, preprocess
 from mrkd.data.datasets import Sample
 from mrkd.data.preprocess import Decoded, Preprocessor
-from mrkd.errors import CategoryError
+from mrkd.errors import CategoryError, StorageError
 from mrkd.storage.thread_map import in_threads
 
 MIN_IMAGES = 4
@@ -107,18 +108,36 @@ class DecodedImages:
         return [one.digest for one in self.good]
 
 
-def read_good(samples: Sequence[Sample]) -> list[GoodImage]:
-    """The images with their digests, ordered by content.
+def read_good(samples: Sequence[Sample]) -> tuple[list[GoodImage], list[str]]:
+    """The images with their digests, ordered by content, and a line for each that is not readable.
 
     By content, not by name: a renamed folder gives the same version, so it must give the same
-    weights. An unreadable URI ends the category: it may come back, and a model of the images that
-    could be read today would pass for one of all.
+    weights.
+
+    Raises:
+        StorageError: an image cannot be reached now, or was removed since it was listed: it may
+            come back, and a model of the images that could be read today would pass for one of all.
     """
+    unreadable: dict[str, StorageError] = {}
 
-    def look(sample: Sample) -> GoodImage:
-        return GoodImage(sample, hashlib.sha256(datasets.read_image(sample)).hexdigest())
+    def look(sample: Sample) -> GoodImage | None:
+        try:
+            data = datasets.read_image(sample)
+        except StorageError as error:
+            if error.kind not in ("missing", "forbidden"):
+                raise
+            unreadable[sample.image_uri] = error
+            return None
+        return GoodImage(sample, hashlib.sha256(data).hexdigest())
 
-    return sorted(in_threads(look, samples), key=lambda one: one.key)
+    found = [one for one in in_threads(look, samples) if one]
+    gone = {uri for uri, error in unreadable.items() if error.kind == "missing"}
+    for folder in {uri.rpartition("/")[0] for uri in gone}:
+        gone -= {file.uri for file in storage.list_files(folder)}  # dead links remain listed
+    for uri in sorted(gone):
+        raise unreadable[uri]
+    lines = [f"{uri}: {error}" for uri, error in sorted(unreadable.items())]
+    return sorted(found, key=lambda one: one.key), lines
 
 
 def without_defects(
@@ -161,7 +180,8 @@ def check_count(good: Sequence[GoodImage], skipped: Sequence[str] = ()) -> None:
     if count < MIN_IMAGES:
         also = f"; {len(skipped)} more cannot be used, such as {skipped[0]}" if skipped else ""
         raise CategoryError(
-            f"{count} good images, at least {MIN_IMAGES} are needed: add good images{also}"
+            f"{count} good images, at least {MIN_IMAGES} are needed: add good images to its "
+            f"part train{also}"
         )
 
 

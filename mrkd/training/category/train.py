@@ -94,7 +94,8 @@ def train_category(
     else:
         with job.clock("gate"):
             result = replace(result, gate=_decide(job, samples, loaded))
-        if standing(config.workspace, category, job.inputs) is None:
+        # What cannot be read today is looked at again by the next start.
+        if not job.unreadable and standing(config.workspace, category, job.inputs) is None:
             promotions.record_inputs(config.workspace, category, job.inputs, result.to_dict())
     checkpoints.clear()
     log.info("category_end category=%s status=%s version=%s", category, result.status, job.version)
@@ -241,7 +242,7 @@ def _save(job: Job, fitted: _Fitted, probe: TrialHook | None) -> tuple[LoadedMod
         _result(job, "trained", loaded.card, loaded.calibration),
         images_per_s=fitted.student.images_per_s if fitted.student else None,
         skipped=skipped,
-        warnings=facts.warnings(images, scores, fitted.student, job.teacher),
+        warnings=[*job.warnings, *facts.warnings(images, scores, fitted.student, job.teacher)],
     )
     return loaded, result
 
@@ -251,7 +252,8 @@ def _stored(job: Job) -> CategoryResult:
     key = job.config.workspace, job.category, job.version
     calibration = artefact.read_calibration(*key, 1)
     result = _result(job, "up_to_date", artefact.read_card(*key), calibration)
-    return replace(result, warnings=[calibration.warning] if calibration.warning else [])
+    doubts = [calibration.warning] if calibration.warning else []
+    return replace(result, warnings=[*job.warnings, *doubts])
 
 
 def _result(

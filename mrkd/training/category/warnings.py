@@ -78,6 +78,12 @@ def warnings(
     found = list(fitted.warnings) if fitted else []
     if scores.calibration.warning:
         found.append(scores.calibration.warning)
+    num_different = len(set(images.digests))
+    if num_different < len(images):
+        found.append(
+            f"only {num_different} of {len(images)} good images differ, the others are copies of "
+            "these, byte by byte: take images of other parts instead"
+        )
     if images.skipped:
         num_skipped, num_good = len(images.skipped), len(images.good)
         found.append(

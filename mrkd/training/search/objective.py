@@ -7,6 +7,7 @@ validation side. A teacher sees them once: its features of them are kept.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -27,6 +28,8 @@ from mrkd.model.detector import Detector
 from mrkd.model.feature_cache import TeacherFeatures
 from mrkd.model.inference.regions import inside
 from mrkd.storage.thread_map import in_threads
+
+log = logging.getLogger(__name__)
 
 By = Literal["labels", "synthetic"]
 
@@ -226,9 +229,14 @@ def _questions(
 
 
 def _gt_mask(sample: Sample, geometry: Geometry) -> NDArray[np.bool_] | None:
-    """The mask of an image, empty for a good one; None where nobody has drawn it."""
+    """The mask of an image, empty for a good one; None where nobody has drawn it usably."""
     if sample.gt_mask_uri is not None:
-        return inside(datasets.read_gt_mask(sample.gt_mask_uri, geometry), geometry)
+        try:
+            gt_mask = inside(datasets.read_gt_mask(sample.gt_mask_uri, geometry), geometry)
+        except CategoryError as error:
+            log.warning("gt_mask_left_out image=%s reason=%s", sample.image_uri, error)
+            return None
+        return gt_mask if sample.gt_label or not gt_mask.any() else None
     _, _, width, height = geometry.valid
     return None if sample.gt_label else np.zeros((height, width), bool)
 

@@ -52,7 +52,7 @@ class Category:
         """From the folder; the config has the shares that are held out."""
         samples = datasets.load(DataConfig(root=root, categories=(name,)))[name]
         good = [s for s in samples if s.split == "train" and not s.gt_label]
-        found = decode_good(read_good(good), DECODER)
+        found = decode_good(read_good(good)[0], DECODER)
         whole = Groups(np.arange(len(found)), "given")
         split = split_of(found, whole, config.train, sided=True)
         on = {side: split.on(side).tolist() for side in SIDES}

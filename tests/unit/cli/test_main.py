@@ -200,6 +200,51 @@ def test_a_bad_file_is_exit_2(verdict, tmp_path, text, words):
     assert words in summary["reasons"][0]
 
 
+def test_a_file_with_the_mark_that_windows_editors_put_is_read(fleet_toml, shown):
+    path = Path(fleet_toml)
+    before = shown()
+    path.write_text(path.read_text(), encoding="utf-8-sig")
+    assert shown() == before
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (FLEET.encode("utf-16"), "is not UTF-8: it begins with the byte 0xff of UTF-16; save it"),
+        (f"# ä\n{FLEET}".encode("latin-1"), "line 1 is not UTF-8: it holds the byte 0xe4"),
+        (FLEET.encode("utf-16-le"), "holds the byte 0x00, which no text does: it may be UTF-16"),
+        (f"seed = {'9' * 5000}\n{FLEET}".encode(), "not a TOML file: Exceeds the limit"),
+        (f"x = {'[' * 5000}\n{FLEET}".encode(), "not a TOML file: maximum recursion depth"),
+        (f"{FLEET}\n[price]\ncpu_hour = 1{'0' * 400}".encode(), "price.cpu_hour must be float"),
+    ],
+)
+def test_a_file_of_another_encoding_or_beyond_all_bounds_is_exit_2(verdict, tmp_path, data, words):
+    (tmp_path / "bad.toml").write_bytes(data)
+    exit_code, summary, err = verdict("train", str(tmp_path / "bad.toml"))
+    assert exit_code == 2
+    assert words in summary["reasons"][0]
+    assert "Traceback" not in err
+
+
+def test_a_flag_with_a_number_beyond_all_bounds_is_exit_2(verdict, fleet_toml):
+    exit_code, summary, _ = verdict("train", fleet_toml, "--train.seed", "9" * 5000)
+    assert (exit_code, summary["state"]) == (2, "refused")
+
+
+def test_a_plan_names_what_is_not_used_and_categories_that_cannot_be(verdict, fleet_toml, tmp_path):
+    parts = make_parts(tmp_path / "own", categories=2)
+    (parts / "ring").rename(parts / "ring (new)")
+    (parts / "plate" / "train" / "good" / "x.heic").write_bytes(b"x")
+    places = ("--data.root", str(parts), "--workspace", str(tmp_path / "w"))
+    small = ["--model.weights", "random", "--model.image-size", "64", "--train.batch-size", "4"]
+    small += ["--model.backbone", "resnet18"]
+    exit_code, summary, _ = verdict("train", fleet_toml, *places, *small, "--plan")
+    assert exit_code == 0
+    text = "\n".join(summary["reasons"])
+    assert "category ring (new): category 'ring (new)' is not a name" in text
+    assert "category plate: 1 file is not used, by ending (1 .heic)" in text
+
+
 def test_a_missing_root_is_exit_2_and_nothing_is_written(verdict, fleet_toml, tmp_path):
     workspace, root = tmp_path / "workspace", tmp_path / "absent"
     places = ["--workspace", str(workspace), "--data.root", str(root)]

@@ -1,13 +1,16 @@
 import dataclasses
+import re
 from pathlib import Path
 
 import cv2
 import numpy as np
+import pyarrow.compute as pc
 import pytest
 
 from mrkd.config import DataConfig, EvalConfig
 from mrkd.data import datasets
 from mrkd.errors import CategoryError
+from mrkd.evaluation.category_metrics import LEFT_OUT
 from mrkd.evaluation.evaluate_model import LABELLED, measure_category
 from mrkd.storage import schema
 from mrkd.training.category import train_category
@@ -80,11 +83,69 @@ def test_a_mask_with_any_value_but_0_marks_a_defect(trained, tmp_path):
     assert measure_category(config, "plate", faint).metrics.equals(expected)
 
 
-def test_a_mask_of_another_size_than_its_image_fails_the_category(trained, tmp_path):
+def left_out(measured):
+    rows = measured.metrics.filter(pc.field("metric") == LEFT_OUT).to_pylist()
+    return {row["defect"]: row["value"] for row in rows}
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (np.full((32, 64), 255, np.uint8), r"other\.png.*\(32, 64\).*\(64, 64\)"),
+        (b"no image", r"other\.png' cannot be read"),
+        (b"", r"other\.png' cannot be read"),
+        (np.zeros((64, 64), np.uint8), r"it is defective, and its gt_mask .* marks nothing"),
+        (None, r"other\.png' cannot be read: .* is not there"),
+    ],
+)
+def test_an_image_with_an_unusable_mask_is_left_out_of_the_pixel_figures_by_name(
+    trained, tmp_path, content, words
+):
     config, samples = trained
-    other = with_mask(samples, tmp_path / "other.png", np.full((32, 64), 255, np.uint8))
-    with pytest.raises(CategoryError, match=r"other\.png.*\(32, 64\).*\(64, 64\)"):
-        measure_category(config, "plate", other)
+    path = tmp_path / "other.png"
+    other = with_mask(samples, path, np.zeros((64, 64), np.uint8))
+    if content is None:
+        path.unlink()
+    else:
+        is_array = isinstance(content, np.ndarray)
+        path.write_bytes(cv2.imencode(".png", content)[1].tobytes() if is_array else content)
+    measured, before = (measure_category(config, "plate", some) for some in (other, samples))
+    (line,) = measured.left_out
+    first = next(sample for sample in samples if sample.gt_mask_uri)
+    assert line.startswith(f"{first.image_uri}: ")
+    assert re.search(words, line)
+    assert left_out(measured) == {first.defect: 1}
+    images = pc.field("metric") == "image_auroc"
+    assert measured.metrics.filter(images).equals(before.metrics.filter(images))
+    assert "aupro" in measured.metrics["metric"].to_pylist()
+
+
+def test_a_good_image_whose_mask_marks_a_defect_is_left_out_of_the_pixel_figures(trained, tmp_path):
+    config, samples = trained
+    n = next(n for n, one in enumerate(samples) if one.split == "test" and not one.gt_label)
+    paths = {True: tmp_path / "marked.png", False: tmp_path / "empty.png"}
+    for is_marked, path in paths.items():
+        assert cv2.imwrite(str(path), np.full((64, 64), 255 * is_marked, np.uint8))
+        own = dataclasses.replace(samples[n], gt_mask_uri=str(path))
+        measured = measure_category(config, "plate", [*samples[:n], own, *samples[n + 1 :]])
+        assert left_out(measured) == ({"good": 1} if is_marked else {})
+        assert ["marked.png' marks a defect" in line for line in measured.left_out] == (
+            [True] * is_marked
+        )
+
+
+def test_a_kind_of_defect_without_a_usable_mask_has_a_row_that_says_so(trained, tmp_path):
+    config, samples = trained
+    lost = [
+        dataclasses.replace(one, gt_mask_uri=str(tmp_path / "gone.png"))
+        if one.defect == "spot"
+        else one
+        for one in samples
+    ]
+    rows = measure_category(config, "plate", lost).metrics.to_pylist()
+    (spot,) = [row for row in rows if (row["metric"], row["defect"]) == ("aupro", "spot")]
+    assert spot["value"] is None
+    assert spot["reason"]
 
 
 def test_a_category_without_model_image_or_readable_image_fails_with_the_reason(trained, tmp_path):

@@ -1,5 +1,8 @@
 import csv
+import re
+import unicodedata
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -160,11 +163,127 @@ def test_a_missing_root_is_a_config_error_that_names_it(tmp_path, layout):
         load(tmp_path / "nowhere", layout)
 
 
-def test_a_category_whose_name_cannot_stand_in_a_path_is_refused(parts):
+def test_a_category_whose_name_cannot_be_in_a_path_is_named_and_the_others_go_on(parts):
     (parts / "ring").rename(parts / "ring (new)")
-    with pytest.raises(ConfigError, match=r"category 'ring \(new\)' is not a name"):
+    found = load(parts)
+    assert list(found) == ["0012", "plate"]
+    assert re.match(r"category 'ring \(new\)' is not a name", found.failed["ring (new)"])
+    assert load(parts, categories=("plate",)).failed == {}
+    with pytest.raises(ConfigError, match=r"category 'ring \(new\)' is not a name.*rename its"):
+        load(parts, categories=("ring*",))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "lost+found",
+        "__MACOSX",
+        ".ipynb_checkpoints",
+        "@eaDir",
+        "System Volume Information",
+        "$RECYCLE.BIN",
+        "#recycle",
+    ],
+)
+@pytest.mark.parametrize("layout", ["mvtec", "folder"])
+def test_folders_of_systems_are_not_categories(parts, tmp_path, layout, name):
+    if layout == "folder":
+        (tmp_path / "set").mkdir()
+        (parts / "ring" / "train" / "good").rename(tmp_path / "set" / "ring")
+        parts = tmp_path / "set"
+    (parts / name).mkdir()
+    found = load(parts, layout)
+    assert name not in found
+    assert "ring" in found
+    assert found.failed == {}
+
+
+@pytest.mark.parametrize(
+    "name", ["Good", "GOOD", "OK", "ok", "normal", "good ", "good_parts", "i.O.", "no_defect"]
+)
+@pytest.mark.parametrize("part", ["train", "test", "val", "validation"])
+def test_a_folder_whose_name_means_good_is_refused_with_what_to_do(parts, part, name):
+    folder = parts / "ring" / part / name
+    folder.mkdir(parents=True)
+    (parts / "ring" / "test" / "good" / "000.png").rename(folder / "x.png")
+    with pytest.raises(ConfigError, match=f"/ring/{part} holds a folder {name!r}, whose name") as e:
         load(parts)
-    assert list(load(parts, categories=("plate",))) == ["plate"]
+    assert "rename it to 'good'" in str(e.value)
+
+
+@pytest.mark.parametrize("name", ["not_good", "NOK", "no_good", "n.i.O.", "bad", "goods_missing"])
+def test_a_defect_whose_name_only_holds_a_word_for_good_is_a_defect(parts, name):
+    (parts / "ring" / "test" / "spot").rename(parts / "ring" / "test" / name)
+    assert counts(load(parts, categories=("ring",))["ring"])["test", name, 1] == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("Train", "train"),
+        ("training", "train"),
+        ("Test", "test"),
+        ("Val", "val"),
+        ("Ground_Truth", "ground_truth"),
+        ("ground truth", "ground_truth"),
+    ],
+)
+def test_a_folder_whose_name_only_nearly_is_the_layouts_is_refused(parts, name, meant):
+    ring = parts / "ring"
+    if meant == "val":
+        (ring / name / "good").mkdir(parents=True)
+        (ring / "test" / "good" / "000.png").rename(ring / name / "good" / "000.png")
+    else:
+        (ring / meant).rename(ring / name)
+    with pytest.raises(ConfigError, match=f"/ring holds a folder {name!r}: layout .* {meant!r}"):
+        load(parts)
+
+
+def test_an_image_in_a_part_itself_is_refused_with_where_it_belongs(parts):
+    good = parts / "ring" / "train" / "good"
+    (good / "000.png").rename(good.parent / "000.png")
+    with pytest.raises(ConfigError, match=r"train/000.png is in 'train' itself: move .*train/good"):
+        load(parts)
+
+
+def test_images_in_deeper_folders_are_used_with_their_masks_and_their_rows_in_a_split(parts):
+    ring = parts / "ring"
+    for part, name in (("train", "good"), ("test", "spot"), ("ground_truth", "spot")):
+        (ring / part / name / "lot-1").mkdir()
+        for path in sorted((ring / part / name).glob("*.png"))[:1]:
+            path.rename(path.parent / "lot-1" / path.name)
+    found = load(parts)["ring"]
+    assert counts(found) == counts(load(parts)["plate"])
+    (deep,) = [one for one in found if "/test/spot/lot-1/" in one.image_uri]
+    assert "/ground_truth/spot/lot-1/" in deep.gt_mask_uri
+    paths = [one.image_uri.partition("/ring/")[2] for one in found]
+    rows = [(path.replace("/", "\\"), "1", "test") for path in paths]
+    write_split(ring / "split.csv", rows)
+    assert {one.split for one in load(parts)["ring"]} == {"test"}
+
+
+def test_files_that_are_not_used_are_counted_by_ending_in_notes_and_log(parts, caplog):
+    good = parts / "ring" / "train" / "good"
+    for name in ("a.gif", "b.gif", "c.HEIC", "d.jp2", "e.png.part", "f", "._000.png", ".x.jpg"):
+        (good / name).write_bytes(b"x")
+    (parts / "ring" / "readme.txt").write_text("beside the images")
+    (parts / "ring" / "extra").mkdir()
+    (parts / "ring" / "extra" / "000.png").write_bytes((good / "000.png").read_bytes())
+    found = load(parts)
+    hidden, ending, outside = found.notes["ring"]
+    assert "2 files are hidden" in hidden
+    assert "6 files are not used, by ending (2 .gif, 1 .heic, 1 .jp2, 1 .part, 1 no" in ending
+    assert outside.startswith("1 file is outside the folders of layout mvtec")
+    assert not found.notes["plate"]
+    assert len(found["ring"]) == len(found["plate"])
+    assert "not_used category ring: 6 files" in caplog.text
+
+
+def test_jpegs_of_rarer_endings_are_images(parts):
+    good = parts / "ring" / "train" / "good"
+    (good / "000.png").rename(good / "000.JFIF")
+    (good / "001.png").rename(good / "001.jpe")
+    assert counts(load(parts)["ring"])["train", "good", 0] == 4
 
 
 def test_a_wrong_layout_says_what_was_expected(parts):
@@ -178,13 +297,12 @@ def test_a_wrong_layout_says_what_was_expected(parts):
         load(parts)
 
 
-def test_a_mask_without_its_image_is_an_error_and_an_image_without_its_mask_is_not(parts):
+def test_a_mask_without_its_image_is_named_and_an_image_without_its_mask_is_used(parts):
     mask = next((parts / "ring" / "ground_truth" / "spot").iterdir())
     mask.rename(mask.with_name("other_mask.png"))
-    with pytest.raises(
-        ConfigError, match=r"other_mask.png' has no image: expected test/spot/other"
-    ):
-        load(parts)
+    (note,) = load(parts).notes["ring"]
+    assert "1 mask is without an image and not used, such as " in note
+    assert "other_mask.png': expected test/spot/other.png" in note
     mask.with_name("other_mask.png").unlink()
     assert [s.gt_mask_uri for s in load(parts)["ring"] if s.defect == "spot"].count(None) == 1
 
@@ -219,6 +337,76 @@ def test_a_split_file_that_does_not_fit_is_refused(parts, rows, columns, message
     write_split(parts / "ring" / "split.csv", rows, columns)
     with pytest.raises(ConfigError, match=message):
         load(parts)
+
+
+def test_a_second_mask_of_an_image_is_named(parts):
+    mask = next((parts / "ring" / "ground_truth" / "spot").iterdir())
+    mask.with_name(mask.name.replace("_mask", "")).write_bytes(mask.read_bytes())
+    (note,) = load(parts).notes["ring"]
+    assert "is a second mask of an image" in note
+
+
+def test_a_mask_beside_its_image_is_refused_with_where_it_belongs(parts):
+    mask = next((parts / "ring" / "ground_truth" / "spot").iterdir())
+    mask.rename(parts / "ring" / "test" / "spot" / mask.name)
+    with pytest.raises(ConfigError, match=r"is a mask beside its image.* move it to ground_truth/"):
+        load(parts)
+
+
+def test_accents_in_a_split_file_may_be_of_one_letter_or_two(parts):
+    ring = parts / "ring"
+    forms = partial(unicodedata.normalize, "NFC"), partial(unicodedata.normalize, "NFD")
+    for n, form in enumerate(forms):
+        name = form("ä") + f"{n}.png"
+        (ring / "test" / "good" / f"00{n}.png").rename(ring / "test" / "good" / name)
+    for form in forms:
+        rows = [(form(path), *more) for path, *more in split_rows(ring)]
+        write_split(ring / "split.csv", rows)
+        assert {one.split for one in load(parts)["ring"]} == {"test"}
+
+
+def test_a_folder_instead_of_a_split_file_is_named_as_one(parts):
+    (parts / "ring" / "split.csv").mkdir()
+    (parts / "ring" / "split.csv" / "x").write_text("x")
+    with pytest.raises(ConfigError, match=r"split.csv is a folder or a device: name a file"):
+        load(parts)
+
+
+def split_rows(ring):
+    return [(str(p.relative_to(ring)), "1", "test") for p in sorted(ring.glob("t*/*/*.png"))]
+
+
+@pytest.mark.parametrize("again", ["{}", "ring/{}", "./{}"])
+@pytest.mark.parametrize("part", ["val", "test"])
+def test_an_image_twice_in_a_split_file_is_refused_with_both_lines(parts, again, part):
+    rows = split_rows(parts / "ring")
+    write_split(parts / "ring" / "split.csv", [*rows, (again.format(rows[1][0]), "2", part)])
+    message = f"names {rows[1][0]!r} twice, in lines 3 and {len(rows) + 2}: keep one"
+    with pytest.raises(ConfigError, match=message):
+        load(parts)
+
+
+def test_a_row_of_a_split_file_that_names_no_image_is_refused_with_its_line(parts):
+    rows = split_rows(parts / "ring")
+    write_split(parts / "ring" / "split.csv", [*rows, ("train/good/9.png", "2", "val")])
+    with pytest.raises(ConfigError, match=r"line 12 names 'train/good/9.png', which is not an ima"):
+        load(parts)
+
+
+def test_a_split_file_beside_categories_may_name_images_of_the_others(parts):
+    rows = [(f"{n}/{p}", *o) for n in ("ring", "plate") for p, *o in split_rows(parts / n)]
+    write_split(parts / "split.csv", rows)
+    found = load(parts, categories=("ring", "plate"))
+    assert {one.split for some in found.values() for one in some} == {"test"}
+    write_split(parts / "split.csv", [*rows, ("plate/train/good/9.png", "2", "val")])
+    load(parts, categories=("ring",))
+    with pytest.raises(ConfigError, match=r"line 22 names 'plate/train/good/9.png'"):
+        load(parts, categories=("plate",))
+
+
+def test_a_split_file_that_is_not_there_is_named(parts):
+    with pytest.raises(ConfigError, match=r"the file '.*mine.csv' does not exist: correct the"):
+        load(parts, split_csv=str(parts / "mine.csv"))
 
 
 def test_defects_are_never_trained_on(parts):
@@ -273,6 +461,32 @@ def test_solar_cells_are_cut_by_blocks_and_uncertain_ones_set_apart(tmp_path):
 def test_solar_cells_with_a_broken_label_file_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="expected path, probability, mono or poly"):
         load(elpv_root(tmp_path / "elpv", ["images/cell0001.png 1.0 amorphous"]), "elpv")
+
+
+@pytest.mark.parametrize("separator", [" ", ",", ";", "\t", " ; "])
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_labels_of_solar_cells_are_read_as_an_editor_saves_them(tmp_path, separator, encoding):
+    root = elpv_root(tmp_path / "elpv", [])
+    line = separator.join(("images/cell0001.png", "1.0", "mono"))
+    (root / "labels.csv").write_text(f"{line}\n", encoding=encoding)
+    assert [one.defect for one in load(root, "elpv")["mono"]] == ["p100"]
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("images/cell0002.png word mono", "line 2 holds"),
+        ("images/cell0002.png nan mono", "line 2 holds"),
+        ("images/cell0002.png 1.5 mono", "line 2 holds"),
+        ("images/cellABCD.png 1.0 mono", "line 2 holds"),
+        (f"images/cell{'9' * 5000}.png 1.0 mono", "line 2 holds"),
+        ("images/cell0001.png 0.0 poly", "twice, in lines 1 and 2"),
+    ],
+)
+def test_a_wrong_line_of_labels_is_refused_with_its_number(tmp_path, line, words):
+    root = elpv_root(tmp_path / "elpv", ["images/cell0001.png 1.0 mono", line])
+    with pytest.raises(ConfigError, match=words):
+        load(root, "elpv")
 
 
 def test_the_real_solar_cells_are_cut_in_balance():

@@ -132,6 +132,23 @@ def test_a_row_of_another_form_is_refused(rows, tmp_path, row):
         load(tmp_path)
 
 
+def test_an_image_twice_is_refused_with_both_lines(rows, tmp_path):
+    write_split(tmp_path, [*rows, rows[2]])
+    with pytest.raises(ConfigError, match=r"twice, in lines 3 and 14: keep one"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_split_file_is_read_as_a_spreadsheet_saves_it(rows, tmp_path, separator, encoding):
+    text = "\n".join(rows).replace("object,split", "object, Split ").replace(",", separator)
+    (tmp_path / "split_csv" / "1cls.csv").write_text(text, encoding=encoding)
+    assert {name: len(some) for name, some in load(tmp_path).items()} == {
+        "candle": 6,
+        "pipe_fryum": 6,
+    }
+
+
 def test_a_split_file_with_other_columns_is_refused(rows, tmp_path):
     write_split(tmp_path, ["path,group,part", "candle/a.JPG,1,train"])
     with pytest.raises(ConfigError, match=r"has the columns \['path', 'group', 'part'\]: expected"):

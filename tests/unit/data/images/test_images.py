@@ -300,3 +300,41 @@ def test_a_mask_is_cut_at_half_of_its_own_brightest_pixel():
     assert images.to_mask(soft).tolist() == [[False, False, True, True]]
     assert images.to_mask((soft > 200).astype(np.uint8)).tolist() == [[False, False, False, True]]
     assert not images.to_mask(np.zeros_like(soft)).any()
+
+
+def drawn(*classes, side=32):
+    """A mask with a disc of each class's grey."""
+    grey = np.zeros((side, side * len(classes)), np.uint8)
+    for n, value in enumerate(classes):
+        cv2.circle(grey, (side * n + side // 2, side // 2), side // 3, int(value), -1)
+    return np.repeat(grey[..., None], 3, axis=2)
+
+
+@pytest.mark.parametrize(
+    "classes", [(1, 3), (1, 2, 9), (3, 31), (64, 255), (85, 170, 255), (40, 90)]
+)
+def test_no_class_of_a_mask_is_lost_beside_a_brighter_one(classes):
+    mask = drawn(*classes)
+    assert (images.to_gt_mask(mask) == (mask[..., 0] > 0)).all()
+
+
+def test_a_thin_line_of_a_class_number_is_not_lost():
+    mask = drawn(9)
+    mask[0] = 1
+    assert images.to_gt_mask(mask)[0].all()
+
+
+@pytest.mark.parametrize("quality", [30, 75, 95])
+def test_a_mask_stored_as_jpeg_is_cut_at_half_as_before(quality):
+    mask = drawn(255, 255)
+    stored = images.decode(
+        cv2.imencode(".jpg", mask, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
+    )
+    assert (images.to_gt_mask(stored) == (stored.max(axis=2) > stored.max() / 2)).all()
+
+
+@pytest.mark.parametrize("rule", [cv2.INTER_AREA, cv2.INTER_LINEAR, cv2.INTER_CUBIC])
+@pytest.mark.parametrize("side", [20, 77])
+def test_soft_edges_of_a_mask_are_cut_in_the_middle_as_before(rule, side):
+    soft = cv2.resize(drawn(255), (side, side), interpolation=rule)
+    assert (images.to_gt_mask(soft) == (soft.max(axis=2) > soft.max() / 2)).all()

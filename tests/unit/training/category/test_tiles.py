@@ -35,7 +35,7 @@ def category(tmp_path_factory):
 def good(category):
     """Its good images, read and decoded."""
     config, samples, _ = category
-    found = read_good([one for one in samples if one.split == "train"])
+    found, _ = read_good([one for one in samples if one.split == "train"])
     return decode_good(found, Preprocessor.of(config.model))
 
 

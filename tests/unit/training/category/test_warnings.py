@@ -21,7 +21,8 @@ def images_of(folder, values):
         suffix = ".tif" if number % 2 else ".png"
         assert cv2.imwrite(str(good / f"{number}{suffix}"), image)
     samples = datasets.load(small_config(str(folder), str(folder / "w")).data)["plate"]
-    return split_images.decode_good(split_images.read_good(samples), Preprocessor(32, "letterbox"))
+    good, _ = split_images.read_good(samples)
+    return split_images.decode_good(good, Preprocessor(32, "letterbox"))
 
 
 def drawn(bits, dtype=np.uint16, num=6):

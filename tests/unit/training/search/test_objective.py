@@ -1,3 +1,6 @@
+import dataclasses
+
+import cv2
 import numpy as np
 import pytest
 
@@ -111,6 +114,21 @@ def test_images_that_cannot_be_read_are_counted_and_one_label_alone_is_refused(s
     good = [one for one in labelled if not one.gt_label]
     with pytest.raises(CategoryError, match="all 10 images are good, and 1 cannot be read"):
         objective.ask_labelled([*good, bad], model, max_images=100)
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_an_image_with_an_unusable_mask_is_measured_without_it(samples, tmp_path, label):
+    model = small_model()
+    mask = tmp_path / "mask.png"
+    mask.write_bytes(b"no image")
+    if not label:  # the mask of a good image marks a defect
+        cv2.imwrite(str(mask), np.full((64, 64), 255, np.uint8))
+    labelled = [one for one in samples if one.split == "test"]
+    n = next(n for n, one in enumerate(labelled) if one.gt_label == label)
+    own = dataclasses.replace(labelled[n], gt_mask_uri=str(mask))
+    asked = objective.ask_labelled([*labelled[:n], own, *labelled[n + 1 :]], model, max_images=100)
+    assert asked.num_left_out == 0
+    assert sum(gt_mask is None for gt_mask in asked.gt_masks) == 1
 
 
 def test_a_model_that_diverged_is_refused_by_name(samples):
