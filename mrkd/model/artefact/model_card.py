@@ -111,7 +111,8 @@ class Calibration:
             "num_groups": int(raw.get("num_groups", len(lists["scores"]))),
         }
         ranges = {
-            name: (float(low), float(high)) for name, (low, high) in raw.get("ranges", {}).items()
+            name: (float(low), float(high))
+            for name, (low, high) in dict(raw.get("ranges", {})).items()
         }
         own = {"statistics": statistics, "ranges": ranges}
         return cls(**{**raw, **counts, **numbers, **lists, **own})
