@@ -99,8 +99,8 @@ def _connection_for(process: int, settings: tuple[tuple[str, str], ...]) -> Conn
     events.register("request-created.s3", _count_request)
     events.register("response-received.s3", functools.partial(_note_answer, short_get))
     events.register("before-sign.s3.GetObject", short_get.note_signing)
-    events.register_first("before-parse.s3", check_answer)  # before the SDK makes it a 500
-    events.register("before-parse.s3", _read_files)
+    events.register("before-parse.s3.*", check_answer)
+    events.register("before-parse.s3.ListObjectsV2", _read_files)
     return Connection(client, short_get)
 
 
@@ -115,14 +115,12 @@ def _note_answer(short_get: ShortGet, response_dict: Any, **_: Any) -> None:
         short_get.note_slowdown()
 
 
-def _read_files(
-    operation_model: Any, response_dict: Any, customized_response_dict: Any, **_: Any
-) -> None:
+def _read_files(response_dict: Any, customized_response_dict: Any, **_: Any) -> None:
     """Takes the objects out of a listing's page before the SDK does, in a half of its time.
 
     They are under `Files` then, as (key, size, ETag); the rest of the page is the SDK's.
     """
-    if operation_model.name != "ListObjectsV2" or response_dict["status_code"] != 200:
+    if response_dict["status_code"] != 200:
         return
     try:
         page = ElementTree.fromstring(response_dict["body"])

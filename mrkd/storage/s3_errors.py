@@ -86,6 +86,10 @@ _KMS = (
     "or let these credentials use it",
 )
 _CONNECTION = ("cannot be reached", "check AWS_ENDPOINT_URL, AWS_REGION, the network")
+_FOREIGN = (
+    "what answers is not an S3 server, or a proxy or login page before one",
+    "check AWS_ENDPOINT_URL, the proxy (HTTPS_PROXY, NO_PROXY) and the network",
+)
 
 
 class _Redirected(BotoCoreError):
@@ -96,8 +100,6 @@ class _Redirected(BotoCoreError):
 
 class _NotS3(BotoCoreError):
     """Something else than S3 answers."""
-
-    fmt = "{found}"
 
 
 def code(error: ClientError) -> str:
@@ -122,9 +124,9 @@ def check_answer(operation_model: Any, response_dict: Any, **_: Any) -> None:
         if name in ("GetObject", "HeadObject", "PutObject"):
             foreign = "ETag" not in headers
         else:
-            foreign = headers.get("Content-Type", "").startswith("text/html")
+            foreign = _is_page(headers.get("Content-Type"))
         if foreign:
-            raise _NotS3(found=headers.get("Content-Type", "an unknown kind"))
+            raise _NotS3()
 
 
 @contextmanager
@@ -137,11 +139,7 @@ def explained(uri: str) -> Iterator[None]:
     except _Redirected as error:
         raise _redirected(uri, str(error)) from error
     except _NotS3 as error:
-        message = (
-            f"{uri}: what answers is not an S3 server, or a login page before one (it gives "
-            f"{error}): check AWS_ENDPOINT_URL and the network"
-        )
-        raise StorageError(message) from error
+        raise _refusal(uri, "an answer of another kind", _FOREIGN) from error
     except _NO_CREDENTIALS as error:
         raise _refusal(uri, type(error).__name__, _CREDENTIALS) from error
     except (BotoCoreError, ResponseParserError) as error:
@@ -153,12 +151,16 @@ def _explain(uri: str, error: ClientError) -> StorageError:
     found = code(error)
     answer = error.response.get("ResponseMetadata", {})
     status, headers = answer.get("HTTPStatusCode", 0), answer.get("HTTPHeaders", {})
+    if 300 <= status < 400 and found not in _ADVICE:
+        return _redirected(uri, _server(headers.get("location", "")))
+    # The SDK calls a web page of status 200 a 500. Google calls each refused HEAD a web page.
+    is_page = _is_page(headers.get("content-type")) and error.operation_name != "HeadObject"
+    if is_page and found.isdecimal():
+        return _refusal(uri, found, _FOREIGN)
     if found in REFUSED:
         return changed(uri)
     if found in MISSING:
         return StorageError(f"{uri} is not there ({found}): check bucket and key", "missing")
-    if 300 <= status < 400 and found not in _ADVICE:
-        return _redirected(uri, _server(headers.get("location", "")))
     if status in (401, 403) and found not in _ADVICE and _is_skewed(headers.get("date", "")):
         found = _CLOCK  # an answer to HEAD has no body that says so
     usual = _KMS if "KMS" in found else _CREDENTIALS if status in (401, 403) else _CONNECTION
@@ -184,6 +186,10 @@ def _server(url: str) -> str:
     parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2]
     return f"{parts.scheme}://{host}" if parts.scheme and host else ""
+
+
+def _is_page(content_type: str | None) -> bool:
+    return (content_type or "").startswith("text/html")
 
 
 def _is_skewed(date: str) -> bool:

@@ -74,8 +74,15 @@ def test_a_web_page_is_not_an_answer_of_s3(server, name, page):
     server.answer(200, page, Content_Type="text/html; charset=utf-8")
     error = _error(name)
     assert error.kind == "unreachable"
-    assert "is not an S3 server, or a login page" in str(error)
-    assert len(server.seen) < 3
+    assert "is not an S3 server, or a proxy or login page" in str(error)
+    assert len(server.seen) < 10
+
+
+@pytest.mark.parametrize("status", [403, 404, 407])
+def test_a_proxy_that_refuses_is_not_taken_for_s3(server, status):
+    server.answer(status, PAGE, Content_Type="text/html")
+    for name in ("list", "get"):
+        assert "a proxy or login page" in str(_error(name))
 
 
 @pytest.mark.parametrize(
