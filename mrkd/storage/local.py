@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import logging
 import os
+import re
 import stat
 import uuid
 from collections.abc import Iterator
@@ -16,16 +19,27 @@ from mrkd.errors import StorageError
 from mrkd.storage.backend import Fetched, FileEntry, changed, check_size
 from mrkd.storage.uri import LOCAL
 
+log = logging.getLogger(__name__)
+
 _CHUNK = 1000
 _OWN = ".mrkd-"
 """Begins the names of unfinished files and locks, which are never listed."""
+_CLOSED = (errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG)
+"""Errors of a folder that stay until somebody mends it; others may pass, and are raised."""
+_LOOP = "it links to a folder that holds it: remove the link"
+_NOT_UTF8 = "its name is not UTF-8, so no row can name it: rename it"
 
 
 class LocalStore:
     """Files of this machine, or of a file system mounted on it."""
 
     def files(self, uri: str) -> Iterator[list[FileEntry]]:
-        """All files below a folder; links are followed, and one that leads nowhere is listed."""
+        """All files below a folder; links are followed, and one that leads nowhere is listed.
+
+        A file whose name is not UTF-8 is listed by a URI with `\\xff` for such a byte; its reading
+        is an error (unsupported). A folder below that cannot be looked into, or that holds itself
+        by a link, is passed over with a warning in the log.
+        """
         with _explained(uri):
             if _path(uri).is_dir():
                 found = _walk(str(_path(uri)))
@@ -41,14 +55,22 @@ class LocalStore:
         """Names of the folders right below a folder."""
         with _explained(uri):
             if _path(uri).is_dir():
-                yield from (child.name for child in _path(uri).iterdir() if child.is_dir())
+                with os.scandir(_path(uri)) as children:
+                    for name in (child.name for child in children if _is_folder(child)):
+                        if _text(name) == name:
+                            yield name
+                        else:
+                            found = f"{uri}/{_text(name)}"
+                            log.warning("folder_passed_over reason=%s: %s", found, _NOT_UTF8)
 
     def stat(self, uri: str) -> FileEntry | None:
         """The file's entry, None where it does not exist."""
         path = _path(uri)
         with _explained(uri):
             status = _status(path)
-            return _entry(str(path), status) if status and stat.S_ISREG(status.st_mode) else None
+            if status is None or not stat.S_ISREG(status.st_mode):
+                return None
+            return FileEntry(LOCAL + _text(str(path)), status.st_size, _etag(status))
 
     def fetch(self, uri: str, *, if_match: str | None, max_bytes: int | None) -> Fetched:
         """The file's bytes and ETag; it must not change while it is read."""
@@ -109,12 +131,37 @@ def _etag(status: os.stat_result) -> str:
     return f"{status.st_size}-{status.st_mtime_ns}"
 
 
-def _entry(path: str, status: os.stat_result) -> FileEntry:
+def _text(path: str) -> str:
+    r"""The path itself, or with `\xff` for each byte that is not UTF-8."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def _is_misnamed(path: Path) -> bool:
+    """Whether a path that is not there is `_text` of one that is."""
+    raw = re.sub(rb"\\x([0-9a-f]{2})", lambda m: bytes([int(m[1], 16)]), os.fsencode(path))
+    return raw != os.fsencode(path) and os.path.lexists(raw)
+
+
+def _entry(child: os.DirEntry[str]) -> FileEntry | None:
+    """The entry of a folder's child, None where it was removed since the folder was read."""
+    uri = LOCAL + _text(child.path)
+    gone = False
+    for follow in (True, False):  # a link that leads nowhere has its own status
+        try:
+            status = child.stat(follow_symlinks=follow)
+            return FileEntry(uri, status.st_size, _etag(status))
+        except FileNotFoundError:
+            gone = True
+        except OSError:
+            gone = False
+    return None if gone else FileEntry(uri, 0, "0-0")  # its reading says why
+
+
+def _is_folder(child: os.DirEntry[str]) -> bool:
     try:
-        path.encode()
-    except UnicodeEncodeError as error:
-        raise StorageError(f"{path!r} is not UTF-8, so no row can name it: rename it") from error
-    return FileEntry(LOCAL + path, status.st_size, _etag(status))
+        return child.is_dir()
+    except OSError:  # a link to itself, or to where we may not look
+        return False
 
 
 def _walk(root: str) -> Iterator[FileEntry]:
@@ -122,20 +169,27 @@ def _walk(root: str) -> Iterator[FileEntry]:
     folders: list[tuple[str, frozenset[tuple[int, int]]]] = [(root, frozenset())]
     while folders:
         folder, above = folders.pop()
-        status = Path(folder).stat()
-        this = (status.st_dev, status.st_ino)
-        if this in above:
-            raise StorageError(f"{folder} links to a folder that holds it: remove the link")
-        with os.scandir(folder) as children:
+        uri = LOCAL + _text(folder)
+        try:
+            status = Path(folder).stat()
+            this = (status.st_dev, status.st_ino)
+            if this in above:
+                log.warning("folder_passed_over reason=%s: %s", uri, _LOOP)
+                continue
+            children = os.scandir(folder)
+        except OSError as error:
+            reason = _error(uri, error)
+            if folder == root or (reason.kind != "missing" and error.errno not in _CLOSED):
+                raise reason from error
+            if reason.kind != "missing":  # else removed since the folder above was read
+                log.warning("folder_passed_over reason=%s", reason)
+            continue
+        with _explained(uri), children:
             for child in children:
-                if child.is_dir():
+                if _is_folder(child):
                     folders.append((child.path, above | {this}))
-                elif not child.name.startswith(_OWN):
-                    try:
-                        status = child.stat(follow_symlinks=child.is_file())
-                    except FileNotFoundError:  # removed since the folder was read
-                        continue
-                    yield _entry(child.path, status)
+                elif not child.name.startswith(_OWN) and (entry := _entry(child)):
+                    yield entry
 
 
 @contextmanager
@@ -187,11 +241,17 @@ def _explained(uri: str) -> Iterator[None]:
     """Turns an OSError into a StorageError of its kind."""
     try:
         yield
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise StorageError(f"{uri} is not there: check the path", "missing") from error
-    except PermissionError as error:
-        message = f"{uri}: no permission: let this user at it, or run as one who may"
-        raise StorageError(message, "forbidden") from error
     except OSError as error:
-        message = f"{uri}: {error.strerror or type(error).__name__}: check the file system"
-        raise StorageError(message) from error
+        raise _error(uri, error) from error
+
+
+def _error(uri: str, error: OSError) -> StorageError:
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        if _is_misnamed(_path(uri)):
+            return StorageError(f"{uri}: {_NOT_UTF8}", "unsupported")
+        return StorageError(f"{uri} is not there: check the path", "missing")
+    if isinstance(error, PermissionError):
+        message = f"{uri}: no permission: let this user at it, or run as one who may"
+        return StorageError(message, "forbidden")
+    reason = error.strerror or type(error).__name__
+    return StorageError(f"{uri}: {reason}: check the file system")

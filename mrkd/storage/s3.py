@@ -12,15 +12,8 @@ from mrkd.errors import StorageError
 from mrkd.storage import s3_listing
 from mrkd.storage.backend import Fetched, FileEntry, changed, check_size
 from mrkd.storage.request_counts import count
-from mrkd.storage.s3_client import (
-    ATTEMPTS,
-    MISSING,
-    REFUSED,
-    attempts,
-    code,
-    connection,
-    explained,
-)
+from mrkd.storage.s3_client import ATTEMPTS, attempts, connection
+from mrkd.storage.s3_errors import MISSING, REFUSED, code, explained
 from mrkd.storage.uri import split
 
 

@@ -1,4 +1,4 @@
-"""The SDK's client for the AWS environment, and what its errors mean."""
+"""The SDK's client for the AWS environment, and the settings by which it repeats requests."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import random
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
@@ -15,26 +14,16 @@ import boto3
 import botocore.session
 from botocore.compat import unquote_str
 from botocore.config import Config
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    CredentialRetrievalError,
-    NoCredentialsError,
-    PartialCredentialsError,
-)
+from botocore.parsers import ResponseParserError
 
 from mrkd.errors import StorageError
-from mrkd.storage.backend import changed
 from mrkd.storage.request_counts import count
+from mrkd.storage.s3_errors import check_answer
 from mrkd.storage.s3_fast_get import SLOWER, ShortGet
 
 ATTEMPTS = 5
 """How often we ask again where the SDK does not: a body that breaks off, a write that met one."""
 
-MISSING = {"404", "NoSuchKey", "NoSuchBucket", "NotFound"}
-REFUSED = {"412", "PreconditionFailed"}
-_EXPIRED = {"ExpiredToken", "InvalidToken"}  # AWS answers these with 400, not 403
-_NO_CREDENTIALS = (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError)
 _SDK_ATTEMPTS = 8
 _CONNECT_S, _READ_S = 10, 30
 _CONNECTIONS = 1024  # that stay open: above the threads of any one process, so none is dropped
@@ -85,40 +74,6 @@ def attempts(most: int = ATTEMPTS) -> Iterator[int]:
         yield attempt
 
 
-def code(error: ClientError) -> str:
-    """The code of the server's error, empty where it gave none."""
-    return str(error.response.get("Error", {}).get("Code", ""))
-
-
-@contextmanager
-def explained(uri: str) -> Iterator[None]:
-    """Turns the SDK's errors into a StorageError of its kind; only their code is repeated."""
-    try:
-        yield
-    except ClientError as error:
-        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-        raise _explain(uri, code(error), status) from error
-    except _NO_CREDENTIALS as error:
-        raise _explain(uri, type(error).__name__, 403) from error
-    except BotoCoreError as error:
-        raise _explain(uri, type(error).__name__, None) from error
-
-
-def _explain(uri: str, code: str, status: int | None) -> StorageError:
-    if code in REFUSED:
-        return changed(uri)
-    if code in MISSING:
-        return StorageError(f"{uri} is not there ({code}): check bucket and key", "missing")
-    if status in (401, 403) or code in _EXPIRED:
-        message = (
-            f"{uri}: no permission ({code}): check the credentials of the AWS environment and "
-            "what they may do; without the right to list, a missing key looks the same"
-        )
-        return StorageError(message, "forbidden")
-    message = f"{uri} cannot be reached ({code}): check AWS_ENDPOINT_URL, AWS_REGION, the network"
-    return StorageError(message)
-
-
 @functools.lru_cache(maxsize=4)
 def _connection_for(process: int, settings: tuple[tuple[str, str], ...]) -> Connection:
     # Servers other than AWS seldom have a DNS name for each bucket.
@@ -144,6 +99,7 @@ def _connection_for(process: int, settings: tuple[tuple[str, str], ...]) -> Conn
     events.register("request-created.s3", _count_request)
     events.register("response-received.s3", functools.partial(_note_answer, short_get))
     events.register("before-sign.s3.GetObject", short_get.note_signing)
+    events.register("before-parse.s3.*", check_answer)
     events.register("before-parse.s3.ListObjectsV2", _read_files)
     return Connection(client, short_get)
 
@@ -168,14 +124,18 @@ def _read_files(response_dict: Any, customized_response_dict: Any, **_: Any) -> 
         return
     try:
         page = ElementTree.fromstring(response_dict["body"])
-    except ElementTree.ParseError:
-        return  # a body that broke off; the SDK says so
+    except ElementTree.ParseError as error:
+        raise ResponseParserError(f"the listing broke off: {error}") from error
     space = page.tag.removesuffix("ListBucketResult")
+    if space == page.tag:
+        raise ResponseParserError(f"a listing's answer is a {page.tag}")
     tags = [f"{space}{name}" for name in ("Key", "Size", "ETag")]
     encoded = page.findtext(f"{space}EncodingType") == "url"
     files = []
     for item in page.findall(f"{space}Contents"):
         key, size, etag = (item.findtext(tag) or "" for tag in tags)
+        if not (key and size.isdecimal()):
+            raise ResponseParserError("a listing names a file without its key or its size")
         files.append((unquote_str(key) if encoded else key, int(size), etag.strip('"')))
     page[:] = [child for child in page if child.tag != f"{space}Contents"]
     response_dict["body"] = ElementTree.tostring(page)

@@ -12,7 +12,8 @@ from botocore.parsers import ResponseParserError
 from mrkd.errors import StorageError
 from mrkd.storage.backend import FileEntry
 from mrkd.storage.request_counts import count
-from mrkd.storage.s3_client import ATTEMPTS, attempts, connection, explained
+from mrkd.storage.s3_client import ATTEMPTS, attempts, connection
+from mrkd.storage.s3_errors import explained
 
 _LISTERS = 16
 _ENOUGH = 64

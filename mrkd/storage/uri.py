@@ -25,6 +25,8 @@ def canonical(uri: str) -> str:
     """
     if not uri or "\0" in uri:
         raise StorageError(f"invalid location {uri!r}: {_USE_ONE}", "missing")
+    if not _is_text(uri):
+        raise StorageError(f"{uri!r} is not UTF-8, so no row can name it: rename it", "missing")
     if uri.startswith(S3):
         split(uri)
         return uri
@@ -50,3 +52,12 @@ def split(uri: str) -> tuple[str, str]:
             "missing",
         )
     return bucket, key
+
+
+def _is_text(uri: str) -> bool:
+    """Whether it is without the marks by which Python keeps bytes of a name that are not UTF-8."""
+    try:
+        uri.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -5,11 +5,16 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import ray
 
@@ -31,6 +36,11 @@ _LOCAL_ENVIRONMENT = {
     # are more workers than CPUs, and a small machine would start them over and over.
     private.IDLE_WORKER_VARIABLE: "60000",
 }
+_SOCKET_BYTES = 107
+"""Bytes that the path of a local socket may have; Ray ends without a word of advice above them."""
+_ANSWER_S, _TRY_S = 15.0, 5.0
+
+log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -44,7 +54,8 @@ def connect(*, num_cpus: int | None = None, dashboard: bool = False) -> Iterator
         dashboard: whether a local Ray serves its dashboard.
 
     Raises:
-        ConfigError: no cluster answers at `RAY_ADDRESS`.
+        ConfigError: no cluster answers at `RAY_ADDRESS`, or a local one has no folder for its
+            temporary files.
     """
     if ray.is_initialized():
         yield
@@ -58,19 +69,86 @@ def connect(*, num_cpus: int | None = None, dashboard: bool = False) -> Iterator
     address = os.environ.get("RAY_ADDRESS")
     for name, value in _LOCAL_ENVIRONMENT.items() if not address else ():
         os.environ.setdefault(name, value)
+    if not address:
+        _choose_temporary_folder()
+    elif address not in ("auto", "local"):
+        _wait_for_answer(address)
     try:
         ray.init(logging_level=logging.WARNING, **({} if address else own))
     except ConnectionError as error:
-        raise ConfigError(
-            f"RAY_ADDRESS is {address!r}, where no cluster answers: start it, or unset the "
-            "variable to run on this machine"
-        ) from error
+        raise _no_answer(address) from error
     if callable(before) and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, before)  # Ray replaces the handler; this restores it
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _choose_temporary_folder() -> None:
+    """Sets `RAY_TMPDIR` where `TMPDIR` is too long a path for the sockets of a local Ray.
+
+    Raises:
+        ConfigError: `RAY_TMPDIR` is too long itself, or nothing can be written there.
+    """
+    name = "RAY_TMPDIR" if "RAY_TMPDIR" in os.environ else "TMPDIR"
+    folder = os.environ.get(name, "/tmp")
+    session = f"session_{datetime.now():%Y-%m-%d_%H-%M-%S_%f}_{os.getpid()}"
+    below = f"/ray/{session}/sockets/plasma_store"
+    most = _SOCKET_BYTES - len(below)
+    if len(os.fsencode(folder)) > most and name == "TMPDIR":
+        log.warning("ray_tmpdir folder=/tmp reason=TMPDIR has more than %d bytes", most)
+        name, folder = "RAY_TMPDIR", "/tmp"
+        os.environ[name] = folder
+    elif len(os.fsencode(folder)) > most:
+        raise ConfigError(
+            f"RAY_TMPDIR is {folder!r}, too long a path for Ray's sockets: set it to one of at "
+            f"most {most} bytes, such as /tmp"
+        )
+    try:
+        Path(folder, "ray").mkdir(parents=True, exist_ok=True)
+        writable = os.access(Path(folder, "ray"), os.W_OK | os.X_OK)
+    except OSError:
+        writable = False
+    if not writable:
+        raise ConfigError(
+            f"{name} is {folder!r}, where Ray cannot write its temporary files: set RAY_TMPDIR to "
+            "a folder that this user may write to"
+        )
+
+
+def _wait_for_answer(address: str) -> None:
+    """Returns once something listens at an address; Ray itself would wait for many minutes.
+
+    Raises:
+        ConfigError: the address is not one of Ray, or nobody answers there.
+    """
+    try:
+        parts = urlsplit(address if "://" in address else f"//{address}")
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host = port = None
+    if not (host and port) or parts.scheme not in ("", "ray"):
+        raise ConfigError(
+            f"RAY_ADDRESS is {address!r}, which is not an address of a cluster: write host:port "
+            "(mostly port 6379), ray://host:port (10001), auto or local"
+        )
+    until = time.monotonic() + _ANSWER_S
+    while True:
+        try:
+            socket.create_connection((host, port), timeout=_TRY_S).close()
+            return
+        except OSError as error:
+            if time.monotonic() > until:
+                raise _no_answer(address) from error
+        time.sleep(0.5)
+
+
+def _no_answer(address: str | None) -> ConfigError:
+    return ConfigError(
+        f"RAY_ADDRESS is {address!r}, where no cluster answers: start it, or unset the "
+        "variable to run on this machine"
+    )
 
 
 def nodes() -> list[Node]:
