@@ -1,8 +1,9 @@
-"""Local folders in which one file, link or folder is bad: the rest is listed, and that one named."""
+"""Local folders in which one file, link or folder is bad: the rest is listed, that one named."""
 
 import errno
 import os
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -54,7 +55,10 @@ def test_a_file_whose_name_is_not_utf_8_is_listed_and_its_reading_says_why(tmp_p
 
 def test_a_text_file_whose_name_is_not_utf_8_hides_no_image(tmp_path, root):
     _raw(tmp_path, b"\xff.txt").touch()
-    assert {entry.key for entry in list_entries(ArchiveConfig(root))} == {"a/1.png", "z.png"}
+    assert {entry.key for entry in list_entries(ArchiveConfig(root), Counter())} == {
+        "a/1.png",
+        "z.png",
+    }
 
 
 def test_a_folder_whose_name_is_not_utf_8_is_looked_into(tmp_path, root):
