@@ -45,8 +45,10 @@ def _error(name: str) -> StorageError:
     return caught.value
 
 
-@pytest.mark.parametrize("name", ASKS)
-@pytest.mark.parametrize("status", [301, 302, 307, 308])
+@pytest.mark.parametrize(
+    ("status", "name"),
+    [*((status, "list") for status in (301, 302, 307, 308)), *((302, name) for name in ASKS)],
+)
 def test_a_redirect_is_one_error_that_names_the_address(server, status, name):
     server.answer(status, PAGE, Location="https://me:pw@other.example/x?signature=topsecret")
     error = _error(name)
@@ -68,8 +70,9 @@ def test_a_redirect_to_a_region_that_does_not_end_says_so(server, name):
     assert "AWS_REGION" in str(_error(name))
 
 
-@pytest.mark.parametrize("name", ASKS)
-@pytest.mark.parametrize("page", [PAGE, XHTML])
+@pytest.mark.parametrize(
+    ("name", "page"), [*((name, XHTML) for name in ASKS), ("list", PAGE), ("put", PAGE)]
+)
 def test_a_web_page_is_not_an_answer_of_s3(server, name, page):
     server.answer(200, page, Content_Type="text/html; charset=utf-8")
     error = _error(name)

@@ -153,8 +153,9 @@ ERROR_WORDS = {
     ),
     "unreachable": (
         "not reached",
-        "The storage did not answer in time, again and again. Start the night again with "
-        "--retry-errors unreachable once it does.",
+        "The storage did not answer in time, again and again, or it cannot give them (archived, a "
+        "disabled key, a wrong clock): an image's own message says which. Start the night again "
+        "with --retry-errors unreachable once it does.",
     ),
     "empty": ("empty files", "They hold 0 bytes: a camera or a copy was cut off. Send them again."),
     "decode": (
