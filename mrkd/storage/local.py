@@ -34,9 +34,9 @@ class LocalStore:
     """Files of this machine, or of a file system mounted on it."""
 
     def files(self, uri: str) -> Iterator[list[FileEntry]]:
-        """All files below a folder; links are followed, and one that leads nowhere is listed.
+        r"""All files below a folder; links are followed, and one that leads nowhere is listed.
 
-        A file whose name is not UTF-8 is listed by a URI with `\\xff` for such a byte; its reading
+        A file whose name is not UTF-8 is listed by a URI with `\xff` for such a byte; its reading
         is an error (unsupported). A folder below that cannot be looked into, or that holds itself
         by a link, is passed over with a warning in the log.
         """
