@@ -155,7 +155,7 @@ def _explain(uri: str, error: ClientError) -> StorageError:
         return _redirected(uri, _server(headers.get("location", "")))
     # The SDK calls a web page of status 200 a 500. Google calls each refused HEAD a web page.
     is_page = _is_page(headers.get("content-type")) and error.operation_name != "HeadObject"
-    if is_page and found.isdecimal():
+    if is_page and (not found or found.isdecimal()):
         return _refusal(uri, found, _FOREIGN)
     if found in REFUSED:
         return changed(uri)

@@ -83,9 +83,10 @@ def test_a_web_page_is_not_an_answer_of_s3(server, name, page):
 
 @pytest.mark.parametrize("status", [403, 404, 407])
 def test_a_proxy_that_refuses_is_not_taken_for_s3(server, status):
-    server.answer(status, PAGE, Content_Type="text/html")
-    for name in ("list", "get"):
-        assert "a proxy or login page" in str(_error(name))
+    for page in (PAGE, XHTML):
+        server.answer(status, page, Content_Type="text/html")
+        for name in ("list", "get"):
+            assert "a proxy or login page" in str(_error(name))
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -96,7 +96,7 @@ def _choose_temporary_folder() -> None:
     """
     given = ((name, os.environ.get(name)) for name in ("RAY_TMPDIR", "TMPDIR"))
     name, folder = next(((name, value) for name, value in given if value), ("", "/tmp"))
-    session = f"session_{datetime.now():%Y-%m-%d_%H-%M-%S_%f}_{os.getpid()}"
+    session = f"session_{datetime.now(UTC):%Y-%m-%d_%H-%M-%S_%f}_{os.getpid()}"
     most = _SOCKET_BYTES - len(f"/ray/{session}/sockets/plasma_store")
     if not folder.startswith("/") or len(os.fsencode(folder)) > most:
         what = f"a path from / on of at most {most} bytes, as Ray's sockets are below it"
