@@ -92,13 +92,13 @@ _FOREIGN = (
 )
 
 
-class _Redirected(BotoCoreError):
+class _Redirected(BotoCoreError):  # type: ignore[misc] # botocore has no types
     """The server sends us elsewhere, and not to another region of S3."""
 
     fmt = "{url}"
 
 
-class _NotS3(BotoCoreError):
+class _NotS3(BotoCoreError):  # type: ignore[misc] # botocore has no types
     """Something else than S3 answers."""
 
 
