@@ -164,12 +164,13 @@ def _explain(uri: str, error: ClientError) -> StorageError:
     if status in (401, 403) and found not in _ADVICE and _is_skewed(headers.get("date", "")):
         found = _CLOCK  # an answer to HEAD has no body that says so
     usual = _KMS if "KMS" in found else _CREDENTIALS if status in (401, 403) else _CONNECTION
-    return _refusal(uri, found, _ADVICE.get(found, usual))
+    return _refusal(uri, found, _ADVICE.get(found, usual), status)
 
 
-def _refusal(uri: str, code: str, advice: tuple[str, str]) -> StorageError:
+def _refusal(uri: str, code: str, advice: tuple[str, str], status: int = 0) -> StorageError:
     what, remedy = advice
-    kind = "forbidden" if advice is _CREDENTIALS else "unreachable"
+    forbidden = status in (401, 403) or advice is _CREDENTIALS
+    kind = "forbidden" if forbidden else "unreachable"
     return StorageError(f"{uri}: {what} ({code}): {remedy}", kind)
 
 

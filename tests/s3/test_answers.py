@@ -106,9 +106,9 @@ def test_what_is_not_a_listing_is_never_taken_for_an_empty_one(server, body):
 @pytest.mark.parametrize(
     ("status", "code", "kind", "says", "never"),
     [
-        (403, "InvalidObjectState", "unreachable", "archived (Glacier", "credentials"),
-        (403, "RequestTimeTooSkewed", "unreachable", "clock is wrong", "credentials"),
-        (403, "RequestExpired", "unreachable", "clock is wrong", "credentials"),
+        (403, "InvalidObjectState", "forbidden", "archived (Glacier", "credentials"),
+        (403, "RequestTimeTooSkewed", "forbidden", "clock is wrong", "credentials"),
+        (403, "RequestExpired", "forbidden", "clock is wrong", "credentials"),
         (400, "KMS.DisabledException", "unreachable", "In KMS enable", "network"),
         (400, "KMS.KMSInvalidStateException", "unreachable", "encryption key", "network"),
         (400, "KMS.NotFoundException", "unreachable", "encryption key", "network"),
