@@ -7,8 +7,8 @@ credentials of S3 come from the AWS environment or chain alone (`AWS_ENDPOINT_UR
 
 A file appears whole or not at all, and a write may depend on what is stored there. S3 knows no
 folders, so of local ones too only those with files in them exist. Every function raises
-`StorageError`, with a `kind` of `schema.ERROR_KINDS`: missing, forbidden, changed, too_large, and
-unreachable for the rest.
+`StorageError`, with a `kind` of `schema.ERROR_KINDS`: missing, forbidden, changed, too_large,
+unsupported (a name that is not UTF-8), and unreachable for the rest.
 """
 
 from __future__ import annotations

@@ -155,7 +155,7 @@ def _explain(uri: str, error: ClientError) -> StorageError:
         return _redirected(uri, _server(headers.get("location", "")))
     # The SDK calls a web page of status 200 a 500. Google calls each refused HEAD a web page.
     is_page = _is_page(headers.get("content-type")) and error.operation_name != "HeadObject"
-    if is_page and found.isdecimal():
+    if is_page and (not found or found.isdecimal()):
         return _refusal(uri, found, _FOREIGN)
     if found in REFUSED:
         return changed(uri)
@@ -164,12 +164,13 @@ def _explain(uri: str, error: ClientError) -> StorageError:
     if status in (401, 403) and found not in _ADVICE and _is_skewed(headers.get("date", "")):
         found = _CLOCK  # an answer to HEAD has no body that says so
     usual = _KMS if "KMS" in found else _CREDENTIALS if status in (401, 403) else _CONNECTION
-    return _refusal(uri, found, _ADVICE.get(found, usual))
+    return _refusal(uri, found, _ADVICE.get(found, usual), status)
 
 
-def _refusal(uri: str, code: str, advice: tuple[str, str]) -> StorageError:
+def _refusal(uri: str, code: str, advice: tuple[str, str], status: int = 0) -> StorageError:
     what, remedy = advice
-    kind = "forbidden" if advice is _CREDENTIALS else "unreachable"
+    forbidden = status in (401, 403) or advice is _CREDENTIALS
+    kind = "forbidden" if forbidden else "unreachable"
     return StorageError(f"{uri}: {what} ({code}): {remedy}", kind)
 
 

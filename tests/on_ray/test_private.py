@@ -76,7 +76,10 @@ def test_a_group_trains_a_category_and_the_error_of_its_workers_is_the_one_of_a_
     champion = promotions.champion(config.workspace, "plate")
     assert champion.version == ends["plate"].result.version
     # It was raised as a `TrainingFailedError`, by a trainer that took both configs.
-    assert ends["broken"].error == "0 good images, at least 4 are needed: add good images"
+    assert (
+        ends["broken"].error
+        == "0 good images, at least 4 are needed: add good images to its part train"
+    )
 
 
 def test_what_a_worker_raised_is_told_from_the_loss_of_a_group():

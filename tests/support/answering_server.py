@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Self
@@ -41,6 +42,10 @@ class AnsweringServer:
                     self.wfile.write(server.body)
 
             do_GET = do_HEAD = do_PUT = do_DELETE = answer
+
+            def handle(self) -> None:
+                with suppress(ConnectionError):  # a client that gives up
+                    super().handle()
 
             def log_message(self, format: str, *args: object) -> None:
                 pass

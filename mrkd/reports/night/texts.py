@@ -148,13 +148,15 @@ ERROR_WORDS = {
     ),
     "forbidden": (
         "not allowed to be read",
-        "Give the night's credentials the right to read them, then start it again with "
-        "--retry-errors forbidden.",
+        "Give the night's credentials the right to read them, or what an image's own message asks "
+        "for (restore an archived one, set the clock), then start it again with --retry-errors "
+        "forbidden.",
     ),
     "unreachable": (
         "not reached",
-        "The storage did not answer in time, again and again. Start the night again with "
-        "--retry-errors unreachable once it does.",
+        "The storage did not answer in time, again and again, or it cannot give them (a disabled "
+        "key): an image's own message says which. Start the night again with --retry-errors "
+        "unreachable once it does.",
     ),
     "empty": ("empty files", "They hold 0 bytes: a camera or a copy was cut off. Send them again."),
     "decode": (

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -38,6 +39,9 @@ _LOCAL_ENVIRONMENT = {
 _SOCKET_BYTES = 107
 """Bytes that the path of a local socket may have; Ray ends without a word of advice above them."""
 _ANSWER_S, _TRY_S = 15.0, 5.0
+_SETTINGS = bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
+"""HTTP/2's frame of settings without one: length 0, type 4."""
+_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _SETTINGS
 
 log = logging.getLogger(__name__)
 
@@ -85,25 +89,21 @@ def connect(*, num_cpus: int | None = None, dashboard: bool = False) -> Iterator
 
 
 def _choose_temporary_folder() -> None:
-    """Sets `RAY_TMPDIR` where `TMPDIR` is too long a path for the sockets of a local Ray.
+    """Sets `RAY_TMPDIR`, to /tmp where `TMPDIR` cannot hold the sockets of a local Ray.
 
     Raises:
-        ConfigError: `RAY_TMPDIR` is too long itself, or nothing can be written there.
+        ConfigError: `RAY_TMPDIR` itself cannot, or nothing can be written there.
     """
-    name = "RAY_TMPDIR" if "RAY_TMPDIR" in os.environ else "TMPDIR"
-    folder = os.environ.get(name, "/tmp")
-    session = f"session_2026-01-01_00-00-00_000000_{os.getpid()}"  # as long as Ray's
-    below = f"/ray/{session}/sockets/plasma_store"
-    most = _SOCKET_BYTES - len(below)
-    if len(os.fsencode(folder)) > most and name == "TMPDIR":
-        log.warning("ray_tmpdir folder=/tmp reason=TMPDIR has more than %d bytes", most)
-        name, folder = "RAY_TMPDIR", "/tmp"
-        os.environ[name] = folder
-    elif len(os.fsencode(folder)) > most:
-        raise ConfigError(
-            f"RAY_TMPDIR is {folder!r}, too long a path for Ray's sockets: set it to one of at "
-            f"most {most} bytes, such as /tmp"
-        )
+    given = ((name, os.environ.get(name)) for name in ("RAY_TMPDIR", "TMPDIR"))
+    name, folder = next(((name, value) for name, value in given if value), ("", "/tmp"))
+    session = f"session_{datetime.now(UTC):%Y-%m-%d_%H-%M-%S_%f}_{os.getpid()}"
+    most = _SOCKET_BYTES - len(f"/ray/{session}/sockets/plasma_store")
+    if not folder.startswith("/") or len(os.fsencode(folder)) > most:
+        what = f"a path from / on of at most {most} bytes, as Ray's sockets are below it"
+        if name == "RAY_TMPDIR":
+            raise ConfigError(f"RAY_TMPDIR is {folder!r}: set it to {what}; /tmp will do")
+        log.warning("ray_tmpdir folder=/tmp reason=TMPDIR is not %s", what)
+        folder = "/tmp"
     try:
         Path(folder, "ray").mkdir(parents=True, exist_ok=True)
         writable = os.access(Path(folder, "ray"), os.W_OK | os.X_OK)
@@ -111,9 +111,10 @@ def _choose_temporary_folder() -> None:
         writable = False
     if not writable:
         raise ConfigError(
-            f"{name} is {folder!r}, where Ray cannot write its temporary files: set RAY_TMPDIR to "
-            "a folder that this user may write to"
+            f"Ray cannot write its temporary files below {folder!r}: set RAY_TMPDIR to a folder "
+            "that this user may write to"
         )
+    os.environ["RAY_TMPDIR"] = folder
 
 
 def _wait_for_answer(address: str) -> None:
@@ -132,21 +133,35 @@ def _wait_for_answer(address: str) -> None:
             f"RAY_ADDRESS is {address!r}, which is not an address of a cluster: write host:port "
             "(mostly port 6379), ray://host:port (10001), auto or local"
         )
+    error: OSError | None
     until = time.monotonic() + _ANSWER_S
     while True:
         try:
-            socket.create_connection((host, port), timeout=_TRY_S).close()
-            return
-        except OSError as error:
-            if time.monotonic() > until:
-                raise _no_answer(address) from error
+            with socket.create_connection((host, port), timeout=_TRY_S) as stream:
+                if os.environ.get("RAY_USE_TLS") == "1" or _speaks_grpc(stream):
+                    return
+            error = None
+        except OSError as refused:
+            error = refused
+        if time.monotonic() > until:
+            raise _no_answer(address) from error
         time.sleep(0.5)
+
+
+def _speaks_grpc(stream: socket.socket) -> bool:
+    """Whether the other end greets as HTTP/2 does; Ray's dashboard, at another port, does not."""
+    stream.sendall(_GREETING)
+    head = b""
+    while len(head) < len(_SETTINGS) and (more := stream.recv(len(_SETTINGS) - len(head))):
+        head += more
+    return head[3:4] == _SETTINGS[3:4]
 
 
 def _no_answer(address: str | None) -> ConfigError:
     return ConfigError(
-        f"RAY_ADDRESS is {address!r}, where no cluster answers: start it, or unset the "
-        "variable to run on this machine"
+        f"RAY_ADDRESS is {address!r}, where no cluster answers: start it, correct the address "
+        "(host:port, mostly 6379; ray://host:port, 10001), or unset the variable to run on this "
+        "machine"
     )
 
 

@@ -1,4 +1,4 @@
-"""Local folders in which one file, link or folder is bad: the rest is listed, that one named."""
+"""Local folders with one bad file, link or folder: the rest is listed, and that one is named."""
 
 import errno
 import os
