@@ -70,7 +70,7 @@ def test_any_reader_of_parquet_sees_one_table_by_category(place, night, tmp_path
 
 
 def test_a_night_whose_processes_are_killed_has_the_same_rows(place):
-    found = proofs.chaos(place, kills=len(KINDS), size=240, shard_rows=8, seed=7)
+    found = proofs.chaos(place, kills=len(KINDS), size=400, shard_rows=8, seed=7)
     assert found["kills"].keys() == set(KINDS)
 
 
