@@ -81,7 +81,8 @@ class Manifest:
         superseded: the rows of earlier revisions that its rows replace.
         config: config of the run, as plain values.
         closed_at: UTC, ISO 8601.
-        passed_over: numbers of the archive's files that are neither images nor tars, by suffix.
+        passed_over: numbers of the archive's files that are neither images nor tars, by suffix, and
+            of the folders that could not be looked into.
         schema_version: version of the rows' schema.
     """
 
@@ -244,13 +245,19 @@ def failed(uri: str, kinds: Sequence[str]) -> list[tuple[int, str]]:
 
 def passed_over_line(counts: Mapping[str, int]) -> str:
     """What a listing passed over, in one line; empty where it took everything."""
-    if not counts:
-        return ""
-    listed = ", ".join(f"{suffix} {number:,}" for suffix, number in counts.items())
-    return (
-        f"{sum(counts.values()):,} files were passed over, as their names end in none of "
-        f"archive.suffixes and archive.tars: {listed}"
-    )
+    folders = {key: number for key, number in counts.items() if key.startswith(storage.FOLDER)}
+    files = {key: number for key, number in counts.items() if key not in folders}
+    lines = []
+    if files:
+        listed = ", ".join(f"{suffix} {number:,}" for suffix, number in files.items())
+        lines.append(
+            f"{sum(files.values()):,} files were passed over, as their names end in none of "
+            f"archive.suffixes and archive.tars: {listed}"
+        )
+    if folders:
+        reasons = "; ".join(key.removeprefix(storage.FOLDER) for key in folders)
+        lines.append(f"{sum(folders.values()):,} folders were not looked into: {reasons}")
+    return "; ".join(lines)
 
 
 def unopened(uri: str, tars: Sequence[str]) -> list[str]:

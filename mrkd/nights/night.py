@@ -133,10 +133,11 @@ class Night:
         if not earlier and not images.num_rows:
             place = config.archive.manifest or config.archive.uri
             endings = ", ".join((*config.archive.suffixes, *config.archive.tars))
-            there = passed_over_line(archive.passed_over(images)) or "it is empty"
+            passed = passed_over_line(archive.passed_over(images))
+            there = f"{passed}: convert or unpack them, or" if passed else "it is empty:"
             raise ConfigError(
-                f"the archive is {place!r}: it names no file that ends in {endings}; {there}: "
-                "convert or unpack them, or correct archive.uri"
+                f"the archive is {place!r}: it names no file that ends in {endings}; {there} "
+                "correct archive.uri"
             )
         return plans.draft(images, earlier, config, pins, again=again)
 

@@ -38,7 +38,7 @@ class Plan:
         pins: the model of each category in it.
         config: config of the run, as plain values.
         replaces: URI and revision of rows that no longer count and whose URI has no new row.
-        passed_over: numbers of the archive's other files, by suffix.
+        passed_over: numbers of the archive's other files, by suffix, and of its shut folders.
     """
 
     revision: int

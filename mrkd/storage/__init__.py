@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any
 from pyarrow import fs
 
 from mrkd.errors import StorageError
-from mrkd.storage.backend import Fetched, FileEntry
-from mrkd.storage.local import LocalStore
+from mrkd.storage.backend import Fetched, FileEntry, add_bounded
+from mrkd.storage.local import FOLDER, LocalStore
 from mrkd.storage.request_counts import requests
 from mrkd.storage.uri import LOCAL, S3, canonical, split
 
@@ -32,12 +32,16 @@ if TYPE_CHECKING:
     from mrkd.storage.s3 import S3Store
 
 __all__ = [
+    "FOLDER",
     "Fetched",
     "FileEntry",
+    "add_bounded",
+    "count_suffix",
     "delete",
     "exists",
     "fetch",
     "fetch_range",
+    "is_wanted",
     "iter_files",
     "join",
     "list_files",
@@ -53,8 +57,6 @@ __all__ = [
 ]
 
 
-_MOST_SUFFIXES = 30
-"""Kinds of files that are counted apart."""
 _LONGEST_SUFFIX = 8
 
 
@@ -102,22 +104,31 @@ def iter_files(
     Args:
         uri: URI of the folder.
         suffixes: endings of the files that are wanted, in any case; none: all are.
-        passed_over: counts the other files, by suffix.
+        passed_over: counts the other files, by suffix, and folders that cannot be looked into. With
+            it, what macOS writes beside a file (`._x.png`) is never wanted.
     """
     store, uri = _open(uri)
     endings = tuple(suffix.lower() for suffix in suffixes)
-    for some in store.files(uri):
+    for some in store.files(uri, passed_over):
         if endings and passed_over is None:
             some = [file for file in some if file.uri.lower().endswith(endings)]
         elif endings and passed_over is not None:
-            wanted = [file.uri.lower().endswith(endings) for file in some]
+            wanted = [is_wanted(file.uri, endings) for file in some]
             for file in compress(some, map(operator.not_, wanted)):
-                suffix = _suffix(file.uri)
-                known = suffix in passed_over or len(passed_over) < _MOST_SUFFIXES
-                passed_over[suffix if known else "others"] += 1
+                count_suffix(passed_over, file.uri)
             some = list(compress(some, wanted))
         if some:
             yield some
+
+
+def is_wanted(uri: str, endings: tuple[str, ...]) -> bool:
+    """Whether a name ends in one of `endings`, in lower case, and is not what macOS adds to it."""
+    return uri.lower().endswith(endings) and not uri.rpartition("/")[2].startswith("._")
+
+
+def count_suffix(counts: Counter[str], uri: str) -> None:
+    """Counts a file that is passed over; suffixes without end are counted together."""
+    add_bounded(counts, _suffix(uri), "others")
 
 
 def _suffix(uri: str) -> str:
@@ -242,7 +253,7 @@ def read_json(uri: str) -> Any:
     """
     try:
         return json.loads(read(uri))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # the latter: brackets in brackets
         raise StorageError(f"{uri} is not JSON ({error}): it is damaged, or no file of ours") from (
             error
         )

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import NamedTuple
 
 from mrkd.errors import StorageError
+
+
+_MOST_KINDS = 30
+"""Kinds of files that are counted apart."""
 
 
 class FileEntry(NamedTuple):
@@ -45,3 +50,9 @@ def check_size(uri: str, num_bytes: int, max_bytes: int | None) -> None:
 def changed(uri: str) -> StorageError:
     """The error (changed) of a file that is not, or no longer, the one that was asked for."""
     return StorageError(f"{uri} has changed since it was listed: list it again", "changed")
+
+
+def add_bounded(counts: Counter[str], kind: str, rest: str, number: int = 1) -> None:
+    """Counts under `kind`, or under `rest` where there are too many kinds already."""
+    known = kind in counts or len(counts) < _MOST_KINDS
+    counts[kind if known else rest] += number

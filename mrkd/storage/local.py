@@ -9,6 +9,7 @@ import os
 import re
 import stat
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import islice
@@ -16,10 +17,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mrkd.errors import StorageError
-from mrkd.storage.backend import Fetched, FileEntry, changed, check_size
+from mrkd.storage.backend import Fetched, FileEntry, add_bounded, changed, check_size
 from mrkd.storage.uri import LOCAL
 
 log = logging.getLogger(__name__)
+
+FOLDER = "folder "
+"""Begins what is counted for a folder that was passed over: its URI and the reason follow."""
 
 _CHUNK = 1000
 _OWN = ".mrkd-"
@@ -33,16 +37,18 @@ _NOT_UTF8 = "its name is not UTF-8, so no row can name it: rename it"
 class LocalStore:
     """Files of this machine, or of a file system mounted on it."""
 
-    def files(self, uri: str) -> Iterator[list[FileEntry]]:
+    def files(
+        self, uri: str, passed_over: Counter[str] | None = None
+    ) -> Iterator[list[FileEntry]]:
         r"""All files below a folder; links are followed, and one that leads nowhere is listed.
 
         A file whose name is not UTF-8 is listed by a URI with `\xff` for such a byte; its reading
         is an error (unsupported). A folder below that cannot be looked into, or that holds itself
-        by a link, is passed over with a warning in the log.
+        by a link, is passed over with a warning in the log, and counted with its reason.
         """
         with _explained(uri):
             if _path(uri).is_dir():
-                found = _walk(str(_path(uri)))
+                found = _walk(str(_path(uri)), passed_over)
                 while some := list(islice(found, _CHUNK)):
                     yield some
 
@@ -164,7 +170,7 @@ def _is_folder(child: os.DirEntry[str]) -> bool:
         return False
 
 
-def _walk(root: str) -> Iterator[FileEntry]:
+def _walk(root: str, passed_over: Counter[str] | None = None) -> Iterator[FileEntry]:
     """The files below `root`, by a stack and not by recursion: a tree may be very deep."""
     folders: list[tuple[str, frozenset[tuple[int, int]]]] = [(root, frozenset())]
     while folders:
@@ -174,7 +180,7 @@ def _walk(root: str) -> Iterator[FileEntry]:
             status = Path(folder).stat()
             this = (status.st_dev, status.st_ino)
             if this in above:
-                log.warning("folder_passed_over reason=%s: %s", uri, _LOOP)
+                _pass_over(f"{uri}: {_LOOP}", passed_over)
                 continue
             children = os.scandir(folder)
         except OSError as error:
@@ -182,7 +188,7 @@ def _walk(root: str) -> Iterator[FileEntry]:
             if folder == root or (reason.kind != "missing" and error.errno not in _CLOSED):
                 raise reason from error
             if reason.kind != "missing":  # else removed since the folder above was read
-                log.warning("folder_passed_over reason=%s", reason)
+                _pass_over(str(reason), passed_over)
             continue
         with _explained(uri), children:
             for child in children:
@@ -190,6 +196,12 @@ def _walk(root: str) -> Iterator[FileEntry]:
                     folders.append((child.path, above | {this}))
                 elif not child.name.startswith(_OWN) and (entry := _entry(child)):
                     yield entry
+
+
+def _pass_over(reason: str, counts: Counter[str] | None) -> None:
+    log.warning("folder_passed_over reason=%s", reason)
+    if counts is not None:
+        add_bounded(counts, f"{FOLDER}{reason}", f"{FOLDER}(others)")
 
 
 @contextmanager

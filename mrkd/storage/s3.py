@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 
@@ -20,8 +21,10 @@ from mrkd.storage.uri import split
 class S3Store:
     """Objects; a folder is what their keys have before a slash."""
 
-    def files(self, uri: str) -> Iterator[list[FileEntry]]:
-        """All objects below a folder, but for the empty ones that mark a folder."""
+    def files(
+        self, uri: str, _passed_over: Counter[str] | None = None
+    ) -> Iterator[list[FileEntry]]:
+        """All objects below a folder, but for the empty ones that mark a folder; none is shut."""
         return s3_listing.pages(*_folder(uri))
 
     def has_files(self, uri: str) -> bool:

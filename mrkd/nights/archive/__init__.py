@@ -47,7 +47,8 @@ def list_images(config: ArchiveConfig, known: Mapping[str, str] = {}) -> pa.Tabl
 
     A tar that is damaged has a row of its own beside those of the members before the damage. The
     members of a tar in `known`, ETags by URI (`known_tars`), are left out while it has that ETag.
-    The table's metadata has the files that are neither, by suffix (`passed_over`).
+    The table's metadata has the files and members of tars that are neither, by suffix, and the
+    folders that cannot be looked into (`passed_over`).
 
     Raises:
         ConfigError: the template is wrong; a manifest is not there, is none, or holds two
@@ -56,7 +57,7 @@ def list_images(config: ArchiveConfig, known: Mapping[str, str] = {}) -> pa.Tabl
     """
     passed: Counter[str] = Counter()
     entries = manifest_entries(config) if config.manifest else list_entries(config, passed)
-    batches, num_tars = read_entries(entries, config, known)
+    batches, num_tars = read_entries(entries, config, known, passed)
     facts = {PASSED_OVER: json.dumps(dict(passed.most_common()))}
     table = sort_images(batches).replace_schema_metadata(facts)
     if config.manifest:
@@ -66,7 +67,7 @@ def list_images(config: ArchiveConfig, known: Mapping[str, str] = {}) -> pa.Tabl
 
 
 def passed_over(images: pa.Table) -> dict[str, int]:
-    """Numbers of the files, by suffix, that a listing found and passed over."""
+    """Numbers of the files, by suffix, and of the folders that a listing passed over."""
     found: dict[str, int] = json.loads((images.schema.metadata or {}).get(PASSED_OVER, b"{}"))
     return found
 

@@ -56,11 +56,15 @@ def list_entries(config: ArchiveConfig, passed_over: Counter[str]) -> Iterator[E
 
 
 def read_entries(
-    entries: Iterable[Entry], config: ArchiveConfig, known: Mapping[str, str]
+    entries: Iterable[Entry],
+    config: ArchiveConfig,
+    known: Mapping[str, str],
+    passed_over: Counter[str],
 ) -> tuple[list[pa.RecordBatch], int]:
     """The rows of all images (`IMAGES`), and how many tars were read for them, 8 at once.
 
-    A tar in `known`, ETags by URI, is left out while it has that ETag.
+    A tar in `known`, ETags by URI, is left out while it has that ETag. Members that are passed over
+    are counted by suffix.
 
     Raises:
         ConfigError: the template is wrong.
@@ -68,7 +72,7 @@ def read_entries(
     """
     template = Template(config.template)
     endings = tuple(suffix.lower() for suffix in config.tars)
-    found: list[Future[tuple[list[pa.RecordBatch], Problem | None]]] = []
+    found: list[Future[_Tar]] = []
 
     def plain() -> Iterator[ImageRow]:
         for entry in entries:
@@ -84,16 +88,25 @@ def read_entries(
             results = [future.result() for future in found]
         finally:
             pool.shutdown(cancel_futures=True)
-    unreachable = [p for _, p in results if p is not None and p.kind == "unreachable"]
+    for tar in results:
+        for suffix, number in tar.passed_over.items():
+            storage.add_bounded(passed_over, suffix, "others", number)
+    damages = [tar.damage for tar in results if tar.damage is not None]
+    unreachable = [damage for damage in damages if damage.kind == "unreachable"]
     if results and len(unreachable) == len(results):
         raise StorageError(unreachable[0].message)
-    return batches + [batch for part, _ in results for batch in part], len(results)
+    return batches + [batch for tar in results for batch in tar.batches], len(results)
 
 
-def _read(
-    entry: Entry, template: Template, config: ArchiveConfig
-) -> tuple[list[pa.RecordBatch], Problem | None]:
-    """The rows of one tar, and what is wrong with the tar itself."""
+class _Tar(NamedTuple):
+    """The rows of one tar, what is wrong with itself, and its other members by suffix."""
+
+    batches: list[pa.RecordBatch]
+    damage: Problem | None
+    passed_over: Counter[str]
+
+
+def _read(entry: Entry, template: Template, config: ArchiveConfig) -> _Tar:
     file, content = _open(entry, config)
     members = (_member_row(entry, file, name, content, template) for name in content.members)
     damaged: list[ImageRow] = []
@@ -102,7 +115,7 @@ def _read(
         damaged = [_row(own, template)]
     batches = list(to_batches(chain(members, damaged)))
     log.debug("tar_read uri=%r images=%d", file.uri, len(content.members))
-    return batches, content.damage
+    return _Tar(batches, content.damage, content.passed_over)
 
 
 def _open(entry: Entry, config: ArchiveConfig) -> tuple[FileEntry, TarContent]:

@@ -23,6 +23,16 @@ _CHUNK_ROWS = 16_384
 _CSV_BYTES = 2**20
 _LONGEST_ROW = 2**24
 _ROW = re.compile(r"Row #(\d+)")
+_DELIMITERS = b",;\t"
+_FIRST_LINE = re.compile(rb'(?:"(?:[^"]|"")*+"|[^"\r\n])*+')
+
+
+def _rows_of(delimiter: bytes, end: bytes) -> re.Pattern[bytes]:
+    """Whole rows. A quotation mark quotes only where it begins a cell, as pyarrow has it."""
+    other = b"[^" + delimiter + end + b"]"
+    cell = b'(?:"(?:[^"]++|"")*+"' + other + b'*+|(?!")' + other + b"*+)"
+    row = cell + b"(?:" + delimiter + cell + b")*+" + end
+    return re.compile(b"(?:" + row + b")*+")
 
 
 class DataFile(NamedTuple):
@@ -50,7 +60,7 @@ def batches(file: DataFile) -> Iterator[pa.RecordBatch]:
         for batch in _read(file):
             batch.validate(full=True)  # else text that is not UTF-8 is met much later
             yield batch
-    except (pa.ArrowException, OSError, EOFError, zlib.error) as error:
+    except (pa.ArrowException, csv.Error, OSError, EOFError, zlib.error) as error:
         reason = str(error).partition("\n")[0]
         raise ConfigError(
             f"archive.manifest {file.uri} cannot be read ({reason}): make it again"
@@ -91,13 +101,14 @@ def _csv_batches(found: FileEntry, given: tuple[str, ...] | None) -> Iterator[pa
         given: names of the columns; None: the file's first line has them.
     """
     delimiter, names, num_rows = ",", given, 0
-    for block in _row_blocks(found):
+    for block in _row_blocks(found, has_header=given is None):
         is_header = names is None
         if names is None:
-            header = block.partition(b"\n")[0].decode("utf-8-sig")
-            delimiter = max(",;\t", key=header.count)
-            names = tuple(name.strip() for name in next(csv.reader([header], delimiter=delimiter)))
-        if is_header and not block.partition(b"\n")[2].strip():
+            header, block = _header(block)
+            delimiter = _delimiter(header)
+            text = header.decode("utf-8-sig")
+            names = tuple(name.strip() for name in next(csv.reader([text], delimiter=delimiter)))
+        if is_header and not block.strip():
             num_rows += 1
             yield pa.RecordBatch.from_pylist([], pa.schema([(name, pa.string()) for name in names]))
             continue
@@ -108,7 +119,6 @@ def _csv_batches(found: FileEntry, given: tuple[str, ...] | None) -> Iterator[pa
                     use_threads=False,
                     block_size=len(block) + 1,
                     column_names=names,
-                    skip_rows=int(is_header),
                 ),
                 parse_options=pa_csv.ParseOptions(newlines_in_values=True, delimiter=delimiter),
                 convert_options=pa_csv.ConvertOptions(
@@ -118,7 +128,7 @@ def _csv_batches(found: FileEntry, given: tuple[str, ...] | None) -> Iterator[pa
                 ),
             )
         except pa.ArrowInvalid as error:
-            raise pa.ArrowInvalid(_renumbered(str(error), num_rows)) from error
+            raise pa.ArrowInvalid(_renumbered(str(error), num_rows + is_header)) from error
         num_rows += table.num_rows + is_header
         yield from table.to_batches(_CHUNK_ROWS)
     if names is None:
@@ -130,8 +140,22 @@ def _renumbered(message: str, before: int) -> str:
     return _ROW.sub(lambda match: f"Row #{int(match[1]) + before}", message)
 
 
-def _row_blocks(found: FileEntry) -> Iterator[bytes]:
-    """The bytes of a CSV file in blocks of whole rows.
+def _header(data: bytes) -> tuple[bytes, bytes]:
+    """The first line, whose quoted names may hold line ends, and what follows it."""
+    match = _FIRST_LINE.match(data)
+    end = match.end() if match else 0
+    if data[end : end + 1] == b'"':  # one that does not close is a character as any other
+        end = len(re.split(rb"[\r\n]", data, maxsplit=1)[0])
+    length = 2 if data[end : end + 2] == b"\r\n" else 1
+    return data[:end], data[end + length :]
+
+
+def _delimiter(header: bytes) -> str:
+    return chr(max(_DELIMITERS, key=header.count))
+
+
+def _row_blocks(found: FileEntry, *, has_header: bool) -> Iterator[bytes]:
+    """The bytes of a CSV file in blocks of whole rows; they end as its first line does.
 
     Raises:
         ConfigError: a row is longer than any row may be.
@@ -139,10 +163,14 @@ def _row_blocks(found: FileEntry) -> Iterator[bytes]:
     with io.BufferedReader(RangeFile(found), _CSV_BYTES) as raw:
         is_packed = found.uri.lower().endswith(".gz")
         stream = gzip.GzipFile(fileobj=raw) if is_packed else raw
-        rest = b""
+        rest, rows = b"", None
         while chunk := stream.read(_CSV_BYTES):
             rest += chunk
-            end = _end_of_rows(rest)
+            if rows is None:
+                last = b"\r" if b"\r" in rest and b"\n" not in rest else b"\n"
+                delimiter = _delimiter(_header(rest)[0]) if has_header else ","
+                rows = _rows_of(delimiter.encode(), last)
+            end = _end_of_rows(rest, rows, last)
             if end:
                 yield rest[:end]
                 rest = rest[end:]
@@ -155,12 +183,9 @@ def _row_blocks(found: FileEntry) -> Iterator[bytes]:
             yield rest
 
 
-def _end_of_rows(data: bytes) -> int:
-    """Where the last whole row ends: behind the last newline that no quotation marks hold."""
-    end = data.rfind(b"\n") + 1
-    quotes = data.count(b'"', 0, end)
-    while end and quotes % 2:
-        before = data.rfind(b"\n", 0, end - 1) + 1
-        quotes -= data.count(b'"', before, end)
-        end = before
-    return end
+def _end_of_rows(data: bytes, rows: re.Pattern[bytes], last: bytes) -> int:
+    """Where the last whole row ends: behind the last line end that no quotation marks hold."""
+    if b'"' not in data:
+        return data.rfind(last) + 1
+    match = rows.match(data)
+    return match.end() if match else 0

@@ -42,7 +42,7 @@ def data_files(uri: str) -> Iterator[DataFile]:
             "one, or a .parquet or .csv file"
         ) from error
     except StorageError as error:
-        if error.kind == "missing" or isinstance(error.__cause__, ValueError):
+        if error.kind == "missing" or isinstance(error.__cause__, ValueError | RecursionError):
             raise ConfigError(f"archive.manifest: {error}") from error
         raise
     if kind not in ("CSV", "Parquet"):

@@ -14,10 +14,12 @@ import logging
 import math
 import re
 import tarfile
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from mrkd import storage
 from mrkd.errors import StorageError
 from mrkd.nights.archive.range_file import RangeFile
 from mrkd.storage import FileEntry
@@ -69,11 +71,13 @@ class TarContent:
         members: its images by name; of several with one name the last counts.
         fields: string and number fields of its WebDataset JSONs, by the name without `.json`.
         damage: reason why it could not be read to its end.
+        passed_over: numbers of its other members by suffix, but for the JSONs of `fields`.
     """
 
     members: dict[str, Member] = field(default_factory=dict)
     fields: dict[str, dict[str, str]] = field(default_factory=dict)
     damage: Problem | None = None
+    passed_over: Counter[str] = field(default_factory=Counter)
 
     def fields_of(self, name: str) -> dict[str, str]:
         """Those of the JSON beside an image: `a/7.json` is beside `a/7.png` and `a/7.seg.png`."""
@@ -93,12 +97,16 @@ def read_tar(file: FileEntry, suffixes: tuple[str, ...]) -> TarContent:
     endings = tuple(suffix.lower() for suffix in suffixes)
     try:
         for member in _members(stream):
-            if member.name.lower().endswith(endings):
+            if storage.is_wanted(member.name, endings):
                 content.members[member.name] = member
-            elif member.name.lower().endswith(".json") and member.problem is None:
+                continue
+            fields = None
+            if member.name.lower().endswith(".json") and member.problem is None:
                 fields = _read_json(stream, member)
-                if fields is not None:
-                    content.fields[member.name[: -len(".json")]] = fields
+            if fields is None:
+                storage.count_suffix(content.passed_over, member.name)
+            else:
+                content.fields[member.name[: -len(".json")]] = fields
     except _DamageError as error:
         content.damage = error.problem
     except StorageError as error:
