@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 from mrkd.errors import StorageError
 
-
 _MOST_KINDS = 30
 """Kinds of files that are counted apart."""
 

@@ -37,9 +37,7 @@ _NOT_UTF8 = "its name is not UTF-8, so no row can name it: rename it"
 class LocalStore:
     """Files of this machine, or of a file system mounted on it."""
 
-    def files(
-        self, uri: str, passed_over: Counter[str] | None = None
-    ) -> Iterator[list[FileEntry]]:
+    def files(self, uri: str, passed_over: Counter[str] | None = None) -> Iterator[list[FileEntry]]:
         r"""All files below a folder; links are followed, and one that leads nowhere is listed.
 
         A file whose name is not UTF-8 is listed by a URI with `\xff` for such a byte; its reading

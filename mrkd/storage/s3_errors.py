@@ -190,7 +190,7 @@ def _server(url: str) -> str:
 
 
 def _is_page(content_type: str | None) -> bool:
-    return (content_type or "").startswith("text/html")
+    return (content_type or "").lower().startswith("text/html")
 
 
 def _is_skewed(date: str) -> bool:

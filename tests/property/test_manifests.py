@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mrkd.config import ArchiveConfig
 from mrkd.errors import MrkdError
-from mrkd.nights.archive import list_images
+from mrkd.nights.archive import list_images, manifest_files
 
 CSV = b"image_uri,etag,size,category,line\ns3://bk/a/1.png,e,10,plate,l1\na/2.png,,,,\n"
 TABLE = pa.table({"image_uri": ["s3://bk/a/1.png", "b.png"], "size": [1, None], "x": ["y", "z"]})
@@ -23,6 +23,11 @@ INVENTORY = {
     "fileSchema": "Bucket, Key, Size",
     "files": [{"key": "x.csv.gz", "size": 1, "MD5checksum": "0"}],
 }
+
+CELLS = st.sampled_from(
+    ["", "a", "text", '5" pipe', 'x"', ' "q"', '"a,b"', '"two\nlines"', '"q""q"', '"\n\n"', '",\n"']
+)
+MARKS = st.text(alphabet='",;\t\r\n a5', max_size=60)
 
 
 def parquet():
@@ -61,3 +66,33 @@ def test_a_damaged_manifest_is_read_or_refused(name, tmp_path_factory, monkeypat
             assert "\n" not in str(error)
 
     check()
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@given(header=MARKS, rows=MARKS)
+def test_a_csv_of_marks_alone_is_read_or_refused(tmp_path_factory, header, rows):
+    path = tmp_path_factory.mktemp("marks") / "m.csv"
+    path.write_bytes(f"image_uri{header}\na/1.png{rows}".encode())
+    try:
+        assert list_images(ArchiveConfig(manifest=str(path))).num_rows >= 0
+    except MrkdError as error:
+        assert "\n" not in str(error)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@given(rows=st.lists(st.lists(CELLS, min_size=2, max_size=2), max_size=6), data=st.data())
+def test_where_a_csv_is_cut_into_blocks_changes_no_row(tmp_path_factory, rows, data):
+    end = data.draw(st.sampled_from(["\n", "\r\n"]))
+    path = tmp_path_factory.mktemp("cut") / "m.csv"
+    text = end.join(["image_uri,x,y", *(",".join(["a/1.png", *row]) for row in rows)])
+    path.write_bytes(f"{text}{data.draw(st.sampled_from(['', end, 2 * end]))}".encode())
+    file = manifest_files.DataFile(str(path))
+
+    def read(block_bytes):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(manifest_files, "_CSV_BYTES", block_bytes)
+            return [row for batch in manifest_files.batches(file) for row in batch.to_pylist()]
+
+    assert len(read(2**20)) == len(rows)
+    for block_bytes in (16, 23):
+        assert read(block_bytes) == read(2**20)

@@ -45,3 +45,12 @@ def test_jpegs_of_other_suffixes_are_scored(plant, tmp_path, archive):
         shutil.copy(good, folder / f"1{suffix}")  # a PNG: the bytes decide, not the name
     summary = score.run(plant.score_config(tmp_path / "archive", "jfif"), HERE)
     assert summary.counts["images"] == summary.counts["ok"] + summary.counts["nok"] == 3
+
+
+def test_a_folder_that_is_not_looked_into_is_named_in_plan_summary_and_page(plant, own_archive):
+    (own_archive / "plate" / "up").symlink_to(own_archive)
+    said = f"1 folders were not looked into: file://{own_archive}/plate/up: it links to a folder"
+    config = plant.score_config(own_archive, "loop")
+    assert any(said in reason for reason in forecast_night(config).summary("loop").reasons)
+    assert any(said in reason for reason in score.run(config, HERE).reasons)
+    assert said in night_page(load_night_data(str(plant.night("loop"))))

@@ -81,6 +81,11 @@ def test_a_web_page_is_not_an_answer_of_s3(server, name, page):
     assert len(server.seen) < 10
 
 
+def test_a_web_page_whose_type_is_in_capitals_is_one_too(server):
+    server.answer(403, PAGE, Content_Type="TEXT/HTML")
+    assert "a proxy or login page" in str(_error("list"))
+
+
 @pytest.mark.parametrize("status", [403, 404, 407])
 def test_a_proxy_that_refuses_is_not_taken_for_s3(server, status):
     for page in (PAGE, XHTML):

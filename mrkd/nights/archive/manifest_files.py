@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
 import io
@@ -105,10 +106,12 @@ def _csv_batches(found: FileEntry, given: tuple[str, ...] | None) -> Iterator[pa
         is_header = names is None
         if names is None:
             header, block = _header(block)
+            if not header:
+                continue
             delimiter = _delimiter(header)
-            text = header.decode("utf-8-sig")
+            text = header.decode()
             names = tuple(name.strip() for name in next(csv.reader([text], delimiter=delimiter)))
-        if is_header and not block.strip():
+        if is_header and not block.strip(b"\r\n"):
             num_rows += 1
             yield pa.RecordBatch.from_pylist([], pa.schema([(name, pa.string()) for name in names]))
             continue
@@ -141,7 +144,8 @@ def _renumbered(message: str, before: int) -> str:
 
 
 def _header(data: bytes) -> tuple[bytes, bytes]:
-    """The first line, whose quoted names may hold line ends, and what follows it."""
+    """The first line that is not empty, whose quoted names may hold line ends, and the rest."""
+    data = data.removeprefix(codecs.BOM_UTF8).lstrip(b"\r\n")
     match = _FIRST_LINE.match(data)
     end = match.end() if match else 0
     if data[end : end + 1] == b'"':  # one that does not close is a character as any other

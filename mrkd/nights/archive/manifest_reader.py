@@ -58,8 +58,9 @@ def _columns(columns: pa.Schema, file: str) -> tuple[dict[str, int], dict[str, i
         if alias in plain
     }
     if "uri" not in used and not {"bucket", "key"} <= used.keys():
+        found = ", ".join(" ".join(name.split()) for name in names)  # a name may hold line ends
         raise ConfigError(
-            f"archive.manifest {file} has the columns {', '.join(names)}: it needs image_uri, "
+            f"archive.manifest {file} has the columns {found}: it needs image_uri, "
             "or bucket and key; of an S3 Inventory name the manifest.json"
         )
     if "uri" in used:  # then these are attributes like any other

@@ -97,6 +97,17 @@ def test_a_folder_without_permission_is_passed_over_by_name(open_root, caplog):
     assert f"folder_passed_over reason=file://{open_root}/shut: no permission" in caplog.text
 
 
+def test_a_folder_without_permission_is_counted_with_its_reason(open_root):
+    (open_root / "shut").chmod(0)
+    counts = Counter()
+    with unprivileged():
+        entries = list(list_entries(ArchiveConfig(str(open_root)), counts))
+    assert {entry.key for entry in entries} == {"a/1.png", "z.png"}
+    [(reason, number)] = counts.items()
+    assert reason.startswith(f"{storage.FOLDER}file://{open_root}/shut: no permission")
+    assert number == 1
+
+
 def test_a_root_without_permission_is_an_error(open_root):
     (open_root / "shut").chmod(0)
     with unprivileged(), pytest.raises(StorageError, match="shut: no permission") as caught:

@@ -4,6 +4,7 @@ from mrkd.config import ArchiveConfig
 from mrkd.errors import ConfigError
 from mrkd.nights.archive import IMAGES, UNMATCHED, Template, list_images, passed_over
 from tests.support.nights import add
+from tests.support.tars import put, tar_bytes
 
 
 def test_a_template_reads_category_and_attributes_out_of_a_key():
@@ -96,3 +97,47 @@ def test_a_manifest_names_what_it_means_and_passes_nothing_over(tmp_path):
     add(tmp_path, "a/1.png", "a/2.gif")
     (tmp_path / "m.csv").write_text("image_uri\na/1.png\n")
     assert passed_over(list_images(ArchiveConfig(manifest=str(tmp_path / "m.csv")))) == {}
+
+
+def test_members_of_tars_that_are_passed_over_are_counted_too(tmp_path):
+    members = {
+        **dict.fromkeys(("x.png", "y.GIF", "z.gif", "a/._x.png", "w.png.part", "none"), b"x"),
+        "x.json": b'{"line": "1"}',  # its fields are read
+        "y.json": b"[",
+    }
+    for name in ("1.tar", "2.tar"):
+        put(tmp_path, f"a/{name}", tar_bytes(members))
+    add(tmp_path, "a/3.gif")
+    images = list_images(ArchiveConfig(uri=str(tmp_path)))
+    assert images.num_rows == 2
+    assert passed_over(images) == {
+        ".gif": 5, "hidden": 2, ".part": 2, "no suffix": 2, ".json": 2,
+    }  # fmt: skip
+
+
+def test_suffixes_without_end_in_tars_are_counted_together(tmp_path):
+    for tar in range(3):
+        members = {f"{n}.{tar}x{n}": b"x" for n in range(50)}
+        put(tmp_path, f"a/{tar}.tar", tar_bytes(members))
+    counts = passed_over(list_images(ArchiveConfig(uri=str(tmp_path))))
+    assert sum(counts.values()) == 150
+    assert len(counts) <= 31
+
+
+def test_what_macos_writes_beside_an_image_is_no_image(tmp_path):
+    add(tmp_path, "a/1.png", "a/._1.png", "._2.png", "a/.3.png")
+    images = list_images(ArchiveConfig(uri=str(tmp_path)))
+    assert [uri.rpartition("/")[2] for uri in images["image_uri"].to_pylist()] == [
+        ".3.png",
+        "1.png",
+    ]
+    assert passed_over(images) == {"hidden": 2}
+
+
+def test_folders_without_end_that_hold_themselves_are_counted_together(tmp_path):
+    add(tmp_path, "a/1.png")
+    for n in range(40):
+        (tmp_path / "a" / f"up{n}").symlink_to(tmp_path)
+    counts = passed_over(list_images(ArchiveConfig(uri=str(tmp_path))))
+    assert sum(counts.values()) == 40
+    assert len(counts) <= 31

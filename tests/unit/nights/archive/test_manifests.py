@@ -351,3 +351,57 @@ def test_a_process_that_refuses_a_long_manifest_ends_and_is_not_aborted(tmp_path
     for _ in range(3):
         done = subprocess.run([sys.executable, "-c", SCRIPT, manifest], check=False, timeout=60)
         assert done.returncode == 2
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"image_uri,size\rplate/1.png,1\rplate/2.png,2\r",
+        b'image_uri,"a\nnote"\nplate/1.png,x\nplate/2.png,y\n',
+        b'image_uri,"a\r\nnote"\r\nplate/1.png,x\r\nplate/2.png,y\r\n',
+        b"\xef\xbb\xbf\r\n\nimage_uri,size\nplate/1.png,1\nplate/2.png,2\n\n",
+        b'image_uri,5" pipe\nplate/1.png,x\nplate/2.png,y\n',
+    ],
+)
+def test_line_ends_of_any_kind_and_in_a_header_are_read(tmp_path, data):
+    for name, content in (("m.csv", data), ("m.csv.gz", gzip.compress(data))):
+        found = images(csv(tmp_path, content, name))["image_uri"].to_pylist()
+        assert found == [f"file://{tmp_path}/plate/{n}.png" for n in (1, 2)]
+
+
+def test_a_quotation_mark_within_a_cell_is_a_character_however_long_the_file_is(tmp_path):
+    rows = "".join(f"plate/{n:07}.png,{'as before and after' * 2}\n" for n in range(350_000))
+    found = images(csv(tmp_path, f'image_uri,note\nplate/x.png,5" pipe\n{rows}'))
+    assert found.num_rows == 350_001
+
+
+def test_a_quotation_mark_within_a_cell_does_not_cut_a_note_of_many_lines(tmp_path):
+    note = '"' + "line, of a note\n" * 100_000 + '"'
+    text = f'image_uri,note\na/1.png,5" pipe\na/2.png,{note}\na/3.png,{note}\na/4.png,b\n'
+    assert images(csv(tmp_path, text)).num_rows == 4
+
+
+def test_a_header_longer_than_any_name_is_refused(tmp_path):
+    refused(csv(tmp_path, f"image_uri,{'x' * 140_000}\na/1.png,1\n"), "cannot be read.*field limit")
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"files":' * 100_000])
+def test_an_inventory_of_brackets_in_brackets_is_refused(tmp_path, text):
+    refused(csv(tmp_path, text, "manifest.json"), "is not JSON")
+
+
+def test_a_header_that_is_not_utf_8_is_refused_behind_an_empty_line_too(tmp_path):
+    refused(csv(tmp_path, b"\n\x80image_uri\nplate/1.png\n"), "UTF-?8")
+
+
+def test_a_parquet_file_whose_column_is_not_utf_8_is_refused(tmp_path):
+    manifest = tmp_path / "m.parquet"
+    pq.write_table(pa.table({"uri": ["a.png"], "line": ["l"]}), manifest, store_schema=False)
+    manifest.write_bytes(manifest.read_bytes().replace(b"line", b"l\xffne"))
+    refused(str(manifest), "UTF-?8|cannot be read")
+
+
+def test_names_of_columns_do_not_break_a_message(tmp_path):
+    with pytest.raises(ConfigError, match="has the columns a name, size") as caught:
+        images(csv(tmp_path, '"a\nname",size\nx,1\n'))
+    assert "\n" not in str(caught.value)
