@@ -16,6 +16,8 @@ import numpy as np
 from mrkd.errors import ConfigError
 
 _WHOLE = 2**63 - 1
+_FAULTS = (ArithmeticError, AttributeError, LookupError, NameError, TypeError, ValueError)
+"""What a function written for a space raises where it is wrong."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ class Drawn:
         """
         try:
             return self.domain.sample(random_state=rng)
-        except Exception as error:  # a person's code, as the file of a space is
+        except _FAULTS as error:
             raise ConfigError(f"its function fails: {type(error).__name__}: {error}") from error
 
     def __str__(self) -> str:
