@@ -62,7 +62,7 @@ def fill(raw: Mapping[str, Any], day: date | None) -> dict[str, Any]:
             "in night-{date}, or every day would go on with one night"
         )
     filled = deepcopy(dict(raw))
-    put_values(filled, {key: _filled(value, day) for key, value in dated.items()})
+    put_values(filled, {key: _filled(key, value, day) for key, value in dated.items()})
     return filled
 
 
@@ -95,5 +95,10 @@ def days_before(raw: Mapping[str, Any], day: date | None, window: str) -> list[d
     return [day - timedelta(days=number) for number in range(1, span.days + 1)]
 
 
-def _filled(text: str, day: date) -> str:
-    return _DATE.sub(lambda match: day.strftime(match[1]) if match[1] else day.isoformat(), text)
+def _filled(key: str, text: str, day: date) -> str:
+    try:
+        return _DATE.sub(lambda m: day.strftime(m[1]) if m[1] else day.isoformat(), text)
+    except ValueError as error:
+        raise ConfigError(
+            f"{key} is {text!r}: its date has no format of strftime, such as {{date:%Y/%m/%d}}"
+        ) from error

@@ -97,9 +97,9 @@ def run_days(
     reasons, codes = list(first.reasons), [first.exit_code]
     images = behind = 0
     for config in before:
-        if not storage.exists(config.archive.manifest or config.archive.uri):
-            continue
         try:
+            if not storage.exists(config.archive.manifest or config.archive.uri):
+                continue
             late = run(config, executor)
         except StoppedError:
             raise

@@ -57,7 +57,17 @@ def test_a_port_of_something_else_than_ray_is_known_within_30_s():
     assert seconds < 30
 
 
-@pytest.mark.parametrize("address", ["head-node", "http://127.0.0.1:8265", "host:99999", "[::1"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "head-node",
+        "http://127.0.0.1:8265",
+        "host:99999",
+        "[::1",
+        "a..b:6379",
+        "ray://" + "y" * 70 + ":10001",
+    ],
+)
 def test_what_is_not_an_address_of_ray_is_refused_at_once(address):
     printed, seconds = outcome(RAY_ADDRESS=address)
     assert "which is not an address of a cluster: write host:port" in printed

@@ -1,7 +1,7 @@
 """Search spaces and dates that people write: read, or refused by our own errors."""
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from mrkd.config import SearchConfig, night_dates
@@ -9,7 +9,9 @@ from mrkd.errors import ConfigError, MrkdError
 from mrkd.training.search import spaces
 
 HEAD = "from mrkd.training.search.space import choice, loguniform, randint, uniform\n"
-NUMBERS = st.sampled_from(["0", "-1", "0.5", "1e999", "float('nan')", "None", "'a'", "10**400", ""])
+NUMBERS = st.sampled_from(
+    ["0", "-1", "0.5", "1e999", "float('nan')", "None", "'a'", "10**400", "10**30", ""]
+)
 KEYS = st.sampled_from(
     ["'train.mask_rate'", "'train.learning_rate'", "'model.x'", "3", "None", "''"]
 )
@@ -38,11 +40,15 @@ def test_a_space_is_read_or_refused(text, cut, encoding, tmp_path_factory):
 
 WINDOWS = st.text(max_size=8) | st.builds("{}{}".format, st.integers(), st.sampled_from("dhms"))
 
+# Bytes of a command line that are no UTF-8 are surrogates.
+FORMS = st.just("%Y/%m/%d") | st.text(st.characters(exclude_characters="{}"), max_size=6)
+
 
 @settings(max_examples=300, deadline=None)
-@given(day=st.dates().map(str) | st.text(max_size=12), window=WINDOWS)
-def test_a_day_and_a_window_are_read_or_refused(day, window):
-    raw = {"run": "n-{date}", "archive": {"uri": "a/{date:%Y/%m/%d}"}}
+@given(day=st.dates().map(str) | st.text(max_size=12), window=WINDOWS, form=FORMS)
+@example(day="2026-11-23", window="3d", form="\udcff")
+def test_a_day_and_a_window_are_read_or_refused(day, window, form):
+    raw = {"run": "n-{date}", "archive": {"uri": f"a/{{date:{form}}}"}}
     try:
         one = night_dates.day_of(day)
         for earlier in night_dates.days_before(raw, one, window):

@@ -108,6 +108,21 @@ def test_a_day_whose_night_another_start_holds_keeps_no_late_image_waiting(
     assert found["counts"]["late_images"] == 1
 
 
+def test_an_earlier_day_whose_archive_cannot_be_looked_for_does_not_end_the_others(
+    by_day, name, tmp_path
+):
+    """A day's folder that leads to itself; the day before it has images."""
+    for path in (folder := tmp_path / "archive" / DAYS[1] / "plate").iterdir():
+        path.unlink()
+    folder.rmdir()
+    folder.parent.rmdir()
+    folder.parent.symlink_to(folder.parent)
+    found = by_day(DAYS[2], "--late-window", "2d")
+    assert (found["run"], found["exit_code"], found["state"]) == (name(DAYS[2]), 1, "failed")
+    assert (found["counts"]["images"], found["counts"]["late_images"]) == (4, 4)
+    assert any(reason.startswith(f"{name(DAYS[1])}: ") for reason in found["reasons"])
+
+
 def test_a_window_past_the_first_year_is_refused(by_day):
     with_window = by_day("0001-01-02", "--late-window", "3d")
     assert with_window["exit_code"] == 2

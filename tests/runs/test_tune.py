@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from mrkd import storage
 from mrkd.config import SearchConfig, TrainConfig
@@ -227,6 +228,24 @@ def test_what_cannot_be_searched_is_refused_and_nothing_is_written(root, tmp_pat
     with pytest.raises(ConfigError, match=message):
         tune.run(config, HERE)
     assert not (tmp_path / "workspace").exists()
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_a_search_that_is_done_is_not_done_for_another_mask_at_the_same_path(root, tmp_path, own):
+    mask = tmp_path / "mask.png"
+    Image.new("L", (64, 64), 255).save(mask)
+    values = {"search.trials": 1, "data.categories": ["plate"]}
+    config = small_search(tmp_path, root, **values)
+    table = {"roi": {"mask": str(mask)}}
+    raw = config.to_dict() | ({"category": {"pl*": table}} if own else table)
+    config = SearchConfig.from_dict(raw)
+    assert tune.run(config, HERE).exit_code == 0
+    assert tune.run(config, HERE).exit_code == 0
+    half = Image.new("L", (64, 64), 255)
+    half.paste(0, (0, 0, 64, 32))
+    half.save(mask)
+    with pytest.raises(ConfigError, match=r"searched with other content of .*roi\.mask"):
+        tune.run(config, HERE)
 
 
 @pytest.mark.parametrize("change", ["space", "image"])

@@ -66,14 +66,14 @@ def bring(workspace: str, labels: Sequence[Label], *, by: str) -> Brought:
     newest: dict[str, Matched] = {}
     for one in sorted(matched, key=lambda m: (m.closed_at, m.run, m.row["revision"])):
         newest[one.key[0]] = one
-    known = {one.key: one for one in record.read(workspace)}
+    known = {one.key: (counts_from, one) for counts_from, one in record.newest(workspace)}
     new, overtaken = [], 0
     for uri, one in newest.items():
-        label, before = by_uri[uri], known.get(one.key)
+        label, (counts_from, before) = by_uri[uri], known.get(one.key, ("", None))
         words = (label.verdict, label.by, label.at)
         if before and (before.verdict, before.by, before.at) == words:
             continue
-        if before and label.at < before.at:
+        if label.at < counts_from:
             overtaken += 1
             continue
         new.append(Review(uri, one.category, one.key[1], *words, run=one.run, called=one.called))

@@ -74,24 +74,34 @@ def read(workspace: str) -> list[Review]:
         ArtefactError: a file is damaged, or is none of them.
         StorageError: the workspace cannot be read.
     """
-    newest: dict[tuple[str, str], Review] = {}
+    dated = [replace(one, at=counts_from) for counts_from, one in newest(workspace)]
+    return sorted(dated, key=lambda one: one.key)
+
+
+def newest(workspace: str) -> list[tuple[str, Review]]:
+    """The verdicts that count as they were imported, each with the time that it counts from.
+
+    Raises:
+        ArtefactError, StorageError: as `read`.
+    """
+    found: dict[tuple[str, str], tuple[str, Review]] = {}
     for reviews in in_threads(_read, [_uri(workspace, number) for number in numbers(workspace)]):
-        for review in reviews:
-            before = newest.get(review.key)
-            if before is None or review.at >= before.at:
-                newest[review.key] = review
-    return sorted(newest.values(), key=lambda one: one.key)
+        for counts_from, review in reviews:
+            before = found.get(review.key)
+            if before is None or counts_from >= before[0]:
+                found[review.key] = counts_from, review
+    return list(found.values())
 
 
-def _read(uri: str) -> list[Review]:
-    """The rows of one import."""
+def _read(uri: str) -> list[tuple[str, Review]]:
+    """The rows of one import, each with the time that it counts from."""
     table = schema.from_parquet(storage.read(uri), name=uri)
     if not table.schema.equals(REVIEWS):
         raise ArtefactError(f"{uri} holds no verdicts of this version: import them again")
     # Nobody looks after the import: a later date would outrank all verdicts that follow.
     imported_at = (table.schema.metadata or {}).get(b"imported_at", b"9999").decode()
     reviews = (Review(**row) for row in table.to_pylist())
-    return [replace(one, at=min(one.at, imported_at)) for one in reviews]
+    return [(min(one.at, imported_at), one) for one in reviews]
 
 
 def add(workspace: str, reviews: Sequence[Review], *, by: str) -> str:

@@ -126,7 +126,8 @@ def _wait_for_answer(address: str) -> None:
     try:
         parts = urlsplit(address if "://" in address else f"//{address}")
         host, port = parts.hostname, parts.port
-    except ValueError:
+        (host or "").encode("idna")  # as its look-up does
+    except ValueError:  # of the encoding too
         host = port = None
     if not (host and port) or parts.scheme not in ("", "ray"):
         raise ConfigError(

@@ -86,8 +86,13 @@ def _made_of(
         "search.space": spaces.digest(config.search.space, space),
         "data.root": hashlib.sha256(json.dumps(listing).encode()).hexdigest(),
     }
-    weights = storage.stat(config.model.weights) if "/" in config.model.weights else None
-    return found | ({"model.weights": weights.etag} if weights else {})
+    configs = config.base().for_categories(list(samples))
+    files = {"model.weights": config.model.weights, "roi.mask": config.roi.mask}
+    for name, own in configs.items():
+        files[f"category.{name}.model.weights"] = own.model.weights
+        files[f"category.{name}.roi.mask"] = own.roi.mask
+    entries = {key: storage.stat(uri) for key, uri in files.items() if "/" in uri}
+    return found | {key: entry.etag for key, entry in entries.items() if entry}
 
 
 def _check(config: SearchConfig, space: Space, samples: Mapping[str, Sequence[Sample]]) -> None:

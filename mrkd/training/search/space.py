@@ -15,6 +15,10 @@ import numpy as np
 
 from mrkd.errors import ConfigError
 
+_WHOLE = 2**63 - 1
+_FAULTS = (ArithmeticError, AttributeError, LookupError, NameError, TypeError, ValueError)
+"""What a function written for a space raises where it is wrong."""
+
 
 @dataclass(frozen=True)
 class OneOf:
@@ -25,6 +29,11 @@ class OneOf:
     def __post_init__(self) -> None:
         if not len(self.values):
             raise ConfigError("a choice has no values: name one at least")
+        try:
+            repr(self.values)
+        # A number of more than 4,300 digits, or lists in lists without end.
+        except (ValueError, RecursionError) as error:
+            raise ConfigError(f"a choice has a value that cannot be written: {error}") from error
 
     def draw(self, rng: np.random.Generator) -> Any:
         """A value."""
@@ -59,6 +68,10 @@ class NumberRange:
         if self.low >= self.high:
             raise ConfigError(
                 f"the range {self.low!r} to {self.high!r} is empty: lower bound first"
+            )
+        if self.whole and not -_WHOLE <= self.low < self.high <= _WHOLE:
+            raise ConfigError(
+                f"the range {self.low!r} to {self.high!r} has whole numbers of more than 64 bits"
             )
         if self.log and self.low <= 0:
             raise ConfigError(
@@ -96,8 +109,15 @@ class Drawn:
     domain: Any
 
     def draw(self, rng: np.random.Generator) -> Any:
-        """A value."""
-        return self.domain.sample(random_state=rng)
+        """A value.
+
+        Raises:
+            ConfigError: the function fails.
+        """
+        try:
+            return self.domain.sample(random_state=rng)
+        except _FAULTS as error:
+            raise ConfigError(f"its function fails: {type(error).__name__}: {error}") from error
 
     def __str__(self) -> str:
         return "drawn by a function"
@@ -130,7 +150,8 @@ def domain_of(value: Any) -> Domain | None:
     """A domain, also one of `ray.tune`; None for anything else."""
     if isinstance(value, Domain):
         return value
-    if not type(value).__module__.startswith("ray.tune."):
+    of_tune = type(value).__module__.startswith("ray.tune.")
+    if not of_tune or not hasattr(value, "get_sampler"):
         return None
     sampler = value.get_sampler()
     step = getattr(sampler, "q", 0.0)

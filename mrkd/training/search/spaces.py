@@ -79,7 +79,7 @@ def check(space: Space, config: SearchConfig) -> None:
             raise ConfigError(
                 f"search.space: {key} cannot be searched, keys of [model] and [train]"
             )
-        for value in _edges(domain):
+        for value in _edges(key, domain):
             try:
                 config.trial({key: value}, seed=0)
             except ConfigError as error:
@@ -97,7 +97,8 @@ def digest(name: str, space: Space) -> str:
     """Sha256 of a space's domains; of one with functions, that of its file too."""
     content = repr(sorted((key, str(type(d)), str(d), repr(d)) for key, d in space.items()))
     if any(isinstance(domain, Drawn) for domain in space.values()):
-        content = Path(name).read_text() if name.endswith(".py") else name
+        is_file = name.endswith(".py")
+        content = importlib.util.decode_source(Path(name).read_bytes()) if is_file else name
     return hashlib.sha256(content.encode()).hexdigest()
 
 
@@ -117,7 +118,7 @@ def choices(space: Space, key: str) -> list[Any]:
     return list(domain.values) if isinstance(domain, OneOf) else []
 
 
-def _edges(domain: Domain) -> Iterator[Any]:
+def _edges(key: str, domain: Domain) -> Iterator[Any]:
     """Values that a config must take: every choice; the ends of a range and some between."""
     if isinstance(domain, OneOf):
         yield from domain.values
@@ -125,12 +126,19 @@ def _edges(domain: Domain) -> Iterator[Any]:
     if isinstance(domain, NumberRange):
         yield domain.low
     rng = np.random.default_rng(0)
-    yield from (domain.draw(rng) for _ in range(_DRAWS))
+    try:
+        yield from [domain.draw(rng) for _ in range(_DRAWS)]
+    except ConfigError as error:
+        raise ConfigError(f"search.space: {key}: {error}") from error
 
 
 def _file(path: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(Path(path).stem, path)
-    if spec is None or spec.loader is None or not Path(path).is_file():
+    try:
+        is_file = Path(path).is_file()
+    except OSError as error:
+        raise ConfigError(f"search.space {path!r} cannot be read: {error.strerror}") from error
+    if spec is None or spec.loader is None or not is_file:
         raise ConfigError(f"search.space {path!r} does not exist: check the path")
     module = importlib.util.module_from_spec(spec)
     try:

@@ -283,3 +283,22 @@ def test_verdicts_that_are_older_than_the_stored_one_are_counted_as_overtaken(pl
     assert (brought.reviews, brought.known, brought.overtaken, brought.uri) == ((), 0, 1, "")
     (one,) = record.read(workspace)
     assert (one.verdict, one.by) == ("OK", "Ann")
+
+
+def test_a_verdict_of_a_fast_clock_is_imported_once(plant):
+    workspace, rows = plant
+    (uri, *_) = uris(rows, "plate", True)
+    ahead = (datetime.now(UTC) + timedelta(minutes=5)).isoformat(timespec="seconds")
+    assert len(say(workspace, {uri: "OK"}, at=ahead).reviews) == 1
+    again = say(workspace, {uri: "OK"}, at=ahead)
+    assert (again.reviews, again.known, again.overtaken, again.uri) == ((), 1, 0, "")
+
+
+def test_the_same_word_of_the_same_person_with_a_later_date_is_a_verdict_of_its_own(plant):
+    workspace, rows = plant
+    (uri, *_) = uris(rows, "plate", True)
+    say(workspace, {uri: "OK"})
+    ahead = (datetime.now(UTC) + timedelta(minutes=5)).isoformat(timespec="seconds")
+    assert len(say(workspace, {uri: "OK"}, at=ahead).reviews) == 1
+    between = say(workspace, {uri: "NOK"}, who="Bo", at="2026-11-25T00:00:00+00:00")
+    assert (between.overtaken, between.uri) == (1, "")

@@ -138,6 +138,14 @@ def test_a_file_of_domains_of_ray_tune_is_the_same_space_as_one_of_ours(tmp_path
         ("SPACE = {'train.mask_rate': choice(3)}", "line 1: TypeError"),
         ("SPACE = {'train.mask_rate': uniform()}", "line 1: TypeError"),
         ("SPACE = {3: choice([1])}", "not a domain"),
+        ("SPACE = {'train.max_steps': randint(0, 10**30)}", "line 1: .* more than 64 bits"),
+        ("SPACE = {'train.max_steps': choice([10**5000])}", "line 1: .* cannot be written"),
+        ("a = []\nfor _ in range(9**5): a = [a]\nSPACE = {'x': choice([a])}", "line 3: .*written"),
+        ("from ray import tune\nSPACE = {'x': tune.TuneConfig()}", "not a domain"),
+        (
+            "from ray import tune\nSPACE = {'train.mask_rate': tune.sample_from(lambda c: 1 / 0)}",
+            "train.mask_rate: its function fails: ZeroDivisionError",
+        ),
         ("SPACE = []", "has no SPACE"),
         ("raise RecursionError('deep')", "line 1: RecursionError"),
     ],
@@ -155,6 +163,20 @@ def test_a_file_in_another_encoding_is_refused(tmp_path):
     path.write_bytes("SPACE = {'ä': 1}".encode("latin-1"))
     with pytest.raises(ConfigError, match="SyntaxError"):
         spaces.load(str(path))
+
+
+def test_a_name_that_no_file_can_have_is_refused():
+    with pytest.raises(ConfigError, match="cannot be read: File name too long"):
+        spaces.load("x" * 400 + ".py")
+
+
+def test_the_digest_of_functions_is_that_of_their_file_in_the_encoding_that_it_names(tmp_path):
+    path = tmp_path / "space.py"
+    head = b"# -*- coding: latin-1 -*-\n# \xe9\nfrom ray import tune\n"
+    path.write_bytes(head + b"SPACE = {'train.mask_rate': tune.sample_from(lambda c: 0.5)}\n")
+    one = spaces.digest(str(path), spaces.load(str(path)))
+    path.write_bytes(path.read_bytes().replace(b"0.5", b"0.4"))
+    assert one != spaces.digest(str(path), spaces.load(str(path)))
 
 
 def test_the_digest_of_a_space_changes_with_its_domains_and_not_with_a_remark(tmp_path):
