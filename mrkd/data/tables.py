@@ -106,7 +106,10 @@ def read_table(uri: str, *accepted: Sequence[str]) -> Iterator[TableRow]:
             own = {name: values[names.index(name)] for name in columns}
             yield TableRow(f"{uri!r} line {line}", line, own)
     except csv.Error as error:
-        raise ConfigError(f"{uri!r} line {above + reader.line_num} is not CSV ({error})") from error
+        raise ConfigError(
+            f"{uri!r} line {above + reader.line_num} is not CSV ({error}): close each double "
+            "quote, and keep a field below 128 KiB"
+        ) from error
 
 
 def _names(header: str, separator: str) -> list[str]:

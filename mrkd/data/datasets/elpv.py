@@ -19,7 +19,7 @@ from mrkd.errors import ConfigError
 
 _BLOCK = 50
 _TRAIN_SHARE = 0.75
-_CELL = re.compile(r"(?:[^/]+/)*(?:cell)?[0-9]{1,9}\.[A-Za-z]+")
+_CELL = re.compile(r"(?:(?!\.\.?/)[^/]+/)*(?:cell)?[0-9]{1,9}\.[A-Za-z]+")
 _SEPARATORS = re.compile(r"[\s,;]+")
 
 # Goes into the hashes that put blocks on their sides: the first whole number with which, in both

@@ -481,6 +481,8 @@ def test_labels_of_solar_cells_are_read_as_an_editor_saves_them(tmp_path, separa
         ("images/cellABCD.png 1.0 mono", "line 2 holds"),
         (f"images/cell{'9' * 5000}.png 1.0 mono", "line 2 holds"),
         ("images/cell0001.png 0.0 poly", "twice, in lines 1 and 2"),
+        ("./images/cell0001.png 0.0 mono", "line 2 holds"),
+        ("images/../images/cell0001.png 0.0 mono", "line 2 holds"),
     ],
 )
 def test_a_wrong_line_of_labels_is_refused_with_its_number(tmp_path, line, words):
