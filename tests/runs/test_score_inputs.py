@@ -81,7 +81,11 @@ def test_what_changes_after_the_plan_is_an_error_and_then_new(plant, tars):
     summary = score.run(config, HERE)
     # The changed tar's are planned again by this very start: each image is judged once.
     assert (summary.exit_code, summary.counts["images"]) == (0, NUM_IMAGES)
-    assert events(summary.reasons) == [f"1 of {NUM_IMAGES} images have no score: missing 1"]
+    assert events(summary.reasons) == [
+        f"1 of {NUM_IMAGES} images have no score: missing 1",
+        "1 files were passed over, as their names end in none of archive.suffixes and "
+        "archive.tars: .txt 1",
+    ]
     assert kinds(plant, "moved", 1) == {"missing": 1, "changed": 5}
     assert not kinds(plant, "moved", 2)
 
