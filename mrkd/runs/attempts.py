@@ -7,8 +7,9 @@ import itertools
 import logging
 import re
 import time
+from collections import Counter
 from collections.abc import Generator, Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
 from mrkd.errors import MemoryShortError, MrkdError, StorageError
@@ -19,6 +20,7 @@ Handle = TypeVar("Handle", bound=Hashable)
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _MAX_BACKOFF_S, _WAIT_S = 300.0, 30.0
+LOST_S, _MEMORY_S = 24 * 3600.0, 1800.0
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,8 @@ class Attempt:
     """Whether the category is not started again."""
     out_of_memory: bool = False
     """Whether it failed because memory ran out, of its device or of its node."""
+    lost: str = ""
+    """Reason, where it ended through no fault of its own, as its node was lost; else empty."""
 
 
 class PlacedCalls(Protocol[Handle]):
@@ -47,7 +51,7 @@ class PlacedCalls(Protocol[Handle]):
         """The calls that ended, as soon as one has; none after that time."""
 
     def end(self, handle: Handle, category: str, number: int) -> Attempt:
-        """The attempt of a call that ended."""
+        """The attempt of a call that ended, the last where another start would end alike."""
 
     def cancel(self, running: Sequence[Handle]) -> None:
         """Ends the calls that are under way."""
@@ -57,6 +61,8 @@ def attempts(
     calls: PlacedCalls[Handle],
     categories: Iterable[str],
     *,
+    max_failures: int,
+    lost_s: float = LOST_S,
     backoff_s: float = 0.0,
     at_once: int | None = None,
 ) -> Generator[Attempt, None, None]:
@@ -65,6 +71,9 @@ def attempts(
     Args:
         calls: calls of an executor.
         categories: names in the order in which their calls are started.
+        max_failures: number of further starts of a category that failed.
+        lost_s: seconds since it was first lost in which a category is started again each time
+            that it is, without counting; where a node had no memory left, at most half an hour.
         backoff_s: seconds before a category is started again; doubled with each further start.
         at_once: calls under way at one time; None: all.
 
@@ -75,6 +84,7 @@ def attempts(
     # (when it may start, its turn, category, number): those that are not started yet.
     waiting = [(0.0, next(order), category, 1) for category in categories]
     running: dict[Handle, tuple[str, int]] = {}
+    tries = _Tries(max_failures, lost_s)
     try:
         while waiting or running:
             now = time.monotonic()
@@ -87,7 +97,7 @@ def attempts(
                 continue
             for one in calls.wait(list(running), min(max(timeout_s, 0.05), _WAIT_S)):
                 category, number = running.pop(one)
-                attempt = calls.end(one, category, number)
+                attempt = tries.counted(calls.end(one, category, number))
                 if attempt.error:
                     log.error(
                         "failed category=%s attempt=%d error=%s", category, number, attempt.error
@@ -101,9 +111,28 @@ def attempts(
         calls.cancel(list(running))
 
 
-def failed(
-    category: str, number: int, error: BaseException, traceback: str, *, max_failures: int
-) -> Attempt:
+class _Tries:
+    """How often each category may still be started."""
+
+    def __init__(self, max_failures: int, lost_s: float) -> None:
+        self._max_failures, self._lost_s = max_failures, lost_s
+        self._failures: Counter[str] = Counter()
+        self._lost_at: dict[str, float] = {}
+
+    def counted(self, attempt: Attempt) -> Attempt:
+        """The attempt, the last where its category has used up its starts."""
+        name = attempt.category
+        if attempt.last:
+            return attempt
+        if not attempt.lost:
+            self._failures[name] += 1
+            return replace(attempt, last=self._failures[name] > self._max_failures)
+        most = min(self._lost_s, _MEMORY_S) if attempt.out_of_memory else self._lost_s
+        now = time.monotonic()
+        return replace(attempt, last=now - self._lost_at.setdefault(name, now) >= most)
+
+
+def failed(category: str, number: int, error: BaseException, traceback: str) -> Attempt:
     """The attempt of a call that raised an exception.
 
     It is not the last where storage was unreachable, or a device or process failed: the same call
@@ -123,7 +152,7 @@ def failed(
         number,
         error=one_line(text),
         traceback=_COLOUR.sub("", traceback),
-        last=number > max_failures or not may_pass,
+        last=not may_pass,
         out_of_memory=isinstance(error, MemoryShortError | OutOfMemoryError),
     )
 

@@ -128,8 +128,13 @@ class InProcess:
         rooms = [(node.cpus, resources.cpus), (node.gpus, resources.gpus)]
         most = max(1, min(int(room / held) for room, held in rooms if held))
         at_once = most if at_once is None else min(at_once, most)
-        calls = _Threads(prepared, at_once, max_failures)
-        return attempts(calls, names, backoff_s=backoff_s, at_once=at_once)
+        return attempts(
+            _Threads(prepared, at_once),
+            names,
+            max_failures=max_failures,
+            backoff_s=backoff_s,
+            at_once=at_once,
+        )
 
     def train_each(
         self,
@@ -327,10 +332,8 @@ class _CancelledError(BaseException):
 class _Threads:
     """PlacedCalls in threads."""
 
-    def __init__(
-        self, prepared: Callable[[str], Callable[[], Any]], at_once: int, max_failures: int
-    ) -> None:
-        self._prepared, self._max_failures = prepared, max_failures
+    def __init__(self, prepared: Callable[[str], Callable[[], Any]], at_once: int) -> None:
+        self._prepared = prepared
         self._pool = ThreadPoolExecutor(at_once, "mrkd-call")
         self._idents: dict[Callable[[], Any], int] = {}
         self._calls: dict[Future[Any], Callable[[], Any]] = {}
@@ -354,7 +357,7 @@ class _Threads:
         if error is None:
             return Attempt(category, number, result=handle.result())
         text = "".join(traceback.format_exception(error))
-        return failed(category, number, error, text, max_failures=self._max_failures)
+        return failed(category, number, error, text)
 
     def cancel(self, running: Sequence[Future[Any]]) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)

@@ -16,6 +16,9 @@ READER_CPUS = 0.5
 """CPUs of a task that reads and decodes a shard, or writes one: it waits more than it works."""
 
 
+_BESIDE_READERS = 0.75
+"""Share of a GPU node's CPUs that its workers take; the rest is for readers of images."""
+
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
@@ -93,12 +96,31 @@ def worker_resources(
             f"a worker asks {cpus:g} CPUs and {gpus:g} GPUs of one node; the nodes have "
             f"{_offers(found)}: lower cpus_per_worker, gpus_per_worker or gpus_per_scorer"
         )
-    node = max(fits, key=lambda node: (node.gpus, node.cpus))
-    at_once = math.floor(node.gpus / gpus) if gpus else math.floor(node.cpus)
-    share = node.cpus / max(1, min(at_once, num_workers))
+    shares = [_share(node, gpus, num_workers) for node in fits]
+    # Each GPU of each kind of node is used, beside readers; CPUs alone are shared by the largest.
+    share = min(shares) * _BESIDE_READERS if gpus else max(shares)
     # Whole CPUs; a fraction of one for each worker where many share a GPU and few CPUs.
     cpus = cpus or (float(math.floor(share)) if share >= 1 else math.floor(share * 1000) / 1000)
     return Resources(cpus, gpus, threads=max(1, math.floor(cpus)))
+
+
+def _share(node: Node, gpus: float, num_workers: int) -> float:
+    """CPUs of each of the workers that are at once on a node."""
+    at_once = math.floor(node.gpus / gpus) if gpus else math.floor(node.cpus)
+    return node.cpus / max(1, min(at_once, num_workers))
+
+
+def room_for(found: Sequence[Node], each: Resources) -> int:
+    """Number of workers with such resources that the nodes hold at one time."""
+    return sum(
+        math.floor(
+            min(
+                node.cpus / each.cpus if each.cpus else math.inf,
+                node.gpus / each.gpus if each.gpus else math.inf,
+            )
+        )
+        for node in found
+    )
 
 
 def groups_at_once(found: Sequence[Node], each: Resources, size: int) -> int:
@@ -112,10 +134,7 @@ def groups_at_once(found: Sequence[Node], each: Resources, size: int) -> int:
     Raises:
         ConfigError: the cluster can never hold one group.
     """
-    room = sum(
-        math.floor(min(node.cpus / each.cpus, node.gpus / each.gpus if each.gpus else math.inf))
-        for node in found
-    )
+    room = room_for(found, each)
     if room < size:
         raise ConfigError(
             f"{size} workers_per_category of {each.cpus:g} CPUs and {each.gpus:g} GPUs each: the "

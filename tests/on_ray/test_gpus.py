@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from tests.support.gpu_calls import devices_by_process, most_at_once, seen_in
 from tests.support.models import small_config
 
 SCRIPT = """
@@ -15,7 +16,7 @@ import ray
 from mrkd.config import ScoreConfig, TrainConfig
 from mrkd.runs import score, train
 from mrkd.runs.on_ray import cluster
-from mrkd.runs.on_ray.category_tasks import run_each
+from mrkd.runs.on_ray.slots import run_each
 from mrkd.runs.on_ray.executor import OnRay
 from mrkd.runs.resources import Node, worker_resources
 from tests.support.crowd import meet
@@ -83,3 +84,41 @@ def test_a_fleet_trains_on_fractions_of_a_gpu(seen):
     assert found["train"]["counts"]["trained"] == 2
     (record,) = (workspace / "fleets" / "test" / "categories").glob("ring.json")
     assert json.loads(record.read_text())["gpus"] == 0.25
+
+
+SLOTS = """
+import sys
+from pathlib import Path
+import ray
+from mrkd.runs.on_ray.slots import run_each
+from mrkd.runs.resources import Resources
+from tests.support.gpu_calls import work
+
+ray.init(address="local", num_cpus=6, num_gpus=4, include_dashboard=False)
+for share, number in ((0.25, 70), (0.5, 70), (1.0, 60)):
+    folder = Path(sys.argv[1], str(share))
+    folder.mkdir()
+    calls = {str(n): (folder, n) for n in range(number)}
+    ends = list(run_each(work, calls, Resources(1, share), max_failures=2))
+    assert sum(not one.error for one in ends) == number
+    assert {one.number for one in ends if not one.error} == {1, 2}
+"""
+
+
+def test_a_process_keeps_its_gpu_for_life_and_no_slot_holds_two_calls(tmp_path):
+    """Of 200 calls some kill their process, some fail as a device does; all are done."""
+    done = subprocess.run(
+        [sys.executable, "-c", SLOTS, tmp_path],
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    for share, number in ((0.25, 70), (0.5, 70), (1.0, 60)):
+        seen = seen_in(tmp_path / str(share))
+        assert len(seen) >= number
+        assert {one.devices for one in seen} <= set("0123")
+        assert {len(devices) for devices in devices_by_process(seen).values()} == {1}
+        assert most_at_once(seen, "pid") == 1
+        assert most_at_once(seen, "devices") <= 1 / share

@@ -36,7 +36,7 @@ def autoscaled():
     groups = [
         pb2.NodeGroupConfig(name="gpus", resources={"CPU": 8, "GPU": 1}, min_count=0, max_count=4),
         pb2.NodeGroupConfig(name="off", resources={"CPU": 64}, min_count=0, max_count=0),
-        pb2.NodeGroupConfig(name="cpus", resources={"CPU": 1}, min_count=0, max_count=2),
+        pb2.NodeGroupConfig(name="cpus", resources={"CPU": 2}, min_count=0, max_count=2),
     ]
     namespace = raylet.GCS_AUTOSCALER_STATE_NAMESPACE.encode()
     key = raylet.GCS_AUTOSCALER_CLUSTER_CONFIG_KEY.encode()
@@ -47,10 +47,11 @@ def autoscaled():
 
 
 def test_the_kinds_of_nodes_that_an_autoscaler_may_add_are_known(autoscaled):
-    assert private.autoscaled_groups() == [{"CPU": 8.0, "GPU": 1.0}, {"CPU": 1.0}]
+    assert private.autoscaled_groups() == [({"CPU": 8.0, "GPU": 1.0}, 4), ({"CPU": 2.0}, 2)]
     assert is_autoscaled()
-    # Of those that are no larger than a live node nothing is gained.
-    assert cluster.nodes() == [Node(2.0), Node(8.0, 1.0)]
+    # The live node counts as one of its kind.
+    assert cluster.nodes() == [Node(2.0)] + [Node(8.0, 1.0)] * 4 + [Node(2.0)]
+    assert cluster.live_nodes() == [Node(2.0)]
 
 
 def test_a_ray_without_an_autoscaler_has_no_such_nodes():

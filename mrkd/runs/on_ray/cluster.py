@@ -9,6 +9,7 @@ import socket
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -39,6 +40,8 @@ _LOCAL_ENVIRONMENT = {
 _SOCKET_BYTES = 107
 """Bytes that the path of a local socket may have; Ray ends without a word of advice above them."""
 _ANSWER_S, _TRY_S = 15.0, 5.0
+_MOST_NODES = 1000
+"""Nodes of one kind that are counted where an autoscaler's bound is above it, or has no meaning."""
 _SETTINGS = bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
 """HTTP/2's frame of settings without one: length 0, type 4."""
 _GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _SETTINGS
@@ -167,14 +170,22 @@ def _no_answer(address: str | None) -> ConfigError:
 
 
 def nodes() -> list[Node]:
-    """Every live node, and each kind that an autoscaler may add and no live node covers."""
-    alive: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    live = [_node(node["Resources"]) for node in alive if node["Alive"]]
-    return live + [
-        kind
-        for kind in _autoscaled()
-        if not any(n.cpus >= kind.cpus and n.gpus >= kind.gpus for n in live)
-    ]
+    """Every live node, and those that an autoscaler may still add."""
+    live = live_nodes()
+    added: list[Node] = []
+    for kind, most in _autoscaled().items():
+        added += [kind] * (min(most, _MOST_NODES) - live.count(kind))
+    return live + added
+
+
+def live_nodes() -> list[Node]:
+    """Every live node."""
+    return [_node(node["Resources"]) for node in _alive()]
+
+
+def is_alive(node_id: str) -> bool:
+    """Whether a node is live, by its id."""
+    return any(node["NodeID"] == node_id for node in _alive())
 
 
 def is_autoscaled() -> bool:
@@ -182,9 +193,17 @@ def is_autoscaled() -> bool:
     return bool(_autoscaled())
 
 
-def _autoscaled() -> list[Node]:
-    """The kinds of nodes that an autoscaler may add."""
-    return [_node(resources) for resources in private.autoscaled_groups()]
+def _alive() -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return [node for node in found if node["Alive"]]
+
+
+def _autoscaled() -> Counter[Node]:
+    """The kinds of nodes that an autoscaler may add, each with its largest number."""
+    kinds: Counter[Node] = Counter()
+    for resources, most in private.autoscaled_groups():
+        kinds[_node(resources)] += most
+    return kinds
 
 
 def enter_worker(resources: Resources) -> None:

@@ -1,4 +1,4 @@
-"""Executor on Ray: tasks for categories, Ray Train for groups, Ray Data for nights, Ray Tune."""
+"""Executor on Ray: slots for categories, Ray Train for groups, Ray Data for nights, Ray Tune."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from mrkd.config import ScoreConfig
 from mrkd.nights.night import Night
 from mrkd.runs.attempts import Attempt
 from mrkd.runs.on_ray import cluster, status_actor
-from mrkd.runs.on_ray.category_tasks import run_each
 from mrkd.runs.on_ray.score.passes import RayCommitter
+from mrkd.runs.on_ray.slots import run_each
 from mrkd.runs.on_ray.status_actor import ActorStatus
 from mrkd.runs.resources import Node, Resources, groups_at_once, scorer_pool
 from mrkd.runs.trials import Report, TrialPlan
@@ -94,7 +94,7 @@ class OnRay:
         backoff_s: float = 0.0,
         at_once: int | None = None,
     ) -> Generator[Attempt, None, None]:
-        """One task for each category."""
+        """A slot for each call under way."""
         if shared is not None:
             sent = ray.put(shared)
             arguments = {name: (sent, *own) for name, own in arguments.items()}
@@ -116,7 +116,7 @@ class OnRay:
         max_failures: int,
         backoff_s: float,
     ) -> Generator[Attempt, None, None]:
-        """Ray Train's local mode in a task for each category, or a task that waits for a group."""
+        """Ray Train's local mode in slots, or slots that each wait for a group."""
         from mrkd.runs.on_ray import workers
 
         options: dict[str, Any] = {"max_failures": max_failures, "backoff_s": backoff_s}
@@ -127,7 +127,7 @@ class OnRay:
             workers.train_in_group,
             {name: (task, resources, group_size) for name, task in tasks.items()},
             resources,
-            # A group's workers are not part of the task that waits for them: Ray cannot count them.
+            # A group's workers are not part of the slot that waits for them: Ray cannot count them.
             at_once=groups_at_once(self.nodes, resources, group_size),
             environment=workers.group_environment(),
             held=Resources(0.0),

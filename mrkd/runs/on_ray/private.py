@@ -27,15 +27,15 @@ Ray Tune keeps only the text of an error that is not a task's or an actor's.
 """
 
 
-def autoscaled_groups() -> list[Mapping[str, float]]:
-    """Resources of a node of each kind that an autoscaler may add.
+def autoscaled_groups() -> list[tuple[Mapping[str, float], int]]:
+    """Resources of a node of each kind that an autoscaler may add, and how many there may be.
 
     Ray Train itself asks this before it waits for workers: a cluster whose GPU nodes are asleep
     has none among its live ones.
     """
     config = ray._private.state.state.get_cluster_config()
     groups = config.node_group_configs if config else []
-    return [dict(group.resources) for group in groups if group.max_count]
+    return [(dict(group.resources), group.max_count) for group in groups if group.max_count > 0]
 
 
 def worker_exceptions(error: TrainingFailedError) -> list[BaseException]:

@@ -91,6 +91,10 @@ class Committer(ABC):
     def drop_maps(self) -> None:
         """Stores no maps from now on."""
 
+    def end_pass(self) -> None:
+        """Gives back what a pass held."""
+        return
+
     def checks(self) -> list[Callable[[], None]]:
         """Checks that are made at intervals while shards are scored."""
         return []
@@ -157,8 +161,11 @@ class Committer(ABC):
             failures.append(error)
             log.warning("pass_ended left=%d reason=%s", len(left), error)
             apart += map(Work, self.suspects(list(left.values())))
-        for work in self._apart(apart, apart_at_once):
-            take(work)
+        try:
+            for work in self._apart(apart, apart_at_once):
+                take(work)
+        finally:
+            self.end_pass()
         for mendable in (StorageError | ProcessDiedError, StorageError):
             for failure in failures:
                 if not isinstance(failure, mendable):

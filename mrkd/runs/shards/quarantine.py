@@ -9,6 +9,7 @@ row. Each crash is stored (`crash_log`), so that another start goes on from ther
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 
@@ -17,7 +18,7 @@ import pyarrow as pa
 from mrkd.errors import NightError, StorageError
 from mrkd.nights.night import Night
 from mrkd.nights.shards import Shard
-from mrkd.runs.attempts import one_line
+from mrkd.runs.attempts import LOST_S, one_line
 from mrkd.runs.shards.crash_log import (
     MAX_CRASHES,
     Crash,
@@ -32,7 +33,7 @@ from mrkd.runs.shards.timings import Timings
 log = logging.getLogger(__name__)
 
 _STARTS = 5
-"""Consecutive crashes before the first image, or with a machine: not the fault of an image."""
+"""Consecutive crashes before the first image: not the fault of an image."""
 _UNNAMED = 64
 """Crashes of one shard that named no image. One deadly image costs about 11 of them."""
 _BUGS = 16
@@ -90,17 +91,23 @@ class Quarantine:
         log.warning("isolate shard=%s images=%d deaths=%d", shard.id, len(shard.rows), len(crashes))
         uris = shard.rows["image_uri"].to_pylist()
         tables: dict[int, pa.Table] = {}
-        starts = 0
+        starts, lost_at = 0, None
         while spans := [s for s in spans_left(uris, crashes)[0] if s.start not in tables]:
             end = self._attempt(shard, spans[0])
             if not isinstance(end, Crash):
                 if end.failure is not None:
                     return replace(end, took=took + end.took)
                 tables[spans[0].start], took = end.table, took + end.took
-                starts = 0
+                starts, lost_at = 0, None
+                continue
+            if end.at == "machine":  # whoever takes nodes away does not do so for an image
+                lost_at = lost_at or time.monotonic()
+                if time.monotonic() - lost_at > LOST_S:
+                    raise NightError(f"shard {shard.id} loses every node that works on it")
+                time.sleep(1.0)
                 continue
             add_crash(self.night, shard, end, crashes)
-            starts = starts + 1 if end.at in ("start", "machine") else 0
+            starts = starts + 1 if end.at == "start" else 0
             unnamed = sum(crash.image_uri is None for crash in crashes)
             if starts >= _STARTS or unnamed >= _UNNAMED:
                 raise NightError(

@@ -3,10 +3,12 @@ import pytest
 from mrkd.config import PoolConfig
 from mrkd.errors import ConfigError
 from mrkd.runs.resources import (
+    READER_CPUS,
     Node,
     Pool,
     Resources,
     groups_at_once,
+    room_for,
     scorer_pool,
     worker_resources,
 )
@@ -26,10 +28,28 @@ def test_workers_of_a_cpu_node_share_its_cpus():
     assert ask([Node(0.5)]) == Resources(0.5, 0, threads=1)
 
 
-def test_workers_take_a_gpu_where_there_is_one_and_the_cpus_beside_it():
-    assert ask(GPU_MACHINE) == Resources(8, 1, threads=8)
-    assert ask(GPU_MACHINE, gpus=0.25) == Resources(2, 0.25, threads=2)
+def test_workers_take_a_gpu_where_there_is_one_and_most_of_the_cpus_beside_it():
+    assert ask(GPU_MACHINE) == Resources(6, 1, threads=6)
+    assert ask(GPU_MACHINE, gpus=0.25) == Resources(1, 0.25, threads=1)
     assert ask(GPU_MACHINE, device="cpu") == Resources(1, 0, threads=1)
+
+
+def test_workers_fill_every_kind_of_gpu_node_and_leave_readers_room():
+    found = [Node(192, 8), Node(48, 4), Node(48, 4)]
+    each = ask(found)
+    assert each == Resources(9, 1, threads=9)
+    assert room_for(found, each) == 16
+    for node in found:
+        taken = each.cpus * room_for([node], each)
+        assert node.cpus - taken >= node.gpus * 2 * READER_CPUS
+    # A night beside it: its scorers take no CPU, and each node has readers.
+    assert scorer_pool(found, PoolConfig()) == Pool(16, Resources(0, 1))
+
+
+def test_a_hundred_nodes_are_used():
+    found = [Node(8)] + [Node(96, 8)] * 60 + [Node(64)] * 40
+    assert room_for(found, ask(found, num_workers=10_000)) == 480
+    assert scorer_pool(found, PoolConfig()).size == 480
 
 
 def test_an_ask_that_no_node_can_hold_is_refused_with_the_arithmetic():
@@ -67,6 +87,6 @@ def test_a_pool_that_the_nodes_cannot_hold_beside_a_reader_is_refused(found, poo
 
 def test_as_many_groups_train_at_once_as_the_nodes_hold_workers_for():
     assert groups_at_once([Node(4), Node(2)], Resources(1), 2) == 3
-    assert groups_at_once(GPU_MACHINE, Resources(8, 1), 2) == 1
+    assert groups_at_once(GPU_MACHINE, Resources(6, 1), 2) == 1
     with pytest.raises(ConfigError, match=r"5 workers_per_category of 1 CPUs.*have room for 2"):
         groups_at_once(TWO_CPUS, Resources(1), 5)

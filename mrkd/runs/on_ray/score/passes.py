@@ -27,7 +27,7 @@ from mrkd.nights.shards import Shard, most_pixels
 from mrkd.runs.on_ray import cluster, private, status_actor
 from mrkd.runs.on_ray.score import object_rows, steps
 from mrkd.runs.on_ray.score.resize_pool import PoolWatch, resized_pool
-from mrkd.runs.on_ray.score.spans import score_span
+from mrkd.runs.on_ray.score.spans import SpanSlots
 from mrkd.runs.on_ray.score.steps import Pass
 from mrkd.runs.resources import READER_CPUS, Node, Pool
 from mrkd.runs.shards.committer import Committer, ProcessDiedError
@@ -82,6 +82,7 @@ class RayCommitter(Committer):
         self._settings = Pass(
             self.config, self._pool.each, self._status, self._readers.threads, last
         )
+        self._spans = SpanSlots(self._settings)
         return self._pool.size
 
     def together(self, shards: Sequence[Shard]) -> Iterator[Work]:
@@ -103,8 +104,12 @@ class RayCommitter(Committer):
             self._status.forget.remote(steps.SCORERS)
 
     def score_span(self, part: Shard) -> Work | SpanCrash:
-        """A part of a shard in a process of its own."""
-        return score_span(part, self._settings)
+        """A part of a shard in a slot."""
+        return self._spans.score(part)
+
+    def end_pass(self) -> None:
+        """Ends the slots of the quarantine, whose resources the next pass takes."""
+        self._spans.close()
 
     def suspects(self, shards: Sequence[Shard]) -> Sequence[Shard]:
         """The shards whose step was begun most often, by the status actor."""

@@ -1,20 +1,22 @@
-"""Spans of shards in quarantine on Ray: each is scored in a process that reports its steps."""
+"""Spans of shards in quarantine on Ray: each is scored in a slot that reports its steps."""
 
 from __future__ import annotations
 
+import queue
 import uuid
 from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import ray
-from ray.exceptions import OutOfMemoryError, RayError, RayTaskError, WorkerCrashedError
+from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
 
 from mrkd.config import PoolConfig
 from mrkd.errors import MrkdError
 from mrkd.nights.shards import Shard
-from mrkd.runs.on_ray import cluster, status_actor
+from mrkd.runs.on_ray import status_actor
 from mrkd.runs.on_ray.score.steps import Pass
+from mrkd.runs.on_ray.slots import Slot, begun, loss_of, new_slot
 from mrkd.runs.shards.quarantine import SpanCrash
 from mrkd.runs.shards.shard_work import Work, score_part
 from mrkd.runs.shards.timings import Meter
@@ -23,43 +25,53 @@ if TYPE_CHECKING:
     from mrkd.model.inference import Scorer
 
 
-def score_span(part: Shard, settings: Pass) -> Work | SpanCrash:
-    """The rows of a part of a shard or its failure, or the crash of its process."""
-    name = uuid.uuid4().hex
-    # On GPUs Ray ends the process after each call; elsewhere the next one finds its models.
-    scorer = settings.scorer
-    task = ray.remote(_score_part).options(
-        num_cpus=scorer.cpus, num_gpus=scorer.gpus, max_retries=0
-    )
-    try:
-        work: Work | None = ray.get(task.remote(part, name, settings))
-    except RayTaskError as error:
-        reason = f"{type(error.cause).__name__}: {error.cause}"
-        return SpanCrash(*_last_step(name, settings), reason, bug=error)
-    except (WorkerCrashedError, OutOfMemoryError) as error:
-        low_memory = isinstance(error, OutOfMemoryError)
-        return SpanCrash(*_last_step(name, settings), str(error), low_memory=low_memory)
-    except RayError as error:  # its node was lost, or an object
-        return SpanCrash("machine", None, f"{type(error).__name__}: {error}")
-    if work is None:
-        return SpanCrash(*_last_step(name, settings), "Ray had started it again after a crash")
-    return work
+class SpanSlots:
+    """Slots for the quarantine of one pass: one for each thread that asks at one time."""
+
+    def __init__(self, settings: Pass) -> None:
+        self._settings = settings
+        self._idle: queue.SimpleQueue[Slot] = queue.SimpleQueue()
+
+    def score(self, part: Shard) -> Work | SpanCrash:
+        """The rows of a part of a shard or its failure, or the crash of its process."""
+        name, slot = uuid.uuid4().hex, Slot(None)
+        try:
+            slot = self._slot()
+            work: Work = ray.get(slot.call(_score_part, part, name, self._settings))
+        except RayTaskError as error:
+            slot.end()
+            reason = f"{type(error.cause).__name__}: {error.cause}"
+            return SpanCrash(*self._last_step(name), reason, bug=error)
+        except RayError as error:
+            slot.end()
+            low_memory = isinstance(error, OutOfMemoryError)
+            if low_memory or not loss_of(error, slot.node):
+                return SpanCrash(*self._last_step(name), str(error), low_memory=low_memory)
+            return SpanCrash("machine", None, f"{type(error).__name__}: {error}")
+        self._idle.put(slot)
+        return work
+
+    def close(self) -> None:
+        """Ends the slots."""
+        while not self._idle.empty():
+            self._idle.get().end()
+
+    def _slot(self) -> Slot:
+        try:
+            return self._idle.get_nowait()
+        except queue.Empty:
+            scorer = self._settings.scorer
+            return begun(new_slot(scorer, scorer, {}))
+
+    def _last_step(self, name: str) -> tuple[str, int | None]:
+        """The step that a call reported last, and the number of the image that it decoded."""
+        status = self._settings.status
+        row = status_actor.ask(status.report_of.remote(name), otherwise={"step": "score"})
+        return row.get("step", "start"), row.get("number")
 
 
-def _last_step(name: str, settings: Pass) -> tuple[str, int | None]:
-    """The step that a task reported last, and the number of the image that it decoded."""
-    row = status_actor.ask(settings.status.report_of.remote(name), otherwise={"step": "score"})
-    return row.get("step", "start"), row.get("number")
-
-
-def _score_part(part: Shard, name: str, settings: Pass) -> Work | None:
-    """The rows of a part of a shard, or its error; None where Ray has started the task again.
-
-    The task reports each step to the status actor beforehand, under its name.
-    """
-    if not status_actor.ask(settings.status.report.remote(name, {}), otherwise=True):
-        return None
-    cluster.enter_worker(settings.scorer)
+def _score_part(part: Shard, name: str, settings: Pass) -> Work:
+    """The rows of a part of a shard, or its error; it reports each step beforehand by its name."""
     config, meter = settings.config, Meter()
 
     def report(step: str, number: int | None) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mrkd.errors import CategoryError, StorageError
-from mrkd.runs.on_ray.category_tasks import run_each
+from mrkd.runs.on_ray.slots import run_each
 from mrkd.runs.resources import Resources
 from tests.support.crowd import meet
 

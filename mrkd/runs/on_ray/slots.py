@@ -1,0 +1,274 @@
+"""Slots: warm actors that make calls one after another, each on one device for its whole life.
+
+A process that has used CUDA keeps its GPU, whichever Ray gives to its next task: so a GPU, or a
+part of one, belongs to an actor. Slots on CPUs are made alike. Actors that find no room wait as a
+demand that an autoscaler sees, and begin when their node has come.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import ray
+from ray.exceptions import (
+    ActorUnavailableError,
+    NodeDiedError,
+    OutOfMemoryError,
+    RayActorError,
+    RayError,
+    RayTaskError,
+)
+
+from mrkd.errors import MrkdError
+from mrkd.runs.attempts import Attempt, attempts, failed, one_line
+from mrkd.runs.on_ray import cluster
+from mrkd.runs.resources import Resources, room_for
+
+Ref = ray.ObjectRef[Any]
+
+_LOOK_S = 5.0
+"""Seconds between two looks at the nodes while calls wait for a slot."""
+_NODE_LOSS_S = 15.0
+"""Seconds within which Ray learns that the node of an actor without an answer is lost."""
+
+
+class SlotActor:
+    """The process of a slot."""
+
+    def __init__(self, resources: Resources) -> None:
+        self._resources = resources
+
+    def begin(self) -> str:
+        """Makes the process ready to compute; the id of its node.
+
+        Raises:
+            MrkdError: its GPU cannot be used.
+        """
+        cluster.enter_worker(self._resources)
+        return str(ray.get_runtime_context().get_node_id())
+
+    def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """The function's result; memory of the GPU that it no longer uses is free afterwards."""
+        import torch
+
+        try:
+            return function(*arguments)
+        finally:
+            if torch.cuda.is_initialized():
+                torch.cuda.empty_cache()
+
+
+@dataclass(frozen=True)
+class Slot:
+    """An actor that is ready, or is being started."""
+
+    actor: Any
+    node: str = ""
+
+    def call(self, function: Callable[..., Any], *arguments: Any) -> Ref:
+        """Starts a call, which has the function's name."""
+        ref: Ref = self.actor.call.options(name=function.__name__).remote(function, *arguments)
+        return ref
+
+    def end(self) -> None:
+        """Ends the process, if there is one, and what it is doing."""
+        if self.actor is not None:
+            ray.kill(self.actor)
+
+
+def new_slot(held: Resources, computes: Resources, environment: Mapping[str, str]) -> Slot:
+    """A slot whose actor is being started.
+
+    Args:
+        held: resources that its actor holds.
+        computes: resources that its calls compute with.
+        environment: environment variables of its process and of those that it starts.
+    """
+    actor: Any = ray.remote(SlotActor).options(
+        num_cpus=held.cpus,
+        num_gpus=held.gpus,
+        runtime_env={"env_vars": dict(environment)} if environment else None,
+    )
+    return Slot(actor.remote(computes))
+
+
+def begun(slot: Slot) -> Slot:
+    """The slot once it is ready, with its node.
+
+    Raises:
+        MrkdError: its device cannot be used.
+        RayError: its process died.
+    """
+    try:
+        return replace(slot, node=ray.get(slot.actor.begin.remote()))
+    except RayTaskError as error:
+        slot.end()
+        raise error.cause from error
+
+
+def loss_of(error: BaseException, node: str) -> str:
+    """Why a slot was lost through no fault of its call; empty where its process crashed by itself.
+
+    Args:
+        error: error of the call.
+        node: id of the slot's node; empty where it never began.
+    """
+    if isinstance(error, OutOfMemoryError):
+        return "its node had no memory left"
+    if isinstance(error, NodeDiedError) or getattr(error, "preempted", False):
+        return "its node was taken away"
+    if not isinstance(error, RayActorError) or not node:
+        return ""
+    until = time.monotonic() + (_NODE_LOSS_S if isinstance(error, ActorUnavailableError) else 0.0)
+    while cluster.is_alive(node):
+        if time.monotonic() >= until:
+            return ""
+        time.sleep(0.5)
+    return "its node was lost"
+
+
+def run_each(
+    function: Callable[..., Any],
+    arguments: Mapping[str, tuple[Any, ...]],
+    resources: Resources,
+    *,
+    max_failures: int,
+    backoff_s: float = 0.0,
+    at_once: int | None = None,
+    environment: Mapping[str, str] | None = None,
+    held: Resources | None = None,
+) -> Generator[Attempt, None, None]:
+    """`Executor.run_each` in slots.
+
+    Args:
+        function: function that is called with a category's arguments.
+        arguments: arguments by category.
+        resources: resources that each call computes with.
+        max_failures: number of further starts of a category that failed.
+        backoff_s: seconds before the first of them.
+        at_once: calls under way at one time; None: as many as there is room for.
+        environment: environment variables of the calls and of the processes that they start.
+        held: resources that each slot holds, where other processes compute; None: `resources`.
+    """
+    calls = _Slots(function, arguments, held or resources, resources, environment or {})
+    options: dict[str, Any] = {"max_failures": max_failures, "backoff_s": backoff_s}
+    return attempts(calls, arguments, at_once=at_once, **options)
+
+
+class _Slots:  # its methods: `attempts.PlacedCalls`
+    """PlacedCalls in slots; a call's handle is its category."""
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        arguments: Mapping[str, tuple[Any, ...]],
+        held: Resources,
+        computes: Resources,
+        environment: Mapping[str, str],
+    ) -> None:
+        self._function, self._arguments = function, arguments
+        self._own = held, computes, environment
+        self._waiting: deque[str] = deque()
+        self._idle: list[Slot] = []
+        self._starting: dict[Ref, Slot] = {}
+        self._busy: dict[Ref, tuple[str, Slot]] = {}
+        self._ended: dict[str, tuple[Ref, Slot]] = {}
+        self._room, self._looked_at = 0, 0.0
+
+    def start(self, category: str) -> str:
+        self._waiting.append(category)
+        return category
+
+    def wait(self, running: Sequence[str], timeout_s: float) -> Sequence[str]:
+        self._place()
+        refs = [*self._starting, *self._busy]
+        if not refs:  # every node is gone, and no other is to be had yet
+            time.sleep(min(timeout_s, _LOOK_S))
+            return ()
+        for ref in ray.wait(refs, num_returns=1, timeout=min(timeout_s, _LOOK_S))[0]:
+            if ref in self._starting:
+                self._begin(ref)
+            else:
+                category, slot = self._busy.pop(ref)
+                self._ended[category] = ref, slot
+        self._place()
+        return list(self._ended)
+
+    def end(self, handle: str, category: str, number: int) -> Attempt:
+        ref, slot = self._ended.pop(category)
+        try:
+            attempt = Attempt(category, number, result=ray.get(ref))
+        except RayTaskError as error:
+            cause = error.cause
+            attempt = failed(category, number, cause, str(error))
+            if isinstance(cause, RayError):  # what the call itself waited for was lost
+                short = isinstance(cause, OutOfMemoryError)
+                attempt = replace(attempt, last=False, out_of_memory=short, lost=loss_of(cause, ""))
+            if not isinstance(cause, MrkdError):  # its device may have failed
+                slot.end()
+                return attempt
+        except RayError as error:
+            slot.end()
+            return _died(category, number, error, loss_of(error, slot.node))
+        self._idle.append(slot)
+        return attempt
+
+    def cancel(self, running: Sequence[str]) -> None:
+        for _, slot in self._busy.values():
+            slot.end()
+        for slot in (*self._starting.values(), *self._idle):
+            slot.end()
+
+    def _place(self) -> None:
+        """Gives waiting calls to idle slots, and starts slots for the others."""
+        while self._waiting and self._idle:
+            category, slot = self._waiting.popleft(), self._idle.pop()
+            self._busy[slot.call(self._function, *self._arguments[category])] = category, slot
+        lacking = len(self._waiting) - len(self._starting)
+        if lacking <= 0:
+            return
+        if time.monotonic() - self._looked_at > _LOOK_S:
+            self._room = self._room_now()
+            self._looked_at = time.monotonic()
+        for _ in range(min(lacking, self._room - len(self._starting) - len(self._busy))):
+            slot = new_slot(*self._own)
+            self._starting[slot.actor.begin.remote()] = slot
+
+    def _room_now(self) -> int:
+        held = self._own[0]
+        if not (held.cpus or held.gpus):
+            return len(self._arguments)
+        return room_for(cluster.nodes(), held)
+
+    def _begin(self, ref: Ref) -> None:
+        """Takes in a slot that was started.
+
+        Raises:
+            MrkdError: its device cannot be used.
+        """
+        slot = self._starting.pop(ref)
+        try:
+            self._idle.append(replace(slot, node=ray.get(ref)))
+        except RayTaskError as error:
+            slot.end()
+            raise error.cause from error
+        except RayError:
+            slot.end()
+            if self._waiting:  # ended with the call that would have been its first
+                self._ended[self._waiting.popleft()] = ref, slot
+
+
+def _died(category: str, number: int, error: RayError, lost: str) -> Attempt:
+    return Attempt(
+        category,
+        number,
+        error=one_line(f"{lost}: {error}" if lost else f"its worker died: {error}"),
+        traceback=str(error),
+        last=False,
+        out_of_memory=isinstance(error, OutOfMemoryError),
+        lost=lost,
+    )
