@@ -10,10 +10,10 @@ first saw them. What is judged is how images are taken: the parts are always the
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -28,9 +28,6 @@ from mrkd.nights.drift.distances import robust_spread
 from mrkd.nights.shards import Pin
 from mrkd.run_summary import now
 from mrkd.storage.thread_map import in_threads
-
-if TYPE_CHECKING:
-    from mrkd.model.inference import Scorer
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +75,14 @@ class ScoreRange:
         return self.low - tolerance * self.spread, self.high + tolerance * self.spread
 
 
-def check(config: ScoreConfig, pins: Mapping[str, Pin | None]) -> list[str]:
+ScoreParts = Callable[
+    [Mapping[str, tuple[ScoreConfig, str, Pin, Sequence[ReferencePart]]]],
+    Mapping[str, Sequence[Mapping[str, Any]]],
+]
+"""Makes the calls of `score_parts` with the arguments of each category; their rows by category."""
+
+
+def check(config: ScoreConfig, pins: Mapping[str, Pin | None], score_each: ScoreParts) -> list[str]:
     """Scores the golden set by a night's models and compares the scores with their first ones.
 
     The first time that a model sees the good, or the bad, parts of its category as what they are,
@@ -87,6 +91,7 @@ def check(config: ScoreConfig, pins: Mapping[str, Pin | None]) -> list[str]:
     Args:
         config: config of the run; without `golden.uri` there is nothing to check.
         pins: the model of each category of the night; the others' reference parts are left out.
+        score_each: function that scores the parts on the device that scores the night.
 
     Returns:
         What is wrong, one line for each image, where `config.force` lets the night go on; else
@@ -100,16 +105,16 @@ def check(config: ScoreConfig, pins: Mapping[str, Pin | None]) -> list[str]:
     """
     if not config.golden.uri:
         return []
-    # Not above: it loads torch, and most nights have no golden set.
-    from mrkd.model.inference import Scorer
-
     references = list_references(config)
-    scorer = Scorer(config.workspace, config.pool)
-    found: list[dict[str, Any]] = []
+    calls: dict[str, tuple[ScoreConfig, str, Pin, Sequence[ReferencePart]]] = {}
     for category, pin in sorted(pins.items()):
         own = [one for one in references if one.category == category]
         if own and pin is not None:
-            found += _check_category(config, category, pin, own, scorer)
+            calls[category] = config, category, pin, own
+    rows = score_each(calls) if calls else {}
+    found: list[dict[str, Any]] = []
+    for category, (_, _, model, parts) in calls.items():
+        found += _check_category(config, category, model, parts, rows[category])
     problems = [
         f"{row['image_uri']} ({row['label']}) {row['problem']}" for row in found if row["problem"]
     ]
@@ -178,10 +183,9 @@ def _check_category(
     category: str,
     pin: Pin,
     references: Sequence[ReferencePart],
-    scorer: Scorer,
+    rows: Sequence[Mapping[str, Any]],
 ) -> Iterator[dict[str, Any]]:
     """The reference parts of one category, each with its score and what is wrong with it."""
-    rows = _score(config, category, pin, references, scorer)
     calibration = artefact.read_calibration(
         config.workspace, category, pin.version, pin.calibration
     )
@@ -213,14 +217,20 @@ def _check_category(
             }
 
 
-def _score(
-    config: ScoreConfig,
-    category: str,
-    pin: Pin,
-    references: Sequence[ReferencePart],
-    scorer: Scorer,
+def score_parts(
+    config: ScoreConfig, category: str, pin: Pin, references: Sequence[ReferencePart]
 ) -> list[dict[str, Any]]:
-    """A night's row for each reference part, in order; what cannot be read is an error."""
+    """A night's row for each reference part of a category, in order; called in a worker.
+
+    What cannot be read is an error row.
+
+    Raises:
+        ArtefactError: the model is damaged.
+    """
+    # Not above: it loads torch, and the driver does without.
+    from mrkd.model.inference import Scorer
+
+    scorer = Scorer(config.workspace, config.pool)
     card = artefact.read_card(config.workspace, category, pin.version)
     decoder = Preprocessor.of(card.model, DecodeLimits.of(config.archive))
 

@@ -13,14 +13,22 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from typing import Any
 
 from mrkd import reports, storage
 from mrkd.config import ScoreConfig
 from mrkd.config.toml import nearest
-from mrkd.errors import ArtefactError, ConfigError, MrkdError, StoppedError, StorageError
+from mrkd.errors import (
+    ArtefactError,
+    ConfigError,
+    MrkdError,
+    NightError,
+    StoppedError,
+    StorageError,
+)
 from mrkd.model import artefact
 from mrkd.nights import alerts, archive, model_versions, part_verdicts, reference_parts
 from mrkd.nights.manifest import Manifest, count_rows, passed_over_line, unopened
@@ -28,7 +36,7 @@ from mrkd.nights.night import Night
 from mrkd.nights.shards import Pin
 from mrkd.run_summary import Summary, now, some_of
 from mrkd.runs.choice import Auto
-from mrkd.runs.executor import ExecutorChoice
+from mrkd.runs.executor import Executor, ExecutorChoice
 from mrkd.runs.recorded_run import STATES, RecordedRun, recorded_run
 from mrkd.runs.resources import scorer_pool
 from mrkd.runs.shards.committer import Committer, Done
@@ -39,6 +47,9 @@ from mrkd.storage.schema import ERROR_KINDS
 from mrkd.storage.thread_map import in_threads
 
 log = logging.getLogger(__name__)
+
+_MAX_FAILURES = 1
+"""Further starts of a worker of the golden set that crashed."""
 
 
 def run(config: ScoreConfig, executor: ExecutorChoice) -> Summary:
@@ -154,6 +165,7 @@ class _Start:
     _meter: Meter = field(default_factory=Meter)
     _started_at: str = field(default_factory=now)
     _committer: Committer | None = None
+    _connected: Executor | None = None
     _revision: int | None = None
 
     def store(self) -> None:
@@ -186,12 +198,15 @@ class _Start:
                 return manifests
             self._revision = revision
             if shards := self._night.todo(revision):
-                if self._config.golden.uri:  # else the plan need not be read again
-                    self.problems += reference_parts.check(self._config, self._night.pins(revision))
                 counts: Counter[str] = Counter()
                 for shard in shards:
                     counts[shard.category] += len(shard.rows) if shard.pin else 0
-                self._committer_for(counts).commit_all(shards)
+                committer = self._committer_for(counts)
+                if self._config.golden.uri:  # else the plan need not be read again
+                    self.problems += reference_parts.check(
+                        self._config, self._night.pins(revision), self._score_parts
+                    )
+                committer.commit_all(shards)
             # So a page that exists shows all closed revisions, also after a start that was killed.
             storage.delete(storage.join(self._night.uri, "report.html"))
             with self._meter.time("close"):
@@ -206,6 +221,32 @@ class _Start:
             self._committer_for({})
         self._meter.add("list", began - time.perf_counter())
         return model_versions.pin(self._config.workspace, category, self._versions)
+
+    def _score_parts(
+        self, calls: Mapping[str, tuple[Any, ...]]
+    ) -> Mapping[str, Sequence[Mapping[str, Any]]]:
+        """The rows of reference parts by category, from workers like those of the night.
+
+        Raises:
+            NightError: those of a category cannot be scored.
+        """
+        assert self._connected
+        each = scorer_pool(self._connected.nodes, self._config.pool).each
+        rows: dict[str, Sequence[Mapping[str, Any]]] = {}
+        with closing(
+            self._connected.run_each(
+                reference_parts.score_parts, calls, each, max_failures=_MAX_FAILURES
+            )
+        ) as attempts:
+            for attempt in attempts:
+                if not attempt.error:
+                    rows[attempt.category] = attempt.result
+                elif attempt.last:
+                    raise NightError(
+                        f"the golden set of category {attempt.category} cannot be scored: "
+                        f"{attempt.error}"
+                    )
+        return rows
 
     def _committer_for(self, num_images: Mapping[str, int]) -> Committer:
         """The committer, made for a run of so many images in each category."""
@@ -222,6 +263,7 @@ class _Start:
             executor = self._executor.for_work(seconds)
             if before is None or before.executor != executor.name:
                 self._stack.enter_context(executor.connected())
+                self._connected = executor
                 self._committer = executor.committer(self._night, config, self._lease)
                 self._committer.done = before.done if before else self._committer.done
         assert self._committer

@@ -21,6 +21,15 @@ NUM = 6
 VERSION = "aa"
 
 
+def check(config, pins):
+    """`reference_parts.check`, its parts scored here."""
+
+    def score_each(calls):
+        return {name: reference_parts.score_parts(*one) for name, one in calls.items()}
+
+    return reference_parts.check(config, pins, score_each)
+
+
 def picture(seed):
     return smooth(64, 64, seed)
 
@@ -94,7 +103,7 @@ def go_dark(root):
 
 
 def test_the_first_sight_sets_a_band_for_each_label_and_passes(config, made):
-    assert reference_parts.check(config, PINS) == []
+    assert check(config, PINS) == []
     assert list(bands(config)) == ["aa-2-bad.json", "aa-2-good.json"]
     band = storage.read_json(bands(config)["aa-2-good.json"])
     assert (band["low"], band["high"]) == (made[2][0], made[2][NUM // 2 - 1])
@@ -106,18 +115,18 @@ def test_the_first_sight_sets_a_band_for_each_label_and_passes(config, made):
 
 def test_the_same_pictures_lie_in_a_band_without_tolerance(config):
     config = config.with_values({"golden.tolerance": 0})
-    reference_parts.check(config, PINS)
+    check(config, PINS)
     stored = storage.list_files(f"{config.workspace}/golden")
-    assert reference_parts.check(config.with_values({"run": "night-2"}), PINS) == []
+    assert check(config.with_values({"run": "night-2"}), PINS) == []
     assert storage.list_files(f"{config.workspace}/golden") == stored
 
 
 def test_a_dark_picture_leaves_the_band_and_stops_the_night(config, root):
-    reference_parts.check(config, PINS)
+    check(config, PINS)
     uri = go_dark(root)
     later = config.with_values({"run": "night-2", "golden.tolerance": 0})
     with pytest.raises(GoldenError, match="1 of 6 golden images are off") as caught:
-        reference_parts.check(later, PINS)
+        check(later, PINS)
     assert caught.value.exit_code == 1
     assert isinstance(caught.value, NightError)
     for text in (uri, "outside", "set by night-1", "--force", "golden"):
@@ -128,27 +137,27 @@ def test_a_dark_picture_leaves_the_band_and_stops_the_night(config, root):
 
 
 def test_the_tolerance_is_the_night_s_own_not_that_of_the_first_sight(config, root):
-    reference_parts.check(config.with_values({"golden.tolerance": 0}), PINS)
+    check(config.with_values({"golden.tolerance": 0}), PINS)
     go_dark(root)
-    assert reference_parts.check(config.with_values({"golden.tolerance": 100}), PINS) == []
+    assert check(config.with_values({"golden.tolerance": 100}), PINS) == []
 
 
 def test_force_tells_what_is_wrong_and_goes_on(config, root):
-    reference_parts.check(config, PINS)
+    check(config, PINS)
     uri = go_dark(root)
     forced = config.with_values({"golden.tolerance": 0, "force": True})
-    (problem,) = reference_parts.check(forced, PINS)
+    (problem,) = check(forced, PINS)
     assert problem.startswith(f"{uri} (good) scores ")
     assert (record(config)["state"], record(config)["forced"]) == ("failed", True)
 
 
 def test_a_later_revision_of_other_categories_hides_nothing(config, root, made):
-    reference_parts.check(config, PINS)
+    check(config, PINS)
     go_dark(root)
     forced = config.with_values({"golden.tolerance": 0, "force": True})
-    reference_parts.check(forced, PINS)
+    check(forced, PINS)
     put(root, "good", "x", picture(made[1][0]), category="ring")
-    reference_parts.check(config.with_values({"force": True}), {"ring": Pin(VERSION, 1, "t")})
+    check(config.with_values({"force": True}), {"ring": Pin(VERSION, 1, "t")})
     found = record(config)
     assert {row["category"] for row in found["images"]} == {"plate", "ring"}
     assert (found["state"], found["forced"]) == ("failed", True)
@@ -161,10 +170,10 @@ def test_a_later_revision_of_other_categories_hides_nothing(config, root, made):
 def test_a_part_on_the_wrong_side_sets_no_band(config, root, made, label, seed_rank, words):
     put(root, label, "odd", picture(made[1][seed_rank]))
     with pytest.raises(GoldenError, match=words):
-        reference_parts.check(config, PINS)
+        check(config, PINS)
     other = {"good": "bad", "bad": "good"}[label]
     assert list(bands(config)) == [f"aa-2-{other}.json"]
-    reference_parts.check(config.with_values({"force": True}), PINS)
+    check(config.with_values({"force": True}), PINS)
     assert list(bands(config)) == [f"aa-2-{other}.json"]
 
 
@@ -172,22 +181,22 @@ def test_a_picture_that_cannot_be_read_is_wrong(config, root):
     uri = storage.join(str(root), "plate", "good", "cut.png")
     storage.write(uri, pillow(picture(0), "PNG")[:200])
     with pytest.raises(GoldenError, match=r"has no score: .*send it again"):
-        reference_parts.check(config, PINS)
+        check(config, PINS)
     row = next(row for row in record(config)["images"] if row["image_uri"] == uri)
     assert row["image_score"] is None
 
 
 def test_another_calibration_has_a_band_of_its_own(config):
-    reference_parts.check(config, PINS)
+    check(config, PINS)
     pins = {"plate": replace(PINS["plate"], calibration=1)}
-    reference_parts.check(config.with_values({"force": True}), pins)
+    check(config.with_values({"force": True}), pins)
     # By the first one's threshold all of them are defective.
     assert list(bands(config)) == ["aa-1-bad.json", "aa-2-bad.json", "aa-2-good.json"]
 
 
 def test_only_the_night_s_own_categories_are_scored(config, root):
     put(root, "good", "x", picture(0), category="cap")
-    reference_parts.check(config, PINS | {"ring": Pin(VERSION, 1, "t"), "new": None})
+    check(config, PINS | {"ring": Pin(VERSION, 1, "t"), "new": None})
     found = record(config)
     assert {row["category"] for row in found["images"]} == {"plate"}
     assert found["without"] == ["new", "ring"]
@@ -195,7 +204,7 @@ def test_only_the_night_s_own_categories_are_scored(config, root):
 
 
 def test_without_a_golden_set_nothing_is_done(config):
-    assert reference_parts.check(config.with_values({"golden.uri": ""}), PINS) == []
+    assert check(config.with_values({"golden.uri": ""}), PINS) == []
     assert not storage.exists(f"{config.workspace}/nights")
 
 
@@ -211,23 +220,23 @@ def test_a_golden_set_that_cannot_be_told_is_refused(config, tmp_path, key, word
     root = tmp_path / "other"
     storage.write(storage.join(str(root), key), pillow(picture(0), "PNG"))
     with pytest.raises(ConfigError, match=words):
-        reference_parts.check(config.with_values({"golden.uri": str(root)}), PINS)
+        check(config.with_values({"golden.uri": str(root)}), PINS)
 
 
 @pytest.mark.parametrize("damage", [{"high": None}, {"low": "high"}, None])
 def test_a_damaged_band_says_what_to_do(config, damage):
-    reference_parts.check(config, PINS)
+    check(config, PINS)
     uri = bands(config)["aa-2-good.json"]
     storage.write_json(uri, damage and storage.read_json(uri) | damage)
     with pytest.raises(ArtefactError, match=r"is not a golden set's band.*delete it"):
-        reference_parts.check(config, PINS)
+        check(config, PINS)
 
 
 def test_a_deleted_band_is_set_anew(config, root, made):
-    reference_parts.check(config, PINS)
+    check(config, PINS)
     go_dark(root)
     storage.delete(bands(config)["aa-2-good.json"])
-    assert reference_parts.check(config.with_values({"golden.tolerance": 0}), PINS) == []
+    assert check(config.with_values({"golden.tolerance": 0}), PINS) == []
     band = storage.read_json(bands(config)["aa-2-good.json"])
     assert band["low"] < made[2][0]
 
