@@ -54,7 +54,7 @@ def test_a_node_must_be_missed_for_a_while_before_its_scorers_are_taken_out(monk
         ray.get(one.join.remote(board))
     watch = PoolWatch(scorer_pool(CPUS, PoolConfig()), board)
     answers = iter([CPUS[:1], CPUS, CPUS[:1], CPUS[:1], CPUS[:1], [], CPUS[:1]])
-    monkeypatch.setattr(cluster, "nodes", lambda: next(answers))
+    monkeypatch.setattr(cluster, "live_nodes", lambda: next(answers))
     done = []
     for pause in (0.3, 0.3, 0.1, 0.2, 0.0, 0.3, 0.0):
         watch.look()
@@ -75,7 +75,7 @@ def test_a_pass_of_few_scorers_loses_none_of_them(monkeypatch):
     scorer: Any = ray.remote(Idle).options(num_cpus=0).remote()
     ray.get(scorer.join.remote(board))
     watch = PoolWatch(scorer_pool(CPUS, PoolConfig()), board)
-    monkeypatch.setattr(cluster, "nodes", lambda: CPUS[:1])
+    monkeypatch.setattr(cluster, "live_nodes", lambda: CPUS[:1])
     watch.look()
     assert not watch.has_shrunk
     ray.get(scorer.join.remote(board), timeout=30)

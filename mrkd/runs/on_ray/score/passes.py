@@ -86,10 +86,12 @@ class RayCommitter(Committer):
         return self._pool.size
 
     def together(self, shards: Sequence[Shard]) -> Iterator[Work]:
-        """The shards from the pipeline; a pass whose pool had to shrink ends early."""
+        """The shards from the pipeline, without those that were lost with their processes."""
         status_actor.ask(self._status.clear_steps.remote(), otherwise=None)
+        num_lost = len(shards)
         try:
             for row in self._pipeline(shards, self._settings).iter_batches(**_ONE_ROW):
+                num_lost -= 1
                 yield object_rows.unpack(row)
         except RayError as error:
             if self._watch.has_shrunk:
@@ -102,6 +104,11 @@ class RayCommitter(Committer):
         finally:
             # An actor lives as long as anything holds its handle.
             self._status.forget.remote(steps.SCORERS)
+        if num_lost and not self._watch.has_shrunk:
+            raise ProcessDiedError(
+                f"{num_lost} shards were lost with their processes (the log has the reasons): "
+                "start the run again; committed rows are kept"
+            )
 
     def score_span(self, part: Shard) -> Work | SpanCrash:
         """A part of a shard in a slot."""
@@ -123,6 +130,8 @@ class RayCommitter(Committer):
         """The steps of each shard; nothing runs before it is iterated."""
         context = DataContext.get_current()
         context.enable_progress_bars = context.print_on_execution_start = False
+        # A shard that is lost with its process is done again; the others go on.
+        context.max_errored_blocks = -1
         # Unbounded, readers fill a third of the machine's memory with shards for later.
         ahead = max(_MIN_AHEAD, self._in_flight * most_pixels(shards, self.config.rows))
         limits = ExecutionResources.for_limits(object_store_memory=ahead)

@@ -60,7 +60,7 @@ class PoolWatch:
     def look(self) -> None:
         """Checks the nodes; called at intervals."""
         try:
-            room = scorer_room(cluster.nodes(), self._pool.each)
+            room = scorer_room(cluster.live_nodes(), self._pool.each)
         except RayError as error:
             log.warning("nodes_unknown reason=%s", " ".join(str(error).split())[:200])
             return

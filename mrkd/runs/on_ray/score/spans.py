@@ -45,9 +45,11 @@ class SpanSlots:
         except RayError as error:
             slot.end()
             low_memory = isinstance(error, OutOfMemoryError)
-            if low_memory or not loss_of(error, slot.node):
-                return SpanCrash(*self._last_step(name), str(error), low_memory=low_memory)
-            return SpanCrash("machine", None, f"{type(error).__name__}: {error}")
+            if not low_memory and (lost := loss_of(error, slot.node)):
+                return SpanCrash("machine", None, lost)
+            # Ray's text has the number of the process: no two crashes would be equal.
+            reason = str(error) if low_memory else "its process crashed"
+            return SpanCrash(*self._last_step(name), reason, low_memory=low_memory)
         self._idle.put(slot)
         return work
 
