@@ -23,3 +23,12 @@ def test_a_group_that_the_nodes_can_never_hold_is_refused_before_anything_is_wri
     with pytest.raises(ConfigError, match="have room for 2"):
         train.run(config, RAY)
     assert not (tmp_path / "workspace").exists()
+
+
+@pytest.mark.parametrize(
+    "said", ["8", "[8]", "[", '[{"CPU": 8}]', '[{"CPU": 8, "max_nodes": "x"}]', "[" * 10_000]
+)
+def test_nodes_that_are_not_said_right_are_refused(said, monkeypatch):
+    monkeypatch.setenv("MRKD_NODES", said)
+    with pytest.raises(ConfigError, match="MRKD_NODES is"):
+        cluster._report_nodes()

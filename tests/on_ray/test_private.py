@@ -2,12 +2,9 @@
 
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import pytest
 import ray
-from ray._private.worker import global_worker
-from ray.core.generated import autoscaler_pb2
 from ray.exceptions import RayActorError
 from ray.train import ControllerError, WorkerGroupError
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
@@ -22,28 +19,16 @@ from mrkd.runs.resources import Node, Resources
 from tests.support.models import small_config
 from tests.support.rays import RAY
 
-# Without types of their own.
-pb2: Any = autoscaler_pb2
-raylet: Any = ray._raylet
-worker: Any = global_worker
-
 RAYLET = Path(ray.__file__).parent / "core" / "src" / "ray" / "raylet" / "raylet"
 
 
 @pytest.fixture
 def autoscaled():
-    """This Ray, as if an autoscaler had told it of its groups of nodes."""
-    groups = [
-        pb2.NodeGroupConfig(name="gpus", resources={"CPU": 8, "GPU": 1}, min_count=0, max_count=4),
-        pb2.NodeGroupConfig(name="off", resources={"CPU": 64}, min_count=0, max_count=0),
-        pb2.NodeGroupConfig(name="cpus", resources={"CPU": 2}, min_count=0, max_count=2),
-    ]
-    namespace = raylet.GCS_AUTOSCALER_STATE_NAMESPACE.encode()
-    key = raylet.GCS_AUTOSCALER_CLUSTER_CONFIG_KEY.encode()
-    content = pb2.ClusterConfig(node_group_configs=groups).SerializeToString()
-    worker.gcs_client.internal_kv_put(key, content, True, namespace)
+    """This Ray, as if it had an autoscaler with some groups of nodes."""
+    gpus, off, cpus = {"CPU": 8.0, "GPU": 1.0}, {"CPU": 64.0}, {"CPU": 2.0}
+    private.report_groups([(gpus, 4), (off, 0), (cpus, 2)])
     yield
-    worker.gcs_client.internal_kv_del(key, False, namespace)
+    private.report_groups([])
 
 
 def test_the_kinds_of_nodes_that_an_autoscaler_may_add_are_known(autoscaled):

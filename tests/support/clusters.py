@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import shutil
@@ -16,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tests.support.processes import descendants
 
@@ -29,6 +31,8 @@ _PORTS = (
     "autoscaler-metrics",
     "dashboard-metrics",
 )
+_HEAD, _HEAD_ID = "ray.head.default", "fffffffffffffffffffffffffffffffffffffffffffffffffff00000"
+_FAKE_NODES = "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider"
 _READY_S = 60
 _END_S = 5
 
@@ -211,3 +215,63 @@ def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
             continue
         return
     raise TimeoutError(url)
+
+
+@contextmanager
+def sleeping(
+    folder: Path, kinds: Mapping[str, Mapping[str, Any]], *, num_cpus: int = 1, idle_s: float = 6.0
+) -> Iterator[Head]:
+    """A head whose autoscaler adds nodes that are processes of this machine, and ends idle ones.
+
+    Args:
+        folder: for its files.
+        kinds: of nodes: `resources` of one, and `max_workers`; all are asleep.
+        num_cpus: of the head.
+        idle_s: seconds without work after which a node is ended.
+    """
+    (port,) = free_ports(1)
+    types = {
+        name: {"node_config": {}, "min_workers": 0, **kind} for name, kind in kinds.items()
+    } | {_HEAD: {"node_config": {}, "resources": {"CPU": num_cpus}, "max_workers": 0}}
+    commands = ("initialization", "setup", "head_setup", "worker_setup")
+    config: dict[str, Any] = {
+        "cluster_name": "sleeping",
+        "max_workers": sum(kind["max_workers"] for kind in kinds.values()),
+        "idle_timeout_minutes": idle_s / 60,
+        "upscaling_speed": 100,
+        "provider": {
+            "type": "external",  # the wheel lacks the defaults of `fake_multinode`
+            "module": _FAKE_NODES,
+            "gcs_address": f"127.0.0.1:{port}",
+            "launch_multiple": True,
+            "head_node_id": _HEAD_ID,
+        },
+        "available_node_types": types,
+        "head_node_type": _HEAD,
+        "auth": {},
+        "file_mounts": {},
+        "file_mounts_sync_continuously": False,
+        "cluster_synced_files": [],
+        **{f"{name}_commands": [] for name in commands},
+        **{f"{name}_start_ray_commands": [] for name in ("head", "worker")},
+    }
+    (folder / "autoscaler.json").write_text(json.dumps(config))
+    settings = {
+        "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+        "RAY_FAKE_CLUSTER": "1",
+        "RAY_enable_autoscaler_v2": "1",
+        "RAY_CLOUD_INSTANCE_ID": _HEAD_ID,
+        "RAY_OVERRIDE_NODE_ID_FOR_TESTING": _HEAD_ID,
+        "RAY_ADDRESS": config["provider"]["gcs_address"],
+        "MRKD_NODES": json.dumps(
+            [kind["resources"] | {"max_nodes": kind["max_workers"]} for kind in kinds.values()]
+        ),
+    }
+    options = {"autoscaling-config": folder / "autoscaler.json", "port": port}
+    with head(folder, settings, **options, **{"num-cpus": num_cpus}) as first:
+        try:
+            yield first
+        finally:
+            for pid, _ in descendants(first.pid):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
@@ -40,6 +41,9 @@ _LOCAL_ENVIRONMENT = {
 _SOCKET_BYTES = 107
 """Bytes that the path of a local socket may have; Ray ends without a word of advice above them."""
 _ANSWER_S, _TRY_S = 15.0, 5.0
+NODES_VARIABLE = "MRKD_NODES"
+"""Environment variable: the kinds of nodes that the cluster's autoscaler may add, as JSON."""
+_MAX_NODES = "max_nodes"
 _MOST_NODES = 1000
 """Nodes of one kind that are counted where an autoscaler's bound is above it, or has no meaning."""
 _SETTINGS = bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
@@ -61,7 +65,7 @@ def connect(*, num_cpus: int | None = None, dashboard: bool = False) -> Iterator
 
     Raises:
         ConfigError: no cluster answers at `RAY_ADDRESS`, or a local one has no folder for its
-            temporary files.
+            temporary files; or `MRKD_NODES` does not hold nodes.
     """
     if ray.is_initialized():
         yield
@@ -86,6 +90,7 @@ def connect(*, num_cpus: int | None = None, dashboard: bool = False) -> Iterator
     if callable(before) and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, before)  # Ray replaces the handler; this restores it
     try:
+        _report_nodes()
         yield
     finally:
         ray.shutdown()
@@ -204,6 +209,31 @@ def _autoscaled() -> Counter[Node]:
     for resources, most in private.autoscaled_groups():
         kinds[_node(resources)] += most
     return kinds
+
+
+def _report_nodes() -> None:
+    """Tells Ray the kinds of nodes of `MRKD_NODES`, if it is set.
+
+    Ray has a place for what its autoscaler may add, where Data and Train look, and fills it on
+    hosted clusters only (2.60; ray#63012): elsewhere a cluster that sleeps seems to be its head.
+
+    Raises:
+        ConfigError: `MRKD_NODES` is not a list of nodes in JSON.
+    """
+    said = os.environ.get(NODES_VARIABLE, "")
+    if not said:
+        return
+    try:
+        groups = []
+        for one in json.loads(said):
+            resources = {key: float(value) for key, value in one.items() if key != _MAX_NODES}
+            groups.append((resources, int(one[_MAX_NODES])))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise ConfigError(
+            f"{NODES_VARIABLE} is {said!r} ({type(error).__name__}: {error}): write the kinds of "
+            'nodes as [{"CPU": 16, "GPU": 1, "max_nodes": 4}]'
+        ) from error
+    private.report_groups(groups)
 
 
 def enter_worker(resources: Resources) -> None:

@@ -5,10 +5,12 @@ A new version of Ray is checked by `tests/on_ray/test_private.py`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ray
+from ray.core.generated import autoscaler_pb2
 from ray.exceptions import RayError
 from ray.train.v2._internal.exceptions import RayTrainError
 from ray.train.v2.api.config import LoggingConfig, RunConfig
@@ -36,6 +38,18 @@ def autoscaled_groups() -> list[tuple[Mapping[str, float], int]]:
     config = ray._private.state.state.get_cluster_config()
     groups = config.node_group_configs if config else []
     return [(dict(group.resources), group.max_count) for group in groups if group.max_count > 0]
+
+
+def report_groups(groups: Sequence[tuple[Mapping[str, float], int]]) -> None:
+    """Stores the kinds of nodes where `autoscaled_groups`, Ray Data and Ray Train find them."""
+    messages: Any = autoscaler_pb2  # without types of its own, as is the worker
+    config = messages.ClusterConfig()
+    for number, (resources, most) in enumerate(groups):
+        group = config.node_group_configs.add(name=str(number), max_count=most)
+        for name, value in resources.items():
+            group.resources[name] = math.ceil(value)
+    worker: Any = ray._private.worker.global_worker
+    worker.gcs_client.report_cluster_config(config.SerializeToString())
 
 
 def worker_exceptions(error: TrainingFailedError) -> list[BaseException]:
