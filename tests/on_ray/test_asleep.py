@@ -1,6 +1,7 @@
 """A night and a fleet that begin on a cluster whose nodes are asleep."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -21,7 +22,11 @@ def asleep(plant, archive, tmp_path_factory):
     """What was seen of a night and a fleet, and the fleet's workspace."""
     folder = tmp_path_factory.mktemp("asleep")
     values = {"pool.device": "cpu", "pool.gpus_per_scorer": 1.0, "rows.shard_rows": 2}
-    night = plant.score_config(archive, "asleep", **values)
+    large = folder / "archive"
+    for copy in range(25):
+        shutil.copytree(archive, large / str(copy))
+    values["archive.template"] = "{copy}/{category}/{name}"
+    night = plant.score_config(large, "asleep", **values)
     values = {"fleet.gpus_per_worker": 1.0, "data.categories": ["plate", "ring"]}
     fleet = small_config(str(plant.root), str(folder / "workspace"), **values)
     with sleeping(folder, KINDS) as head:
@@ -34,6 +39,7 @@ def asleep(plant, archive, tmp_path_factory):
             check=False,
         )
     assert done.returncode == 0, done.stderr[-3000:]
+    sys.stderr.write(done.stdout)
     return json.loads(done.stdout.splitlines()[-1])
 
 

@@ -8,13 +8,12 @@ time and how many of them worked.
 
 from __future__ import annotations
 
+import json
 import sys
 import threading
 import time
 from collections import Counter
 from typing import Any
-
-import ray
 
 from mrkd.config import ScoreConfig, TrainConfig
 from mrkd.runs import score, train
@@ -40,6 +39,8 @@ class Watch:
         self._thread.join()
 
     def _look(self) -> None:
+        import ray  # after mrkd.runs.on_ray, as for a command
+
         state: Any = ray._private.state
         while not self._ends.wait(0.1):
             free = state.available_resources_per_node()
@@ -79,6 +80,7 @@ def main(night: str, fleet: str) -> None:
         while len(cluster.live_nodes()) > before and time.monotonic() < until:
             time.sleep(0.5)
         found["left"] = len(cluster.live_nodes()) - before
+    sys.stdout.write(json.dumps(found) + "\n")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,8 @@ log = logging.getLogger(__name__)
 def connect(*, num_cpus: int | None = None, dashboard: bool = False) -> Iterator[None]:
     """Uses the Ray of this process, else the cluster at `RAY_ADDRESS`, else starts a local one.
 
-    At its end it shuts down only what it started.
+    At its end it shuts down only what it started. Meanwhile stdout is stderr, for what workers and
+    nodes print: the last line on stdout is the run's summary.
 
     Args:
         num_cpus: number of CPUs of a local Ray; None: all that this process may use.
@@ -89,11 +90,12 @@ def connect(*, num_cpus: int | None = None, dashboard: bool = False) -> Iterator
         raise _no_answer(address) from error
     if callable(before) and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, before)  # Ray replaces the handler; this restores it
-    try:
-        _report_nodes()
-        yield
-    finally:
-        ray.shutdown()
+    with redirect_stdout(sys.stderr):
+        try:
+            _report_nodes()
+            yield
+        finally:
+            ray.shutdown()
 
 
 def _choose_temporary_folder() -> None:
