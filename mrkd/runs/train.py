@@ -117,6 +117,7 @@ def _train_each(
 ) -> None:
     """Trains the categories, and stores the end of each at once."""
     options = fleet.config.fleet
+    lost: dict[str, list[str]] = {}
     # Closed also where the caller keeps an error, and with it this frame.
     with closing(
         executor.train_each(
@@ -129,13 +130,20 @@ def _train_each(
     ) as attempts:
         for attempt in attempts:
             name = attempt.category
+            if attempt.lost:
+                lost.setdefault(name, []).append(attempt.lost)
             if attempt.error:
                 uri = fleet.store_traceback(name, attempt.number, attempt.traceback)
                 end = {"status": "failed", "error": attempt.error, "traceback": uri}
             else:
                 end = attempt.result.to_dict()
             if attempt.last:
-                used = {"cpus": resources.cpus, "gpus": resources.gpus, "attempts": attempt.number}
+                used = {
+                    "cpus": resources.cpus,
+                    "gpus": resources.gpus,
+                    "attempts": attempt.number,
+                    "lost": lost.get(name, []),
+                }
                 fleet.end(name, used | end)
                 progress.end(name, end["status"])
 

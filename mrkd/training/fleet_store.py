@@ -80,8 +80,9 @@ class Fleet(RunFolder):
         Args:
             category: its name.
             record: plain values: `status` (trained, up_to_date, failed, not_started) and
-                `attempts`; of a result its fields, of a failure `error` and `traceback`, of what
-                was not started the `reason`.
+                `attempts`; `lost`, why attempts ended that do not count as failures; of a result
+                its fields, of a failure `error` and `traceback`, of what was not started the
+                `reason`.
         """
         notes = self._notes.get(category)
         if notes and record["status"] == "failed":

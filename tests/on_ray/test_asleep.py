@@ -1,4 +1,4 @@
-"""A night and a fleet that begin on a cluster whose nodes are asleep, and some of which are lost."""
+"""A night and a fleet on a cluster whose nodes are asleep at first, and some of which are lost."""
 
 from __future__ import annotations
 
