@@ -21,7 +21,7 @@ _END_S = 6
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory):
-    """Of a head that is started as the template starts it."""
+    """A client of a head that is started as the template starts it."""
     parameters = dict(NIGHT["rayClusterSpec"]["headGroupSpec"]["rayStartParams"])
     del parameters["metrics-export-port"]  # another one, as other tests have heads too
     # KubeRay puts it into a shell's command line, which takes the outer quotes.

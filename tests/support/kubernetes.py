@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import functools
 import json
+import ssl
 import subprocess
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import yaml
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 Manifest = dict[str, Any]
+LOOPBACK = ip_address("127.0.0.1")
 KUBECTL = Path(sys.executable).with_name("kubectl")
 
 
@@ -86,8 +94,8 @@ class Place:
     """One end of a connection.
 
     Args:
-        namespace: of a pod; empty outside of the cluster.
-        labels: of the pod.
+        namespace: a pod's namespace; empty outside of the cluster.
+        labels: the pod's labels.
     """
 
     namespace: str = ""
@@ -144,11 +152,11 @@ def _passes(
 
 @dataclass
 class Api:
-    """A Kubernetes API of RayJobs on loopback.
+    """A Kubernetes API of RayJobs on loopback, by TLS.
 
     Attributes:
         url: its address.
-        account: folder of a pod's account: token, namespace.
+        account: folder of a pod's account: token, namespace, certificate.
         jobs: the RayJobs that were created, by name.
         answers: statuses of successive polls, the last one for good; a number is an HTTP error.
         refusal: status of the answer to a creation; 0: it is created.
@@ -161,12 +169,36 @@ class Api:
     refusal: int = 0
 
 
+def _certificate(path: Path) -> Path:
+    """Makes a certificate of 127.0.0.1 that is its own authority, and its key beside it."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "kubernetes")])
+    day = timedelta(days=1)
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(datetime.now(UTC) - day)
+        .not_valid_after(datetime.now(UTC) + day)
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(LOOPBACK)]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    path.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    (path.parent / "key").write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    return path
+
+
 @contextmanager
 def api(folder: Path, created: str) -> Iterator[Api]:
     """An API within a `with` block.
 
     Args:
-        folder: for the account.
+        folder: folder of the account.
         created: time of creation of every job.
     """
     token = "a-token"
@@ -206,7 +238,10 @@ def api(folder: Path, created: str) -> Iterator[Api]:
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        state = Api(f"http://127.0.0.1:{server.server_port}", folder)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(_certificate(folder / "ca.crt"), folder / "key")
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        state = Api(f"https://127.0.0.1:{server.server_port}", folder)
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:

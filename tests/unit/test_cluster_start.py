@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -131,8 +132,18 @@ def test_an_api_that_stays_away_is_left_to_another_pod(plant):
     assert plant.start(poll_s=0.001) == 4, plant.output
     plant.server.refusal = 503
     assert plant.start(job="another") == 4, plant.output
-    plant.server.url = "http://127.0.0.1:9"
+    plant.server.url = "https://127.0.0.1:9"
     assert plant.start() == 4, plant.output
+
+
+def test_a_server_that_another_authority_vouches_for_gets_no_token(plant, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    with api(other, CREATED):
+        shutil.copy(other / "ca.crt", plant.server.account)
+    assert plant.start() == 4, plant.output
+    assert "CERTIFICATE_VERIFY_FAILED" in plant.output
+    assert not plant.server.jobs
 
 
 def test_a_job_that_somebody_deletes_is_a_failure(plant):

@@ -33,10 +33,10 @@ from mrkd.errors import MrkdError
 _FOLDERS = {"score": "nights", "train": "fleets", "tune": "searches"}
 """Folders of a workspace, by the command that writes there."""
 _MOST_CHARACTERS = 47
-"""Of a RayJob's name: KubeRay refuses longer ones."""
+"""The longest name of a RayJob that KubeRay accepts."""
 _TIMEOUT_S = 30
 _MOST_FAILURES = 40
-"""Polls in a row that may fail, ten minutes by default."""
+"""Failed polls in a row after which this pod gives up: ten minutes by default."""
 FAILED, REFUSED, LOST = 1, 2, 4
 """Exit codes. LOST: the API does not answer; base/start.yaml has another pod try again."""
 
@@ -94,8 +94,7 @@ class Cluster:
         )
         request.add_header("Authorization", f"Bearer {token}")
         request.add_header("Content-Type", "application/json")
-        secure = self.url.startswith("https:")
-        context = ssl.create_default_context(cafile=self.account / "ca.crt") if secure else None
+        context = ssl.create_default_context(cafile=self.account / "ca.crt")
         with urllib.request.urlopen(request, timeout=_TIMEOUT_S, context=context) as answer:
             found: dict[str, Any] = json.load(answer)
             return found
