@@ -47,7 +47,7 @@ _WARM_UP = 3
 """Nights that are left out."""
 _REST_S = 5.0
 _SCRAPE_S = 30.0
-"""As cluster/monitoring/prometheus.yaml says."""
+"""As cluster/monitoring/scrape.yaml says."""
 _MRKD = Path(sys.executable).with_name("mrkd")
 _KINDS = {
     "gcs_server": "GCS",

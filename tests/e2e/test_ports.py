@@ -11,9 +11,9 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-import yaml
 
 from tests.support.clusters import RAY, head
+from tests.support.kubernetes import of_kind, rendered
 from tests.support.listeners import listeners
 
 CLUSTER = Path(__file__).parents[2] / "cluster"
@@ -93,15 +93,16 @@ def test_a_job_without_the_token_or_with_another_is_refused(started, tmp_path, t
 
 
 def test_the_policy_opens_to_others_the_dashboard_and_the_metrics_alone():
-    policy, _ = yaml.safe_load_all((CLUSTER / "kuberay" / "network.yaml").read_text())
-    own = {"podSelector": {"matchLabels": {"ray.io/cluster": "mrkd"}}}
+    policy = of_kind(rendered(CLUSTER / "kuberay" / "base"), "NetworkPolicy")["mrkd-nodes"]["spec"]
+    own = {"podSelector": policy["podSelector"]}
     opened = {
         port["port"]
-        for rule in policy["spec"]["ingress"]
+        for rule in policy["ingress"]
         if rule["from"] != [own]
         for port in rule["ports"]
     }
-    assert opened == {PORTS["dashboard"]["number"], PORTS["metrics"]["number"]}
+    metrics = {port["number"] for name, port in PORTS.items() if "metrics" in name}
+    assert opened == {PORTS["dashboard"]["number"], *metrics}
 
 
 def test_a_ray_of_this_machine_runs_nothing_of_whoever_lacks_its_token(tmp_path):

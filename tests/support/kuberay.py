@@ -111,3 +111,28 @@ SCHEMAS = {
     for kind, spec in (("RayCluster", _CLUSTER), ("RayJob", _JOB))
 }
 """By kind."""
+
+
+def refusals(job: dict[str, Any]) -> list[str]:
+    """Why KubeRay's operator or Kueue's webhook would not take a RayJob that fits its schema."""
+    spec, found = job["spec"], []
+    cluster, mode = spec.get("rayClusterSpec"), spec.get("submissionMode", "K8sJobMode")
+    ends = spec.get("shutdownAfterJobFinishes", False)
+    if len(job["metadata"]["name"]) > 47:
+        found.append("the name has more than 47 characters")
+    if bool(cluster) == bool(spec.get("clusterSelector")):
+        found.append("one of rayClusterSpec and clusterSelector")
+    if spec.get("clusterSelector") and spec.get("backoffLimit"):
+        found.append("backoffLimit beside clusterSelector")
+    if spec.get("ttlSecondsAfterFinished") and not ends:
+        found.append("ttlSecondsAfterFinished without shutdownAfterJobFinishes")
+    if mode == "HTTPMode" and "submitterPodTemplate" in spec:
+        found.append("HTTPMode has no submitter")
+    if "kueue.x-k8s.io/queue-name" in job["metadata"].get("labels", {}):
+        if not ends:
+            found.append("Kueue: the cluster outlives the job")
+        if not cluster or cluster.get("enableInTreeAutoscaling"):
+            found.append("Kueue: the cluster scales itself, or is shared")
+        if cluster and len(cluster["workerGroupSpecs"]) > 7:
+            found.append("Kueue: more than seven groups of workers")
+    return found
