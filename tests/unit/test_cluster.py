@@ -282,6 +282,22 @@ def test_a_cluster_has_a_fixed_size_unless_the_component_changes_that(overlay, a
             assert group["replicas"] == group["minReplicas"] == 0 < group["maxReplicas"]
 
 
+def test_what_the_autoscaler_may_add_is_told_to_mrkd(autoscaled):
+    for job in autoscaled.values():
+        spec = job["spec"]["rayClusterSpec"]
+        (head,) = spec["headGroupSpec"]["template"]["spec"]["containers"]
+        (told,) = (one["value"] for one in head["env"] if one["name"] == "MRKD_NODES")
+        expected = []
+        for group in spec["workerGroupSpecs"]:
+            (container,) = group["template"]["spec"]["containers"]
+            gpus = int(container["resources"]["limits"].get("nvidia.com/gpu", 0))
+            kind = {"CPU": int(group["rayStartParams"]["num-cpus"])} | (
+                {"GPU": gpus} if gpus else {}
+            )
+            expected.append(kind | {"max_nodes": group["maxReplicas"]})
+        assert json.loads(told) == expected
+
+
 def test_nodes_require_a_token_that_each_cluster_has_for_itself():
     for job in jobs("eks").values():
         assert job["spec"]["rayClusterSpec"]["authOptions"] == {"mode": "token"}

@@ -216,8 +216,8 @@ def _autoscaled() -> Counter[Node]:
 def _report_nodes() -> None:
     """Tells Ray the kinds of nodes of `MRKD_NODES`, if it is set.
 
-    Ray has a place for what its autoscaler may add, where Data and Train look, and fills it on
-    hosted clusters only (2.60; ray#63012): elsewhere a cluster that sleeps seems to be its head.
+    Ray keeps what its autoscaler may add where Data and Train read it, and fills it on hosted
+    clusters only (2.60; ray#63012): elsewhere a cluster that sleeps seems to be its head.
 
     Raises:
         ConfigError: `MRKD_NODES` is not a list of nodes in JSON.

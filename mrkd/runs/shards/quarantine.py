@@ -100,7 +100,7 @@ class Quarantine:
                 tables[spans[0].start], took = end.table, took + end.took
                 starts, lost_at = 0, None
                 continue
-            if end.at == "machine":  # whoever takes nodes away does not do so for an image
+            if end.at == "machine":  # no image is the reason
                 lost_at = lost_at or time.monotonic()
                 if time.monotonic() - lost_at > LOST_S:
                     raise NightError(f"shard {shard.id} loses every node that works on it")
