@@ -87,8 +87,8 @@ class PoolConfig(Config, table="pool"):
     device: Device = "auto"
     """Device to score on; `auto`: a GPU if there is one."""
     precision: ScoringPrecision = "auto"
-    """Number format of the student; teacher, map and score are always float32, as thresholds are.
-    `auto` is float32; float16 is for GPUs, and moves scores by less than 0.001 of their range."""
+    """Number format that every model must have been calibrated in (`model.precision`); a model of
+    another is refused, as its thresholds do not hold. `auto`: each model's own."""
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,7 @@ def _cuda_version() -> str:
 
 
 def driver_version() -> str:
-    """Version of the NVIDIA driver, such as `570.86.15`; empty where there is no driver."""
+    """Version of the NVIDIA driver, such as `570.86.15`; empty without a driver."""
     if _DRIVER.is_file():
         found = re.search(r"\s(\d+\.\d+(?:\.\d+)?)\s", _DRIVER.read_text())
         if found:

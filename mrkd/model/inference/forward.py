@@ -70,7 +70,7 @@ def score_images(
     *,
     batch_size: int = BATCH_SIZE,
     map_size: int | None = None,
-    precision: torch.dtype = torch.float32,
+    precision: torch.dtype | None = None,
 ) -> Iterator[Scored]:
     """Map and score of each image, in order, as they come.
 
@@ -81,13 +81,14 @@ def score_images(
         decoded: images without an error.
         batch_size: the one shape of all forward passes.
         map_size: longest side of `reduced_map`; None, or more than the map has: the full map.
-        precision: precision of the student, float32 or, by autocast, float16.
+        precision: precision of the student, float32 or, by autocast, float16; None: the one that
+            the model's thresholds are made in.
 
     Raises:
         ValueError: an image has an error, another size than the model's, or an original of another
             size than the model's region of interest (`within` makes that an error).
     """
-    run = _Run(model, batch_size, precision)
+    run = _Run(model, batch_size, precision or getattr(torch, model.config.precision))
     queue = iter(decoded)
     if model.config.tiles:
         yield from _tiled(run, queue, map_size)

@@ -12,8 +12,6 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 import numpy as np
-import torch
-
 from mrkd.config import PoolConfig, RowsConfig
 from mrkd.data.preprocess import Decoded
 from mrkd.model import device, good_ranges
@@ -31,17 +29,16 @@ log = logging.getLogger(__name__)
 class Scorer:
     """Scores batches of any category of a workspace, for any thread; loads models as they come.
 
-    Keeps the last used students and one teacher for all that share it. Its precision is asked for,
-    never measured: two machines of one night could measure otherwise, and calibrations are made in
-    float32.
+    Keeps the last used students and one teacher for all that share it. Each model scores in the
+    precision that its thresholds were made in.
 
     Args:
         workspace: URI.
-        pool: batch size, models in memory, device and precision.
+        pool: batch size, models in memory, device, and the precision that models must have.
     """
 
     def __init__(self, workspace: str, pool: PoolConfig) -> None:
-        self.placement = device.choose(pool.device, pool.precision)
+        self.placement = device.choose(pool.device, "float32")
         log.info("scorer_start device=%s reason=%s", self.placement.device, self.placement.reason)
         self._workspace, self._pool = workspace, pool
         self._lock = threading.Lock()
@@ -62,6 +59,7 @@ class Scorer:
 
         Raises:
             ArtefactError: the model or its calibration is damaged or missing.
+            ConfigError: the model was calibrated in another precision than the pool asks for.
         """
         with self._lock:
             loaded = self._load(category, version, calibration)
@@ -70,7 +68,6 @@ class Scorer:
             loaded.calibration,
             decoded,
             batch_size=self._pool.batch_size,
-            precision=self.placement.precision,
             rows=rows,
         )
         pinned = {
@@ -90,6 +87,7 @@ class Scorer:
                 calibration=calibration,
                 teachers=self._teachers,
             )
+            loaded.card.check_precision(self._pool.precision)
             loaded.model.to(self.placement.device)
             self._models[key] = loaded
             log.info("model_loaded category=%s version=%s", category, version)
@@ -105,7 +103,6 @@ def score_rows(
     decoded: Sequence[Decoded],
     *,
     batch_size: int,
-    precision: torch.dtype,
     rows: RowsConfig,
 ) -> list[dict[str, Any]]:
     """One row of `schema.SCORES` for each image, in order, without what names the model.
@@ -115,7 +112,6 @@ def score_rows(
         calibration: thresholds for the model's scores.
         decoded: images of one category, errors among them.
         batch_size: the one shape of all forward passes.
-        precision: precision of the student, see `score_images`.
         rows: what is stored.
     """
     decoded = [within(model.roi, image) for image in decoded]
@@ -124,7 +120,6 @@ def score_rows(
         [image for image in decoded if image.error_kind is None],
         batch_size=batch_size,
         map_size=rows.map_size,
-        precision=precision,
     )
     return [
         _error_row(image) if image.error_kind else _row(next(results), calibration, rows)

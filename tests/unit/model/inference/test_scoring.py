@@ -11,7 +11,7 @@ from mrkd.data.datasets import Sample
 from mrkd.data.images import Geometry, Statistics
 from mrkd.data.preprocess import Decoded, Preprocessor
 from mrkd.data.roi import Roi
-from mrkd.errors import ArtefactError
+from mrkd.errors import ArtefactError, ConfigError
 from mrkd.model import artefact
 from mrkd.model.artefact import save_load
 from mrkd.model.calibration import calibrate
@@ -36,11 +36,11 @@ def decoded(seed, resize="stretch"):
     return Preprocessor(64, resize)(f"file:///{seed}.png", png(seed), etag=f"e{seed}")
 
 
-def save(workspace, version, seed=0, low=0.0, roi=None):
+def save(workspace, version, seed=0, low=0.0, roi=None, **values):
     """A model that calls anomalous what scores above `low` + 3."""
     statistics = [Statistics(0.5, 0.1, 1.0)] * 4
     draft = save_load.draft(
-        small_model(seed, roi),
+        small_model(seed, roi, **values),
         calibrate(np.arange(4) + low, np.arange(4) + low, statistics, false_call_rate=0.2),
         category="plate",
         version=version,
@@ -59,6 +59,7 @@ def workspace(tmp_path_factory):
     save(folder, "aa")
     save(folder, "low", low=-10.0)
     save(folder, "bb", seed=1)
+    save(folder, "half", precision="float16")
     save(folder, "roi", low=-10.0, roi=ROI)
     return folder
 
@@ -145,6 +146,26 @@ def test_float16_gives_nearly_the_scores_of_float32():
     rough = [s.image_score for s in score_images(small_model(), images, precision=torch.float16)]
     assert rough != exact
     np.testing.assert_allclose(rough, exact, rtol=1e-3)
+
+
+def test_a_model_scores_in_the_precision_of_its_thresholds(scorer):
+    images = [decoded(n) for n in range(3)]
+    exact, rough = (
+        [one.image_score for one in score_images(small_model(), images, batch_size=4, precision=p)]
+        for p in (torch.float32, torch.float16)
+    )
+    found = {v: [row["image_score"] for row in score(scorer, images, v)] for v in ("aa", "half")}
+    assert found == {"aa": exact, "half": rough}
+    assert exact != rough
+
+
+@pytest.mark.parametrize(("version", "asked"), [("aa", "float16"), ("half", "float32")])
+def test_a_model_of_another_precision_than_asked_for_is_refused(workspace, version, asked):
+    scorer = Scorer(str(workspace), dataclasses.replace(POOL, precision=asked))
+    with pytest.raises(ConfigError, match=f"{version} of plate was calibrated in float"):
+        score(scorer, [decoded(0)], version)
+    other = {"aa": "half", "half": "aa"}[version]
+    assert len(score(scorer, [decoded(0)], other)) == 1
 
 
 def test_an_image_of_another_size_or_with_an_error_is_a_callers_fault():
