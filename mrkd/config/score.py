@@ -78,6 +78,9 @@ class PoolConfig(Config, table="pool"):
     """GPUs of one scorer, or a fraction; 0: one where there are GPUs."""
     batch_size: Annotated[int, Range(1, 4096, "images")] = 16
     """Images of every forward pass; the last batch is padded."""
+    cuda_batch_size: Annotated[int, Range(1, 4096, "images")] = 64
+    """Images of every forward pass on a GPU, instead of `batch_size`; halved where memory runs
+    out."""
     models_in_memory: Annotated[int, Range(1, 10**4)] = 2
     """Most models that a scorer holds in memory at one time."""
     max_shard_attempts: Annotated[int, Range(1, 1000)] = 5

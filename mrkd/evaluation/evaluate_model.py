@@ -210,6 +210,7 @@ def _judge(
     Instead of the maps, the reason why its mask cannot be used; None where there is not a map.
     """
     decoder = Preprocessor.of(judge.model.config)
+    place = next(judge.model.parameters()).device
     # A side at which no map is reduced, as far as a row can hold it.
     side = _MAX_SIDE if judge.model.config.tiles else judge.model.config.image_size
     # What is measured is the score, also of an image that a night would refuse.
@@ -224,7 +225,7 @@ def _judge(
             judge.model,
             judge.calibration,
             decoded,
-            batch_size=config.pool.batch_size,
+            batch_size=inference.batch_size_on(place, config.pool),
             rows=whole,
         )
         for sample, image, row in zip(chunk, decoded, rows, strict=True):

@@ -12,14 +12,16 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 import numpy as np
+
 from mrkd.config import PoolConfig, RowsConfig
 from mrkd.data.preprocess import Decoded
 from mrkd.model import device, good_ranges
 from mrkd.model.artefact import Calibration, save_load
 from mrkd.model.artefact.save_load import LoadedModel
 from mrkd.model.detector import Detector
-from mrkd.model.inference.forward import Scored, score_images, within
+from mrkd.model.inference.forward import batch_size_on, score_each, within
 from mrkd.model.inference.regions import find_regions
+from mrkd.model.inference.scored import Scored
 from mrkd.model.teacher import Teacher
 from mrkd.storage import schema
 
@@ -67,7 +69,7 @@ class Scorer:
             loaded.model,
             loaded.calibration,
             decoded,
-            batch_size=self._pool.batch_size,
+            batch_size=batch_size_on(self.placement.device, self._pool),
             rows=rows,
         )
         pinned = {
@@ -115,22 +117,23 @@ def score_rows(
         rows: what is stored.
     """
     decoded = [within(model.roi, image) for image in decoded]
-    results = score_images(
+    results = score_each(
         model,
         [image for image in decoded if image.error_kind is None],
         batch_size=batch_size,
         map_size=rows.map_size,
     )
+    found = (image if image.error_kind else next(results) for image in decoded)
     return [
-        _error_row(image) if image.error_kind else _row(next(results), calibration, rows)
-        for image in decoded
+        _error_row(one) if isinstance(one, Decoded) else _row(one, calibration, rows)
+        for one in found
     ]
 
 
 def _row(scored: Scored, calibration: Calibration, rows: RowsConfig) -> dict[str, Any]:
     image = scored.decoded
     assert image.geometry is not None
-    if not (math.isfinite(scored.image_score) and np.isfinite(scored.anomaly_map).all()):
+    if not (math.isfinite(scored.image_score) and scored.is_finite):
         message = "the model's map or score is not finite: train the category again"
         return _error_row(replace(image, error_kind="internal", error_message=message))
     is_anomalous = scored.image_score > calibration.threshold
@@ -142,20 +145,25 @@ def _row(scored: Scored, calibration: Calibration, rows: RowsConfig) -> dict[str
         )
         return _error_row(replace(image, error_kind="unlike", error_message=message))
     in_full = is_anomalous and rows.map_full == "anomalous"
+    # No pixel lies above the threshold where the peak does not: most full maps stay where they are.
+    has_regions = scored.peak > np.float32(calibration.pixel_threshold)
+    shown = scored.anomaly_map if in_full or has_regions else scored.reduced_map
     return {
         **_image_columns(image),
         "image_score": scored.image_score,
         "p_value": float(calibration.p_values(scored.image_score)),
         "threshold": calibration.threshold,
         "is_anomalous": is_anomalous,
-        **schema.encode_map(scored.anomaly_map if in_full else scored.reduced_map, rows.map),
+        **schema.encode_map(shown if in_full else scored.reduced_map, rows.map),
         "regions": find_regions(
-            scored.anomaly_map,
+            shown,
             image.geometry,
             threshold=calibration.pixel_threshold,
             limit=rows.max_regions,
             roi=scored.roi,
-        ),
+        )
+        if has_regions
+        else [],
     }
 
 

@@ -40,7 +40,7 @@ def no_cuda(monkeypatch):
 
 
 def test_cuda_where_there_is_none_is_an_error(no_cuda):
-    with pytest.raises(DeviceError, match="device is 'cuda' but PyTorch .* finds no CUDA device"):
+    with pytest.raises(DeviceError, match=r"device is 'cuda' but PyTorch .* finds no CUDA device"):
         device.choose("cuda", "float32")
 
 
