@@ -134,6 +134,7 @@ def _whole(run: _Run, queue: Iterator[Decoded], map_size: int | None) -> Iterato
     roi = None if run.model.pixel_roi is None else run.model.pixel_roi.cpu().numpy() > 0
     ahead = 1 if run.place.type == "cuda" else 0
     waiting: deque[Iterator[Scored | Decoded]] = deque()
+    held: list[object] = []  # until the next pass is over: pages given back are faulted in anew
 
     def started(batch: Sequence[Decoded]) -> Iterator[Scored | Decoded]:
         joined = run.infer([_checked(run.model, image) for image in batch])
@@ -146,6 +147,7 @@ def _whole(run: _Run, queue: Iterator[Decoded], map_size: int | None) -> Iterato
             joined.raw_scores.float().numpy(),
             reduced.numpy(),
         )
+        held[:] = arrays
         return (Scored(*result, roi) for result in zip(batch, *arrays, strict=False))
 
     while batch := list(islice(queue, run.pieces.size)):
