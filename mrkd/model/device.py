@@ -114,6 +114,13 @@ def driver_version() -> str:
     return lines[0] if done.returncode == 0 and lines else ""
 
 
+def identity(device: Device) -> str:
+    """Name of the GPU that this process computes on, which no other GPU has; empty on a CPU."""
+    if device == "cpu" or not torch.cuda.is_available():
+        return ""
+    return str(torch.cuda.get_device_properties(torch.cuda.current_device()).uuid)
+
+
 def _precision(
     precision: Precision | ScoringPrecision,
     place: str,

@@ -33,11 +33,13 @@ def test_other_errors_are_not(error, expected):
 
 @pytest.mark.parametrize("lack", [torch.OutOfMemoryError("full"), MemoryError()])
 def test_a_lack_becomes_an_error_of_ours_by_type(lack):
-    with (
-        pytest.raises(MemoryShortError, match="out of memory in the gate:"),
-        memory_errors("the gate"),
-    ):
-        raise lack
+    def work():
+        with memory_errors("the gate"):
+            raise lack
+
+    with pytest.raises(MemoryShortError, match="out of memory in the gate:") as error:
+        work()
+    assert error.value.__cause__ is lack
 
 
 def test_another_error_passes_as_it_is():
