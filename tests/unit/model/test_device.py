@@ -112,6 +112,7 @@ def test_a_process_that_holds_a_gpu_without_cuda_ends_at_once():
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not HAS_CUDA, reason="PyTorch finds no CUDA device here")
 def test_cuda_is_taken_when_asked_for():
     assert device.choose("cuda", "float32").device == torch.device("cuda")
 

@@ -33,20 +33,25 @@ def test_other_errors_are_not(error, expected):
 
 @pytest.mark.parametrize("lack", [torch.OutOfMemoryError("full"), MemoryError()])
 def test_a_lack_becomes_an_error_of_ours_by_type(lack):
-    def work():
-        with memory_errors("the gate"):
-            raise lack
+    def fail():
+        raise lack
 
-    with pytest.raises(MemoryShortError, match="out of memory in the gate:") as error:
-        work()
+    with (
+        pytest.raises(MemoryShortError, match="out of memory in the gate:") as error,
+        memory_errors("the gate"),
+    ):
+        fail()
     assert error.value.__cause__ is lack
 
 
 def test_another_error_passes_as_it_is():
-    with pytest.raises(RuntimeError, match="other"), memory_errors("the gate"):
+    def fail():
         raise RuntimeError("other")
+
+    with pytest.raises(RuntimeError, match="other"), memory_errors("the gate"):
+        fail()
     with pytest.raises(RuntimeError, match="other"):
-        attempt(lambda: (_ for _ in ()).throw(RuntimeError("other")))
+        attempt(fail)
 
 
 def test_pieces_halve_and_stay_so():
