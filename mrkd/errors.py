@@ -2,6 +2,7 @@
 
     MrkdError                what a user can act on; `exit_code` is the command's
     |- ConfigError           a key, value, name or root is wrong: nothing was started (exit 2)
+    |- DeviceError           a GPU that the process holds, or was asked for, cannot be used
     |- CategoryError         one category cannot be trained or evaluated; the others go on
     |  `- MemoryShortError   a training needs more memory than its worker has
     |- ImageDecodeError      one image cannot be read; it becomes a row of that `kind`
@@ -29,6 +30,10 @@ class ConfigError(MrkdError):
     """A config key, value, name or root is wrong; nothing was started."""
 
     exit_code = 2
+
+
+class DeviceError(MrkdError):
+    """A GPU that the process holds, or that the config asks for, cannot be used."""
 
 
 class CategoryError(MrkdError):

@@ -87,6 +87,10 @@ class ModelConfig(Config, table="model"):
     cells: bool = False
     """Whether Gaussians of the teacher's features, one for each cell of a grid, decide beside the
     student."""
+    precision: Literal["float32", "float16"] = "float32"
+    """Number format of the student when images are scored. It belongs to the version: its
+    thresholds are made in it, and every night scores in it. Teacher, map and score are always
+    float32; float16 is for GPUs, and moves scores by less than 0.001 of their range."""
     gaussian: Annotated[float, Range(0, 100)] = 0.0
     """Weight, beside the map's score, of the distance of an image's mean deepest feature to those
     of good images under one Gaussian; it finds other kinds of objects rather than defects."""

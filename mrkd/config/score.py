@@ -78,6 +78,9 @@ class PoolConfig(Config, table="pool"):
     """GPUs of one scorer, or a fraction; 0: one where there are GPUs."""
     batch_size: Annotated[int, Range(1, 4096, "images")] = 16
     """Images of every forward pass; the last batch is padded."""
+    cuda_batch_size: Annotated[int, Range(1, 4096, "images")] = 64
+    """Images of every forward pass on a GPU, instead of `batch_size`; halved where memory runs
+    out."""
     models_in_memory: Annotated[int, Range(1, 10**4)] = 2
     """Most models that a scorer holds in memory at one time."""
     max_shard_attempts: Annotated[int, Range(1, 1000)] = 5
@@ -87,8 +90,8 @@ class PoolConfig(Config, table="pool"):
     device: Device = "auto"
     """Device to score on; `auto`: a GPU if there is one."""
     precision: ScoringPrecision = "auto"
-    """Number format of the student; teacher, map and score are always float32, as thresholds are.
-    `auto` is float32; float16 is for GPUs, and moves scores by less than 0.001 of their range."""
+    """Number format that every model must have been calibrated in (`model.precision`); a model of
+    another is refused, as its thresholds do not hold. `auto`: each model's own."""
 
 
 @dataclass(frozen=True)

@@ -126,6 +126,7 @@ def judge_of(config: EvalConfig, category: str, version: str, calibration: int =
     """A version of the config's workspace; errors as `measure_category`."""
     loaded = save_load.load(config.workspace, category, version, calibration=calibration)
     loaded.model.to(device.choose(config.pool.device, "float32").device)
+    loaded.card.check_precision(config.pool.precision)
     train = loaded.card.train
     digest = config_digest(loaded.model.config, train)
     return Evaluator(loaded.model, loaded.calibration, version, train.seed, digest)
@@ -209,7 +210,7 @@ def _judge(
     Instead of the maps, the reason why its mask cannot be used; None where there is not a map.
     """
     decoder = Preprocessor.of(judge.model.config)
-    placement = device.choose(config.pool.device, config.pool.precision)
+    place = next(judge.model.parameters()).device
     # A side at which no map is reduced, as far as a row can hold it.
     side = _MAX_SIDE if judge.model.config.tiles else judge.model.config.image_size
     # What is measured is the score, also of an image that a night would refuse.
@@ -224,8 +225,7 @@ def _judge(
             judge.model,
             judge.calibration,
             decoded,
-            batch_size=config.pool.batch_size,
-            precision=placement.precision,
+            batch_size=inference.batch_size_on(place, config.pool),
             rows=whole,
         )
         for sample, image, row in zip(chunk, decoded, rows, strict=True):

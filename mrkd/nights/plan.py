@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from mrkd.config import ScoreConfig
 from mrkd.config.toml import flattened
 from mrkd.errors import ArtefactError, ConfigError
+from mrkd.model import artefact
 from mrkd.nights.archive import UNMATCHED, known_tars, passed_over
 from mrkd.nights.shards import Pin, Shard, cuts
 from mrkd.storage import schema
@@ -138,7 +139,9 @@ def draft(
         None where nothing is new.
 
     Raises:
-        ConfigError: the newest plan was made with another config (`Plan.check_config`).
+        ArtefactError: the card of a model is damaged.
+        ConfigError: the newest plan was made with another config (`Plan.check_config`), or a model
+            was calibrated in another precision than the config asks for.
     """
     if earlier:
         earlier[-1].check_config(config)
@@ -148,6 +151,11 @@ def draft(
     revision = earlier[-1].revision + 1 if earlier else 1
     names = pc.unique(rows["category"]).to_pylist()
     pinned = {name: None if name == UNMATCHED else pins(name) for name in names}
+    if config.pool.precision != "auto":
+        for name, pin in pinned.items():
+            if pin is not None:
+                card = artefact.read_card(config.workspace, name, pin.version)
+                card.check_precision(config.pool.precision)
     settings = config.to_dict()
     deciding = _digest(_deciding(settings))
     shards: list[str] = []

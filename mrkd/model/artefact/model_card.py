@@ -10,8 +10,9 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mrkd.config import FitConfig, ModelConfig
+from mrkd.config import FitConfig, ModelConfig, ScoringPrecision
 from mrkd.data.roi import Roi
+from mrkd.errors import ConfigError
 
 CARD = "model.json"
 WEIGHTS = "model.safetensors"
@@ -189,6 +190,22 @@ class ModelCard:
     def region(self) -> Roi | None:
         """The region of interest of `roi`; ArtefactError where that is not as mrkd writes it."""
         return Roi.from_json(self.roi) if self.roi else None
+
+    def check_precision(self, asked: ScoringPrecision) -> None:
+        """Refuses to score in another precision than the thresholds were made in.
+
+        Args:
+            asked: precision of a run's config; `auto` is the version's own.
+
+        Raises:
+            ConfigError: the precisions differ.
+        """
+        if asked not in ("auto", self.model.precision):
+            raise ConfigError(
+                f"pool.precision is {asked!r} but version {self.version} of {self.category} was "
+                f"calibrated in {self.model.precision}, and its thresholds hold in that alone: set "
+                f"pool.precision to 'auto', or train it with model.precision {asked!r}"
+            )
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, nested as `model.json`; `from_json` of them is equal to this card."""

@@ -12,7 +12,6 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 import numpy as np
-import torch
 
 from mrkd.config import PoolConfig, RowsConfig
 from mrkd.data.preprocess import Decoded
@@ -20,8 +19,9 @@ from mrkd.model import device, good_ranges
 from mrkd.model.artefact import Calibration, save_load
 from mrkd.model.artefact.save_load import LoadedModel
 from mrkd.model.detector import Detector
-from mrkd.model.inference.forward import Scored, score_images, within
+from mrkd.model.inference.forward import batch_size_on, score_each, within
 from mrkd.model.inference.regions import find_regions
+from mrkd.model.inference.scored import Scored
 from mrkd.model.teacher import Teacher
 from mrkd.storage import schema
 
@@ -31,17 +31,16 @@ log = logging.getLogger(__name__)
 class Scorer:
     """Scores batches of any category of a workspace, for any thread; loads models as they come.
 
-    Keeps the last used students and one teacher for all that share it. Its precision is asked for,
-    never measured: two machines of one night could measure otherwise, and calibrations are made in
-    float32.
+    Keeps the last used students and one teacher for all that share it. Each model scores in the
+    precision that its thresholds were made in.
 
     Args:
         workspace: URI.
-        pool: batch size, models in memory, device and precision.
+        pool: batch size, models in memory, device, and the precision that models must have.
     """
 
     def __init__(self, workspace: str, pool: PoolConfig) -> None:
-        self.placement = device.choose(pool.device, pool.precision)
+        self.placement = device.choose(pool.device, "float32")
         log.info("scorer_start device=%s reason=%s", self.placement.device, self.placement.reason)
         self._workspace, self._pool = workspace, pool
         self._lock = threading.Lock()
@@ -62,6 +61,7 @@ class Scorer:
 
         Raises:
             ArtefactError: the model or its calibration is damaged or missing.
+            ConfigError: the model was calibrated in another precision than the pool asks for.
         """
         with self._lock:
             loaded = self._load(category, version, calibration)
@@ -69,8 +69,7 @@ class Scorer:
             loaded.model,
             loaded.calibration,
             decoded,
-            batch_size=self._pool.batch_size,
-            precision=self.placement.precision,
+            batch_size=batch_size_on(self.placement.device, self._pool),
             rows=rows,
         )
         pinned = {
@@ -90,6 +89,7 @@ class Scorer:
                 calibration=calibration,
                 teachers=self._teachers,
             )
+            loaded.card.check_precision(self._pool.precision)
             loaded.model.to(self.placement.device)
             self._models[key] = loaded
             log.info("model_loaded category=%s version=%s", category, version)
@@ -105,7 +105,6 @@ def score_rows(
     decoded: Sequence[Decoded],
     *,
     batch_size: int,
-    precision: torch.dtype,
     rows: RowsConfig,
 ) -> list[dict[str, Any]]:
     """One row of `schema.SCORES` for each image, in order, without what names the model.
@@ -115,27 +114,26 @@ def score_rows(
         calibration: thresholds for the model's scores.
         decoded: images of one category, errors among them.
         batch_size: the one shape of all forward passes.
-        precision: precision of the student, see `score_images`.
         rows: what is stored.
     """
     decoded = [within(model.roi, image) for image in decoded]
-    results = score_images(
+    results = score_each(
         model,
         [image for image in decoded if image.error_kind is None],
         batch_size=batch_size,
         map_size=rows.map_size,
-        precision=precision,
     )
+    found = (image if image.error_kind else next(results) for image in decoded)
     return [
-        _error_row(image) if image.error_kind else _row(next(results), calibration, rows)
-        for image in decoded
+        _error_row(one) if isinstance(one, Decoded) else _row(one, calibration, rows)
+        for one in found
     ]
 
 
 def _row(scored: Scored, calibration: Calibration, rows: RowsConfig) -> dict[str, Any]:
     image = scored.decoded
     assert image.geometry is not None
-    if not (math.isfinite(scored.image_score) and np.isfinite(scored.anomaly_map).all()):
+    if not (math.isfinite(scored.image_score) and scored.is_finite):
         message = "the model's map or score is not finite: train the category again"
         return _error_row(replace(image, error_kind="internal", error_message=message))
     is_anomalous = scored.image_score > calibration.threshold
@@ -147,20 +145,25 @@ def _row(scored: Scored, calibration: Calibration, rows: RowsConfig) -> dict[str
         )
         return _error_row(replace(image, error_kind="unlike", error_message=message))
     in_full = is_anomalous and rows.map_full == "anomalous"
+    # No pixel lies above the threshold where the peak does not: most full maps stay where they are.
+    has_regions = scored.peak > np.float32(calibration.pixel_threshold)
+    shown = scored.anomaly_map if in_full or has_regions else scored.reduced_map
     return {
         **_image_columns(image),
         "image_score": scored.image_score,
         "p_value": float(calibration.p_values(scored.image_score)),
         "threshold": calibration.threshold,
         "is_anomalous": is_anomalous,
-        **schema.encode_map(scored.anomaly_map if in_full else scored.reduced_map, rows.map),
+        **schema.encode_map(shown if in_full else scored.reduced_map, rows.map),
         "regions": find_regions(
-            scored.anomaly_map,
+            shown,
             image.geometry,
             threshold=calibration.pixel_threshold,
             limit=rows.max_regions,
             roi=scored.roi,
-        ),
+        )
+        if has_regions
+        else [],
     }
 
 

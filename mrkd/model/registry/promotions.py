@@ -106,6 +106,8 @@ def version_of(
             del sections[section][name]
     if not model.tiles:  # as it was named before there were tiles
         del sections["model"]["tiles"], sections["model"]["overlap"]
+    if model.precision == "float32":  # as it was named when all scored in it
+        del sections["model"]["precision"]
     inputs = {
         **sections,
         "data": data_fingerprint,

@@ -14,6 +14,7 @@ from mrkd import storage
 from mrkd.config import RoiConfig, TrainConfig
 from mrkd.data.datasets import Sample
 from mrkd.errors import ArtefactError, StorageError
+from mrkd.model import device
 from mrkd.model.artefact import save_load
 from mrkd.model.mrkd import MODEL_VERSION
 from mrkd.model.registry import promotions
@@ -86,6 +87,8 @@ def prepare(
 ) -> Job:
     """Reads and hashes the images: the version, and whether it is complete."""
     config, clock = config.for_category(category), Clock()
+    device.check_granted(config.train.device)
+    group.check_devices(device.identity(config.train.device))
     model, workspace = config.model, config.workspace
     with clock("read"):
         readable, unreadable = read_good(good_samples(samples))

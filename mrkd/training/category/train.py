@@ -23,6 +23,7 @@ from mrkd.model.artefact.save_load import LoadedModel
 from mrkd.model.detector import pixel_region
 from mrkd.model.ensemble import Ensemble, Model, model_of
 from mrkd.model.feature_cache import TeacherFeatures
+from mrkd.model.memory import memory_errors
 from mrkd.model.registry import promotions
 from mrkd.model.registry.promotions import Promotion
 from mrkd.nights import commissioning
@@ -70,12 +71,28 @@ def train_category(
             is neither promoted nor held.
 
     Raises:
+        DeviceError: a GPU that is held cannot be used, or two workers have one.
+        MemoryShortError: memory runs out.
         CategoryError: too few images, images that change meanwhile, a region of interest that does
             not fit them, or a training that diverged.
         MrkdError: any other error that a user can fix: storage, teacher, a race for the promotion.
     """
+    group = group or ProcessGroup()
+    with group.sharing_failures(), memory_errors(f"the training of {category}"):
+        return _train(config, category, samples, report, checkpoints_uri, group, probe)
+
+
+def _train(
+    config: TrainConfig,
+    category: str,
+    samples: Sequence[Sample],
+    report: Report | None,
+    checkpoints_uri: str,
+    group: ProcessGroup,
+    probe: TrialHook | None,
+) -> CategoryResult:
     started_at = datetime.now(UTC).isoformat()
-    job = prepare(config, category, samples, group or ProcessGroup())
+    job = prepare(config, category, samples, group)
     checkpoints = Checkpoints(checkpoints_uri, job.version)
     loaded = fitted = None
     if job.is_complete:
@@ -117,9 +134,10 @@ def assist(
     group: ProcessGroup,
 ) -> None:
     """A further worker's share of `train_category`; arguments and errors as there."""
-    job = prepare(config, category, samples, group)
-    if not job.is_complete:
-        _fit(job, report, Checkpoints(checkpoints_uri, job.version))
+    with group.sharing_failures(), memory_errors(f"the training of {category}"):
+        job = prepare(config, category, samples, group)
+        if not job.is_complete:
+            _fit(job, report, Checkpoints(checkpoints_uri, job.version))
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from mrkd.config import FitConfig
 from mrkd.errors import CategoryError, MemoryShortError
+from mrkd.model.memory import is_out_of_memory, release
 from mrkd.training.fit.process_group import ProcessGroup
 
 log = logging.getLogger(__name__)
@@ -27,10 +28,6 @@ Rows = NDArray[np.int64]
 
 _MIN_IMAGES = 2
 """Least images in a micro-batch: batch norm has no variance for one where a level is one pixel."""
-
-# CUDA's own allocator raises a class of its own. The CPU's, CUDA outside of torch's allocator, and
-# the libraries that find a shared GPU full when they start, are recognised by their messages.
-_LACK_OF_MEMORY = ("DefaultCPUAllocator", "CUDA error: out of memory", "_STATUS_ALLOC_FAILED")
 
 
 def num_micro_batches(config: FitConfig, *, num_images: int, workers: int = 1) -> int:
@@ -118,8 +115,7 @@ class Batches:
                 loss.backward()
                 total += loss.detach()
         except RuntimeError as error:
-            is_known = any(words in str(error) for words in _LACK_OF_MEMORY)
-            if not (is_known or isinstance(error, torch.OutOfMemoryError)):
+            if not is_out_of_memory(error):
                 raise
             return None
         if len(own) > 1:
@@ -136,8 +132,7 @@ class Batches:
         return loss.item()
 
     def _cut_smaller(self, batch_size: int) -> None:
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        release()
         number = 2 * self.num_micro_batches
         if batch_size // number < _MIN_IMAGES:
             raise MemoryShortError(

@@ -250,7 +250,7 @@ def _scored(
 
 
 def _scores(
-    model: Detector, decoded: Sequence[Decoded], *, batch_size: int = inference.BATCH_SIZE
+    model: Detector, decoded: Sequence[Decoded], *, batch_size: int | None = None
 ) -> list[float]:
     good = [image for image in decoded if image.error_kind is None]
     results = inference.score_images(model, good, batch_size=batch_size)

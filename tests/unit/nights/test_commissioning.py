@@ -7,7 +7,6 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-import torch
 
 from mrkd import cli, storage
 from mrkd.config import RowsConfig
@@ -203,7 +202,6 @@ def close_night(config, result, line):
         loaded.calibration,
         images,
         batch_size=4,
-        precision=torch.float32,
         rows=RowsConfig(),
     )
     pinned = {"category": "plate", "model_version": result.version, "calibration": 1}

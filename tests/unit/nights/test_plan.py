@@ -3,7 +3,10 @@ import pickle
 import pyarrow as pa
 import pytest
 
+from mrkd.config import FitConfig, ModelConfig
 from mrkd.errors import ArtefactError, ConfigError
+from mrkd.model.artefact import checksummed_files
+from mrkd.model.artefact.model_card import ModelCard, TeacherCard
 from mrkd.nights import plan as plans
 from mrkd.nights.archive import IMAGES, UNMATCHED
 from mrkd.nights.plan import Plan
@@ -72,6 +75,24 @@ def test_shards_are_cut_by_the_pixels_of_their_images_into_whole_batches(
     assert [size for _, size in sizes(plan)] == expected
     most = max(n * pixels for n in expected) or 1000
     assert most_pixels(plan.shards(), ours.rows) == most
+
+
+def test_a_plan_refuses_a_model_that_was_calibrated_in_another_precision(tmp_path):
+    card = ModelCard(
+        "a", "a-v1", ModelConfig(precision="float16"), FitConfig(), TeacherCard("b", "d", False),
+        {}, {}, {}, {}, {},
+    )  # fmt: skip
+    uri = tmp_path / "models" / "a" / "a-v1" / "model.json"
+    uri.parent.mkdir(parents=True)
+    uri.write_bytes(checksummed_files.to_json(card.to_json()))
+
+    def plan(asked):
+        ours = config(**{"pool.precision": asked}).with_values({"workspace": str(tmp_path)})
+        return plans.draft(many(3), (), ours, lambda category: Pin("a-v1", 1, "t", 0))
+
+    with pytest.raises(ConfigError, match="a-v1 of a was calibrated in float16"):
+        plan("float32")
+    assert len(plan("float16").rows) == len(plan("auto").rows) == 3
 
 
 def test_the_same_inputs_give_the_same_shards():

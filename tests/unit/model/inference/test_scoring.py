@@ -11,13 +11,15 @@ from mrkd.data.datasets import Sample
 from mrkd.data.images import Geometry, Statistics
 from mrkd.data.preprocess import Decoded, Preprocessor
 from mrkd.data.roi import Roi
-from mrkd.errors import ArtefactError
+from mrkd.errors import ArtefactError, ConfigError, MemoryShortError
 from mrkd.model import artefact
 from mrkd.model.artefact import save_load
 from mrkd.model.calibration import calibrate
-from mrkd.model.inference import Scorer, score_images
+from mrkd.model.detector import infer
+from mrkd.model.inference import Scorer, score_images, score_rows, transfers
 from mrkd.model.inference.regions import find_regions
 from mrkd.storage import schema
+from tests.support import models
 from tests.support.models import FIT, small_model
 
 POOL = PoolConfig(device="cpu", batch_size=4)
@@ -36,11 +38,11 @@ def decoded(seed, resize="stretch"):
     return Preprocessor(64, resize)(f"file:///{seed}.png", png(seed), etag=f"e{seed}")
 
 
-def save(workspace, version, seed=0, low=0.0, roi=None):
+def save(workspace, version, seed=0, low=0.0, roi=None, **values):
     """A model that calls anomalous what scores above `low` + 3."""
     statistics = [Statistics(0.5, 0.1, 1.0)] * 4
     draft = save_load.draft(
-        small_model(seed, roi),
+        small_model(seed, roi, **values),
         calibrate(np.arange(4) + low, np.arange(4) + low, statistics, false_call_rate=0.2),
         category="plate",
         version=version,
@@ -59,6 +61,7 @@ def workspace(tmp_path_factory):
     save(folder, "aa")
     save(folder, "low", low=-10.0)
     save(folder, "bb", seed=1)
+    save(folder, "half", precision="float16")
     save(folder, "roi", low=-10.0, roi=ROI)
     return folder
 
@@ -145,6 +148,113 @@ def test_float16_gives_nearly_the_scores_of_float32():
     rough = [s.image_score for s in score_images(small_model(), images, precision=torch.float16)]
     assert rough != exact
     np.testing.assert_allclose(rough, exact, rtol=1e-3)
+
+
+def test_a_model_scores_in_the_precision_of_its_thresholds(scorer):
+    images = [decoded(n) for n in range(3)]
+    exact, rough = (
+        [one.image_score for one in score_images(small_model(), images, batch_size=4, precision=p)]
+        for p in (torch.float32, torch.float16)
+    )
+    found = {v: [row["image_score"] for row in score(scorer, images, v)] for v in ("aa", "half")}
+    assert found == {"aa": exact, "half": rough}
+    assert exact != rough
+
+
+@pytest.mark.parametrize(("version", "asked"), [("aa", "float16"), ("half", "float32")])
+def test_a_model_of_another_precision_than_asked_for_is_refused(workspace, version, asked):
+    scorer = Scorer(str(workspace), dataclasses.replace(POOL, precision=asked))
+    with pytest.raises(ConfigError, match=f"{version} of plate was calibrated in float"):
+        score(scorer, [decoded(0)], version)
+    other = {"aa": "half", "half": "aa"}[version]
+    assert len(score(scorer, [decoded(0)], other)) == 1
+
+
+def limited(most, model=None, trap=lambda images: False):
+    """A model with room for so many images, and for none of those that `trap` picks."""
+    model, seen = model or small_model(), []
+
+    def room(module, inputs):
+        seen.append(len(inputs[0]))
+        if len(inputs[0]) > most or trap(inputs[0]):
+            raise torch.OutOfMemoryError("no room")
+
+    model.teacher.register_forward_pre_hook(room)
+    return model, seen
+
+
+@pytest.fixture
+def own_teacher(monkeypatch):
+    """Models of this test have a teacher that no other test has."""
+    monkeypatch.setattr(models, "_teacher", models._teacher.__wrapped__)
+
+
+def test_a_lack_of_memory_halves_the_batch_and_changes_no_score(own_teacher):
+    images = [decoded(n) for n in range(6)]
+    expected = [one.image_score for one in score_images(small_model(), images, batch_size=1)]
+    model, seen = limited(1)
+    found = [one.image_score for one in score_images(model, images, batch_size=4)]
+    assert seen == [4, 2, *[1] * 6]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_an_image_that_memory_does_not_suffice_for_is_an_error_row_among_the_others(own_teacher):
+    bright = np.full((40, 60, 3), 250, np.uint8)
+    one = Preprocessor(64, "stretch")("white.png", cv2.imencode(".png", bright)[1].tobytes())
+    model, _ = limited(4, trap=lambda images: (images.mean((1, 2, 3)) > 0.8).any())
+    stored = calibrate(np.arange(4), np.arange(4), [Statistics(0, 0, 0)] * 4, false_call_rate=0.2)
+    images = [decoded(0), one, decoded(1)]
+    rows = score_rows(model, stored, images, batch_size=4, rows=ROWS)
+    assert [row.get("error_kind") for row in rows] == [None, "internal", None]
+    assert "out of memory with this image alone" in rows[1]["error_message"]
+    schema.score_table(rows, category="plate", metadata={})
+    with pytest.raises(MemoryShortError, match=r"white\.png: out of memory"):
+        list(score_images(model, images, batch_size=4))
+
+
+def test_another_error_of_torch_is_not_taken_for_a_lack_of_memory(own_teacher):
+    model = small_model()
+
+    def fail(module, inputs):
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    model.teacher.register_forward_pre_hook(fail)
+    with pytest.raises(RuntimeError, match="device-side"):
+        list(score_images(model, [decoded(0)]))
+
+
+@pytest.mark.parametrize("policy", ["stretch", "letterbox"])
+@pytest.mark.parametrize("roi", [None, ROI])
+def test_figures_that_a_gpu_computes_are_those_of_the_map(policy, roi):
+    """The computation is the GPU's, run here on the CPU."""
+    model = small_model(roi=roi, resize=policy)
+    images = [decoded(n, policy) for n in range(2)]
+    upright = Preprocessor(64, policy)("up.png", png(2, 60, 40))
+    images += [upright] if roi is None else []
+    expected = list(score_images(model, images, batch_size=4, map_size=16))
+    pixels = torch.zeros(4, 64, 64, 3, dtype=torch.uint8)
+    for row, image in zip(pixels, images, strict=False):
+        row.copy_(torch.from_numpy(image.pixels))
+    joined = infer(model, pixels)
+    reduced = torch.nn.functional.avg_pool2d(joined.anomaly_map, 4)
+    kept = None if roi is None else model.pixel_roi.numpy() > 0
+    found = list(transfers.scored(images, joined, reduced, model.pixel_roi, kept))
+    assert len(found) == len(images)
+    for one, other in zip(found, expected, strict=True):
+        assert one.measured is not None
+        assert other.measured is None
+        assert (one.image_score, one.peak, one.is_finite) == (other.image_score, other.peak, True)
+        assert one.map_mean == pytest.approx(other.map_mean, rel=1e-12)
+        for name in ("anomaly_map", "inside", "raw_scores"):
+            np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+        np.testing.assert_allclose(one.reduced_map, other.reduced_map, rtol=1e-5)
+
+
+def test_a_map_that_is_not_finite_is_found_where_it_lies():
+    maps = torch.zeros(2, 64, 64)
+    maps[1, 5, 5] = torch.inf
+    figures = transfers.measures(maps, [decoded(0), decoded(1)], None)
+    assert figures[:, 2].tolist() == [1.0, 0.0]
 
 
 def test_an_image_of_another_size_or_with_an_error_is_a_callers_fault():

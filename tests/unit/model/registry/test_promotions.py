@@ -56,6 +56,7 @@ def test_a_version_is_16_hex_digits_that_no_machine_changes():
         {"data_fingerprint": "e"},
         {"teacher_digest": "u"},
         {"model_version": 2},
+        {"model": ModelConfig(precision="float16")},
         {"num_micro_batches": 2},
         {"roi": {"polygons": [[[0, 0], [9, 0], [9, 9]]]}},
         {"roi": {"mask": "0" * 64}},

@@ -1,6 +1,7 @@
 """Workers that share a training, as processes that talk by gloo."""
 
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,8 @@ import pytest
 import torch
 from torch import distributed, nn
 
-from mrkd.training.fit import Checkpoint
+from mrkd.errors import DeviceError, MemoryShortError
+from mrkd.training.fit import Checkpoint, process_group
 from mrkd.training.fit.batch_step import Batches
 from mrkd.training.fit.process_group import ProcessGroup
 from tests.support import forked
@@ -92,6 +94,74 @@ def start_apart(group):
 SHARED = (talk, train, run_out_of_memory, start_apart)
 
 
+def fail_alone(place, rank):
+    """The second worker fails and lives on; the first one waits for it, and for its own patience.
+
+    A file for each: seconds until the error, and its text.
+    """
+    distributed.init_process_group("gloo", init_method=f"file://{place}", rank=rank, world_size=2)
+    group, began = ProcessGroup.current(), time.monotonic()
+
+    def work():
+        if rank:
+            raise MemoryShortError("no room for two images")
+        group.any(False)
+
+    expected = MemoryShortError if rank else RuntimeError
+    with pytest.raises(expected) as error, group.sharing_failures():
+        work()
+    found = {"seconds": time.monotonic() - began, "error": str(error.value)}
+    Path(f"{place}.{rank}").write_text(json.dumps(found))
+    await_file(f"{place}.{1 - rank}")
+
+
+def be_late(place, rank):
+    """The second worker does not send its sums, and lives on."""
+    distributed.init_process_group("gloo", init_method=f"file://{place}", rank=rank, world_size=2)
+    process_group.STEP_TIMEOUT_S = 1.0
+    group, began, text = ProcessGroup.current(), time.monotonic(), ""
+    if not rank:
+        with pytest.raises(RuntimeError) as error:
+            group.add([torch.ones(2)])
+        text = str(error.value)
+    found = {"seconds": time.monotonic() - began, "error": text}
+    Path(f"{place}.{rank}").write_text(json.dumps(found))
+    await_file(f"{place}.0")
+
+
+def crowd(place, rank):
+    """Both workers on one GPU, and then each on its own."""
+    distributed.init_process_group("gloo", init_method=f"file://{place}", rank=rank, world_size=2)
+    group = ProcessGroup.current()
+    with pytest.raises(DeviceError) as error:
+        group.check_devices("GPU-5ebe9f43")
+    distributed.barrier()
+    group.check_devices(f"GPU-{rank}")
+    distributed.barrier()
+    group.check_devices("")
+    Path(f"{place}.{rank}").write_text(json.dumps({"error": str(error.value)}))
+
+
+def await_file(name):
+    began = time.monotonic()
+    while not Path(name).exists() and time.monotonic() - began < 60:
+        time.sleep(0.05)
+
+
+def both(function, place):
+    """What each of two workers wrote."""
+    workers = [forked.start(function, str(place), rank) for rank in (0, 1)]
+    try:
+        for worker in workers:
+            worker.join(90)
+        assert [worker.exitcode for worker in workers] == [0, 0]
+        return [json.loads(Path(f"{place}.{rank}").read_text()) for rank in (0, 1)]
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.join()
+
+
 @pytest.fixture(autouse=True)
 def _one_thread():
     """As the workers have: more of them add up in another order."""
@@ -104,17 +174,7 @@ def _one_thread():
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory):
     """What each of two workers comes to, by function."""
-    place = tmp_path_factory.mktemp("group") / "meeting"
-    workers = [forked.start(meet, str(place), rank) for rank in (0, 1)]
-    try:
-        for worker in workers:
-            worker.join(120)
-        assert [worker.exitcode for worker in workers] == [0, 0]
-        return [json.loads(Path(f"{place}.{rank}").read_text()) for rank in (0, 1)]
-    finally:
-        for worker in workers:
-            worker.kill()
-            worker.join()
+    return both(meet, tmp_path_factory.mktemp("group") / "meeting")
 
 
 def test_a_group_of_one_sends_nothing():
@@ -167,3 +227,23 @@ def test_workers_that_read_different_checkpoints_all_stop_before_the_first_step(
     first, second = (one["start_apart"] for one in pair)
     assert "this one's is of step 10, the first one's of step 10" in first
     assert "this one's is of step 20, the first one's of step 10" in second
+
+
+def test_a_worker_that_fails_ends_those_that_wait_for_it(tmp_path):
+    first, second = both(fail_alone, tmp_path / "meeting")
+    assert second["error"] == "no room for two images"
+    assert first["error"] == (
+        "worker 1 of the group failed: MemoryShortError: no room for two images"
+    )
+    assert first["seconds"] < 20
+
+
+def test_a_worker_that_does_not_send_its_sums_is_not_waited_for_without_end(tmp_path):
+    first, _ = both(be_late, tmp_path / "meeting")
+    assert first["error"] == "worker 0 of a group waited 1 s for the others"
+    assert 1 <= first["seconds"] < 20
+
+
+def test_two_workers_on_one_gpu_are_refused(tmp_path):
+    for one in both(crowd, tmp_path / "meeting"):
+        assert one["error"].startswith("workers 0 and 1 of a group compute on one GPU, GPU-5ebe9f")
