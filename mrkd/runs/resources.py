@@ -46,6 +46,8 @@ class Resources:
     cpus: float
     gpus: float = 0.0
     threads: int = 1
+    device: Device = "auto"
+    """Device that its work asks for."""
 
     @property
     def by_name(self) -> dict[str, float]:
@@ -101,7 +103,7 @@ def worker_resources(
     share = min(shares) * _BESIDE_READERS if gpus else max(shares)
     # Whole CPUs; a fraction of one for each worker where many share a GPU and few CPUs.
     cpus = cpus or (float(math.floor(share)) if share >= 1 else math.floor(share * 1000) / 1000)
-    return Resources(cpus, gpus, threads=max(1, math.floor(cpus)))
+    return Resources(cpus, gpus, threads=max(1, math.floor(cpus)), device=device)
 
 
 def _share(node: Node, gpus: float, num_workers: int) -> float:
@@ -157,7 +159,7 @@ def scorer_pool(found: Sequence[Node], pool: PoolConfig) -> Pool:
     """
     gpus = pool.gpus_per_scorer or _one_gpu(found, pool.device)
     if gpus:
-        each = Resources(0.0, gpus)
+        each = Resources(0.0, gpus, device=pool.device)
         chosen = Pool(pool.scorers or scorer_room(found, each), each)
     else:
         with_cpus = [node.cpus for node in found if node.cpus]

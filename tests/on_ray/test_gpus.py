@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from tests.support.gpu_calls import devices_by_process, most_at_once, seen_in
 from tests.support.models import small_config
@@ -99,7 +100,7 @@ for share, number in ((0.25, 70), (0.5, 70), (1.0, 60)):
     folder = Path(sys.argv[1], str(share))
     folder.mkdir()
     calls = {str(n): (folder, n) for n in range(number)}
-    ends = list(run_each(work, calls, Resources(1, share), max_failures=2))
+    ends = list(run_each(work, calls, Resources(1, share, device="cpu"), max_failures=2))
     assert sum(not one.error for one in ends) == number
     assert {one.number for one in ends if not one.error} == {1, 2}
 """
@@ -122,3 +123,49 @@ def test_a_process_keeps_its_gpu_for_life_and_no_slot_holds_two_calls(tmp_path):
         assert {len(devices) for devices in devices_by_process(seen).values()} == {1}
         assert most_at_once(seen, "pid") == 1
         assert most_at_once(seen, "devices") <= 1 / share
+
+
+REFUSED = """
+import json, sys, time
+import ray
+from mrkd.config import ScoreConfig, TrainConfig
+from mrkd.errors import MrkdError
+from mrkd.runs import score, train
+from mrkd.runs.on_ray.executor import OnRay
+
+ray.init(address="local", num_cpus=2, num_gpus=1, include_dashboard=False)
+ends = []
+for run, config in (
+    (train.run, TrainConfig.from_toml(sys.argv[1])),
+    (score.run, ScoreConfig.from_toml(sys.argv[2])),
+):
+    began = time.monotonic()
+    try:
+        run(config, OnRay())
+    except MrkdError as error:
+        ends.append([error.exit_code, str(error), time.monotonic() - began])
+print(json.dumps(ends))
+"""
+
+
+def test_a_gpu_without_cuda_ends_a_run_at_once_with_both_versions(plant, archive, tmp_path):
+    """Ray gives a GPU that this machine does not have: nothing is computed on a CPU instead."""
+    values = {"data.categories": ["plate", "ring"], "train.device": "auto"}
+    fleet = small_config(str(plant.root), str(tmp_path / "workspace"), **values)
+    night = plant.score_config(archive, "no-cuda")
+    done = subprocess.run(
+        [sys.executable, "-c", REFUSED, fleet.to_toml(), night.to_toml()],
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    ends = json.loads(done.stdout.splitlines()[-1])
+    assert len(ends) == 2
+    for exit_code, message, seconds in ends:
+        assert exit_code == 1
+        assert "holds GPU 0" in message
+        assert f"PyTorch {torch.__version__}" in message
+        assert "NVIDIA driver is not found" in message
+        assert seconds < 60  # 20 on an idle machine

@@ -239,11 +239,23 @@ def _report_nodes() -> None:
 
 
 def enter_worker(resources: Resources) -> None:
-    """Sets torch's threads and the log; called first in a worker that computes with torch."""
+    """Sets torch's threads and memory and the log; first in a worker that computes with torch.
+
+    Raises:
+        DeviceError: it holds a GPU that PyTorch cannot use.
+    """
     import torch
 
-    torch.set_num_threads(resources.threads)
+    from mrkd.model import device
+
     log_to_driver()
+    torch.set_num_threads(resources.threads)
+    if not resources.gpus:
+        return
+    device.check_granted(resources.device)
+    if resources.gpus < 1 and torch.cuda.is_available():
+        # Who shares a GPU keeps to its part, or the others would fail for it.
+        torch.cuda.set_per_process_memory_fraction(resources.gpus)
 
 
 def log_to_driver() -> None:

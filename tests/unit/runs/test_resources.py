@@ -31,7 +31,7 @@ def test_workers_of_a_cpu_node_share_its_cpus():
 def test_workers_take_a_gpu_where_there_is_one_and_most_of_the_cpus_beside_it():
     assert ask(GPU_MACHINE) == Resources(6, 1, threads=6)
     assert ask(GPU_MACHINE, gpus=0.25) == Resources(1, 0.25, threads=1)
-    assert ask(GPU_MACHINE, device="cpu") == Resources(1, 0, threads=1)
+    assert ask(GPU_MACHINE, device="cpu") == Resources(1, 0, threads=1, device="cpu")
 
 
 def test_workers_fill_every_kind_of_gpu_node_and_leave_readers_room():

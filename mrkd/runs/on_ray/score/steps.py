@@ -64,9 +64,14 @@ class Score:
         # Not above: it loads torch, which readers do without.
         from mrkd.model.inference import Scorer
 
-        cluster.enter_worker(settings.scorer)
         config = settings.config
-        self._scorer, self._rows = Scorer(config.workspace, config.pool), config.rows
+        self._scorer: Scorer | MrkdError
+        try:
+            cluster.enter_worker(settings.scorer)
+            self._scorer = Scorer(config.workspace, config.pool)
+        except MrkdError as error:  # of each shard, or Ray would start it again and again
+            self._scorer = error
+        self._rows = config.rows
         self._may_drop = may_drop_maps(config)
         self._status = settings.status
         context = ray.get_runtime_context()
@@ -77,6 +82,8 @@ class Score:
         return _step(row, "score", self._status, self._score)
 
     def _score(self, work: Work, meter: Meter) -> Work:
+        if isinstance(self._scorer, MrkdError):
+            raise self._scorer
         drop = self._may_drop and work.shard.pin is not None
         drop = drop and bool(status_actor.ask(self._status.report_of.remote(NO_MAPS), otherwise={}))
         return shard_work.score(work, meter, self._scorer, self._rows, without_maps=drop)
