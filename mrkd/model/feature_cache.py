@@ -23,7 +23,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mrkd.data import images
+from mrkd.errors import MemoryShortError
 from mrkd.model.feature_pairs import inside
+from mrkd.model.memory import Pieces
 from mrkd.model.teacher import Teacher
 
 log = logging.getLogger(__name__)
@@ -125,7 +127,28 @@ class TeacherFeatures:
         return next(self.teacher.parameters()).device
 
     def compute(self, pixels_BHW3: NDArray[np.uint8]) -> list[Tensor]:
-        """The teacher's float32 features of other pixels, past the cache."""
+        """The teacher's float32 features of other pixels, past the cache.
+
+        Raises:
+            MemoryShortError: memory does not suffice for one image.
+        """
+        parts = []
+        pieces = Pieces(len(pixels_BHW3))
+        for rows, part in pieces.over(
+            range(len(pixels_BHW3)),
+            lambda some: self._computed(pixels_BHW3[some[0] : some[-1] + 1]),
+        ):
+            if part is None:
+                raise MemoryShortError(
+                    f"out of memory in the teacher with image {rows[0]} of a batch alone: lower "
+                    "model.image_size, or give its worker more of a GPU (fleet.gpus_per_worker)"
+                )
+            parts.append(part)
+        if len(parts) == 1:
+            return parts[0]
+        return [torch.cat(level) for level in zip(*parts, strict=True)]
+
+    def _computed(self, pixels_BHW3: NDArray[np.uint8]) -> list[Tensor]:
         pixels = torch.from_numpy(np.ascontiguousarray(pixels_BHW3)).to(self.device)
         tensor = images.to_tensor(pixels, self.teacher.normalisation)
         if self.roi is not None:

@@ -1,4 +1,4 @@
-"""What a machine with a GPU must show: `make -C tests gpu`. Nothing here needs data or a network."""
+"""What a machine with a GPU must show (`make -C tests gpu`), without data or a network."""
 
 import json
 import subprocess

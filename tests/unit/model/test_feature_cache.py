@@ -7,6 +7,7 @@ import torch
 from mrkd.config import RoiConfig
 from mrkd.data.images import to_tensor
 from mrkd.data.roi import Roi
+from mrkd.errors import MemoryShortError
 from mrkd.model.feature_cache import TeacherFeatures
 from tests.support.models import small_model
 
@@ -31,6 +32,25 @@ def test_what_a_student_learns_from_is_what_its_model_shows_it():
             features(model).compute(PIXELS[:4]), model.teacher_features(shown), strict=True
         ):
             assert torch.equal(found, expected)
+
+
+def test_a_lack_of_memory_halves_what_the_teacher_sees_at_once():
+    model, room = small_model(), 3
+    expected = features(model).compute(PIXELS[:7])
+
+    def crowd(module, inputs):
+        if len(inputs[0]) > room:
+            raise torch.OutOfMemoryError("no room")
+
+    hook = model.teacher.register_forward_pre_hook(crowd)
+    try:
+        for found, level in zip(features(model).compute(PIXELS[:7]), expected, strict=True):
+            torch.testing.assert_close(found, level)
+        room = 0
+        with pytest.raises(MemoryShortError, match="out of memory in the teacher with image 0"):
+            features(model).compute(PIXELS[:7])
+    finally:
+        hook.remove()
 
 
 def test_statistics_are_mean_and_deviation_of_each_channel():
