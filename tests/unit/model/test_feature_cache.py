@@ -8,6 +8,7 @@ from mrkd.config import RoiConfig
 from mrkd.data.images import to_tensor
 from mrkd.data.roi import Roi
 from mrkd.errors import MemoryShortError
+from mrkd.model import feature_cache
 from mrkd.model.feature_cache import TeacherFeatures
 from tests.support.models import small_model
 
@@ -51,6 +52,30 @@ def test_a_lack_of_memory_halves_what_the_teacher_sees_at_once():
             features(model).compute(PIXELS[:7])
     finally:
         hook.remove()
+
+
+@pytest.mark.parametrize(("free", "on_gpu"), [(10**9, True), (10**6, False), (None, False)])
+def test_features_lie_on_the_gpu_while_they_take_a_share_of_its_free_memory(
+    monkeypatch, free, on_gpu
+):
+    """The GPU is only said to be one: its tensors are made on the CPU here."""
+    model, made = small_model(), []
+    expected = features(model).ready()
+
+    def make(shape, device):
+        made.append(shape)
+        if free is None:
+            raise torch.OutOfMemoryError("others were faster")
+        return torch.empty(shape, dtype=torch.float16)
+
+    room = feature_cache._room_on
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free or 10**9, 10**10))
+    monkeypatch.setattr(feature_cache, "_room_on", lambda device: room(torch.device("cuda")))
+    monkeypatch.setattr(feature_cache, "_on", make)
+    found = features(model)
+    for one, other in zip(found.levels, expected.levels, strict=True):
+        assert torch.equal(one, other)
+    assert made == ([one.shape for one in found.levels] if on_gpu else made[: free is None])
 
 
 def test_statistics_are_mean_and_deviation_of_each_channel():
