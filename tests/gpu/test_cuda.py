@@ -136,8 +136,8 @@ def test_features_are_kept_on_the_gpu_and_are_those_of_the_cpu():
     for one, other in pairs:
         scale = other.abs().max().item()
         torch.testing.assert_close(one.cpu(), other.cpu(), rtol=0, atol=TOLERANCE * scale)
-    for one, other in zip(found.statistics(), expected.statistics(), strict=True):
-        torch.testing.assert_close(one, other, rtol=TOLERANCE, atol=1e-3)
+    for own, theirs in zip(found.statistics(), expected.statistics(), strict=True):
+        torch.testing.assert_close(own, theirs, rtol=TOLERANCE, atol=1e-3)
 
 
 def test_a_batch_that_does_not_fit_is_scored_in_smaller_ones(caplog):
