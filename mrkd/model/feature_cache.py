@@ -23,20 +23,25 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mrkd.data import images
+from mrkd.errors import MemoryShortError
 from mrkd.model.feature_pairs import inside
+from mrkd.model.memory import Pieces, attempt
 from mrkd.model.teacher import Teacher
 
 log = logging.getLogger(__name__)
 
 _BATCH = 16
 
+GPU_SHARE = 0.3
+"""Share of a GPU's free memory that features may take: the rest is for the student's steps."""
+
 
 class TeacherFeatures:
     """Raw teacher features of images, computed when they are first read.
 
-    float16, whose 11 bits cost the cosine nothing that was measurable. In memory up to a budget,
-    past it in a file without a name, which the operating system pages and of which a killed
-    process leaves nothing.
+    float16, whose 11 bits cost the cosine nothing that was measurable. On the teacher's GPU while
+    they take a share of its free memory at most; else in memory up to a budget, past it in a file
+    without a name, which the operating system pages and of which a killed process leaves nothing.
 
     Args:
         teacher: the teacher, on the device to compute on.
@@ -68,7 +73,7 @@ class TeacherFeatures:
     # trainings of two threads would wait for each other's teacher.
     @property
     def levels(self) -> list[Tensor]:
-        """float16 `[N, C_l, h_l, w_l]`, shallow to deep, on the CPU; computed at the first call."""
+        """float16 `[N, C_l, h_l, w_l]`, shallow to deep; computed at the first call."""
         if self._levels is None:
             self._levels = self._made()
         return self._levels
@@ -80,8 +85,13 @@ class TeacherFeatures:
         ]
         if self.folder and _is_private(Path(self.folder)):
             return self._shared(shapes)
-        on_disk = 2 * sum(math.prod(shape) for shape in shapes) > self.budget_bytes
-        levels = [_storage(shape, on_disk=on_disk) for shape in shapes]
+        num_bytes = 2 * sum(math.prod(shape) for shape in shapes)
+        levels = None
+        if num_bytes <= _room_on(self.device):
+            levels = attempt(lambda: [_on(shape, self.device) for shape in shapes])
+        if levels is None:
+            on_disk = num_bytes > self.budget_bytes
+            levels = [_storage(shape, on_disk=on_disk) for shape in shapes]
         self._fill(levels)
         return levels
 
@@ -125,7 +135,28 @@ class TeacherFeatures:
         return next(self.teacher.parameters()).device
 
     def compute(self, pixels_BHW3: NDArray[np.uint8]) -> list[Tensor]:
-        """The teacher's float32 features of other pixels, past the cache."""
+        """The teacher's float32 features of other pixels, past the cache.
+
+        Raises:
+            MemoryShortError: memory does not suffice for one image.
+        """
+        parts = []
+        pieces = Pieces(len(pixels_BHW3))
+        for rows, part in pieces.over(
+            range(len(pixels_BHW3)),
+            lambda some: self._computed(pixels_BHW3[some[0] : some[-1] + 1]),
+        ):
+            if part is None:
+                raise MemoryShortError(
+                    f"out of memory in the teacher with image {rows[0]} of a batch alone: lower "
+                    "model.image_size, or give its worker more of a GPU (fleet.gpus_per_worker)"
+                )
+            parts.append(part)
+        if len(parts) == 1:
+            return parts[0]
+        return [torch.cat(level) for level in zip(*parts, strict=True)]
+
+    def _computed(self, pixels_BHW3: NDArray[np.uint8]) -> list[Tensor]:
         pixels = torch.from_numpy(np.ascontiguousarray(pixels_BHW3)).to(self.device)
         tensor = images.to_tensor(pixels, self.teacher.normalisation)
         if self.roi is not None:
@@ -166,8 +197,11 @@ class TeacherFeatures:
         Args:
             roi: `MRKD.all_level_roi`, so that inside pixels alone count; None: all do.
         """
-        regions = [None] * len(self.sizes) if roi is None else [r.cpu() for r in roi]
-        totals = [torch.zeros(2, c, dtype=torch.float64) for c in self.teacher.channels]
+        where = self._kept_on
+        regions = [None] * len(self.sizes) if roi is None else [r.to(where) for r in roi]
+        totals = [
+            torch.zeros(2, c, dtype=torch.float64, device=where) for c in self.teacher.channels
+        ]
         for rows in self._chunks():
             for level, total, roi_hw in zip(self._stored(rows), totals, regions, strict=True):
                 double = inside(level, roi_hw).double()
@@ -175,17 +209,21 @@ class TeacherFeatures:
         found = []
         for total, (height, width), roi_hw in zip(totals, self.sizes, regions, strict=True):
             pixels = height * width if roi_hw is None else int((roi_hw > 0).sum())
-            mean, square = total / (len(self) * pixels)
+            mean, square = total.cpu() / (len(self) * pixels)
             found.append((mean, (square - mean.square()).clamp_min(0).sqrt()))
         return found
+
+    @property
+    def _kept_on(self) -> torch.device:
+        return self.levels[0].device
 
     def _chunks(self) -> Iterator[range]:
         for start in range(0, len(self), _BATCH):
             yield range(start, min(start + _BATCH, len(self)))
 
     def _stored(self, rows: Sequence[int] | NDArray[np.int64]) -> list[Tensor]:
-        """Features as they are kept: float16, on the CPU."""
-        index = torch.as_tensor(np.asarray(rows))
+        """Features as they are kept: float16, on the device where they are."""
+        index = torch.as_tensor(np.asarray(rows), device=self._kept_on)
         return [level[index] for level in self.levels]
 
 
@@ -204,8 +242,24 @@ class _Some(TeacherFeatures):
     def shown(self, row: int) -> NDArray[np.uint8]:
         return self._whole.shown(int(self._rows[row]))
 
+    @property
+    def _kept_on(self) -> torch.device:
+        return self._whole._kept_on
+
     def _stored(self, rows: Sequence[int] | NDArray[np.int64]) -> list[Tensor]:
         return self._whole._stored(self._rows[np.asarray(rows)])
+
+
+def _room_on(device: torch.device) -> float:
+    """Bytes that features may take on a device; 0 on a CPU, whose budget is the config's."""
+    if device.type != "cuda":
+        return 0
+    free, _ = torch.cuda.mem_get_info(device)
+    return GPU_SHARE * free
+
+
+def _on(shape: tuple[int, ...], device: torch.device) -> Tensor:
+    return torch.empty(shape, dtype=torch.float16, device=device)
 
 
 def _storage(shape: tuple[int, ...], *, on_disk: bool) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a machine with a GPU must show: `make -C tests gpu`. Nothing here needs data or a network."""
+"""What a machine with a GPU must show (`make -C tests gpu`), without data or a network."""
 
 import json
 import subprocess
@@ -12,6 +12,7 @@ import torch
 from mrkd.data.images import Geometry
 from mrkd.data.preprocess import Decoded
 from mrkd.model import device
+from mrkd.model.feature_cache import TeacherFeatures
 from mrkd.model.inference import score_images
 from tests.support.models import small_model
 from tests.support.trainings import fit_small
@@ -124,6 +125,19 @@ def test_a_resumed_training_ends_with_the_same_bits(monkeypatch):
     _, whole = fit_small(on_gpu(), call={"save": states.append}, device="cuda")
     _, resumed = fit_small(on_gpu(), call={"resume": states[0]}, device="cuda")
     assert (resumed.digest, resumed.history) == (whole.digest, whole.history)
+
+
+def test_features_are_kept_on_the_gpu_and_are_those_of_the_cpu():
+    pixels = np.stack([one.pixels for one in images(5)])
+    expected = TeacherFeatures(small_model().teacher, pixels, budget_bytes=2**30).ready()
+    found = TeacherFeatures(on_gpu().teacher, pixels, budget_bytes=2**30).ready()
+    assert {level.device.type for level in found.levels} == {"cuda"}
+    pairs = zip(found.of([3, 1]).batch([0, 1]), expected.of([3, 1]).batch([0, 1]), strict=True)
+    for one, other in pairs:
+        scale = other.abs().max().item()
+        torch.testing.assert_close(one.cpu(), other.cpu(), rtol=0, atol=TOLERANCE * scale)
+    for own, theirs in zip(found.statistics(), expected.statistics(), strict=True):
+        torch.testing.assert_close(own, theirs, rtol=TOLERANCE, atol=1e-3)
 
 
 def test_a_batch_that_does_not_fit_is_scored_in_smaller_ones(caplog):

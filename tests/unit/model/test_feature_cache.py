@@ -7,6 +7,8 @@ import torch
 from mrkd.config import RoiConfig
 from mrkd.data.images import to_tensor
 from mrkd.data.roi import Roi
+from mrkd.errors import MemoryShortError
+from mrkd.model import feature_cache
 from mrkd.model.feature_cache import TeacherFeatures
 from tests.support.models import small_model
 
@@ -31,6 +33,49 @@ def test_what_a_student_learns_from_is_what_its_model_shows_it():
             features(model).compute(PIXELS[:4]), model.teacher_features(shown), strict=True
         ):
             assert torch.equal(found, expected)
+
+
+def test_a_lack_of_memory_halves_what_the_teacher_sees_at_once():
+    model, room = small_model(), 3
+    expected = features(model).compute(PIXELS[:7])
+
+    def crowd(module, inputs):
+        if len(inputs[0]) > room:
+            raise torch.OutOfMemoryError("no room")
+
+    hook = model.teacher.register_forward_pre_hook(crowd)
+    try:
+        for found, level in zip(features(model).compute(PIXELS[:7]), expected, strict=True):
+            torch.testing.assert_close(found, level)
+        room = 0
+        with pytest.raises(MemoryShortError, match="out of memory in the teacher with image 0"):
+            features(model).compute(PIXELS[:7])
+    finally:
+        hook.remove()
+
+
+@pytest.mark.parametrize(("free", "on_gpu"), [(10**9, True), (10**6, False), (None, False)])
+def test_features_lie_on_the_gpu_while_they_take_a_share_of_its_free_memory(
+    monkeypatch, free, on_gpu
+):
+    """The GPU is only said to be one: its tensors are made on the CPU here."""
+    model, made = small_model(), []
+    expected = features(model).ready()
+
+    def make(shape, device):
+        made.append(shape)
+        if free is None:
+            raise torch.OutOfMemoryError("others were faster")
+        return torch.empty(shape, dtype=torch.float16)
+
+    room = feature_cache._room_on
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free or 10**9, 10**10))
+    monkeypatch.setattr(feature_cache, "_room_on", lambda device: room(torch.device("cuda")))
+    monkeypatch.setattr(feature_cache, "_on", make)
+    found = features(model)
+    for one, other in zip(found.levels, expected.levels, strict=True):
+        assert torch.equal(one, other)
+    assert made == ([one.shape for one in found.levels] if on_gpu else made[: free is None])
 
 
 def test_statistics_are_mean_and_deviation_of_each_channel():
