@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -26,6 +27,18 @@ def check_name(kind: str, name: str) -> str:
         f"{kind} {name!r} is not a name: use letters, digits, '.', '_' and '-', at most 100, "
         "the first a letter or digit"
     )
+
+
+def check_labels(key: str, labels: Sequence[str]) -> None:
+    """Checks labels of nodes.
+
+    Raises:
+        ConfigError: one is not `key=value`.
+    """
+    for label in labels:
+        name, _, value = label.partition("=")
+        if not name or not value:
+            raise ConfigError(f"{key} holds {label!r}: write key=value, as in zone=a")
 
 
 def check_costs(cost_escape: float, cost_false_call: float) -> None:

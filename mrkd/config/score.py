@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Annotated, Literal
 
 from mrkd.config import durations
-from mrkd.config.data import ExecutorName, PriceConfig, check_name
+from mrkd.config.data import ExecutorName, PriceConfig, check_labels, check_name
 from mrkd.config.model import Device, ScoringPrecision
 from mrkd.config.toml import Config, Range, Uri
 from mrkd.errors import ConfigError
@@ -76,6 +76,13 @@ class PoolConfig(Config, table="pool"):
     its own teacher and models, some 0.6 GB."""
     gpus_per_scorer: Annotated[float, Range(0, 64)] = 0.0
     """GPUs of one scorer, or a fraction; 0: one where there are GPUs."""
+    memory_per_scorer: Annotated[float, Range(0, 65536, "GiB")] = 0.0
+    """Memory that one scorer asks of its node; 0: it asks for none, and Ray counts none."""
+    node_labels: tuple[str, ...] = ()
+    """Labels of the nodes that may score, as `key=value`; empty: all nodes."""
+    reader_labels: tuple[str, ...] = ()
+    """Labels of the nodes that may read and decode, such as `ray.io/node-group=decode`, so that
+    reading does not wake GPU nodes; empty: all nodes."""
     batch_size: Annotated[int, Range(1, 4096, "images")] = 16
     """Images of every forward pass; the last batch is padded."""
     cuda_batch_size: Annotated[int, Range(1, 4096, "images")] = 64
@@ -92,6 +99,10 @@ class PoolConfig(Config, table="pool"):
     precision: ScoringPrecision = "auto"
     """Number format that every model must have been calibrated in (`model.precision`); a model of
     another is refused, as its thresholds do not hold. `auto`: each model's own."""
+
+    def _check(self) -> None:
+        check_labels("pool.node_labels", self.node_labels)
+        check_labels("pool.reader_labels", self.reader_labels)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from importlib import resources
 from typing import Annotated, Any, Self
 
-from mrkd.config.data import DataConfig, ExecutorName, PriceConfig, check_name
+from mrkd.config.data import DataConfig, ExecutorName, PriceConfig, check_labels, check_name
 from mrkd.config.model import FitConfig, ModelConfig
 from mrkd.config.toml import Config, Range, Uri, flattened, merged, nearest
 from mrkd.errors import ConfigError
@@ -50,8 +50,14 @@ class FleetConfig(Config, table="fleet"):
     gpus_per_worker: Annotated[float, Range(0, 1024)] = 0.0
     """GPUs of one worker; a fraction shares a GPU between categories; 0: one, where the cluster has
     GPUs."""
+    memory_per_worker: Annotated[float, Range(0, 65536, "GiB")] = 0.0
+    """Memory that one worker asks of its node; 0: it asks for none, and Ray counts none."""
+    node_labels: tuple[str, ...] = ()
+    """Labels of the nodes that may train, as `key=value`, such as
+    `ray.io/accelerator-type=H100`; empty: all nodes."""
     max_failures: Annotated[int, Range(0, 100)] = 1
-    """Times that a category is started again after its worker died or its storage failed."""
+    """Times that a category is started again after its worker died or its storage failed. A node
+    that is lost, or has no memory left, does not count."""
     backoff_s: Annotated[float, Range(0, 3600, "seconds")] = 5.0
     """Time before a category is started again; doubled each further time."""
     checkpoint_s: Annotated[float, Range(0, 86400, "seconds")] = 60.0
@@ -66,6 +72,7 @@ class FleetConfig(Config, table="fleet"):
     """Whether to train again although an equal version exists, as a suffixed version."""
 
     def _check(self) -> None:
+        check_labels("fleet.node_labels", self.node_labels)
         gpus, workers = self.gpus_per_worker, self.workers_per_category
         if gpus % 1 and gpus > 1:
             raise ConfigError(f"fleet.gpus_per_worker is {gpus:g}: a fraction, or whole GPUs")

@@ -6,8 +6,9 @@ import math
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from mrkd.config import Device, EvalConfig, PoolConfig, TrainConfig
 from mrkd.errors import ConfigError
@@ -19,6 +20,7 @@ READER_CPUS = 0.5
 _BESIDE_READERS = 0.75
 """Share of a GPU node's CPUs that its workers take; the rest is for readers of images."""
 
+_GIB = 2**30
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
@@ -33,10 +35,23 @@ def usable_cpus() -> int:
 
 @dataclass(frozen=True)
 class Node:
-    """Resources of one machine of the cluster."""
+    """Resources of one machine of the cluster.
+
+    Args:
+        cpus: number of CPUs.
+        gpus: number of GPUs.
+        memory: bytes that workers may ask for; infinite where it is not known.
+        labels: labels as `key=value`; None: not known, as of a node that is asleep.
+    """
 
     cpus: float
     gpus: float = 0.0
+    memory: float = field(default=math.inf, compare=False)
+    labels: frozenset[str] | None = field(default=None, compare=False)
+
+    def has(self, labels: Sequence[str]) -> bool:
+        """Whether it may have these labels."""
+        return self.labels is None or self.labels.issuperset(labels)
 
 
 @dataclass(frozen=True)
@@ -48,11 +63,16 @@ class Resources:
     threads: int = 1
     device: Device = "auto"
     """Device that its work asks for."""
+    memory: float = 0.0
+    """Bytes of its node's memory that it asks for; 0: it asks for none."""
+    labels: tuple[str, ...] = ()
+    """Labels of its node, as `key=value`."""
 
     @property
     def by_name(self) -> dict[str, float]:
-        """CPUs, and GPUs where there are any, by Ray's names."""
-        return {"CPU": self.cpus} | ({"GPU": self.gpus} if self.gpus else {})
+        """CPUs, and GPUs and memory where they are asked for, by Ray's names."""
+        more = {"GPU": self.gpus, "memory": self.memory}
+        return {"CPU": self.cpus} | {name: value for name, value in more.items() if value}
 
 
 @dataclass(frozen=True)
@@ -73,11 +93,20 @@ def fleet_resources(
         gpus=config.fleet.gpus_per_worker,
         device=config.train.device,
         num_workers=num_workers,
+        memory=config.fleet.memory_per_worker * _GIB,
+        labels=config.fleet.node_labels,
     )
 
 
 def worker_resources(
-    found: Sequence[Node], *, cpus: float, gpus: float, device: Device, num_workers: int
+    found: Sequence[Node],
+    *,
+    cpus: float,
+    gpus: float,
+    device: Device,
+    num_workers: int,
+    memory: float = 0.0,
+    labels: tuple[str, ...] = (),
 ) -> Resources:
     """The resources of each of some equal workers.
 
@@ -87,23 +116,30 @@ def worker_resources(
         gpus: wanted GPUs; 0: one, where there are GPUs and the device allows it.
         device: device that the config asks for.
         num_workers: number of workers, at once or in turn.
+        memory: wanted bytes of memory; 0: none is asked for.
+        labels: labels of the nodes that may be used.
 
     Raises:
         ConfigError: no node of the cluster can ever hold such a worker.
     """
+    found = [node for node in found if node.has(labels)]
     gpus = gpus or _one_gpu(found, device)
-    fits = [node for node in found if node.gpus >= gpus and node.cpus >= cpus]
+    least = Resources(cpus, gpus, memory=memory)
+    fits = [node for node in found if _holds(node, least)]
     if not fits:
+        more = f" and {memory / _GIB:g} GiB" * bool(memory)
         raise ConfigError(
-            f"a worker asks {cpus:g} CPUs and {gpus:g} GPUs of one node; the nodes have "
-            f"{_offers(found)}: lower cpus_per_worker, gpus_per_worker or gpus_per_scorer"
+            f"a worker asks {cpus:g} CPUs and {gpus:g} GPUs{more} of one node; the nodes"
+            f"{_with(labels)} have {_offers(found)}: lower cpus_per_worker, gpus_per_worker, "
+            "memory_per_worker or gpus_per_scorer"
         )
     shares = [_share(node, gpus, num_workers) for node in fits]
     # Each GPU of each kind of node is used, beside readers; CPUs alone are shared by the largest.
     share = min(shares) * _BESIDE_READERS if gpus else max(shares)
     # Whole CPUs; a fraction of one for each worker where many share a GPU and few CPUs.
     cpus = cpus or (float(math.floor(share)) if share >= 1 else math.floor(share * 1000) / 1000)
-    return Resources(cpus, gpus, threads=max(1, math.floor(cpus)), device=device)
+    threads = max(1, math.floor(cpus))
+    return Resources(cpus, gpus, threads, device=device, memory=memory, labels=labels)
 
 
 def _share(node: Node, gpus: float, num_workers: int) -> float:
@@ -114,15 +150,14 @@ def _share(node: Node, gpus: float, num_workers: int) -> float:
 
 def room_for(found: Sequence[Node], each: Resources) -> int:
     """Number of workers with such resources that the nodes hold at one time."""
-    return sum(
-        math.floor(
-            min(
-                node.cpus / each.cpus if each.cpus else math.inf,
-                node.gpus / each.gpus if each.gpus else math.inf,
-            )
-        )
-        for node in found
-    )
+    return sum(_holds(node, each) for node in found if node.has(each.labels))
+
+
+def _holds(node: Node, each: Resources) -> int:
+    """Number of workers that a node holds; 1 of workers that ask for nothing."""
+    pairs = (node.cpus, each.cpus), (node.gpus, each.gpus), (node.memory, each.memory)
+    numbers = [have / wanted for have, wanted in pairs if wanted and math.isfinite(have)]
+    return math.floor(min(numbers, default=1))
 
 
 def groups_at_once(found: Sequence[Node], each: Resources, size: int) -> int:
@@ -157,16 +192,19 @@ def scorer_pool(found: Sequence[Node], pool: PoolConfig) -> Pool:
     Raises:
         ConfigError: the cluster can never hold them beside one reader.
     """
+    found = [node for node in found if node.has(pool.node_labels)]
     gpus = pool.gpus_per_scorer or _one_gpu(found, pool.device)
+    asked: dict[str, Any] = {"labels": pool.node_labels, "memory": pool.memory_per_scorer * _GIB}
     if gpus:
-        each = Resources(0.0, gpus, device=pool.device)
+        each = Resources(0.0, gpus, device=pool.device, **asked)
         chosen = Pool(pool.scorers or scorer_room(found, each), each)
     else:
         with_cpus = [node.cpus for node in found if node.cpus]
         wanted = pool.scorers or max(1, sum(math.floor(cpus) for cpus in with_cpus))
         per_node = math.ceil(wanted / max(1, len(with_cpus)))
         share = max(1.0, min(with_cpus, default=0.0) / per_node)
-        each = Resources(max(0.5, math.floor(0.75 * share)), threads=max(1, math.floor(share)))
+        threads = max(1, math.floor(share))
+        each = Resources(max(0.5, math.floor(0.75 * share)), threads=threads, **asked)
         chosen = Pool(wanted, each)
     room = scorer_room(found, chosen.each)
     if not 1 <= chosen.size <= room:
@@ -181,10 +219,10 @@ def scorer_pool(found: Sequence[Node], pool: PoolConfig) -> Pool:
 def scorer_room(found: Sequence[Node], each: Resources) -> int:
     """Number of scorers with such resources that the nodes hold."""
     if each.gpus:
-        return sum(math.floor(node.gpus / each.gpus) for node in found)
+        return room_for(found, each)
     # Pools take their CPUs before data flows: without room for a reader a night would hang.
-    with_cpus = [node.cpus for node in found if node.cpus]
-    return sum(math.floor((cpus - READER_CPUS) / each.cpus) for cpus in with_cpus)
+    beside = [replace(node, cpus=node.cpus - READER_CPUS) for node in found if node.cpus]
+    return room_for(beside, each)
 
 
 def _one_gpu(found: Sequence[Node], device: Device) -> float:
@@ -193,3 +231,7 @@ def _one_gpu(found: Sequence[Node], device: Device) -> float:
 
 def _offers(found: Sequence[Node]) -> str:
     return ", ".join(f"{n.cpus:g} CPUs and {n.gpus:g} GPUs" for n in found) or "nothing"
+
+
+def _with(labels: Sequence[str]) -> str:
+    return f" with {', '.join(labels)}" if labels else ""

@@ -75,6 +75,7 @@ def run(config: EvalConfig, executor: ExecutorChoice) -> Summary:
             gpus=config.pool.gpus_per_scorer,
             device=config.pool.device,
             num_workers=len(samples),
+            labels=config.pool.node_labels,
         )
         arguments = {name: (config, name, of_category) for name, of_category in samples.items()}
         for attempt in executor.run_each(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import signal
 import socket
@@ -11,7 +12,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from datetime import UTC, datetime
 from pathlib import Path
@@ -187,7 +188,7 @@ def nodes() -> list[Node]:
 
 def live_nodes() -> list[Node]:
     """Every live node."""
-    return [_node(node["Resources"]) for node in _alive()]
+    return [_node(node["Resources"], node.get("Labels") or {}) for node in _alive()]
 
 
 def is_alive(node_id: str) -> bool:
@@ -276,5 +277,15 @@ def log_to_driver() -> None:
     logging.getLogger("ray.train").setLevel(logging.WARNING)
 
 
-def _node(resources: Mapping[str, float]) -> Node:
-    return Node(float(resources.get("CPU", 0)), float(resources.get("GPU", 0)))
+def _node(resources: Mapping[str, float], labels: Mapping[str, str] | None = None) -> Node:
+    return Node(
+        float(resources.get("CPU", 0)),
+        float(resources.get("GPU", 0)),
+        float(resources.get("memory", math.inf)),
+        None if labels is None else frozenset(f"{key}={value}" for key, value in labels.items()),
+    )
+
+
+def label_selector(labels: Sequence[str]) -> dict[str, str]:
+    """Ray's selector of nodes with these labels, written as `key=value`."""
+    return dict(label.split("=", 1) for label in labels)

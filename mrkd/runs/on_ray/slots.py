@@ -91,6 +91,8 @@ def new_slot(held: Resources, computes: Resources, environment: Mapping[str, str
     actor: Any = ray.remote(SlotActor).options(
         num_cpus=held.cpus,
         num_gpus=held.gpus,
+        memory=held.memory or None,
+        label_selector=cluster.label_selector(held.labels) or None,
         runtime_env={"env_vars": dict(environment)} if environment else None,
     )
     return Slot(actor.remote(computes))

@@ -71,13 +71,15 @@ def train_in_group(task: TrainingTask, resources: Resources, size: int) -> Categ
         storage_path=task.checkpoints_uri,
         logging_config=private.LoggingConfig(log_level="ERROR"),
     )
+    scaling: dict[str, Any] = {
+        "num_workers": size,
+        "use_gpu": bool(resources.gpus),
+        "resources_per_worker": resources.by_name,
+        "label_selector": cluster.label_selector(resources.labels) or None,
+    }
     trainer = TorchTrainer(
         loop,
-        scaling_config=ScalingConfig(
-            num_workers=size,
-            use_gpu=bool(resources.gpus),
-            resources_per_worker=resources.by_name,
-        ),
+        scaling_config=ScalingConfig(**scaling),
         torch_config=TorchConfig(backend="nccl" if _on_gpu(task, resources) else "gloo"),
         run_config=run_config,
     )

@@ -17,8 +17,10 @@ TWO_CPUS = [Node(2)]
 GPU_MACHINE = [Node(4), Node(16, 2)]
 
 
-def ask(found, *, cpus=0, gpus=0, device="auto", num_workers=100):
-    return worker_resources(found, cpus=cpus, gpus=gpus, device=device, num_workers=num_workers)
+def ask(found, *, cpus=0, gpus=0, device="auto", num_workers=100, **more):
+    return worker_resources(
+        found, cpus=cpus, gpus=gpus, device=device, num_workers=num_workers, **more
+    )
 
 
 def test_workers_of_a_cpu_node_share_its_cpus():
@@ -90,3 +92,28 @@ def test_as_many_groups_train_at_once_as_the_nodes_hold_workers_for():
     assert groups_at_once(GPU_MACHINE, Resources(6, 1), 2) == 1
     with pytest.raises(ConfigError, match=r"5 workers_per_category of 1 CPUs.*have room for 2"):
         groups_at_once(TWO_CPUS, Resources(1), 5)
+
+
+def test_nodes_with_other_labels_or_too_little_memory_are_not_used():
+    gib = 2**30
+    fast = Node(16, 2, memory=64 * gib, labels=frozenset({"zone=a", "gpu=H100"}))
+    slow = Node(16, 2, memory=64 * gib, labels=frozenset({"zone=a"}))
+    asleep = Node(16, 2)
+    found = [fast, slow, asleep]
+    each = ask(found, labels=("gpu=H100",), memory=24 * gib)
+    assert (each.labels, each.memory) == (("gpu=H100",), 24 * gib)
+    assert room_for(found, each) == 4  # of the node that sleeps neither is known
+    assert room_for([fast], ask(found, memory=48 * gib)) == 1
+    with pytest.raises(ConfigError, match=r"80 GiB of one node.*lower .*memory_per_worker"):
+        ask([fast, slow], memory=80 * gib)
+    with pytest.raises(ConfigError, match="nodes with zone=b have nothing"):
+        ask([fast, slow], labels=("zone=b",))
+    pool = PoolConfig(node_labels=("gpu=H100",), memory_per_scorer=40)
+    assert scorer_pool([fast, slow], pool).size == 1
+    assert scorer_pool([fast, slow], PoolConfig(node_labels=("zone=a",))).size == 4
+
+
+@pytest.mark.parametrize("label", ["gpu", "=a", "gpu="])
+def test_a_label_without_key_or_value_is_refused(label):
+    with pytest.raises(ConfigError, match=r"pool.reader_labels holds .*: write key=value"):
+        PoolConfig(reader_labels=(label,))

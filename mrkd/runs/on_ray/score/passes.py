@@ -140,6 +140,7 @@ class RayCommitter(Committer):
         # It warns that its bars are off.
         logging.getLogger(private.DATA_PROGRESS_LOGGER).setLevel(logging.ERROR)
         at_once, scorer = self._readers.at_once, settings.scorer
+        on_readers = _asked(labels=self.config.pool.reader_labels)
         bound = TaskPoolStrategy(min(at_once, len(shards))) if at_once else None
         with warnings.catch_warnings():
             # Ray 2.60 deprecates `max_...` here and has no other way to bound the retries yet.
@@ -151,6 +152,7 @@ class RayCommitter(Committer):
                     compute=bound,
                     num_cpus=READER_CPUS,
                     max_retries=_RETRIES,
+                    **on_readers,
                     **_ONE_ROW,
                 )
                 .map_batches(
@@ -161,6 +163,7 @@ class RayCommitter(Committer):
                     num_gpus=scorer.gpus,
                     max_restarts=_RESTARTS,
                     max_task_retries=_RETRIES,
+                    **_asked(memory=scorer.memory, labels=scorer.labels),
                     **_ONE_ROW,
                 )
                 .map_batches(
@@ -170,6 +173,12 @@ class RayCommitter(Committer):
                     **_ONE_ROW,
                 )
             )
+
+
+def _asked(*, memory: float = 0.0, labels: Sequence[str] = ()) -> dict[str, Any]:
+    """Arguments of a step that asks for memory or labels of its node."""
+    asked = {"memory": memory, "label_selector": cluster.label_selector(labels)}
+    return {name: value for name, value in asked.items() if value}
 
 
 @dataclass(frozen=True)
