@@ -8,7 +8,7 @@ from mrkd.runs.attempts import Attempt
 from mrkd.runs.in_process import InProcess
 from mrkd.runs.resources import Resources
 from mrkd.runs.tune import refit, trial
-from mrkd.runs.tune.run import end_trial
+from mrkd.runs.tune.queue import end_trial
 from mrkd.runs.tune.trial import TrialTask
 from mrkd.training.search import Search, Trial
 from tests.support.plants import HERE
@@ -58,6 +58,7 @@ def test_a_trial_that_an_error_or_a_rung_ended_from_outside_ends_as_such(tmp_pat
 
     (end,) = HERE.run_each(call, {"0": ()}, EACH, max_failures=0)
     search = Search(small_search(tmp_path, tmp_path))
+    search.put(Trial("plate", {}, 0))
     end_trial(search, Trial("plate", {}, 0), end)
     (found,) = search.trials()
     assert (found.state, found.error) == (state, end.error)
@@ -85,7 +86,7 @@ def test_a_category_that_cannot_be_tested_is_left_out_with_its_reason(task):
     plate, ring = refit.find(task, [["plate"], ["ring"]], FailingTests({"plate"}), EACH)
     assert (plate.tests, plate.untested) == ({}, {"plate": "its images are gone"})
     assert (ring.tests, ring.untested) == ({"ring": {"by": "labels"}}, {})
-    assert task.search.get_test("plate") is None  # the next start tests it again
+    assert task.search.get_test("plate", plate.winner) is None  # the next start tests it again
 
 
 def test_a_search_none_of_whose_categories_can_be_tested_fails(task):

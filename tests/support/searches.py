@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,31 @@ def small_search(folder: Path, root: Path | str, **values: object) -> SearchConf
         }
     )
     return config.with_values(values)
+
+
+class InTurn:
+    """`Sampler` that draws given mask rates, one after another.
+
+    Args:
+        rates: mask rates.
+
+    Attributes:
+        told: objectives that it was told, in order.
+    """
+
+    learns = True
+
+    def __init__(self, rates: Iterable[float]) -> None:
+        self._left = iter(rates)
+        self.told: list[float] = []
+
+    def ask(self, trial: str) -> dict[str, Any]:
+        """The next rate."""
+        return {"train.mask_rate": next(self._left)}
+
+    def tell(self, trial: str, objective: float) -> None:
+        """Keeps the objective."""
+        self.told.append(objective)
 
 
 def write_search(
