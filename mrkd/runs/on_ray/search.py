@@ -6,10 +6,11 @@ import logging
 import os
 import tempfile
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
-from ray import tune
+from ray import cloudpickle, tune
 from ray.exceptions import OutOfMemoryError
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
@@ -65,7 +66,7 @@ def run_trials(plan: TrialPlan, trainable: Callable[[Trial, Report], None]) -> N
         raise driver.error
 
 
-def end_of(trial: str, error: BaseException | None) -> Attempt:
+def end_of(trial: str, error: BaseException | str | None) -> Attempt:
     """The end of a training.
 
     Args:
@@ -93,6 +94,18 @@ def _of(config: Mapping[str, Any]) -> Trial:
     return Trial(config["category"], dict(config["values"]), config["seed"])
 
 
+def _error_of(trial: Any) -> Any:
+    """The error of a trial of Tune; its text where it was not a task's or an actor's.
+
+    Its files are read where Tune wrote them: it copies them to its storage later.
+    """
+    if trial.status != "ERROR":
+        return None
+    if trial.pickled_error_file:
+        return cloudpickle.loads(Path(trial.pickled_error_file).read_bytes())
+    return Path(trial.error_file).read_text()
+
+
 class _Driver:
     """Queue between the parts of Tune, which call it in one thread.
 
@@ -114,9 +127,8 @@ class _Driver:
 
     def end(self, trial: Any) -> None:
         """Takes the end of a trial of Tune."""
-        error = trial.get_pickled_error() or trial.get_error() if trial.status == "ERROR" else None
         try:
-            self.queue.end(_of(trial.config), end_of(trial.trial_id, error))
+            self.queue.end(_of(trial.config), end_of(trial.trial_id, _error_of(trial)))
         except MrkdError as failed:
             self.error = self.error or failed
 

@@ -8,7 +8,7 @@ import pytest
 from mrkd.errors import StorageError
 from mrkd.runs.in_process import InProcess
 from mrkd.runs.resources import Resources
-from mrkd.runs.trials import TrialPlan
+from mrkd.runs.trials import Rungs, TrialPlan
 from mrkd.runs.tune.queue import Group, Queue
 from mrkd.training.search import Search
 from tests.support.plants import HERE
@@ -21,10 +21,11 @@ def queue_of(folder, *groups):
     return Queue(Search(small_search(folder, folder)), groups, left_s=1e9)
 
 
-class NeverTwice:
+class NeverTwice(Rungs):
     """Rungs that end whatever reports a second time."""
 
     def __init__(self):
+        super().__init__(1, 2)
         self._seen = set()
 
     def is_below(self, epoch, objective):
