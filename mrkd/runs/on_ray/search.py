@@ -118,6 +118,10 @@ class _Driver:
         self.queue = queue
         self.error: MrkdError | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune stores its parts for a resumption of its own, which no search makes."""
+        return {}
+
     def take(self) -> Any:
         """The next config of Tune, or why there is none."""
         if self.error or self.queue.is_done:
