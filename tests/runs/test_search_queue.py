@@ -1,14 +1,17 @@
 """Queue of a search: what it draws, whatever the order in which trainings end, and after kills."""
 
 import random
+import time
 
 import pytest
 
 from mrkd.config.tune import SearchOptions
 from mrkd.runs.attempts import Attempt
 from mrkd.runs.trials import Rungs
+from mrkd.runs.tune import run, trial
 from mrkd.runs.tune.queue import Group, Queue
-from mrkd.training.search import Search
+from mrkd.runs.tune.trial import TrialTask
+from mrkd.training.search import Search, Trial
 from mrkd.training.search.sampler import sampler_of
 from mrkd.training.search.space import uniform
 from tests.support.searches import InTurn, small_search
@@ -130,6 +133,19 @@ def test_no_training_is_given_once_the_time_is_up_and_stored_ones_are_counted(se
     assert (queue.is_done, queue.take(), queue.count()) == (True, None, (5, 8))
     assert search.get_spent_s() > 0
     assert work(search, groups_of(number=4), 2, random.Random(0)).count() == (8, 8)
+
+
+@pytest.mark.parametrize(("left_s", "begun", "trains"), [(60, 0, 1), (-1, 0, 0), (-1, 1, 1)])
+def test_a_worker_begins_no_training_once_the_time_is_up(
+    search, monkeypatch, left_s, begun, trains
+):
+    one, tried = Trial("plate", {}, 0), []
+    if begun:  # and was started again, as its process had crashed
+        search.put(one)
+    monkeypatch.setattr(trial, "try_one", lambda task, one, report: tried.append(one))
+    task = TrialTask(search.config, {"plate": []}, "")
+    run._trainable(task, time.time() + left_s, one, lambda row: None)
+    assert len(tried) == trains
 
 
 def test_a_training_that_waited_until_the_time_was_up_is_left_for_a_later_start(search):

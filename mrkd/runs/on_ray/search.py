@@ -1,4 +1,4 @@
-"""Trials of a search on Ray Tune, which places them; a queue draws them and ends some at rungs."""
+"""Trials of a search on Ray Tune, which finds room for them; a queue draws and ends them."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from mrkd.training.search.space import Domain, Drawn, NumberRange, OneOf
 
 
 class Sampler(Protocol):
-    """Draws configs; for the same seed, and the same results told before each draw, the same ones.
+    """Draws configs, which depend on the seed and on the results that were told before each draw.
 
     Attributes:
         learns: whether its draws depend on results.
