@@ -14,7 +14,7 @@ from mrkd.training.search.space import Domain, Drawn, NumberRange, OneOf
 
 
 class Sampler(Protocol):
-    """Draws configs, which depend on the seed and on the results that were told before each draw.
+    """Draws configs, which depend on the seed and on the results that it has by then alone.
 
     Attributes:
         learns: whether its draws depend on results.
