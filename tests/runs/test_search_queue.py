@@ -96,9 +96,14 @@ def test_a_draw_waits_for_the_trials_so_many_before_it_and_learns_in_the_order_o
 
 
 def test_a_config_that_is_drawn_twice_is_trained_once_and_is_the_result_of_both_trials(search):
-    group = Group(["plate"], sampler := InTurn([0.3, 0.3, 0.5]), 3, 1, None)
-    queue = work(search, [group], 2, random.Random(0))
-    assert sampler.told == [1.0, 1.0]
+    group = Group(["plate"], sampler := InTurn([0.3, 0.3, 0.5]), 3, 2, None)
+    queue = Queue(search, [group], left_s=1e9)
+    first = queue.take()
+    assert queue.take() is None
+    end_as_done(search, queue, first)
+    end_as_done(search, queue, queue.take())
+    assert queue.is_done
+    assert sampler.told == [1.0]
     assert (len(search.trials()), queue.count()) == (2, (3, 3))
 
 

@@ -50,11 +50,13 @@ def test_a_trial_that_is_started_again_is_not_judged_again_at_the_rungs_it_has_p
     assert passed == starts
 
 
+@pytest.mark.parametrize("joint", [False, True])
 @pytest.mark.parametrize(("cpus", "at_once", "most"), [(3, None, 3), (3, 2, 2), (2, 5, 2)])
 def test_categories_are_tried_side_by_side_and_never_more_at_once_than_there_is_room_for(
-    tmp_path, cpus, at_once, most
+    tmp_path, joint, cpus, at_once, most
 ):
-    groups = [Group([name], InTurn([0.1, 0.2, 0.3]), 3, None, None) for name in ("plate", "ring")]
+    names = [["plate", "ring"]] if joint else [["plate"], ["ring"]]
+    groups = [Group(some, InTurn([0.1, 0.2, 0.3]), 3, None, None) for some in names]
     queue = queue_of(tmp_path, *groups)
     lock, running, seen = threading.Lock(), [], []
 
