@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,6 +15,8 @@ from mrkd.runs.resources import Resources
 
 if TYPE_CHECKING:
     from mrkd.training.search import Trial
+
+log = logging.getLogger(__name__)
 
 _WAIT_S = 30.0
 
@@ -87,6 +90,9 @@ def run_queue(calls: PlacedCalls[Handle], plan: TrialPlan, started: dict[str, Tr
             for handle in calls.wait(list(running), _WAIT_S):
                 name, number = running.pop(handle)
                 attempt = calls.end(handle, name, number)
+                if attempt.error:
+                    category, error = started[name].category, attempt.error
+                    log.error("failed category=%s attempt=%d error=%s", category, number, error)
                 if attempt.last:
                     plan.queue.end(started[name], attempt)
                 else:

@@ -153,6 +153,15 @@ def test_a_worker_begins_no_training_once_the_time_is_up(
     assert len(tried) == trains
 
 
+@pytest.mark.parametrize(
+    ("values", "number"),
+    [({}, 48), ({"searcher": "tpe"}, 8), ({"searcher": "tpe", "trials": 3}, 6)]
+    + [({"trials_at_once": 5}, 5)],
+)
+def test_a_node_is_shared_among_as_many_trainings_as_may_run_at_one_time(values, number):
+    assert run._num_at_once(SearchOptions(**values), 2) == number
+
+
 def test_a_training_that_waited_until_the_time_was_up_is_left_for_a_later_start(search):
     queue = Queue(search, groups_of(number=1, joint=True), left_s=1e9)
     queue.end(queue.take(), END)

@@ -63,14 +63,21 @@ def run(config: SearchConfig, executor: ExecutorChoice) -> Summary:
         shared_features.shared_folder(executor, search.uri) as features_folder,
     ):
         options = config.search
-        num_workers = options.trials_at_once or options.trials * len(samples)
-        resources = fleet_resources(executor.nodes, config, num_workers)
+        resources = fleet_resources(executor.nodes, config, _num_at_once(options, len(samples)))
         task = TrialTask(config, samples, features_folder)
         search.begin(_made_of(config, space, samples))
         groups = [list(samples)] if options.scope == "joint" else [[name] for name in samples]
         ended_early = _search(task, groups, space, executor, resources)
         found = refit.find(task, groups, executor, resources)
         return _close(task, found, space, record, samples, ended_early)
+
+
+def _num_at_once(options: SearchOptions, num_categories: int) -> int:
+    """Most trainings that the config allows at one time."""
+    most = options.trials
+    if options.searcher == "tpe":
+        most = min(most, options.draws_ahead)
+    return options.trials_at_once or most * num_categories
 
 
 def _made_of(
