@@ -155,8 +155,12 @@ def test_a_worker_begins_no_training_once_the_time_is_up(
 
 @pytest.mark.parametrize(
     ("values", "number"),
-    [({}, 48), ({"searcher": "tpe"}, 8), ({"searcher": "tpe", "trials": 3}, 6)]
-    + [({"trials_at_once": 5}, 5)],
+    [
+        ({}, 48),
+        ({"searcher": "tpe"}, 8),
+        ({"searcher": "tpe", "trials": 3}, 6),
+        ({"trials_at_once": 5}, 5),
+    ],
 )
 def test_a_node_is_shared_among_as_many_trainings_as_may_run_at_one_time(values, number):
     assert run._num_at_once(SearchOptions(**values), 2) == number
