@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
+from mrkd.config import durations
 from mrkd.config.toml import Config, Range
 from mrkd.config.train import TrainConfig
+from mrkd.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -22,10 +25,16 @@ class SearchOptions(Config, table="search"):
     categories wins."""
     trials: Annotated[int, Range(1, 10**5)] = 24
     """Configs that each search tries."""
+    time_budget: str = ""
+    """Time that the trials of all categories may take, as in `2h`; after it no new one starts, and
+    those under way end. A later start with more time goes on. Empty: no limit."""
     trials_at_once: Annotated[int, Range(0, 10**4)] = 0
     """Most trials that run at one time; 0: as many as the cluster has room for."""
     searcher: Literal["random", "tpe"] = "random"
     """How configs are drawn; `tpe` learns from earlier trials (Optuna, an extra)."""
+    draws_ahead: Annotated[int, Range(1, 10**4, "trials")] = 4
+    """Trials of one search that `tpe` has under way at most: it draws the next one once the trial
+    so many before it, and all earlier ones, have ended, and learns from these alone."""
     scheduler: Literal["none", "asha"] = "none"
     """Which trials end early; `asha` ends, at each rung, those not among the best so far."""
     grace_epochs: Annotated[int, Range(1, 10**5, "epochs")] = 1
@@ -46,6 +55,20 @@ class SearchOptions(Config, table="search"):
     """Seeds that each of these is trained with; the best mean wins."""
     seed: Annotated[int, Range(0, 2**31 - 1)] = 0
     """Seed of the draws from the space."""
+
+    def _check(self) -> None:
+        if self.time_budget and not self.budget_s:
+            raise ConfigError(
+                f"search.time_budget is {self.time_budget!r}: no trial could start; leave it empty "
+                "for no limit"
+            )
+
+    @property
+    def budget_s(self) -> float:
+        """Seconds of `time_budget`; infinite without one."""
+        if not self.time_budget:
+            return math.inf
+        return durations.parse("search.time_budget", self.time_budget).total_seconds()
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,7 @@ def attempts(
     # (when it may start, its turn, category, number): those that are not started yet.
     waiting = [(0.0, next(order), category, 1) for category in categories]
     running: dict[Handle, tuple[str, int]] = {}
-    tries = _Tries(max_failures, lost_s)
+    tries = Tries(max_failures, lost_s)
     try:
         while waiting or running:
             now = time.monotonic()
@@ -111,10 +111,15 @@ def attempts(
         calls.cancel(list(running))
 
 
-class _Tries:
-    """How often each category may still be started."""
+class Tries:
+    """How often each category may still be started.
 
-    def __init__(self, max_failures: int, lost_s: float) -> None:
+    Args:
+        max_failures: number of further starts of one that failed.
+        lost_s: see `attempts`.
+    """
+
+    def __init__(self, max_failures: int, lost_s: float = LOST_S) -> None:
         self._max_failures, self._lost_s = max_failures, lost_s
         self._failures: Counter[str] = Counter()
         self._lost_at: dict[str, float] = {}

@@ -21,6 +21,7 @@ from mrkd.storage.lease import Lease
 
 if TYPE_CHECKING:  # it loads torch, which the driver of a night on Ray does without
     from mrkd.runs.category_training import TrainingTask
+    from mrkd.training.search import Trial
 
 
 Work = Literal["", "train_each", "run_trials"]
@@ -118,16 +119,11 @@ class Executor(ExecutorChoice, Protocol):
             ConfigError: the cluster can never hold the scorers that the config asks for.
         """
 
-    def run_trials(
-        self, plan: TrialPlan, trainable: Callable[[Mapping[str, Any], Report], None]
-    ) -> Generator[Attempt, None, None]:
-        """Draws and tries configs until `plan.num_trials` have ended.
+    def run_trials(self, plan: TrialPlan, trainable: Callable[[Trial, Report], None]) -> None:
+        """Makes the trainings of a plan's queue, and tells it the end of each.
 
         Args:
-            plan: the trials and their scheduling.
-            trainable: function that tries a config and reports `epoch` and `objective`; the report
-                may end it by an exception.
-
-        Yields:
-            The end of each trial, the drawn values as its result.
+            plan: the queue and the placement of its trainings.
+            trainable: function that makes a training and reports `epoch` and `objective` at rungs;
+                the report may end it by an exception.
         """

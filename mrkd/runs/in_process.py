@@ -30,13 +30,14 @@ from mrkd.runs.shards.committer import Committer
 from mrkd.runs.shards.quarantine import SpanCrash
 from mrkd.runs.shards.shard_work import Work, commit, may_drop_maps, read, score, score_part
 from mrkd.runs.shards.timings import Meter
-from mrkd.runs.trials import Report, TrialPlan
+from mrkd.runs.trials import Report, TrialPlan, run_queue
 from mrkd.storage.lease import Lease
 from mrkd.training.fit.process_group import ProcessGroup
 
 if TYPE_CHECKING:
     from mrkd.model.inference import Scorer
     from mrkd.runs.executor import Executor
+    from mrkd.training.search import Trial
 
 log = logging.getLogger(__name__)
 
@@ -123,11 +124,7 @@ class InProcess:
         backoff_s: float = 0.0,
         at_once: int | None = None,
     ) -> Generator[Attempt, None, None]:
-        _set_threads(resources)
-        (node,) = self.nodes
-        rooms = [(node.cpus, resources.cpus), (node.gpus, resources.gpus)]
-        most = max(1, min(int(room / held) for room, held in rooms if held))
-        at_once = most if at_once is None else min(at_once, most)
+        at_once = self._room(resources, at_once)
         return attempts(
             _Threads(prepared, at_once),
             names,
@@ -135,6 +132,14 @@ class InProcess:
             backoff_s=backoff_s,
             at_once=at_once,
         )
+
+    def _room(self, resources: Resources, at_once: int | None) -> int:
+        """Number of calls that may be under way; sets the threads of torch."""
+        _set_threads(resources)
+        (node,) = self.nodes
+        rooms = [(node.cpus, resources.cpus), (node.gpus, resources.gpus)]
+        most = max(1, min(int(room / held) for room, held in rooms if held))
+        return most if at_once is None else min(at_once, most)
 
     def train_each(
         self,
@@ -159,44 +164,21 @@ class InProcess:
         found = self.nodes
         return LocalCommitter(night, config, lease, scorer_pool(found, config.pool), found)
 
-    def run_trials(
-        self, plan: TrialPlan, trainable: Callable[[Mapping[str, Any], Report], None]
-    ) -> Generator[Attempt, None, None]:
-        """One thread for each trial under way."""
-        lock = threading.Lock()
-        drawn: dict[str, dict[str, Any]] = {}
-        objectives: dict[str, float] = {}
-        reported: set[tuple[str, int]] = set()
+    def run_trials(self, plan: TrialPlan, trainable: Callable[[Trial, Report], None]) -> None:
+        """One thread for each training under way."""
+        at_once = self._room(plan.resources, plan.at_once)
+        started: dict[str, Trial] = {}
 
-        def prepared(trial: str) -> Callable[[], None]:
-            if trial not in drawn:  # else it is started again
-                drawn[trial] = plan.sampler.ask(trial)
-            return partial(one, trial)
-
-        def one(trial: str) -> None:
+        def one(trial: Trial) -> None:
             def report(row: Mapping[str, Any]) -> None:
-                objectives[trial] = row["objective"]
-                epoch, objective = row["epoch"], row["objective"]
-                with lock:
-                    # A trial that was started again reports its rungs again.
-                    is_new = (trial, epoch) not in reported
-                    reported.add((trial, epoch))
-                    ends = is_new and plan.rungs and plan.rungs.is_below(epoch, objective)
-                if ends:
+                if plan.queue.is_below(trial, row["epoch"], row["objective"]):
                     raise _PrunedError
 
             with suppress(_PrunedError):
-                trainable(drawn[trial], report)
+                trainable(trial, report)
 
-        names = [str(number) for number in range(plan.num_trials)]
-        for attempt in self._attempts(
-            prepared, names, plan.resources, plan.max_failures, at_once=plan.at_once
-        ):
-            if attempt.last:
-                objective = objectives.get(attempt.category)
-                plan.sampler.tell(attempt.category, None if attempt.error else objective)
-                plan.ended(0.0 if attempt.error else objective or 0.0)
-                yield replace(attempt, result=drawn[attempt.category])
+        calls = _Threads(lambda name: partial(one, started[name]), at_once)
+        run_queue(calls, replace(plan, at_once=at_once), started)
 
 
 class LocalStatus:

@@ -1,42 +1,105 @@
-"""Trials of a search: what an executor is given to draw and try, and the rungs that end some."""
+"""Trials of a search: the queue that an executor takes trainings from, and rungs that end some."""
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from mrkd.runs.attempts import Attempt, Handle, PlacedCalls, Tries
 from mrkd.runs.resources import Resources
-from mrkd.training.search.sampler import Sampler
+
+if TYPE_CHECKING:
+    from mrkd.training.search import Trial
+
+log = logging.getLogger(__name__)
+
+_WAIT_S = 30.0
 
 Report = Callable[[Mapping[str, Any]], None]
-"""Takes `epoch` and `objective` of a trial under way."""
+"""Takes `epoch` and `objective` of a training at a rung."""
+
+
+class TrialQueue(Protocol):
+    """Trainings of a search, in the order in which they begin; used by one thread."""
+
+    @property
+    def has_rungs(self) -> bool:
+        """Whether `is_below` may end a training."""
+
+    @property
+    def is_done(self) -> bool:
+        """Whether `take` never gives another training."""
+
+    def take(self) -> Trial | None:
+        """The next training; None where none is left, or another has to end first."""
+
+    def end(self, trial: Trial, end: Attempt) -> None:
+        """Takes the end of a training that `take` gave; called before the next `take`."""
+
+    def is_below(self, trial: Trial, epoch: int, objective: float) -> bool:
+        """Whether a training is ended at the rung that it reports; called from any thread."""
 
 
 @dataclass(frozen=True)
 class TrialPlan:
-    """Trials that share a space.
+    """A queue of trainings, and their placement.
 
     Args:
-        sampler: draws their configs.
-        num_trials: number of trials.
+        queue: gives the trainings.
         resources: resources of each.
-        at_once: most trials under way at one time; None: as many as there is room for.
-        max_failures: number of further starts of a trial whose process crashed.
-        rungs: rungs at which trials end early; None: none do.
-        ended: function that is called with the last objective of each trial, 0 of one that failed.
+        at_once: most trainings under way at one time; None: as many as there is room for.
+        max_failures: number of further starts of a training whose process crashed.
     """
 
-    sampler: Sampler
-    num_trials: int
+    queue: TrialQueue
     resources: Resources
     at_once: int | None
     max_failures: int
-    rungs: Rungs | None
-    ended: Callable[[float], None]
+
+
+def run_queue(calls: PlacedCalls[Handle], plan: TrialPlan, started: dict[str, Trial]) -> None:
+    """Makes a call for each training of a plan, until all have ended.
+
+    Args:
+        calls: calls of an executor, which know a training by its name in `started`.
+        plan: trainings; `at_once` is a number.
+        started: trainings by name, which this function fills before it starts them.
+    """
+    assert plan.at_once is not None
+    running: dict[Handle, tuple[str, int]] = {}
+    again: list[tuple[str, int]] = []
+    tries = Tries(plan.max_failures)
+    try:
+        while True:
+            while len(running) < plan.at_once:
+                if not again:
+                    trial = plan.queue.take()
+                    if trial is None:
+                        break
+                    name = str(len(started))
+                    started[name] = trial
+                    again.append((name, 1))
+                name, number = again.pop()
+                running[calls.start(name)] = name, number
+            if not running:
+                return
+            for handle in calls.wait(list(running), _WAIT_S):
+                name, number = running.pop(handle)
+                attempt = tries.counted(calls.end(handle, name, number))
+                if attempt.error:
+                    category, error = started[name].category, attempt.error
+                    log.error("failed category=%s attempt=%d error=%s", category, number, error)
+                if attempt.last:
+                    plan.queue.end(started[name], attempt)
+                else:
+                    again.append((name, number + 1))
+    finally:
+        calls.cancel(list(running))
 
 
 @dataclass

@@ -1,10 +1,7 @@
 """Searches in this process, of trainings of a few steps on drawn parts."""
 
 import json
-import random
 import shutil
-import signal
-import sys
 import time
 from pathlib import Path
 
@@ -16,12 +13,20 @@ from mrkd import storage
 from mrkd.config import SearchConfig, TrainConfig
 from mrkd.errors import ConfigError
 from mrkd.runs import train
+from mrkd.runs.in_process import InProcess
 from mrkd.runs.tune import run as tune
+from mrkd.runs.tune.queue import Queue
 from mrkd.training.search import Search
 from tests.support.parts import make_parts
 from tests.support.plants import HERE
-from tests.support.searches import small_search
-from tests.support.under_fire import UnderFire
+from tests.support.searches import (
+    NUM_LEARNING,
+    learning_search,
+    results_of,
+    search_under_fire,
+    small_search,
+    winners_of,
+)
 
 
 @pytest.fixture(scope="module")
@@ -34,13 +39,6 @@ def calm(root, tmp_path_factory):
     """A search of two categories that nothing disturbed."""
     config = small_search(tmp_path_factory.mktemp("calm"), root)
     return config, tune.run(config, HERE)
-
-
-def trials_of(config: SearchConfig):
-    return {
-        (one.category, one.key, one.seed): (one.state, one.error, one.marks)
-        for one in Search(config).trials()
-    }
 
 
 def test_a_search_leaves_trials_winner_test_and_page(calm):
@@ -111,34 +109,86 @@ def test_the_best_config_trains_a_fleet_as_it_is(calm):
 
 
 def test_a_search_whose_driver_is_killed_twice_ends_as_an_undisturbed_one(calm, root, tmp_path):
-    values = {"data.categories": ["plate"], "executor": "in_process"}
-    config = small_search(tmp_path, root, **values)
-    toml = tmp_path / "search.toml"
-    toml.write_text(config.to_toml())
-    command = [sys.executable, "-m", "jobs.tune", str(toml)]
-    fire = UnderFire(command, {}, tmp_path / "log", random.Random(0))
-    search = Search(config)
-    try:
-        for number in (1, 3):
-            fire.start()
-            until = time.monotonic() + 120
-            while len(search.trials()) < number:
-                assert fire.driver.poll() is None, fire.tail()
-                assert time.monotonic() < until, fire.tail()
-                time.sleep(0.1)
-            fire.driver.send_signal(signal.SIGKILL)
-            fire.end()
-        fire.start()
-        assert fire.driver.wait(200) == 0, fire.tail()
-    finally:
-        fire.end()
-    expected = {key: value for key, value in trials_of(calm[0]).items() if key[0] == "plate"}
-    assert trials_of(config) == expected
-    winners = [
-        storage.read_json(f"{Search(one).uri}/search.json")["groups"][0]["winner"]
-        for one in (config, calm[0])
+    config = small_search(
+        tmp_path, root, **{"data.categories": ["plate"], "executor": "in_process"}
+    )
+    search_under_fire(config, tmp_path, [1, 3])
+    expected = {key: value for key, value in results_of(calm[0]).items() if key[0] == "plate"}
+    assert results_of(config) == expected
+    assert winners_of(config) == winners_of(calm[0])[:1]
+
+
+@pytest.fixture(scope="module")
+def one_by_one(root, tmp_path_factory):
+    """A search of two categories by TPE that nothing disturbed, one trial at a time."""
+    folder = tmp_path_factory.mktemp("one-by-one")
+    config = learning_search(folder, root, **{"search.trials_at_once": 1})
+    assert tune.run(config, HERE).exit_code == 0
+    return config
+
+
+def test_categories_side_by_side_have_the_trials_and_winners_of_one_after_another(
+    one_by_one, root, tmp_path
+):
+    config = learning_search(tmp_path, root)
+    counts = tune.run(config, InProcess(num_cpus=3)).counts
+    assert (counts["trials"], counts["done"]) == (2 * NUM_LEARNING, 2 * NUM_LEARNING + 4)
+    assert results_of(config) == results_of(one_by_one)
+    assert winners_of(config) == winners_of(one_by_one)
+
+
+def test_a_search_of_two_categories_by_tpe_that_is_killed_twice_draws_what_an_undisturbed_one_does(
+    one_by_one, root, tmp_path
+):
+    config = learning_search(tmp_path, root, executor="in_process")
+    # The second kill is among the trials that are drawn from the results of others.
+    search_under_fire(config, tmp_path, [3, 2 * (NUM_LEARNING - 2)])
+    assert results_of(config) == results_of(one_by_one)
+    assert winners_of(config) == winners_of(one_by_one)
+
+
+def test_a_search_ends_at_its_time_budget_and_goes_on_with_a_larger_one(
+    root, tmp_path, monkeypatch
+):
+    values = {"search.trials_at_once": 1, "fleet.cpus_per_worker": 1.0}
+    config = small_search(tmp_path, root, **values, **{"search.time_budget": "100s"})
+    # As if a first training had taken a minute, and the second an hour.
+    took = iter([60.0, 3600.0])
+    monkeypatch.setattr(Queue, "end", lambda *a, put=Queue.end: (put(*a), pass_time(a[0], took)))
+    summary = tune.run(config, HERE)
+    monkeypatch.undo()
+    assert (summary.exit_code, summary.counts["trials"]) == (0, 2)
+    reason = (
+        "search.time_budget (100s) ended the search after 2 of 6 trials: start it again with a "
+        "larger one to go on"
+    )
+    assert list(summary.reasons) == [reason]
+    page = Path(config.workspace) / "searches" / "search-1" / "report.html"
+    assert reason in page.read_text()
+    assert tune.run(config, HERE).counts == summary.counts  # nothing is left of it
+    longer = config.with_values({"search.time_budget": "3h"})
+    summary = tune.run(longer, HERE)
+    assert (summary.exit_code, summary.counts["trials"], summary.reasons) == (0, 6, [])
+    assert reason not in page.read_text()
+    other = tmp_path / "other"
+    other.mkdir()
+    undisturbed = small_search(other, root, **values)
+    tune.run(undisturbed, HERE)
+    assert winners_of(longer) == winners_of(undisturbed)
+    found = results_of(longer)
+    assert all(found[key] == value for key, value in results_of(undisturbed).items())
+    tests = [
+        [group["tests"] for group in storage.read_json(f"{Search(one).uri}/search.json")["groups"]]
+        for one in (longer, undisturbed)
     ]
-    assert winners[0] == winners[1]
+    assert tests[0] == tests[1]
+
+
+def pass_time(queue, took):
+    """Lets a queue believe that time passed."""
+    queue._began -= (seconds := next(took, 0.0))
+    queue._until -= seconds
+    queue._search.put_spent_s(queue._search.get_spent_s() + seconds)
 
 
 def test_a_config_that_fails_is_a_row_with_its_error_and_the_others_go_on(root, tmp_path):

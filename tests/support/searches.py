@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import random
+import signal
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +16,7 @@ from mrkd import storage
 from mrkd.config import SearchConfig
 from mrkd.training.search import Search, Trial, importances, key_of, objectives, ranked
 from tests.support.models import FIT, MODEL
+from tests.support.under_fire import UnderFire
 
 SPACE = """
 from mrkd.training.search.space import choice, loguniform, uniform
@@ -25,6 +30,8 @@ SPACE = {
 
 
 _LOG_KEYS = ["train.learning_rate"]
+NUM_LEARNING = 14
+"""Trials of `learning_search`: TPE draws those after its first ten results from what it learned."""
 
 
 def small_search(folder: Path, root: Path | str, **values: object) -> SearchConfig:
@@ -43,6 +50,86 @@ def small_search(folder: Path, root: Path | str, **values: object) -> SearchConf
         }
     )
     return config.with_values(values)
+
+
+class InTurn:
+    """`Sampler` that draws given mask rates, one after another.
+
+    Args:
+        rates: mask rates.
+
+    Attributes:
+        told: objectives that it was told, in order.
+    """
+
+    learns = True
+
+    def __init__(self, rates: Iterable[float]) -> None:
+        self._left = iter(rates)
+        self.told: list[float] = []
+
+    def ask(self, trial: str) -> dict[str, Any]:
+        """The next rate."""
+        return {"train.mask_rate": next(self._left)}
+
+    def tell(self, trial: str, objective: float) -> None:
+        """Keeps the objective."""
+        self.told.append(objective)
+
+
+def learning_search(folder: Path, root: Path | str, **values: object) -> SearchConfig:
+    """A search of two categories by TPE, whose last trials are drawn from the results of others."""
+    own = {
+        "search.searcher": "tpe",
+        "search.trials": NUM_LEARNING,
+        "search.draws_ahead": 2,
+        "fleet.cpus_per_worker": 1.0,  # so that torch has as many threads however many are tried
+    }
+    return small_search(folder, root, **own, **values)
+
+
+def search_under_fire(config: SearchConfig, folder: Path, kills_after: Sequence[int]) -> None:
+    """Runs `mrkd tune` in a process that SIGKILL ends once so many trainings have ended.
+
+    Args:
+        config: config of the search.
+        folder: folder for the config and the log.
+        kills_after: numbers of trainings that have ended before each kill.
+    """
+    toml = folder / "search.toml"
+    toml.write_text(config.to_toml())
+    command = [sys.executable, "-m", "jobs.tune", str(toml)]
+    fire = UnderFire(command, {}, folder / "log", random.Random(0))
+    search = Search(config)
+    try:
+        for number in kills_after:
+            fire.start()
+            until = time.monotonic() + 200
+            while len(search.trials()) < number:
+                assert fire.driver is not None
+                assert fire.driver.poll() is None, fire.tail()
+                assert time.monotonic() < until, fire.tail()
+                time.sleep(0.1)
+            fire.driver.send_signal(signal.SIGKILL)
+            fire.end()
+        fire.start()
+        assert fire.driver.wait(300) == 0, fire.tail()
+    finally:
+        fire.end()
+
+
+def results_of(config: SearchConfig) -> dict[tuple[str, str, int], tuple[Any, ...]]:
+    """Values, state, error and marks of every training of a search, to the bit."""
+    return {
+        (one.category, one.key, one.seed): (one.values, one.state, one.error, one.marks)
+        for one in Search(config).trials()
+    }
+
+
+def winners_of(config: SearchConfig) -> list[str]:
+    """The winner of each group of a search."""
+    record = storage.read_json(f"{Search(config).uri}/search.json")
+    return [group["winner"] for group in record["groups"]]
 
 
 def write_search(

@@ -26,6 +26,7 @@ from mrkd.storage.lease import Lease
 if TYPE_CHECKING:  # what loads torch, which the driver of a night does without
     from mrkd.runs.category_training import TrainingTask
     from mrkd.runs.executor import Executor
+    from mrkd.training.search import Trial
 
 _FORGET_S = 60.0
 
@@ -139,13 +140,11 @@ class OnRay:
         found = self.nodes
         return RayCommitter(night, config, lease, scorer_pool(found, config.pool), found)
 
-    def run_trials(
-        self, plan: TrialPlan, trainable: Callable[[Mapping[str, Any], Report], None]
-    ) -> Generator[Attempt, None, None]:
+    def run_trials(self, plan: TrialPlan, trainable: Callable[[Trial, Report], None]) -> None:
         """Trials of Ray Tune."""
         from mrkd.runs.on_ray.search import run_trials
 
-        return run_trials(plan, trainable)
+        run_trials(plan, trainable)
 
 
 def _is_one(executor: OnRay) -> Executor:

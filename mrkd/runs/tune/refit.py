@@ -101,6 +101,7 @@ def find(
         winner = best[0][0] if best else None
         own = values[winner] if winner else {}
         found.append(RefitResult(categories, best, own, winner))
+    refits = _with_models(task, found, refits, executor, resources)
     tests, untested = _test(task, found, refits, executor, resources)
     if untested and not tests:
         name, error = next(iter(untested.items()))
@@ -109,6 +110,36 @@ def find(
         one.tests.update((name, tests[name]) for name in one.categories if name in tests)
         one.untested.update((name, untested[name]) for name in one.categories if name in untested)
     return found
+
+
+def _with_models(
+    task: TrialTask,
+    found: Sequence[RefitResult],
+    refits: Sequence[Trial],
+    executor: Executor,
+    resources: Resources,
+) -> list[Trial]:
+    """The refits; those that a test needs and whose model an earlier end removed, trained again.
+
+    A search that goes on after its end, with more trials or time, may have another winner.
+    """
+    search = task.search
+    lacking = [
+        trial
+        for one in found
+        for trial in refits
+        if one.winner
+        and trial.category in one.categories
+        and trial.key in (one.winner, DEFAULT)
+        and trial.state == "done"
+        and search.get_test(trial.category, one.winner) is None
+        and not search.has_model(trial)
+    ]
+    for one in lacking:
+        search.drop(one)
+    kept = [one for one in refits if one not in lacking]
+    again = [Trial(one.category, one.values, one.seed) for one in lacking]
+    return [*kept, *_train(task, again, executor, resources)]
 
 
 def _train(
@@ -165,15 +196,15 @@ def _test(
     tests: dict[str, dict[str, Any]] = {}
     failed: dict[str, str] = {}
     arguments: dict[str, tuple[Any, ...]] = {}
-    for one in found:
-        for name in one.categories if one.winner else ():
-            if stored := search.get_test(name):
-                tests[name] = stored
-                continue
-            done = [t for t in refits if t.category == name and t.state == "done"]
-            sides = {"winner": one.winner, "default": DEFAULT}
-            models = {side: [t for t in done if t.key == key] for side, key in sides.items()}
-            arguments[name] = (name, models)
+    winners = {name: one.winner for one in found for name in one.categories if one.winner}
+    for name, winner in winners.items():
+        if stored := search.get_test(name, winner):
+            tests[name] = stored
+            continue
+        done = [t for t in refits if t.category == name and t.state == "done"]
+        sides = {"winner": winner, "default": DEFAULT}
+        models = {side: [t for t in done if t.key == key] for side, key in sides.items()}
+        arguments[name] = (name, models)
     for attempt in executor.run_each(
         trial.test,
         arguments,
@@ -185,5 +216,5 @@ def _test(
             failed[attempt.category] = attempt.error
         elif attempt.last:
             tests[attempt.category] = attempt.result
-            search.put_test(attempt.category, attempt.result)
+            search.put_test(attempt.category, winners[attempt.category], attempt.result)
     return tests, failed

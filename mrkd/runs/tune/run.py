@@ -1,8 +1,9 @@
 """Search: trials, refits of the best with other seeds, and a test of the winner.
 
-A trial is `trial.try_all`, which trains by the fleet's own `train_category`. Results are kept by
-`mrkd/training/search/`, not by the executor: a search that was killed draws the same configs, and a
-trial that has ended answers at once.
+A trial is `trial.try_one` for a category, or for each of them under `scope = "joint"`, which trains
+by the fleet's own `train_category`. Results are kept by `mrkd/training/search/`, not by the
+executor: a search that was killed draws the same configs (`queue.py`), and those that have ended
+are not tried again.
 """
 
 from __future__ import annotations
@@ -13,22 +14,22 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 
 from mrkd import reports, storage
 from mrkd.config import SearchConfig
+from mrkd.config.tune import SearchOptions
 from mrkd.data.datasets import Listing, Sample
 from mrkd.errors import CategoryError, ConfigError
 from mrkd.nights.reviews.training_samples import load_samples
 from mrkd.run_summary import Summary, some_of
 from mrkd.runs import shared_features
-from mrkd.runs.attempts import Attempt
 from mrkd.runs.executor import Executor, ExecutorChoice
 from mrkd.runs.recorded_run import RecordedRun, recorded_run
 from mrkd.runs.resources import Resources, fleet_resources
 from mrkd.runs.trials import Rungs, TrialPlan
 from mrkd.runs.tune import refit, trial
+from mrkd.runs.tune.queue import Group, Queue
 from mrkd.runs.tune.refit import RefitResult
 from mrkd.runs.tune.trial import TrialTask
 from mrkd.training.category import inputs_of_all
@@ -62,15 +63,21 @@ def run(config: SearchConfig, executor: ExecutorChoice) -> Summary:
         shared_features.shared_folder(executor, search.uri) as features_folder,
     ):
         options = config.search
-        num_workers = options.trials_at_once or options.trials
-        resources = fleet_resources(executor.nodes, config, num_workers)
+        resources = fleet_resources(executor.nodes, config, _num_at_once(options, len(samples)))
         task = TrialTask(config, samples, features_folder)
         search.begin(_made_of(config, space, samples))
         groups = [list(samples)] if options.scope == "joint" else [[name] for name in samples]
-        for group in groups:
-            _search(task, group, space, executor, resources)
+        ended_early = _search(task, groups, space, executor, resources)
         found = refit.find(task, groups, executor, resources)
-        return _close(task, found, space, record, samples)
+        return _close(task, found, space, record, samples, ended_early)
+
+
+def _num_at_once(options: SearchOptions, num_categories: int) -> int:
+    """Most trainings that the config allows at one time."""
+    most = options.trials
+    if options.searcher == "tpe":
+        most = min(most, options.draws_ahead)
+    return options.trials_at_once or most * num_categories
 
 
 def _made_of(
@@ -116,47 +123,50 @@ def _check(config: SearchConfig, space: Space, samples: Mapping[str, Sequence[Sa
 
 def _search(
     task: TrialTask,
-    categories: Sequence[str],
+    groups: Sequence[Sequence[str]],
     space: Space,
     executor: Executor,
     resources: Resources,
-) -> None:
-    """The trials of categories that share a config, ended in the search's folder afterwards."""
+) -> str:
+    """The trials of all groups of categories, which share the room of the cluster.
+
+    Returns:
+        One line where `search.time_budget` ended the search; else empty.
+    """
     config, options, search = task.config, task.config.search, task.search
-    seed, name = config.train.seed, "joint" if options.scope == "joint" else categories[0]
-    mine = [one for one in search.trials() if one.seed == seed and one.category in categories]
-    num_of = Counter(one.key for one in mine)
-    if sum(number == len(categories) for number in num_of.values()) >= options.trials:
-        return
-    with_rungs = options.scheduler == "asha" and options.scope != "joint"
-    plan = TrialPlan(
-        sampler_of(options, space),
-        options.trials,
-        resources,
-        options.trials_at_once or None,
-        config.fleet.max_failures,
-        Rungs(options.grace_epochs, options.reduction) if with_rungs else None,
-        _Progress(name, options.trials),
+    left_s = options.budget_s - search.get_spent_s()
+    of_groups = [_group(options, space, categories) for categories in groups]
+    queue = Queue(search, of_groups, left_s=left_s)
+    plan = TrialPlan(queue, resources, options.trials_at_once or None, config.fleet.max_failures)
+    if not queue.is_done:
+        executor.run_trials(plan, partial(_trainable, task, time.time() + left_s))
+    num_ended, num = queue.count()
+    if num_ended == num:
+        return ""
+    return (
+        f"search.time_budget ({options.time_budget}) ended the search after {num_ended} of {num} "
+        "trials: start it again with a larger one to go on"
     )
-    one = replace(task, samples={c: task.samples[c] for c in categories})
-    for attempt in executor.run_trials(plan, partial(_trainable, one)):
-        for category in categories:
-            end_trial(search, Trial(category, attempt.result, seed), attempt)
 
 
-def _trainable(task: TrialTask, values: Mapping[str, object], report: trial.Tell) -> None:
-    trial.try_all(task, values, task.config.train.seed, report)
+def _group(options: SearchOptions, space: Space, categories: Sequence[str]) -> Group:
+    joint = options.scope == "joint"
+    sampler = sampler_of(options, space)
+    with_rungs = options.scheduler == "asha" and not joint
+    return Group(
+        categories,
+        sampler,
+        options.trials,
+        options.draws_ahead if sampler.learns else None,
+        Rungs(options.grace_epochs, options.reduction) if with_rungs else None,
+        _Progress("joint" if joint else categories[0], options.trials),
+    )
 
 
-def end_trial(search: Search, begun: Trial, end: Attempt) -> None:
-    """Ends a trial that did not end by itself: an error ended its process, or a rung the trial."""
-    stored = search.get(begun.category, begun.key, begun.seed) or begun
-    if stored.has_ended:
-        return
-    stored.state = "pruned"
-    if end.error:
-        trial.fail(stored, end.error, out_of_memory=end.out_of_memory)
-    search.put(stored)
+def _trainable(task: TrialTask, until: float, one: Trial, report: trial.Tell) -> None:
+    """A training; none where it waited for room until the time, by the clock, was up."""
+    if time.time() < until or task.search.get(one.category, one.key, one.seed):
+        trial.try_one(task, one, report)
 
 
 class _Progress:
@@ -184,6 +194,7 @@ def _close(
     space: Space,
     record: RecordedRun,
     samples: Listing,
+    ended_early: str,
 ) -> Summary:
     """Writes the table, the best config, the page and the summary."""
     config, search = task.config, task.search
@@ -199,7 +210,7 @@ def _close(
             joint=config.search.scope == "joint",
         )
     facts = {"space": spaces.described(space), "log_keys": log_keys, "groups": groups}
-    search.store({"state": "done", **facts})
+    search.store({"state": "done", "ended_early": ended_early, **facts})
     if not untested:  # else the next start tests again
         search.clear()
     uris["report"] = reports.write_page(search.uri)
@@ -218,6 +229,7 @@ def _close(
         uris=uris,
         reasons=[
             *some_of(samples.reasons),
+            *([ended_early] if ended_early else []),
             *(f"category {name}: every trial failed; see trials.parquet" for name in lost),
             *(f"category {name} cannot be tested: {error}" for name, error in untested.items()),
         ],

@@ -38,6 +38,7 @@ from mrkd.training.search.objective import (
 log = logging.getLogger(__name__)
 
 Tell = Callable[[Mapping[str, Any]], None]
+"""Takes `epoch` and `objective` of a training at a rung."""
 
 _TEST_SEED = 2
 """Seed of the synthetic defects of the test, without labels: others than in trials."""
@@ -61,33 +62,15 @@ class TrialTask:
         return Search(self.config)
 
 
-def try_all(task: TrialTask, values: Mapping[str, Any], seed: int, tell: Tell) -> None:
-    """Trains a config on every category of the task, unless it has been, and reports it.
-
-    `tell` is called with `epoch` and `objective` at every rung and at the end; with several
-    categories at the end alone, with their mean.
-    """
-    alone = len(task.samples) == 1
-    ended = [
-        try_one(task, Trial(category, dict(values), seed), tell if alone else lambda row: None)
-        for category in task.samples
-    ]
-    if not alone:
-        found = [trial.objective or 0.0 for trial in ended]
-        tell({"epoch": 1, "objective": sum(found) / len(found)})
-
-
 def try_one(task: TrialTask, trial: Trial, tell: Tell = lambda row: None) -> Trial:
     """One training, or its stored result; a failure that a user can mend is a result too."""
     search = task.search
     stored = search.get(trial.category, trial.key, trial.seed)
-    # Rungs of before a search was killed are reported again: searcher and scheduler need them.
-    reported = {row["epoch"] for row in stored.rungs} if stored else set()
+    if stored and stored.has_ended:
+        return stored
+    # Rungs of before a search was killed are reported again: the scheduler needs them.
     for row in stored.rungs if stored else ():
         tell(_rung(row))
-    if stored and stored.has_ended:
-        tell(_last(stored))
-        return stored
     trial = replace(stored, state="running") if stored else trial
     began, before_s = time.monotonic(), trial.seconds
     measure = _Measure(task, trial.category)
@@ -99,7 +82,7 @@ def try_one(task: TrialTask, trial: Trial, tell: Tell = lambda row: None) -> Tri
         trial.rows = [*(one for one in trial.rows if one["epoch"] < row["epoch"]), row]
         trial.seconds = before_s + time.monotonic() - began
         search.put(trial)
-        if "objective" in row and row["epoch"] not in reported:
+        if "objective" in row:
             tell(_rung(row))
 
     try:
@@ -125,7 +108,6 @@ def try_one(task: TrialTask, trial: Trial, tell: Tell = lambda row: None) -> Tri
         fail(trial, error, out_of_memory=short)
     trial.seconds = before_s + time.monotonic() - began
     search.put(trial)
-    tell(_last(trial))
     return trial
 
 
@@ -135,6 +117,12 @@ def fail(trial: Trial, error: object, *, out_of_memory: bool) -> None:
     trial.error = one_line(error)[-500:]
 
 
+def outcome(trial: Trial) -> float:
+    """What a sampler learns from an ended trial; a failure counts as the worst result, 0."""
+    rungs = trial.rungs if trial.state == "pruned" else ()
+    return float(rungs[-1]["objective"] if rungs else trial.objective or 0.0)
+
+
 def _finite(value: Any) -> Any:
     """The value, or None for an infinite number or NaN, which JSON cannot hold."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
@@ -142,13 +130,6 @@ def _finite(value: Any) -> Any:
 
 def _rung(row: Mapping[str, Any]) -> dict[str, Any]:
     return {"epoch": row["epoch"] + 1, "objective": row["objective"]}
-
-
-def _last(trial: Trial) -> dict[str, Any]:
-    """The last report; a failure counts as the worst result, so that a searcher avoids it."""
-    rungs = trial.rungs if trial.state == "pruned" else ()
-    objective = rungs[-1]["objective"] if rungs else trial.objective or 0.0
-    return {"epoch": len(trial.rows) + 1, "objective": objective}
 
 
 def _is_due(config: SearchConfig, epochs: int) -> bool:

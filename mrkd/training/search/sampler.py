@@ -14,13 +14,19 @@ from mrkd.training.search.space import Domain, Drawn, NumberRange, OneOf
 
 
 class Sampler(Protocol):
-    """Draws configs; for the same seed, and the same results before each draw, the same ones."""
+    """Draws configs, which depend on the seed and on the results that it has by then alone.
+
+    Attributes:
+        learns: whether its draws depend on results.
+    """
+
+    learns: bool
 
     def ask(self, trial: str) -> dict[str, Any]:
         """The values of a trial, by key."""
 
-    def tell(self, trial: str, objective: float | None) -> None:
-        """Takes the last objective of a trial; None where it failed without one."""
+    def tell(self, trial: str, objective: float) -> None:
+        """Takes the objective of a trial; 0 of one that failed."""
 
 
 def sampler_of(options: SearchOptions, space: Mapping[str, Domain]) -> Sampler:
@@ -35,18 +41,22 @@ def sampler_of(options: SearchOptions, space: Mapping[str, Domain]) -> Sampler:
 class _Random:
     """Draws each value by itself."""
 
+    learns = False
+
     def __init__(self, options: SearchOptions, space: Mapping[str, Domain]) -> None:
         self._space, self._rng = space, np.random.default_rng(options.seed)
 
     def ask(self, trial: str) -> dict[str, Any]:
         return {key: domain.draw(self._rng) for key, domain in self._space.items()}
 
-    def tell(self, trial: str, objective: float | None) -> None:
+    def tell(self, trial: str, objective: float) -> None:
         pass  # its draws do not depend on results
 
 
 class _Tpe:
     """Optuna's tree-structured Parzen estimator, which learns from earlier trials."""
+
+    learns = True
 
     def __init__(self, options: SearchOptions, space: Mapping[str, Domain]) -> None:
         try:
@@ -59,7 +69,6 @@ class _Tpe:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         sampler = optuna.samplers.TPESampler(seed=options.seed)
         self._study = optuna.create_study(direction="maximize", sampler=sampler)
-        self._failed = optuna.trial.TrialState.FAIL
         with warnings.catch_warnings():
             # Optuna warns of choices that are lists, which it keeps unchanged.
             warnings.simplefilter("ignore", UserWarning)
@@ -70,9 +79,8 @@ class _Tpe:
         self._trials[trial] = self._study.ask(self._space)
         return dict(self._trials[trial].params)
 
-    def tell(self, trial: str, objective: float | None) -> None:
-        state = self._failed if objective is None else None
-        self._study.tell(self._trials.pop(trial), objective, state=state)
+    def tell(self, trial: str, objective: float) -> None:
+        self._study.tell(self._trials.pop(trial), objective)
 
 
 def _distribution(key: str, domain: Domain) -> Any:

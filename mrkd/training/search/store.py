@@ -3,6 +3,7 @@
     searches/<run>/search.json                  resolved config, space, state, and what was found
                    trials/<c>/<config>-<seed>.json  each training, from its first epoch on
                    tests/<c>.json               winner and default on the images kept for the end
+                   spent.json                   seconds that trials took so far, of `time_budget`
                    trials.parquet               a row for each trial and rung
                    best.toml                    runs in `mrkd train` as it is
                    report.html, summary.json    the page, the verdict
@@ -41,6 +42,7 @@ _FREE = (
     "fleet.",
     "price.",
     "search.trials",
+    "search.time_budget",
     "search.refit",
     "train.device",
 )
@@ -130,17 +132,37 @@ class Search(RunFolder):
         found = [Trial(**storage.read_json(file.uri)) for file in files]
         return [trial for trial in found if trial.has_ended]
 
+    def drop(self, trial: Trial) -> None:
+        """Removes a trial, which then counts as never begun."""
+        storage.delete(self.path("trials", trial.category, f"{trial.key}-{trial.seed}.json"))
+
+    def has_model(self, trial: Trial) -> bool:
+        """Whether the model of a training is still in the folder."""
+        return bool(storage.list_files(self.path("models", trial.category, trial.version)))
+
+    def put_spent_s(self, seconds: float) -> None:
+        """Stores the seconds that the trials of all starts took so far."""
+        self.write_json({"seconds": seconds}, "spent.json")
+
+    def get_spent_s(self) -> float:
+        """The seconds that `put_spent_s` stored; 0 before."""
+        stored = self.read_json("spent.json")
+        return float(stored["seconds"]) if stored else 0.0
+
     def checkpoints_uri(self, trial: Trial) -> str:
         """Folder of a training's checkpoints."""
         return self.path("checkpoints", trial.category, f"{trial.key}-{trial.seed}")
 
-    def put_test(self, category: str, test: Mapping[str, Any]) -> None:
-        """Stores the test of winner and default on the images kept for the end."""
-        self.write_json(dict(test), "tests", f"{category}.json")
+    def put_test(self, category: str, config: str, test: Mapping[str, Any]) -> None:
+        """Stores the test of a winner, named by its config, and of the default."""
+        self.write_json({"config": config, "test": dict(test)}, "tests", f"{category}.json")
 
-    def get_test(self, category: str) -> Any:
-        """The values that `put_test` stored; None where there are none."""
-        return self.read_json("tests", f"{category}.json")
+    def get_test(self, category: str, config: str) -> Any:
+        """The values that `put_test` stored; None where there are none of this winner."""
+        stored = self.read_json("tests", f"{category}.json")
+        if stored and "config" not in stored:  # of before: that of the only winner there was
+            return stored
+        return stored["test"] if stored and stored["config"] == config else None
 
     def put_table(self, trials: Sequence[Trial], space: Sequence[str]) -> str:
         """Stores `trials.parquet`; its URI."""

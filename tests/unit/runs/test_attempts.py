@@ -5,8 +5,7 @@ import time
 import pytest
 
 from mrkd.errors import CategoryError, MemoryShortError, StorageError
-from mrkd.runs import attempts as attempts_module
-from mrkd.runs.attempts import Attempt, attempts, failed
+from mrkd.runs.attempts import Attempt, Tries, attempts, failed
 
 
 @pytest.mark.parametrize(
@@ -92,7 +91,7 @@ def test_a_category_that_is_lost_with_its_node_is_started_again_without_counting
 @pytest.mark.parametrize(("end", "hours"), [(LOST, 24), (KILLED, 0.5)])
 def test_a_category_is_not_lost_for_ever(end, hours, monkeypatch):
     moments = iter([0.0, hours * 3600 - 1, hours * 3600])
-    tries = attempts_module._Tries(0, attempts_module.LOST_S)
+    tries = Tries(0)
     monkeypatch.setattr("mrkd.runs.attempts.time.monotonic", lambda: next(moments))
     one = Attempt("a", 1, last=False, **end)
     assert [tries.counted(one).last for _ in range(3)] == [False, False, True]

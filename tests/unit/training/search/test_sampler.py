@@ -30,7 +30,7 @@ def draws(searcher, seed=0, number=20):
     for trial in range(number):
         values = sampler.ask(str(trial))
         found.append(values)
-        sampler.tell(str(trial), -abs(values["train.mask_rate"] - 0.3) if trial % 5 else None)
+        sampler.tell(str(trial), 1 - abs(values["train.mask_rate"] - 0.3) if trial % 5 else 0.0)
     return found
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from mrkd import storage
 from mrkd.config import SearchConfig, TrainConfig
+from mrkd.config.tune import SearchOptions
 from mrkd.errors import ConfigError
 from mrkd.training.search import Search, Trial, comparable, importances, key_of, objectives, ranked
 from mrkd.training.search.effects import effects
@@ -197,3 +198,25 @@ def test_a_trial_is_the_fleet_with_its_values_and_a_seed(tmp_path):
     assert not isinstance(trial, SearchConfig)
     assert (trial.train.mask_rate, trial.train.seed) == (0.7, 5)
     assert config.base().train == config.train
+
+
+@pytest.mark.parametrize(("budget", "seconds"), [("", math.inf), ("90m", 5400), ("2h", 7200)])
+def test_a_time_budget_is_a_span_of_time(budget, seconds):
+    assert SearchOptions(time_budget=budget).budget_s == seconds
+
+
+@pytest.mark.parametrize(
+    ("budget", "message"), [("0h", "no trial could"), ("2 h", "a unit, as in")]
+)
+def test_a_time_budget_without_time_is_refused(budget, message):
+    with pytest.raises(ConfigError, match=message):
+        SearchOptions(time_budget=budget)
+
+
+def test_a_test_is_of_the_winner_it_was_made_of_and_one_of_before_of_any(tmp_path):
+    search = Search(small_search(tmp_path, tmp_path))
+    search.put_test("plate", "abc", {"by": "labels"})
+    assert search.get_test("plate", "abc") == {"by": "labels"}
+    assert search.get_test("plate", "abd") is None
+    search.write_json({"by": "synthetic"}, "tests", "ring.json")
+    assert search.get_test("ring", "abc") == {"by": "synthetic"}
