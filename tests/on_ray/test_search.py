@@ -105,6 +105,15 @@ def test_errors_of_trials_in_their_processes_end_them_alone(tmp_path):
     assert queue.reports == [(0.2, 1, 0.2)]
 
 
+def test_trials_without_rungs_print_nothing(capfd):
+    RAY.run_trials(TrialPlan(Recorded([0.2, 0.3]), Resources(1.0), 1, 0), do_nothing)
+    assert "Last result" not in capfd.readouterr().out
+
+
+def do_nothing(trial, report):
+    pass
+
+
 def report_pid(trial, report):
     report({"epoch": 1, "objective": os.getpid() if trial.values["train.mask_rate"] else -1})
     report({"epoch": 2, "objective": os.getpid()})

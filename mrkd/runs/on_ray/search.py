@@ -87,6 +87,7 @@ def _trial(
 ) -> None:
     cluster.enter_worker(resources)
     try_one(_of(config), lambda row: tune.report(dict(row)))
+    tune.report({"ended": True})  # Tune prints a line for a trial that has reported nothing
 
 
 def _of(config: Mapping[str, Any]) -> Trial:
