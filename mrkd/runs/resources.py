@@ -17,6 +17,8 @@ READER_CPUS = 0.5
 """CPUs of a task that reads and decodes a shard, or writes one: it waits more than it works."""
 
 
+AHEAD_CPUS = 0.25
+"""CPUs of a task that reads the images of a category before a GPU takes them."""
 _BESIDE_READERS = 0.75
 """Share of a GPU node's CPUs that its workers take; the rest is for readers of images."""
 
@@ -151,6 +153,14 @@ def _share(node: Node, gpus: float, num_workers: int) -> float:
 def room_for(found: Sequence[Node], each: Resources) -> int:
     """Number of workers with such resources that the nodes hold at one time."""
     return sum(_holds(node, each) for node in found if node.has(each.labels))
+
+
+def has_room_beside(found: Sequence[Node], each: Resources) -> bool:
+    """Whether a node has room for reading ahead while it holds all workers that it can."""
+    return any(
+        node.cpus - _holds(node, each) * each.cpus * node.has(each.labels) >= AHEAD_CPUS
+        for node in found
+    )
 
 
 def _holds(node: Node, each: Resources) -> int:

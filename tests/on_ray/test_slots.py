@@ -112,3 +112,30 @@ def test_whoever_leaves_before_the_last_ends_the_calls_under_way(tmp_path):
     while Path(f"/proc/{long.read_text()}").exists():
         assert time.monotonic() < until
         time.sleep(0.05)
+
+
+def fetch(folder, category):
+    """Leaves a mark, or fails as reading does."""
+    if category == "lost":
+        raise StorageError("no such image", "missing")
+    (folder / f"{category}.read").touch()
+    return category.upper()
+
+
+def use(folder, category, fetched):
+    """How many categories had been read, of which this one is one."""
+    time.sleep(0.3)
+    return fetched, len(list(folder.glob("*.read")))
+
+
+def test_what_a_call_needs_is_prepared_ahead_of_it_and_not_much_ahead(tmp_path):
+    names = ["lost", *(f"c{number}" for number in range(8))]
+    calls = {name: (tmp_path, name) for name in names}
+    found = list(run_each(use, calls, Resources(0.75), max_failures=1, before=fetch))
+    ends = {one.category: one for one in found}
+    assert len(found) == len(names)
+    assert ends.pop("lost").error == "no such image"
+    assert {name: one.result[0] for name, one in ends.items()} == {n: n.upper() for n in ends}
+    # Two slots: two are under way, two are ready or being read; one more as a call ends.
+    in_order = [one.result[1] for one in found if not one.error]
+    assert all(number <= ended + 5 for ended, number in enumerate(in_order))

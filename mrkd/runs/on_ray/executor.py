@@ -19,7 +19,13 @@ from mrkd.runs.on_ray import cluster, status_actor
 from mrkd.runs.on_ray.score.passes import RayCommitter
 from mrkd.runs.on_ray.slots import run_each
 from mrkd.runs.on_ray.status_actor import ActorStatus
-from mrkd.runs.resources import Node, Resources, groups_at_once, scorer_pool
+from mrkd.runs.resources import (
+    Node,
+    Resources,
+    groups_at_once,
+    has_room_beside,
+    scorer_pool,
+)
 from mrkd.runs.trials import Report, TrialPlan
 from mrkd.storage.lease import Lease
 
@@ -29,6 +35,8 @@ if TYPE_CHECKING:  # what loads torch, which the driver of a night does without
     from mrkd.training.search import Trial
 
 _FORGET_S = 60.0
+_MOST_PIXEL_BYTES = 2 * 2**30
+"""Pixels of a category that are read ahead of its training."""
 
 
 class OnRay:
@@ -118,12 +126,19 @@ class OnRay:
         backoff_s: float,
     ) -> Generator[Attempt, None, None]:
         """Ray Train's local mode in slots, or slots that each wait for a group."""
+        from mrkd.runs.category_training import pixel_bytes
         from mrkd.runs.on_ray import workers
 
         options: dict[str, Any] = {"max_failures": max_failures, "backoff_s": backoff_s}
         if group_size == 1:
             alone = {name: (task, resources) for name, task in tasks.items()}
-            return run_each(workers.train, alone, resources, **options)
+            # A GPU is not held while images are read; pixels that no object store bears are read
+            # by the slot itself, which maps them.
+            most = max(map(pixel_bytes, tasks.values()), default=0)
+            ahead = resources.gpus and most <= _MOST_PIXEL_BYTES
+            ahead = ahead and has_room_beside(self.nodes, resources)
+            before = workers.read if ahead else None
+            return run_each(workers.train, alone, resources, before=before, **options)
         return run_each(
             workers.train_in_group,
             {name: (task, resources, group_size) for name, task in tasks.items()},

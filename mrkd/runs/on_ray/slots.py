@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import ray
@@ -26,7 +27,7 @@ from ray.exceptions import (
 from mrkd.errors import MrkdError
 from mrkd.runs.attempts import Attempt, attempts, failed, one_line
 from mrkd.runs.on_ray import cluster
-from mrkd.runs.resources import Resources, room_for
+from mrkd.runs.resources import AHEAD_CPUS, Resources, room_for
 
 Ref = ray.ObjectRef[Any]
 
@@ -143,6 +144,7 @@ def run_each(
     at_once: int | None = None,
     environment: Mapping[str, str] | None = None,
     held: Resources | None = None,
+    before: Callable[..., Any] | None = None,
 ) -> Generator[Attempt, None, None]:
     """`Executor.run_each` in slots.
 
@@ -155,8 +157,11 @@ def run_each(
         at_once: calls under way at one time; None: as many as there is room for.
         environment: environment variables of the calls and of the processes that they start.
         held: resources that each slot holds, where other processes compute; None: `resources`.
+        before: function of a category's arguments that is called first, by a task beside the slots;
+            its result is the last argument of the call. One for each slot is made ahead.
     """
-    calls = _Slots(function, arguments, held or resources, resources, environment or {})
+    slots = partial(new_slot, held or resources, resources, environment or {})
+    calls = _Slots(function, arguments, held or resources, slots, before)
     options: dict[str, Any] = {"max_failures": max_failures, "backoff_s": backoff_s}
     return attempts(calls, arguments, at_once=at_once, **options)
 
@@ -169,31 +174,41 @@ class _Slots:  # its methods: `attempts.PlacedCalls`
         function: Callable[..., Any],
         arguments: Mapping[str, tuple[Any, ...]],
         held: Resources,
-        computes: Resources,
-        environment: Mapping[str, str],
+        slots: Callable[[], Slot],
+        before: Callable[..., Any] | None,
     ) -> None:
-        self._function, self._arguments = function, arguments
-        self._own = held, computes, environment
-        self._waiting: deque[str] = deque()
-        self._idle: list[Slot] = []
-        self._starting: dict[Ref, Slot] = {}
+        self._function, self._arguments, self._held = function, arguments, held
+        self._new_slot, self._before = slots, before
+        # A category is in one of these: to be prepared, being so, ready for a slot, in it, ended.
+        self._queued: deque[str] = deque()
+        self._preparing: dict[Ref, str] = {}
+        self._waiting: deque[tuple[str, tuple[Ref, ...]]] = deque()
         self._busy: dict[Ref, tuple[str, Slot]] = {}
         self._ended: dict[str, tuple[Ref, Slot]] = {}
+        self._idle: list[Slot] = []
+        self._starting: dict[Ref, Slot] = {}
         self._room, self._looked_at = 0, 0.0
 
     def start(self, category: str) -> str:
-        self._waiting.append(category)
+        if self._before:
+            self._queued.append(category)
+        else:
+            self._waiting.append((category, ()))
         return category
 
     def wait(self, running: Sequence[str], timeout_s: float) -> Sequence[str]:
         self._place()
-        refs = [*self._starting, *self._busy]
+        refs = [*self._starting, *self._preparing, *self._busy]
         if not refs:  # every node is gone, and no other is to be had yet
             time.sleep(min(timeout_s, _LOOK_S))
             return ()
-        for ref in ray.wait(refs, num_returns=1, timeout=min(timeout_s, _LOOK_S))[0]:
+        # What was prepared is not fetched: it is for a slot, not for this process.
+        timeout_s = min(timeout_s, _LOOK_S)
+        for ref in ray.wait(refs, num_returns=1, timeout=timeout_s, fetch_local=False)[0]:
             if ref in self._starting:
                 self._begin(ref)
+            elif ref in self._preparing:
+                self._waiting.append((self._preparing.pop(ref), (ref,)))
             else:
                 category, slot = self._busy.pop(ref)
                 self._ended[category] = ref, slot
@@ -220,31 +235,45 @@ class _Slots:  # its methods: `attempts.PlacedCalls`
         return attempt
 
     def cancel(self, running: Sequence[str]) -> None:
+        for ref in self._preparing:
+            ray.cancel(ref, force=True)
         for _, slot in self._busy.values():
             slot.end()
         for slot in (*self._starting.values(), *self._idle):
             slot.end()
 
     def _place(self) -> None:
-        """Gives waiting calls to idle slots, and starts slots for the others."""
+        """Gives ready calls to idle slots, prepares others, and starts or ends slots."""
         while self._waiting and self._idle:
-            category, slot = self._waiting.popleft(), self._idle.pop()
-            self._busy[slot.call(self._function, *self._arguments[category])] = category, slot
-        lacking = len(self._waiting) - len(self._starting)
-        if lacking <= 0:
-            return
-        if time.monotonic() - self._looked_at > _LOOK_S:
-            self._room = self._room_now()
-            self._looked_at = time.monotonic()
-        for _ in range(min(lacking, self._room - len(self._starting) - len(self._busy))):
-            slot = new_slot(*self._own)
+            (category, prepared), slot = self._waiting.popleft(), self._idle.pop()
+            ref = slot.call(self._function, *self._arguments[category], *prepared)
+            self._busy[ref] = category, slot
+        soon = len(self._waiting) + len(self._preparing)
+        if (self._queued or soon) and time.monotonic() - self._looked_at > _LOOK_S:
+            self._room, self._looked_at = self._room_now(), time.monotonic()
+        for _ in range(min(len(self._queued), max(1, self._room) - soon)):
+            self._prepare(self._queued.popleft())
+        soon = len(self._waiting) + len(self._preparing)
+        num_slots = len(self._starting) + len(self._busy) + len(self._idle)
+        lacking = soon - len(self._starting) - len(self._idle)
+        for _ in range(min(lacking, self._room - num_slots)):
+            slot = self._new_slot()
             self._starting[slot.actor.begin.remote()] = slot
+        if self._held.gpus and not soon:
+            while self._idle:  # others may use its GPU
+                self._idle.pop().end()
+
+    def _prepare(self, category: str) -> None:
+        assert self._before
+        task: Any = ray.remote(self._before).options(
+            num_cpus=AHEAD_CPUS, name=self._before.__name__
+        )
+        self._preparing[task.remote(*self._arguments[category])] = category
 
     def _room_now(self) -> int:
-        held = self._own[0]
-        if not (held.cpus or held.gpus):
+        if not (self._held.cpus or self._held.gpus):
             return len(self._arguments)
-        return room_for(cluster.nodes(), held)
+        return room_for(cluster.nodes(), self._held)
 
     def _begin(self, ref: Ref) -> None:
         """Takes in a slot that was started.
@@ -261,7 +290,7 @@ class _Slots:  # its methods: `attempts.PlacedCalls`
         except RayError:
             slot.end()
             if self._waiting:  # ended with the call that would have been its first
-                self._ended[self._waiting.popleft()] = ref, slot
+                self._ended[self._waiting.popleft()[0]] = ref, slot
 
 
 def _died(category: str, number: int, error: RayError, lost: str) -> Attempt:

@@ -12,10 +12,11 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.metrics import Gauge
 
 from mrkd.errors import MrkdError
-from mrkd.runs.category_training import TrainingTask, train_one
+from mrkd.runs.category_training import TrainingTask, read_one, train_one
 from mrkd.runs.on_ray import cluster, private
 from mrkd.runs.resources import Resources
 from mrkd.training.category import CategoryResult
+from mrkd.training.category.split_images import ReadImages
 from mrkd.training.fit.process_group import ProcessGroup
 
 _GAUGES = {
@@ -37,13 +38,22 @@ def group_environment() -> dict[str, str]:
     }
 
 
-def train(task: TrainingTask, resources: Resources) -> CategoryResult:
-    """Trains a category in this process, which is a task that holds the worker's resources."""
+def read(task: TrainingTask, resources: Resources) -> ReadImages:
+    """The good images of a category: reads and decodes them while no GPU is held for it."""
+    cluster.log_to_driver()
+    return read_one(task)
+
+
+def train(
+    task: TrainingTask, resources: Resources, images: ReadImages | None = None
+) -> CategoryResult:
+    """Trains a category in this process, a slot that holds the worker's resources."""
     # Local mode calls the loop in this very process, so its result needs no transport.
     results: list[CategoryResult | None] = []
 
     def loop() -> None:
-        results.append(train_one(task, ProcessGroup(), _publisher(task, is_first=True)))
+        publisher = _publisher(task, is_first=True)
+        results.append(train_one(task, ProcessGroup(), publisher, images))
 
     scaling = ScalingConfig(num_workers=0, use_gpu=_on_gpu(task, resources))
     TorchTrainer(loop, scaling_config=scaling).fit()

@@ -22,12 +22,11 @@ from mrkd.model.teacher import Teacher, teacher_of
 from mrkd.training import fit
 from mrkd.training.category.split_images import (
     GoodImage,
-    check_count,
+    ReadImages,
     fingerprint,
-    read_good,
-    without_defects,
+    read_images,
 )
-from mrkd.training.category.up_to_date import good_samples, inputs_of
+from mrkd.training.category.up_to_date import inputs_of
 from mrkd.training.fit import Checkpoint
 from mrkd.training.fit.process_group import ProcessGroup
 
@@ -51,8 +50,7 @@ class Job:
 
     Args:
         config: configuration of the category.
-        unreadable: images of its folder that are not readable, a line each.
-        left_out: these, and images in which a reviewer found a defect, a line each.
+        images: its good images as read, and lines on those that are left out.
         inputs: `inputs_of` the category.
         version: name of the version that these inputs make.
         is_complete: whether that version is complete and not to be made again.
@@ -60,9 +58,7 @@ class Job:
 
     config: TrainConfig
     category: str
-    good: list[GoodImage]
-    unreadable: list[str]
-    left_out: list[str]
+    images: ReadImages
     teacher: Teacher
     inputs: str
     version: str
@@ -71,30 +67,46 @@ class Job:
     clock: Clock
 
     @property
+    def good(self) -> list[GoodImage]:
+        """The good images, ordered by content."""
+        return self.images.good
+
+    @property
     def warnings(self) -> list[str]:
         """One line on the images that are not readable, if there are any."""
-        if not self.unreadable:
+        unreadable = self.images.unreadable
+        if not unreadable:
             return []
-        number = len(self.unreadable)
+        number = len(unreadable)
         return [
             f"{number} of {number + len(self.good)} good images cannot be read and were left out: "
-            f"{self.unreadable[0]}"
+            f"{unreadable[0]}"
         ]
 
 
 def prepare(
-    config: TrainConfig, category: str, samples: Sequence[Sample], group: ProcessGroup
+    config: TrainConfig,
+    category: str,
+    samples: Sequence[Sample],
+    group: ProcessGroup,
+    images: ReadImages | None = None,
 ) -> Job:
-    """Reads and hashes the images: the version, and whether it is complete."""
+    """Reads and hashes the images: the version, and whether it is complete.
+
+    Args:
+        config: configuration of the fleet.
+        category: its name.
+        samples: all images of the category.
+        group: the workers that share its training.
+        images: the good images, where they were read before; None: they are read here.
+    """
     config, clock = config.for_category(category), Clock()
     device.check_granted(config.train.device)
     group.check_devices(device.identity(config.train.device))
     model, workspace = config.model, config.workspace
-    with clock("read"):
-        readable, unreadable = read_good(good_samples(samples))
-        good, with_defects = without_defects(readable, samples)
-        left_out = [*unreadable, *with_defects]
-        check_count(good, left_out)
+    images = images or read_images(samples)
+    clock.update(images.seconds)
+    good = images.good
     with clock("teacher"):
         teacher = teacher_of(model, seed=config.train.seed)
         save_load.store_teacher(workspace, teacher)
@@ -115,9 +127,7 @@ def prepare(
     if not done:
         version = promotions.next_version(workspace, category, version)
     inputs = inputs_of(config, samples, teacher.digest)
-    return Job(
-        config, category, good, unreadable, left_out, teacher, inputs, version, done, group, clock
-    )
+    return Job(config, category, images, teacher, inputs, version, done, group, clock)
 
 
 def _roi_inputs(roi: RoiConfig) -> dict[str, Any] | None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import math
 import tempfile
+import time
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +21,7 @@ from mrkd.data.datasets import Sample
 from mrkd.data.preprocess import Decoded, Preprocessor
 from mrkd.errors import CategoryError, StorageError
 from mrkd.storage.thread_map import in_threads
+from mrkd.training.category.up_to_date import good_samples
 
 MIN_IMAGES = 4
 """Good images from which on a category trains."""
@@ -66,6 +69,13 @@ class DecodedImages:
     def __len__(self) -> int:
         return len(self.good)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Each pixel once: the images' own are views into all."""
+        bare = [replace(one, pixels=None) for one in self.decoded]
+        tiled = any(one.pixels is not None and one.pixels.ndim == 4 for one in self.decoded)
+        pixels = self.pixels[: self.num_squares]
+        return _with_pixels, (self.good, bare, self.rows, tiled, pixels, self.skipped)
+
     @cached_property
     def rows(self) -> list[slice]:
         """The squares of each image."""
@@ -106,6 +116,66 @@ class DecodedImages:
     def digests(self) -> list[str]:
         """Sha256 of each image's file."""
         return [one.digest for one in self.good]
+
+
+def _with_pixels(
+    good: list[GoodImage],
+    bare: Sequence[Decoded],
+    rows: Sequence[slice],
+    tiled: bool,
+    pixels: NDArray[np.uint8],
+    skipped: list[str],
+) -> DecodedImages:
+    """The images, their pixels views into `pixels`."""
+    decoded = [
+        replace(one, pixels=pixels[own] if tiled else pixels[own.start])
+        for one, own in zip(bare, rows, strict=True)
+    ]
+    return DecodedImages(good, decoded, pixels, skipped)
+
+
+@dataclass(frozen=True)
+class ReadImages:
+    """The good images of one category, read from storage.
+
+    Args:
+        good: the images to train on, ordered by content.
+        unreadable: images that are not readable, a line each.
+        left_out: these, and images in which a reviewer found a defect, a line each.
+        decoded: their pixels; None: they are still to be decoded.
+        seconds: seconds of `read` and `decode`.
+    """
+
+    good: list[GoodImage]
+    unreadable: list[str]
+    left_out: list[str]
+    decoded: DecodedImages | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+def read_images(samples: Sequence[Sample], decoder: Preprocessor | None = None) -> ReadImages:
+    """The good images of a category, with their pixels where a decoder is given.
+
+    Args:
+        samples: all samples of the category.
+        decoder: makes pixels of the files.
+
+    Raises:
+        CategoryError: they are too few, or one changes meanwhile.
+        StorageError: an image cannot be reached now.
+    """
+    began = time.perf_counter()
+    readable, unreadable = read_good(good_samples(samples))
+    good, with_defects = without_defects(readable, samples)
+    left_out = [*unreadable, *with_defects]
+    check_count(good, left_out)
+    seconds = {"read": time.perf_counter() - began}
+    if decoder is None:
+        return ReadImages(good, unreadable, left_out, None, seconds)
+    began = time.perf_counter()
+    decoded = decode_good(good, decoder)
+    seconds["decode"] = time.perf_counter() - began
+    return ReadImages(good, unreadable, left_out, decoded, seconds)
 
 
 def read_good(samples: Sequence[Sample]) -> tuple[list[GoodImage], list[str]]:

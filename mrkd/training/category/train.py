@@ -33,7 +33,13 @@ from mrkd.training.category.calibrate import score_good
 from mrkd.training.category.groups import Groups, Split, groups_of, split_of, why_no_student
 from mrkd.training.category.inputs import Checkpoints, Job, prepare
 from mrkd.training.category.result import CategoryResult
-from mrkd.training.category.split_images import DecodedImages, check_count, decode_good, fingerprint
+from mrkd.training.category.split_images import (
+    DecodedImages,
+    ReadImages,
+    check_count,
+    decode_good,
+    fingerprint,
+)
 from mrkd.training.category.trial_hook import TrialHook, calibrate_by
 from mrkd.training.category.up_to_date import standing
 from mrkd.training.fit import CrossFit, FitResult, Report
@@ -55,6 +61,7 @@ def train_category(
     checkpoints_uri: str = "",
     group: ProcessGroup | None = None,
     probe: TrialHook | None = None,
+    images: ReadImages | None = None,
 ) -> CategoryResult:
     """Trains, calibrates, stores and judges the model of one category.
 
@@ -69,6 +76,7 @@ def train_category(
             `assist`. None: this one alone.
         probe: hook of a search, which measures the model itself: no gate judges the version, which
             is neither promoted nor held.
+        images: the good images, where they were read before; None: they are read here.
 
     Raises:
         DeviceError: a GPU that is held cannot be used, or two workers have one.
@@ -112,7 +120,7 @@ def _train(
         with job.clock("gate"):
             result = replace(result, gate=_decide(job, samples, loaded))
         # What cannot be read today is looked at again by the next start.
-        if not job.unreadable and standing(config.workspace, category, job.inputs) is None:
+        if not job.images.unreadable and standing(config.workspace, category, job.inputs) is None:
             promotions.record_inputs(config.workspace, category, job.inputs, result.to_dict())
     checkpoints.clear()
     log.info("category_end category=%s status=%s version=%s", category, result.status, job.version)
@@ -157,9 +165,11 @@ def _fit(
 ) -> _Fitted:
     """The trained model, its student from the last checkpoint if there is one."""
     config = job.config.train
-    with job.clock("decode"):
-        images = decode_good(job.good, Preprocessor.of(job.config.model))
-        check_count(images.good, images.skipped)
+    images = job.images.decoded
+    if images is None:
+        with job.clock("decode"):
+            images = decode_good(job.good, Preprocessor.of(job.config.model))
+    check_count(images.good, images.skipped)
     roi = _roi(job.config.roi, images)
     job.teacher.to(device.choose(config.device, "float32").device)
     with job.clock("features"):
@@ -234,7 +244,7 @@ def _save(job: Job, fitted: _Fitted, probe: TrialHook | None) -> tuple[LoadedMod
     with job.clock("calibrate"):
         scores = score_good(model, images, split, job.config.train, cross=fitted.cross)
     with job.clock("save"):
-        skipped = [*job.left_out, *images.skipped]
+        skipped = [*job.images.left_out, *images.skipped]
         draft = save_load.draft(
             model,
             scores.calibration,

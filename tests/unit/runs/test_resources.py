@@ -8,6 +8,7 @@ from mrkd.runs.resources import (
     Pool,
     Resources,
     groups_at_once,
+    has_room_beside,
     room_for,
     scorer_pool,
     worker_resources,
@@ -46,6 +47,13 @@ def test_workers_fill_every_kind_of_gpu_node_and_leave_readers_room():
         assert node.cpus - taken >= node.gpus * 2 * READER_CPUS
     # A night beside it: its scorers take no CPU, and each node has readers.
     assert scorer_pool(found, PoolConfig()) == Pool(16, Resources(0, 1))
+
+
+def test_images_are_read_ahead_where_workers_leave_room():
+    assert has_room_beside([Node(1, 1)], ask([Node(1, 1)]))
+    assert has_room_beside([Node(2, 2)], ask([Node(2, 2)]))
+    assert not has_room_beside([Node(2, 1)], ask([Node(2, 1)], cpus=2))
+    assert has_room_beside([Node(2, 1), Node(4)], Resources(4, 1))
 
 
 def test_a_hundred_nodes_are_used():
