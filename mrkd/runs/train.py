@@ -137,6 +137,8 @@ def _train_each(
                 end = {"status": "failed", "error": attempt.error, "traceback": uri}
             else:
                 end = attempt.result.to_dict()
+                if resources.gpus:
+                    end["gpu_seconds"] = attempt.result.gpu_seconds()
             if attempt.last:
                 used = {
                     "cpus": resources.cpus,

@@ -81,8 +81,8 @@ class Fleet(RunFolder):
             category: its name.
             record: plain values: `status` (trained, up_to_date, failed, not_started) and
                 `attempts`; `lost`, why attempts ended that do not count as failures; of a result
-                its fields, of a failure `error` and `traceback`, of what was not started the
-                `reason`.
+                its fields and `gpu_seconds`, of a failure `error` and `traceback`, of what was not
+                started the `reason`.
         """
         notes = self._notes.get(category)
         if notes and record["status"] == "failed":

@@ -7,6 +7,8 @@ import sys
 import pytest
 import torch
 
+from mrkd.model import artefact
+from mrkd.model.registry import promotions
 from tests.support.gpu_calls import devices_by_process, most_at_once, seen_in
 from tests.support.models import small_config
 
@@ -83,8 +85,23 @@ def test_as_many_categories_train_at_once_as_the_gpus_hold(seen, share, crowd):
 def test_a_fleet_trains_on_fractions_of_a_gpu(seen):
     found, workspace = seen
     assert found["train"]["counts"]["trained"] == 2
-    (record,) = (workspace / "fleets" / "test" / "categories").glob("ring.json")
-    assert json.loads(record.read_text())["gpus"] == 0.25
+    record = json.loads((workspace / "fleets" / "test" / "categories" / "ring.json").read_text())
+    assert record["gpus"] == 0.25
+    assert 0 < record["gpu_seconds"]["busy"] <= record["gpu_seconds"]["held"]
+
+
+def test_images_that_are_read_ahead_of_a_gpu_train_the_same_bits(seen, plant):
+    """A slot gets its images from a task beside it; a fleet without GPUs reads them itself."""
+    record = json.loads((seen[1] / "fleets" / "test" / "categories" / "ring.json").read_text())
+    took = record["seconds"]
+    assert took["read"] + took["decode"] > 0
+    for name in ("plate", "ring"):
+        ours, theirs = (
+            artefact.read_card(str(root), name, promotions.champion(str(root), name).version)
+            for root in (seen[1], plant.workspace)
+        )
+        assert ours.version == theirs.version
+        assert ours.weights_digest == theirs.weights_digest
 
 
 SLOTS = """

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from typing import Any, Literal
+
+_ON_DEVICE = ("features", "fit", "calibrate", "measure", "gate")
+"""Stages that compute on the device."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,12 @@ class CategoryResult:
     seconds: dict[str, float] = field(default_factory=dict)
     started_at: str = ""
     finished_at: str = ""
+
+    def gpu_seconds(self) -> dict[str, float]:
+        """Seconds for which its worker held a GPU, and of these the ones that needed it."""
+        begun, ended = (datetime.fromisoformat(at) for at in (self.started_at, self.finished_at))
+        busy = sum(self.seconds.get(stage, 0.0) for stage in _ON_DEVICE)
+        return {"held": round((ended - begun).total_seconds(), 3), "busy": round(busy, 3)}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
