@@ -16,7 +16,7 @@ from mrkd.config import RoiConfig, TrainConfig
 from mrkd.data.datasets import Sample
 from mrkd.data.preprocess import Preprocessor, map_policy
 from mrkd.data.roi import Roi
-from mrkd.errors import ArtefactError, CategoryError, NightError, StandsError, StorageError
+from mrkd.errors import CategoryError, StandsError
 from mrkd.model import artefact, device
 from mrkd.model.artefact import Calibration, ModelCard, save_load
 from mrkd.model.artefact.save_load import LoadedModel
@@ -25,11 +25,10 @@ from mrkd.model.ensemble import Ensemble, Model, model_of
 from mrkd.model.feature_cache import TeacherFeatures
 from mrkd.model.memory import memory_errors
 from mrkd.model.registry import promotions
-from mrkd.model.registry.promotions import Promotion
-from mrkd.nights import commissioning
 from mrkd.training import fit, gate
 from mrkd.training.category import warnings as facts
 from mrkd.training.category.calibrate import score_good
+from mrkd.training.category.carry_over import carried_over
 from mrkd.training.category.groups import Groups, Split, groups_of, split_of, why_no_student
 from mrkd.training.category.inputs import Checkpoints, Job, prepare
 from mrkd.training.category.result import CategoryResult
@@ -48,8 +47,6 @@ from mrkd.training.fit.process_group import ProcessGroup
 log = logging.getLogger(__name__)
 
 MAX_SKIPPED_STORED = 100
-MAX_CARRIED = 1000
-"""Images of a night that are scored again for a new version's threshold."""
 
 
 def train_category(
@@ -337,7 +334,7 @@ def _decide(job: Job, samples: Sequence[Sample], loaded: LoadedModel | None) -> 
         return dict(held[version].gate)
     # None: saved by a start that was killed before its gate.
     loaded = loaded or _load(job)
-    by_line, carried = _carried_over(job, past[-1], loaded) if past else (None, "")
+    by_line, carried = carried_over(job, past[-1], loaded) if past else (None, "")
     verdict = gate.judge(
         workspace,
         replace(loaded, calibration=by_line) if by_line else loaded,
@@ -371,38 +368,3 @@ def _decide(job: Job, samples: Sequence[Sample], loaded: LoadedModel | None) -> 
             after=past[-1].number if past else 0,
         )
     return verdict.record
-
-
-def _carried_over(
-    job: Job, champion: Promotion, loaded: LoadedModel
-) -> tuple[Calibration | None, str]:
-    """A new version's calibration by the night of the line that set the champion's threshold.
-
-    Returns:
-        The calibration, not stored yet, None where it cannot be made; and the reason in one line,
-        empty where the champion's threshold is the training's own.
-    """
-    workspace, category = job.config.workspace, job.category
-    try:
-        before = artefact.read_calibration(
-            workspace, category, champion.version, champion.calibration
-        )
-    except ArtefactError:
-        return None, ""  # the gate reports it
-    if before.line is None:
-        return None, ""
-    run = before.line["run"]
-    try:
-        wanted = commissioning.carry_over(
-            workspace, category, before, loaded, max_images=MAX_CARRIED
-        )
-    except (NightError, ArtefactError, CategoryError, StorageError) as error:
-        reason = (
-            f"the champion's threshold was set by night {run!r} and is not carried over: {error}; "
-            "set it again (mrkd models calibrate)"
-        )
-        log.warning("not_commissioned category=%s reason=%s", category, reason)
-        return None, reason
-    why = f"as calibration {before.number} of {champion.version}, by night {run}: {before.why}"
-    reason = f"its threshold is carried over from the champion's, by the images of night {run!r}"
-    return replace(wanted, by=before.by, why=why), reason
