@@ -28,6 +28,8 @@ SINGLE = st.fixed_dictionaries(
     },
 )
 
+LABELS = st.lists(st.from_regex(r"[^=]{1,9}=.{1,9}", fullmatch=True), max_size=2)
+
 # Values that the ranges of their keys let through; other keys take any small value of their type.
 FITTING = {
     "run": st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,20}", fullmatch=True),
@@ -54,6 +56,8 @@ FITTING = {
     "roi": st.fixed_dictionaries({}, optional={"mask": TEXT})
     | st.fixed_dictionaries({"polygons": st.lists(st.lists(POINT, min_size=3, max_size=5))}),
     "defect_rate": st.floats(1e-3, 0.5),
+    "node_labels": LABELS,
+    "reader_labels": LABELS,
     "category": st.dictionaries(TEXT, SINGLE, max_size=3),
 }
 

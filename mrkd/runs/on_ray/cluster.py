@@ -13,7 +13,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -58,8 +58,7 @@ log = logging.getLogger(__name__)
 def connect(*, num_cpus: int | None = None, dashboard: bool = False) -> Iterator[None]:
     """Uses the Ray of this process, else the cluster at `RAY_ADDRESS`, else starts a local one.
 
-    At its end it shuts down only what it started. Meanwhile stdout is stderr, for what workers and
-    nodes print: the last line on stdout is the run's summary.
+    At its end it shuts down only what it started.
 
     Args:
         num_cpus: number of CPUs of a local Ray; None: all that this process may use.
@@ -91,12 +90,11 @@ def connect(*, num_cpus: int | None = None, dashboard: bool = False) -> Iterator
         raise _no_answer(address) from error
     if callable(before) and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, before)  # Ray replaces the handler; this restores it
-    with redirect_stdout(sys.stderr):
-        try:
-            _report_nodes()
-            yield
-        finally:
-            ray.shutdown()
+    try:
+        _report_nodes()
+        yield
+    finally:
+        ray.shutdown()
 
 
 def _choose_temporary_folder() -> None:
