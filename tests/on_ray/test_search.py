@@ -146,6 +146,7 @@ def test_a_search_that_cannot_store_an_end_begins_no_other_trial_and_fails():
     assert len(queue.ends) == 1
 
 
+@pytest.mark.chaos
 def test_a_search_of_two_categories_by_tpe_that_is_killed_twice_draws_what_an_undisturbed_one_does(
     tmp_path,
 ):
