@@ -1,8 +1,8 @@
-"""Slots: warm actors that make calls one after another, each on one device for its whole life.
+"""Slots: what makes the calls of a run, each one after another.
 
 A process that has used CUDA keeps its GPU, whichever Ray gives to its next task: so a GPU, or a
-part of one, belongs to an actor. Slots on CPUs are made alike. Actors that find no room wait as a
-demand that an autoscaler sees, and begin when their node has come.
+part of one, belongs to an actor for its whole life. On CPUs any warm process will do. A slot that
+finds no room waits as a demand that an autoscaler sees, and begins when its node has come.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import ray
 from ray.exceptions import (
@@ -38,7 +38,7 @@ _NODE_LOSS_S = 15.0
 
 
 class SlotActor:
-    """The process of a slot."""
+    """The process of a slot that holds a GPU."""
 
     def __init__(self, resources: Resources) -> None:
         self._resources = resources
@@ -63,40 +63,109 @@ class SlotActor:
                 torch.cuda.empty_cache()
 
 
+class Slot(Protocol):
+    """What makes calls, one after another.
+
+    Attributes:
+        node: id of its node; empty before it began, and where each call may be on another.
+    """
+
+    @property
+    def node(self) -> str:
+        """The id of its node."""
+
+    def begin(self) -> Ref:
+        """The id of its node, once it is ready to compute."""
+
+    def begun(self, node: str) -> Slot:
+        """The slot, known to be on a node."""
+
+    def call(self, function: Callable[..., Any], *arguments: Any) -> Ref:
+        """Starts a call, which has the function's name."""
+
+    def end(self, call: Ref | None = None) -> None:
+        """Ends the slot, and the call that is under way."""
+
+
 @dataclass(frozen=True)
-class Slot:
-    """An actor that is ready, or is being started."""
+class ActorSlot:
+    """A slot whose process holds its resources from begin to end."""
 
     actor: Any
     node: str = ""
 
+    def begin(self) -> Ref:
+        """The id of its node, once it is ready."""
+        ref: Ref = self.actor.begin.remote()
+        return ref
+
+    def begun(self, node: str) -> ActorSlot:
+        """The slot with its node."""
+        return replace(self, node=node)
+
     def call(self, function: Callable[..., Any], *arguments: Any) -> Ref:
-        """Starts a call, which has the function's name."""
+        """Starts a call."""
         ref: Ref = self.actor.call.options(name=function.__name__).remote(function, *arguments)
         return ref
 
-    def end(self) -> None:
-        """Ends the process, if there is one, and what it is doing."""
-        if self.actor is not None:
-            ray.kill(self.actor)
+    def end(self, call: Ref | None = None) -> None:
+        """Ends its process."""
+        ray.kill(self.actor)
+
+
+@dataclass(frozen=True)
+class TaskSlot:
+    """A slot on CPUs: a task for each call, in a process that stays warm for later ones.
+
+    Between calls it holds nothing.
+    """
+
+    task: Any
+    node: str = ""
+
+    def begin(self) -> Ref:
+        """An empty text, as each call may be on another node."""
+        return ray.put("")
+
+    def begun(self, node: str) -> TaskSlot:
+        """Itself."""
+        return self
+
+    def call(self, function: Callable[..., Any], *arguments: Any) -> Ref:
+        """Starts a call."""
+        ref: Ref = self.task.options(name=function.__name__).remote(function, *arguments)
+        return ref
+
+    def end(self, call: Ref | None = None) -> None:
+        """Ends the call that is under way."""
+        if call is not None:
+            ray.cancel(call, force=True)
 
 
 def new_slot(held: Resources, computes: Resources, environment: Mapping[str, str]) -> Slot:
-    """A slot whose actor is being started.
+    """A slot, which may have to wait for room.
 
     Args:
-        held: resources that its actor holds.
+        held: resources that it holds.
         computes: resources that its calls compute with.
         environment: environment variables of its process and of those that it starts.
     """
-    actor: Any = ray.remote(SlotActor).options(
-        num_cpus=held.cpus,
-        num_gpus=held.gpus,
-        memory=held.memory or None,
-        label_selector=cluster.label_selector(held.labels) or None,
-        runtime_env={"env_vars": dict(environment)} if environment else None,
-    )
-    return Slot(actor.remote(computes))
+    options: dict[str, Any] = {
+        "num_cpus": held.cpus,
+        "memory": held.memory or None,
+        "label_selector": cluster.label_selector(held.labels) or None,
+        "runtime_env": {"env_vars": dict(environment)} if environment else None,
+    }
+    if held.gpus:
+        actor: Any = ray.remote(SlotActor).options(num_gpus=held.gpus, **options)
+        return ActorSlot(actor.remote(computes))
+
+    def in_worker(function: Callable[..., Any], *arguments: Any) -> Any:
+        cluster.enter_worker(computes)
+        return function(*arguments)
+
+    # Tried again here, not by Ray, so that every attempt is seen and counted.
+    return TaskSlot(ray.remote(in_worker).options(max_retries=0, **options))
 
 
 def begun(slot: Slot) -> Slot:
@@ -107,7 +176,7 @@ def begun(slot: Slot) -> Slot:
         RayError: its process died.
     """
     try:
-        return replace(slot, node=ray.get(slot.actor.begin.remote()))
+        return slot.begun(ray.get(slot.begin()))
     except RayTaskError as error:
         slot.end()
         raise error.cause from error
@@ -237,8 +306,8 @@ class _Slots:  # its methods: `attempts.PlacedCalls`
     def cancel(self, running: Sequence[str]) -> None:
         for ref in self._preparing:
             ray.cancel(ref, force=True)
-        for _, slot in self._busy.values():
-            slot.end()
+        for ref, (_, slot) in self._busy.items():
+            slot.end(ref)
         for slot in (*self._starting.values(), *self._idle):
             slot.end()
 
@@ -258,7 +327,7 @@ class _Slots:  # its methods: `attempts.PlacedCalls`
         lacking = soon - len(self._starting) - len(self._idle)
         for _ in range(min(lacking, self._room - num_slots)):
             slot = self._new_slot()
-            self._starting[slot.actor.begin.remote()] = slot
+            self._starting[slot.begin()] = slot
         if self._held.gpus and not soon:
             while self._idle:  # others may use its GPU
                 self._idle.pop().end()
@@ -283,7 +352,7 @@ class _Slots:  # its methods: `attempts.PlacedCalls`
         """
         slot = self._starting.pop(ref)
         try:
-            self._idle.append(replace(slot, node=ray.get(ref)))
+            self._idle.append(slot.begun(ray.get(ref)))
         except RayTaskError as error:
             slot.end()
             raise error.cause from error

@@ -34,9 +34,10 @@ class SpanSlots:
 
     def score(self, part: Shard) -> Work | SpanCrash:
         """The rows of a part of a shard or its failure, or the crash of its process."""
-        name, slot = uuid.uuid4().hex, Slot(None)
+        name = uuid.uuid4().hex
+        slot = self._slot()
         try:
-            slot = self._slot()
+            slot = begun(slot) if not slot.node else slot
             work: Work = ray.get(slot.call(_score_part, part, name, self._settings))
         except RayTaskError as error:
             slot.end()
@@ -63,7 +64,7 @@ class SpanSlots:
             return self._idle.get_nowait()
         except queue.Empty:
             scorer = self._settings.scorer
-            return begun(new_slot(scorer, scorer, {}))
+            return new_slot(scorer, scorer, {})
 
     def _last_step(self, name: str) -> tuple[str, int | None]:
         """The step that a call reported last, and the number of the image that it decoded."""
