@@ -121,6 +121,7 @@ class TaskSlot:
     """
 
     task: Any
+    options: Mapping[str, Any]
     node: str = ""
 
     def begin(self) -> Ref:
@@ -133,7 +134,8 @@ class TaskSlot:
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> Ref:
         """Starts a call."""
-        ref: Ref = self.task.options(name=function.__name__).remote(function, *arguments)
+        task = self.task.options(name=function.__name__, **self.options)
+        ref: Ref = task.remote(function, *arguments)
         return ref
 
     def end(self, call: Ref | None = None) -> None:
@@ -165,7 +167,7 @@ def new_slot(held: Resources, computes: Resources, environment: Mapping[str, str
         return function(*arguments)
 
     # Tried again here, not by Ray, so that every attempt is seen and counted.
-    return TaskSlot(ray.remote(in_worker).options(max_retries=0, **options))
+    return TaskSlot(ray.remote(in_worker), options | {"max_retries": 0})
 
 
 def begun(slot: Slot) -> Slot:
