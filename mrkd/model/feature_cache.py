@@ -15,7 +15,7 @@ import stat
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Protocol, Self
 
 import numpy as np
 import torch
@@ -36,6 +36,26 @@ GPU_SHARE = 0.3
 """Share of a GPU's free memory that features may take: the rest is for the student's steps."""
 
 
+class Sharers(Protocol):
+    """Processes that compute the features of the same images together.
+
+    Attributes:
+        rank: number of this process, from 0.
+        size: number of them.
+    """
+
+    @property
+    def rank(self) -> int:
+        """Number of this process."""
+
+    @property
+    def size(self) -> int:
+        """Number of processes."""
+
+    def send(self, tensors: Sequence[Tensor], *, source: int) -> None:
+        """Replaces the values of each tensor by those of one process."""
+
+
 class TeacherFeatures:
     """Raw teacher features of images, computed when they are first read.
 
@@ -51,6 +71,7 @@ class TeacherFeatures:
             interest.
         folder: local folder in which processes of one user share computed features, whatever the
             budget; its files remain. Empty, or another user's folder: nothing is shared.
+        sharers: processes that each compute a part and send it to the others; None: this one alone.
     """
 
     def __init__(
@@ -61,7 +82,9 @@ class TeacherFeatures:
         budget_bytes: int,
         roi: Tensor | None = None,
         folder: str = "",
+        sharers: Sharers | None = None,
     ) -> None:
+        self._sharers = sharers
         self.teacher, self.pixels, self.budget_bytes = teacher, pixels_NHW3, budget_bytes
         self.roi, self.folder = roi, folder
         self._levels: list[Tensor] | None = None
@@ -101,10 +124,20 @@ class TeacherFeatures:
         return self
 
     def _fill(self, levels: Sequence[Tensor]) -> None:
-        for start in range(0, len(self), _BATCH):
-            batch = self.compute(self.pixels[start : start + _BATCH])
-            for level, t in zip(levels, batch, strict=True):
-                level[start : start + len(t)] = t
+        rank, size = (self._sharers.rank, self._sharers.size) if self._sharers else (0, 1)
+        starts = range(0, len(self), _BATCH)
+        for first in range(0, len(starts), size):
+            # One batch for each process, and then all of them to all.
+            together = starts[first : first + size]
+            if rank < len(together):
+                start = together[rank]
+                batch = self.compute(self.pixels[start : start + _BATCH])
+                for level, t in zip(levels, batch, strict=True):
+                    level[start : start + len(t)] = t
+            for source, start in enumerate(together):
+                if self._sharers:
+                    part = [level[start : start + _BATCH] for level in levels]
+                    self._sharers.send(part, source=source)
 
     def _shared(self, shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
         """The levels in files of the folder, computed by the first process; the others wait."""

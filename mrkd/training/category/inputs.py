@@ -104,7 +104,7 @@ def prepare(
     device.check_granted(config.train.device)
     group.check_devices(device.identity(config.train.device))
     model, workspace = config.model, config.workspace
-    images = images or read_images(samples)
+    images = images or read_images(samples, group=group)
     clock.update(images.seconds)
     good = images.good
     with clock("teacher"):

@@ -6,7 +6,7 @@ import hashlib
 import math
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -22,6 +22,7 @@ from mrkd.data.preprocess import Decoded, Preprocessor
 from mrkd.errors import CategoryError, StorageError
 from mrkd.storage.thread_map import in_threads
 from mrkd.training.category.up_to_date import good_samples
+from mrkd.training.fit.process_group import ProcessGroup
 
 MIN_IMAGES = 4
 """Good images from which on a category trains."""
@@ -153,19 +154,24 @@ class ReadImages:
     seconds: dict[str, float] = field(default_factory=dict)
 
 
-def read_images(samples: Sequence[Sample], decoder: Preprocessor | None = None) -> ReadImages:
+def read_images(
+    samples: Sequence[Sample],
+    decoder: Preprocessor | None = None,
+    group: ProcessGroup | None = None,
+) -> ReadImages:
     """The good images of a category, with their pixels where a decoder is given.
 
     Args:
         samples: all samples of the category.
         decoder: makes pixels of the files.
+        group: workers that each read a part; None: this one reads all.
 
     Raises:
         CategoryError: they are too few, or one changes meanwhile.
         StorageError: an image cannot be reached now.
     """
     began = time.perf_counter()
-    readable, unreadable = read_good(good_samples(samples))
+    readable, unreadable = read_good(good_samples(samples), group)
     good, with_defects = without_defects(readable, samples)
     left_out = [*unreadable, *with_defects]
     check_count(good, left_out)
@@ -178,11 +184,17 @@ def read_images(samples: Sequence[Sample], decoder: Preprocessor | None = None) 
     return ReadImages(good, unreadable, left_out, decoded, seconds)
 
 
-def read_good(samples: Sequence[Sample]) -> tuple[list[GoodImage], list[str]]:
+def read_good(
+    samples: Sequence[Sample], group: ProcessGroup | None = None
+) -> tuple[list[GoodImage], list[str]]:
     """The images with their digests, ordered by content, and a line for each that is not readable.
 
     By content, not by name: a renamed folder gives the same version, so it must give the same
     weights.
+
+    Args:
+        samples: the images.
+        group: workers that each read a part; None: this one reads all.
 
     Raises:
         StorageError: an image cannot be reached now, or was removed since it was listed: it may
@@ -200,7 +212,11 @@ def read_good(samples: Sequence[Sample]) -> tuple[list[GoodImage], list[str]]:
             return None
         return GoodImage(sample, hashlib.sha256(data).hexdigest())
 
-    found = [one for one in in_threads(look, samples) if one]
+    group = group or ProcessGroup()
+    read = [one for one in in_threads(look, samples[group.rank :: group.size]) if one]
+    parts = group.share((read, unreadable))
+    found = [one for images, _ in parts for one in images]
+    unreadable = {uri: error for _, errors in parts for uri, error in errors.items()}
     gone = {uri for uri, error in unreadable.items() if error.kind == "missing"}
     for folder in {uri.rpartition("/")[0] for uri in gone}:
         gone -= {file.uri for file in storage.list_files(folder)}  # dead links remain listed
@@ -255,15 +271,22 @@ def check_count(good: Sequence[GoodImage], skipped: Sequence[str] = ()) -> None:
         )
 
 
-def decode_good(good: list[GoodImage], decoder: Preprocessor) -> DecodedImages:
+def decode_good(
+    good: list[GoodImage], decoder: Preprocessor, group: ProcessGroup | None = None
+) -> DecodedImages:
     """The images at the model's size, in the order given.
+
+    Args:
+        good: the images.
+        decoder: makes pixels of the files.
+        group: workers that each decode a part; None: this one decodes all.
 
     Raises:
         CategoryError: an image is another than the one that was hashed, or cannot be read now.
     """
     kept: list[tuple[GoodImage, Decoded, slice]] = []
     skipped: list[str] = []
-    found = preprocess.decode_samples([one.sample for one in good], decoder)
+    found = _decoded([one.sample for one in good], decoder, group or ProcessGroup())
     with tempfile.TemporaryFile(prefix="mrkd-tiles-") if decoder.tiles else nullcontext() as file:
         shape, num_rows = (decoder.size, decoder.size, 3), 0
         pixels = np.empty((0 if file else len(good), *shape), np.uint8)
@@ -295,3 +318,19 @@ def decode_good(good: list[GoodImage], decoder: Preprocessor) -> DecodedImages:
         own = pixels[rows] if decoder.tiles else pixels[rows.start]
         images.decoded.append(replace(decoded, pixels=own))
     return images
+
+
+def _decoded(
+    samples: Sequence[Sample], decoder: Preprocessor, group: ProcessGroup
+) -> Iterator[Decoded]:
+    """The samples decoded, in order, each by one worker of the group."""
+    if group.size == 1:
+        yield from preprocess.decode_samples(samples, decoder)
+        return
+    step = group.size * preprocess.ahead_of(decoder)
+    for start in range(0, len(samples), step):
+        some = samples[start : start + step]
+        mine = list(preprocess.decode_samples(some[group.rank :: group.size], decoder))
+        parts = group.share(mine)
+        for number in range(len(some)):
+            yield parts[number % group.size][number // group.size]

@@ -165,7 +165,7 @@ def _fit(
     images = job.images.decoded
     if images is None:
         with job.clock("decode"):
-            images = decode_good(job.good, Preprocessor.of(job.config.model))
+            images = decode_good(job.good, Preprocessor.of(job.config.model), job.group)
     check_count(images.good, images.skipped)
     roi = _roi(job.config.roi, images)
     job.teacher.to(device.choose(config.device, "float32").device)
@@ -176,6 +176,7 @@ def _fit(
             budget_bytes=config.cache_bytes,
             roi=pixel_region(job.config.model, roi),
             folder=probe.features_folder if probe else "",
+            sharers=job.group,
         ).ready()
         groups = groups_of(images, features)
         # The first worker's groups: another kind of processor may find others.

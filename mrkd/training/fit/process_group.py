@@ -12,10 +12,12 @@ error: a collective operation alone would let them wait for its timeout, half an
 from __future__ import annotations
 
 import math
+import pickle
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Self, TypeVar
 
 import numpy as np
@@ -26,6 +28,7 @@ from torch import Tensor, distributed
 from mrkd.errors import DeviceError, MrkdError
 
 T = TypeVar("T", bound=np.generic)
+V = TypeVar("V")
 
 STEP_TIMEOUT_S = 120.0
 """Longest wait for the sums of a step, which every worker has agreed to send."""
@@ -77,6 +80,38 @@ class ProcessGroup:
         sent = torch.from_numpy(np.ascontiguousarray(values)).to(self._device)
         self._run(lambda: distributed.broadcast(sent, src=0, async_op=True))
         return np.asarray(sent.cpu().numpy())
+
+    def send(self, tensors: Sequence[Tensor], *, source: int) -> None:
+        """Replaces the values of each tensor by those of one worker.
+
+        Args:
+            tensors: tensors with equal shapes and dtypes on every worker, on any device.
+            source: rank of the worker.
+        """
+        if self.size == 1:
+            return
+        for t in tensors:
+            sent = t.to(self._device).contiguous()
+            self._run(partial(distributed.broadcast, sent, src=source, async_op=True))
+            t.copy_(sent)
+
+    def share(self, value: V) -> list[V]:
+        """The values of all workers, by rank: any value that can be pickled."""
+        if self.size == 1:
+            return [value]
+        own = np.frombuffer(pickle.dumps(value), np.uint8)
+        sizes = np.zeros(self.size, np.int64)
+        sizes[self.rank] = len(own)
+        counts = torch.from_numpy(sizes).to(self._device)
+        self._run(lambda: distributed.all_reduce(counts, async_op=True))
+        found = []
+        for rank, size in enumerate(counts.tolist()):
+            data = torch.zeros(size, dtype=torch.uint8, device=self._device)
+            if rank == self.rank:
+                data.copy_(torch.from_numpy(own.copy()))
+            self._run(partial(distributed.broadcast, data, src=rank, async_op=True))
+            found.append(pickle.loads(data.cpu().numpy().tobytes()))
+        return found
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is set on any worker."""
