@@ -179,7 +179,7 @@ def read_images(
     if decoder is None:
         return ReadImages(good, unreadable, left_out, None, seconds)
     began = time.perf_counter()
-    decoded = decode_good(good, decoder)
+    decoded = decode_good(good, decoder, group)
     seconds["decode"] = time.perf_counter() - began
     return ReadImages(good, unreadable, left_out, decoded, seconds)
 
