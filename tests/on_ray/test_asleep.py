@@ -15,8 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 
 from mrkd.nights.manifest import open_night
+from mrkd.runs.on_ray import cluster
+from mrkd.runs.on_ray.score.passes import wake_readers
+from mrkd.runs.resources import Node
 from tests.support.clusters import Head, sleeping
 from tests.support.models import small_config
 from tests.support.processes import descendants
@@ -99,6 +103,15 @@ def test_a_fleet_trains_on_every_gpu_node(asleep):
 
 def test_all_nodes_leave_when_nothing_is_left_to_do(asleep):
     assert asleep["left"] == 0
+
+
+@pytest.mark.parametrize(("shards", "expected"), [(1, 1), (4, 1), (5, 2), (1000, 3)])
+def test_no_more_nodes_are_woken_than_have_shards_to_read(monkeypatch, shards, expected):
+    asleep = [Node(8, 1), Node(2), Node(2), Node(2), Node(0)]
+    monkeypatch.setattr(cluster, "sleeping_nodes", lambda: asleep)
+    asked = wake_readers(shards, ())
+    assert len(asked) == expected
+    ray.get(asked, timeout=60)  # this Ray's node has as many CPUs
 
 
 class Killer(threading.Thread):

@@ -178,10 +178,12 @@ def _no_answer(address: str | None) -> ConfigError:
 def nodes() -> list[Node]:
     """Every live node, and those that an autoscaler may still add."""
     live = live_nodes()
-    added: list[Node] = []
-    for kind, most in _autoscaled().items():
-        added += [kind] * (min(most, _MOST_NODES) - live.count(kind))
-    return live + added
+    return live + _asleep(live)
+
+
+def sleeping_nodes() -> list[Node]:
+    """The nodes that an autoscaler may still add."""
+    return _asleep(live_nodes())
 
 
 def live_nodes() -> list[Node]:
@@ -197,6 +199,13 @@ def is_alive(node_id: str) -> bool:
 def is_autoscaled() -> bool:
     """Whether an autoscaler may replace a missing node."""
     return bool(_autoscaled())
+
+
+def _asleep(live: Sequence[Node]) -> list[Node]:
+    added: list[Node] = []
+    for kind, most in _autoscaled().items():
+        added += [kind] * (min(most, _MOST_NODES) - live.count(kind))
+    return added
 
 
 def _alive() -> list[dict[str, Any]]:

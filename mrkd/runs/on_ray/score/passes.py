@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import ray
 import ray.data
 from ray.data import ActorPoolStrategy, DataContext, Dataset, ExecutionResources, TaskPoolStrategy
 from ray.exceptions import RayError
@@ -89,6 +90,7 @@ class RayCommitter(Committer):
         """The shards from the pipeline, without those that were lost with their processes."""
         status_actor.ask(self._status.clear_steps.remote(), otherwise=None)
         num_lost = len(shards)
+        asked = wake_readers(len(shards), self.config.pool.reader_labels)
         try:
             for row in self._pipeline(shards, self._settings).iter_batches(**_ONE_ROW):
                 num_lost -= 1
@@ -102,6 +104,8 @@ class RayCommitter(Committer):
                 "committed rows are kept"
             ) from error
         finally:
+            for one in asked:
+                ray.cancel(one)
             # An actor lives as long as anything holds its handle.
             self._status.forget.remote(steps.SCORERS)
         if num_lost and not self._watch.has_shrunk:
@@ -179,6 +183,27 @@ def _asked(*, memory: float = 0.0, labels: Sequence[str] = ()) -> dict[str, Any]
     """Arguments of a step that asks for memory or labels of its node."""
     asked = {"memory": memory, "label_selector": cluster.label_selector(labels)}
     return {name: value for name, value in asked.items() if value}
+
+
+def wake_readers(num_shards: int, labels: Sequence[str]) -> list[Any]:
+    """Asks for the sleeping nodes on which so many shards can be read: a task for each node.
+
+    A task runs as soon as its node has come. Ray Data asks for more nodes only while most CPUs of
+    the whole cluster are busy, of which those with other labels never are.
+    """
+    selector, asked = cluster.label_selector(labels) or None, []
+    for node in cluster.sleeping_nodes():
+        if node.gpus or not node.cpus or num_shards <= 0:
+            continue
+        num_shards -= math.ceil(node.cpus / READER_CPUS)
+        task: Any = ray.remote(_awake)
+        options = {"num_cpus": node.cpus, "label_selector": selector, "max_retries": 0}
+        asked.append(task.options(**options).remote())
+    return asked
+
+
+def _awake() -> None:
+    """Does nothing: its node has come."""
 
 
 @dataclass(frozen=True)
